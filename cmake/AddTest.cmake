@@ -1,0 +1,39 @@
+# longspan_test(<name> SOURCES <files> [LIBS <targets>] [RANKS <n> ...] [LABELS <label> ...] [TIMEOUT <s>] [ENVIRONMENT <VAR=value> ...])
+#
+# One executable; one ctest entry a rank count, named <name>.np<n>. More than one rank runs under mpirun, oversubscribed
+# where ranks outnumber cores. Exit code 77 means skipped.
+set(LONGSPAN_TEST_ENVIRONMENT
+  OMP_NUM_THREADS=1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+  OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_btl_vader_single_copy_mechanism=none
+  PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe)
+
+# Registers a ctest entry of an existing program: longspan_add_entry(<test> <target> <ranks> <labels> <timeout> <environment>)
+function(longspan_add_entry test target ranks labels timeout environment)
+  set(launcher "")
+  if(ranks GREATER 1)
+    set(launcher ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${ranks})
+  endif()
+  add_test(NAME ${test} COMMAND ${launcher} $<TARGET_FILE:${target}>)
+  set_tests_properties(${test} PROPERTIES LABELS "${labels}" PROCESSORS ${ranks} TIMEOUT ${timeout}
+    SKIP_RETURN_CODE 77 ENVIRONMENT "${LONGSPAN_TEST_ENVIRONMENT};${environment}")
+endfunction()
+
+function(longspan_test name)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "TIMEOUT" "SOURCES;LIBS;RANKS;LABELS;ENVIRONMENT")
+  if(arg_UNPARSED_ARGUMENTS)
+    message(FATAL_ERROR "longspan_test(${name}): unknown arguments ${arg_UNPARSED_ARGUMENTS}")
+  endif()
+  add_executable(${name} ${arg_SOURCES})
+  if(arg_RANKS)
+    target_link_libraries(${name} PRIVATE ${arg_LIBS} longspan_test_mpi_main)
+  else()
+    set(arg_RANKS 1)
+    target_link_libraries(${name} PRIVATE ${arg_LIBS} GTest::gtest_main)
+  endif()
+  if(NOT arg_TIMEOUT)
+    set(arg_TIMEOUT 120)
+  endif()
+  foreach(ranks IN LISTS arg_RANKS)
+    longspan_add_entry(${name}.np${ranks} ${name} ${ranks} "np${ranks};${arg_LABELS}" ${arg_TIMEOUT} "${arg_ENVIRONMENT}")
+  endforeach()
+endfunction()

@@ -1,0 +1,166 @@
+// Attention: the operations of Native Sparse Attention (arXiv 2502.11089, DESIGN.md section 2) on one device.
+//
+// Queries come as segments of this rank's T tokens; keys and values as rows read through a page table, so that they may
+// lie in any order (own, borrowed from a neighbour, gathered, fetched). A key's position is what the page table says, a
+// query's what its segment says; every mask is plain arithmetic on positions.
+//
+// Forward operations overwrite their outputs. Backward operations ACCUMULATE into every gradient they are given; a
+// gradient tensor that is null is not wanted. Rows of o for a query that sees nothing are 0 and its lse is -inf.
+// On CPU all floating tensors of one call have one dtype (F32 or F64).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "runtime/config.h"
+#include "runtime/device.h"
+#include "runtime/tensor.h"
+
+namespace longspan {
+
+// Tokens [begin, begin+length) of the sequence lie in local rows [row, row+length).
+struct Segment {
+  int64_t begin = 0;
+  int64_t length = 0;
+  int64_t row = 0;
+  bool operator==(const Segment&) const = default;
+};
+
+// Rows of the sequence in pages of `page_rows`: row i of the sequence is row
+// table[i / page_rows] * page_rows + i % page_rows of the buffer. table = -1: not here (and never needed).
+struct Pages {
+  Tensor table;           // [ceil(rows/page_rows)] I32
+  int64_t page_rows = 1;
+};
+
+struct KeysValues {
+  Tensor k;  // [R,G,K]
+  Tensor v;  // [R,G,V]
+  Pages pages;
+};
+
+// What the three branches have in common.
+struct BranchArgs {
+  std::vector<Segment> segments;
+  Tensor doc_start;  // [S] I32, position of the first token of each token's document; null = one document
+  Tensor q;          // [T,H,K]
+  KeysValues kv;
+  double scale = 0;  // of the scores, usually 1/sqrt(K)
+  Tensor o;          // [T,H,V] output
+  Tensor lse;        // [T,H] output, natural log; F32 at least
+};
+
+// o[t] = attention over the compressed tokens j with j*stride >= doc_start[t] and j*stride + block - 1 <= t. Compressed
+// token j is row j + block/stride - 1 of the sequence of rows that kv.pages speaks of.
+struct CompressedArgs : BranchArgs {
+  int64_t block = 0;
+  int64_t stride = 0;
+};
+
+// Over the tokens u <= t of the blocks in selected[t,g]. (A block never holds two documents.)
+struct SelectedArgs : BranchArgs {
+  int64_t select_block = 0;
+  Tensor selected;  // [T,G,N] I32, block indices ascending, padded with -1
+};
+
+// Over u in [max(doc_start[t], t-window+1), t]. window >= S is dense causal attention (the FULL kind).
+struct WindowArgs : BranchArgs {
+  int64_t window = 0;
+};
+
+// Of one branch. The forward's o and lse are inputs here.
+struct BranchGradient {
+  Tensor d_o;  // [T,H,V]
+  Tensor d_q;  // [T,H,K], accumulated
+  Tensor d_k;  // [R,G,K], accumulated, rows as kv.k
+  Tensor d_v;  // [R,G,V], accumulated, rows as kv.v
+};
+
+// Importance and selection (equations 9 to 12, read geometrically): p = softmax over visible compressed tokens by the
+// saved lse; score of block i = sum over the group's heads and over j of p[j] * (cells of `stride` tokens shared by
+// compressed token j and block i). Forced: the document's first `init` blocks and the `local` blocks ending with t's own. The
+// rest by score, highest first, ties to the lower index. Always min(select, visible) blocks.
+struct SelectArgs {
+  std::vector<Segment> segments;
+  Tensor doc_start;  // [S] I32 or null
+  Tensor q;          // [T,H,K]
+  Tensor k;          // [R,G,K] compressed, rotated keys
+  Pages pages;
+  Tensor lse;        // [T,H] of the compressed branch
+  double scale = 0;
+  NsaConfig nsa;
+  Tensor selected;   // [T,G,N] I32 output, ascending, padded with -1
+  Tensor scores;     // [T,G,N] output or null: score of each chosen block, by `selected`'s order; 0 for padding
+};
+
+// Compression weights of one tensor (K or V) of width W (DESIGN.md section 7 has the layouts). Unused ones are null.
+struct PhiWeights {
+  Tensor position;  // MLP [l,W], LINEAR [G,l,W]
+  Tensor weight1;   // MLP [l*W,M]; row i*W+c meets channel c of block row i
+  Tensor bias1;     // MLP [M]
+  Tensor weight2;   // MLP [M,W]
+  Tensor bias2;     // MLP [W]
+  Tensor weight;    // LINEAR [G,l*W,W]
+};
+
+// Compressed token j = phi(rows j*stride .. j*stride+block-1). Produces the rows whose last token lies in a segment: a segment
+// [begin, begin+length) yields rows begin/stride .. (begin+length)/stride - 1, written from local row segment.row/stride on. Rows before
+// compressed token 0 (there are block/stride-1) are set to 0. Segments begin at multiples of stride.
+struct CompressArgs {
+  std::vector<Segment> segments;
+  Tensor x;          // [R,G,W]
+  Pages pages;       // of x, rows = tokens
+  Phi phi = Phi::kMlp;
+  int64_t block = 0;
+  int64_t stride = 0;
+  PhiWeights weights;
+  Tensor y;          // [T/stride,G,W] output
+};
+
+struct CompressGradient {
+  Tensor d_y;            // [T/stride,G,W]
+  Tensor d_x;            // [R,G,W], accumulated, rows as x
+  PhiWeights d_weights;  // accumulated
+};
+
+// o = g_cmp*o_cmp + g_slc*o_slc + g_win*o_win, one gate per token, head and branch.
+struct CombineArgs {
+  Tensor gates;  // [T,H,3], after the sigmoid, order cmp, slc, win
+  Tensor o_cmp, o_slc, o_win;  // [T,H,V]
+  Tensor o;      // [T,H,V] output
+};
+
+struct CombineGradient {
+  Tensor d_o;                        // [T,H,V]
+  Tensor d_gates;                    // [T,H,3], overwritten
+  Tensor d_o_cmp, d_o_slc, d_o_win;  // [T,H,V], overwritten
+};
+
+// Order-free hash of a selection: equal whatever the split over ranks, once the ranks' values are added (mod 2^64).
+struct HashSelectionArgs {
+  std::vector<Segment> segments;
+  Tensor selected;  // [T,G,N]
+  Tensor hash;      // [1] I64 output
+};
+
+class AttentionOps {
+ public:
+  virtual ~AttentionOps() = default;
+  virtual void Compress(Stream& stream, const CompressArgs& args) = 0;
+  virtual void CompressBackward(Stream& stream, const CompressArgs& args, const CompressGradient& gradient) = 0;
+  virtual void Compressed(Stream& stream, const CompressedArgs& args) = 0;
+  virtual void CompressedBackward(Stream& stream, const CompressedArgs& args, const BranchGradient& gradient) = 0;
+  virtual void Select(Stream& stream, const SelectArgs& args) = 0;
+  virtual void Selected(Stream& stream, const SelectedArgs& args) = 0;
+  virtual void SelectedBackward(Stream& stream, const SelectedArgs& args, const BranchGradient& gradient) = 0;
+  virtual void Window(Stream& stream, const WindowArgs& args) = 0;
+  virtual void WindowBackward(Stream& stream, const WindowArgs& args, const BranchGradient& gradient) = 0;
+  virtual void Combine(Stream& stream, const CombineArgs& args) = 0;
+  virtual void CombineBackward(Stream& stream, const CombineArgs& args, const CombineGradient& gradient) = 0;
+  virtual void HashSelection(Stream& stream, const HashSelectionArgs& args) = 0;
+};
+
+std::unique_ptr<AttentionOps> MakeCpuAttention();
+
+}  // namespace longspan

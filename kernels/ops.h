@@ -1,0 +1,29 @@
+// The menu of kernels: one implementation a device, the same Args for launcher, reference and test.
+//
+//   attention   kernels/attention_ops.h   the branches of NSA, compression, selection, combination
+//   dense       kernels/dense_ops.h       matrix products, norms, RoPE, SwiGLU, embedding, gates
+//   train       kernels/train_ops.h       loss, optimizer, packing
+//
+// The CPU implementation is the reference for every other. Streams are explicit; a stream belongs to the ops' device.
+#pragma once
+
+#include <memory>
+
+#include "kernels/attention_ops.h"
+#include "kernels/dense_ops.h"
+#include "kernels/train_ops.h"
+
+namespace longspan {
+
+struct Ops {
+  std::unique_ptr<AttentionOps> attention;
+  std::unique_ptr<DenseOps> dense;
+  std::unique_ptr<TrainOps> train;
+};
+
+Ops MakeCpuOps();
+// Throws Error (configuration) in a build without CUDA (kernels/no_gpu.cc).
+Ops MakeGpuOps();
+Ops MakeOps(DeviceKind kind);
+
+}  // namespace longspan

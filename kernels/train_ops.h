@@ -1,0 +1,59 @@
+// Operations of the training step around the network: loss, optimizer, packing for transfers.
+#pragma once
+
+#include <memory>
+
+#include "runtime/device.h"
+#include "runtime/tensor.h"
+
+namespace longspan {
+
+// Linear cross entropy fused over chunks of tokens: logits = x w^T exist for `chunk` tokens at a time only.
+// loss[t] = logsumexp(logits[t]) - logits[t,target]; target -1 = no label, loss 0.
+struct LinearCrossEntropyArgs {
+  Tensor x;        // [T,D]
+  Tensor weight;   // [X,D]
+  Tensor targets;  // [T] I32, -1 = ignored
+  int64_t chunk = 256;
+  Tensor loss;     // [T] output, per token
+  // With gradients (d_x not null): d loss_total = scale * sum of loss[t].
+  double scale = 0;
+  Tensor d_x;       // [T,D], overwritten
+  Tensor d_weight;  // [X,D], accumulated
+};
+
+// AdamW (arXiv 1711.05101) with bias correction; decay is decoupled: weight -= lr * (m^ / (sqrt(v^)+eps) + decay*weight).
+struct AdamWArgs {
+  Tensor weight;      // [n] updated
+  Tensor gradient;    // [n]
+  Tensor m, v;        // [n] updated
+  Tensor grad_scale;  // [1] multiplies the gradient (clipping), from ClipScale
+  double learning_rate = 0;
+  double beta1 = 0, beta2 = 0, eps = 0, weight_decay = 0;
+  int64_t step = 1;   // 1 for the first
+};
+
+class TrainOps {
+ public:
+  virtual ~TrainOps() = default;
+  virtual void LinearCrossEntropy(Stream& stream, const LinearCrossEntropyArgs& args) = 0;
+  virtual void AdamW(Stream& stream, const AdamWArgs& args) = 0;
+  // sum[0] += sum of x^2, in F64, in an order fixed by the size of x.
+  virtual void AddSumOfSquares(Stream& stream, const Tensor& x, const Tensor& sum) = 0;
+  // sum[0] += sum of x, the same way; for losses. sum is F64.
+  virtual void AddSum(Stream& stream, const Tensor& x, const Tensor& sum) = 0;
+  // scale[0] = min(1, max_norm / sqrt(sum_of_squares[0])); 1 when max_norm is 0. Non-finite sums give NaN.
+  virtual void ClipScale(Stream& stream, const Tensor& sum_of_squares, double max_norm, const Tensor& scale) = 0;
+  // to[i] = from[index[i]]: rows of a contiguous tensor, index [n] I32 on the device.
+  virtual void GatherRows(Stream& stream, const Tensor& from, const Tensor& index, const Tensor& to) = 0;
+  // to[index[i]] += from[i], one after another in ascending i (indices may repeat).
+  virtual void AddRows(Stream& stream, const Tensor& from, const Tensor& index, const Tensor& to) = 0;
+  // to[index[i]] = from[i].
+  virtual void ScatterRows(Stream& stream, const Tensor& from, const Tensor& index, const Tensor& to) = 0;
+  virtual void Copy(Stream& stream, const Tensor& from, const Tensor& to) = 0;  // casts when dtypes differ
+  virtual void Zero(Stream& stream, const Tensor& x) = 0;
+};
+
+std::unique_ptr<TrainOps> MakeCpuTrain();
+
+}  // namespace longspan

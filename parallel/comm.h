@@ -1,0 +1,58 @@
+// Communicator: the collective verbs, over MPI on host memory or NCCL on device memory.
+//
+// Every call is collective over the group, made by all its ranks in the same order, and runs in the order of the given
+// stream. One stream serves all transfers of a rank, so that the ranks never meet two transfers in different orders.
+// Sums are taken in rank order, so the same inputs on the same number of ranks give the same bits.
+// Tensors are contiguous; counts are in elements, by rank. Errors name the rank, the operation and its sequence number.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/device.h"
+#include "runtime/tensor.h"
+
+namespace longspan {
+
+enum class ReduceOp { kSum, kMax, kMin };
+
+// One message of a batch; matching pairs are ordered as listed.
+struct Transfer {
+  enum class Kind { kSend, kReceive };
+  Kind kind;
+  int peer;
+  Tensor tensor;
+};
+
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+
+  virtual void AllReduce(Stream& stream, const Tensor& x, ReduceOp op) = 0;  // in place; F32, F64, I32, I64
+  // receive = the ranks' `send`, one after another. Equal sizes unless counts are given. `send` may be its own place in
+  // `receive`.
+  virtual void AllGather(Stream& stream, const Tensor& send, const Tensor& receive,
+                         const std::vector<int64_t>& counts = {}) = 0;
+  // receive = sum over ranks of their part for this rank; `send` holds the parts one after another. Equal sizes unless
+  // counts are given. `receive` may be its own place in `send`.
+  virtual void ReduceScatter(Stream& stream, const Tensor& send, const Tensor& receive,
+                             const std::vector<int64_t>& counts = {}) = 0;
+  virtual void AllToAll(Stream& stream, const Tensor& send, const std::vector<int64_t>& send_counts,
+                        const Tensor& receive, const std::vector<int64_t>& receive_counts) = 0;
+  virtual void SendReceive(Stream& stream, const std::vector<Transfer>& batch) = 0;
+  virtual void Broadcast(Stream& stream, const Tensor& x, int root) = 0;
+  virtual void Barrier() = 0;  // of the hosts
+  // Ranks of one color form a group, ordered by key.
+  virtual std::unique_ptr<Communicator> Split(int color, int key) = 0;
+};
+
+// Over all ranks of MPI_COMM_WORLD. MPI must be initialised, and outlive the communicator.
+std::unique_ptr<Communicator> MakeMpiWorld();
+// Of this process alone.
+std::unique_ptr<Communicator> MakeMpiSelf();
+
+}  // namespace longspan

@@ -1,0 +1,61 @@
+// Device, Stream, Event: the machine behind one interface.
+//
+// A Device allocates, copies and makes streams and events. Work on a stream happens in order; between streams only events
+// order it. CPU streams run their work at once, on the calling thread. In reordering mode (a test mode) they hold it
+// back and run it as late and as mixed as the events allow, from Synchronize(): a missing wait then fails on CPU too.
+// The mode is chosen by the environment variable LONGSPAN_CPU_STREAMS = immediate | reorder[:seed], or by SetCpuStreamMode.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "runtime/tensor.h"
+
+namespace longspan {
+
+// A point in a stream's work. Made by Device::MakeEvent, may be recorded many times; a wait refers to the last record
+// before it. Waiting for an event that was never recorded does nothing.
+class Event {
+ public:
+  virtual ~Event() = default;
+};
+
+class Stream {
+ public:
+  virtual ~Stream() = default;
+  virtual DeviceKind kind() const = 0;
+  // Runs `task` on the host in stream order. CPU kernels and MPI transfers are such tasks. The task owns (by value)
+  // everything it reads but tensor memory.
+  virtual void Enqueue(std::function<void()> task) = 0;
+  virtual void Record(Event& event) = 0;      // event happens when all work enqueued so far is done
+  virtual void Wait(const Event& event) = 0;  // later work of this stream starts after the event
+  virtual void Synchronize() = 0;             // host waits for all work of this stream; rethrows a task's exception
+};
+
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual DeviceKind kind() const = 0;
+  virtual std::string name() const = 0;  // for the startup table: "cpu (2 threads)"
+  virtual std::unique_ptr<Stream> MakeStream(const std::string& name) = 0;
+  virtual std::unique_ptr<Event> MakeEvent() = 0;
+  // 64-byte aligned (256 on GPU); throws Error naming `what` and the bytes when memory is out. Free with the same device.
+  virtual void* Allocate(int64_t bytes, const std::string& what) = 0;
+  virtual void Free(void* data) noexcept = 0;
+  virtual void Copy(Stream& stream, Tensor to, Tensor from) = 0;  // same size and dtype, both contiguous, any two devices
+  virtual void FillBytes(Stream& stream, Tensor tensor, uint8_t value) = 0;  // contiguous
+};
+
+enum class CpuStreamMode { kImmediate, kReorder };
+
+// For streams made from now on. `seed` drives the order of kReorder.
+void SetCpuStreamMode(CpuStreamMode mode, uint64_t seed = 1);
+
+std::unique_ptr<Device> MakeCpuDevice();
+// Throws Error (configuration) in a build without CUDA (runtime/no_gpu.cc).
+std::unique_ptr<Device> MakeGpuDevice(int index);
+int GpuCount();  // 0 in a build without CUDA
+
+}  // namespace longspan

@@ -1,0 +1,31 @@
+#include "runtime/error.h"
+
+#include <cstring>
+
+namespace longspan {
+namespace {
+
+std::string& Prefix() {
+  static std::string prefix;
+  return prefix;
+}
+
+// The path inside the project.
+const char* Relative(const char* file) {
+  const size_t root = std::strlen(LONGSPAN_SOURCE_ROOT);
+  return std::strncmp(file, LONGSPAN_SOURCE_ROOT, root) == 0 ? file + root + 1 : file;
+}
+
+}  // namespace
+
+void SetProcessIdentity(int rank, int world, const std::string& host) {
+  Prefix() = fmt::format("[rank {}/{} {}] ", rank, world, host);
+}
+
+std::string ProcessPrefix() { return Prefix(); }
+
+void ThrowError(ExitCode code, const std::source_location& where, const std::string& message) {
+  throw Error(code, fmt::format("{}{}:{}: {}", Prefix(), Relative(where.file_name()), where.line(), message));
+}
+
+}  // namespace longspan

@@ -1,0 +1,138 @@
+#include "runtime/memory.h"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <fstream>
+#include <utility>
+
+namespace longspan {
+namespace {
+
+constexpr int64_t kAlign = 256;  // of every tensor in an arena
+constexpr MemoryUse kUses[] = {MemoryUse::kWeights,     MemoryUse::kGradients, MemoryUse::kOptimizer,
+                               MemoryUse::kActivations, MemoryUse::kExchange,  MemoryUse::kWorkspace};
+
+int64_t AlignedBytes(DType dtype, const Shape& shape) {
+  return (shape.count() * DTypeSize(dtype) + kAlign - 1) / kAlign * kAlign;
+}
+
+double MiB(int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
+
+}  // namespace
+
+Buffer::Buffer(Device& device, int64_t bytes, const std::string& what)
+    : device_(&device), data_(device.Allocate(bytes, what)), bytes_(bytes) {}
+
+Buffer::~Buffer() {
+  if (data_) device_->Free(data_);
+}
+
+Buffer::Buffer(Buffer&& other) noexcept
+    : device_(other.device_), data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+
+Buffer& Buffer::operator=(Buffer&& other) noexcept {
+  std::swap(device_, other.device_);
+  std::swap(data_, other.data_);
+  std::swap(bytes_, other.bytes_);
+  return *this;
+}
+
+const char* MemoryUseName(MemoryUse use) {
+  switch (use) {
+    case MemoryUse::kWeights:
+      return "weights";
+    case MemoryUse::kGradients:
+      return "gradients";
+    case MemoryUse::kOptimizer:
+      return "optimizer";
+    case MemoryUse::kActivations:
+      return "activations";
+    case MemoryUse::kExchange:
+      return "exchange";
+    case MemoryUse::kWorkspace:
+      return "workspace";
+  }
+  return "?";
+}
+
+void Arena::Reserve(Tensor* slot, MemoryUse use, const std::string& name, DType dtype, const Shape& shape) {
+  LS_CHECK(buffers_.empty(), "tensor {} reserved after the arena was committed", name);
+  items_.push_back({slot, use, name, dtype, shape});
+}
+
+void Arena::Commit(Device& device) {
+  LS_CHECK(buffers_.empty(), "an arena is committed once");
+  const std::unique_ptr<Stream> stream = device.MakeStream("memory");
+  for (MemoryUse use : kUses) {
+    int64_t bytes = 0;
+    for (const Item& item : items_) bytes += item.use == use ? AlignedBytes(item.dtype, item.shape) : 0;
+    if (bytes == 0) continue;
+    const Buffer& buffer = buffers_.emplace_back(device, bytes, MemoryUseName(use));
+    device.FillBytes(*stream, Tensor(buffer.data(), DType::kU8, device.kind(), {bytes}), 0xFF);
+    char* next = static_cast<char*>(buffer.data());
+    for (const Item& item : items_) {
+      if (item.use != use) continue;
+      *item.slot = Tensor(next, item.dtype, device.kind(), item.shape);
+      next += AlignedBytes(item.dtype, item.shape);
+    }
+  }
+  stream->Synchronize();
+}
+
+int64_t Arena::bytes() const {
+  int64_t sum = 0;
+  for (const Item& item : items_) sum += AlignedBytes(item.dtype, item.shape);
+  return sum;
+}
+
+std::vector<MemoryRow> Arena::Rows() const {
+  std::vector<MemoryRow> rows;
+  for (MemoryUse use : kUses) {
+    MemoryRow row{use, 0, 0, "", -1};
+    for (const Item& item : items_) {
+      if (item.use != use) continue;
+      const int64_t bytes = AlignedBytes(item.dtype, item.shape);
+      row.tensors += 1;
+      row.bytes += bytes;
+      if (bytes > row.largest_bytes) {
+        row.largest_bytes = bytes;
+        row.largest = item.name;
+      }
+    }
+    if (row.tensors > 0) rows.push_back(row);
+  }
+  return rows;
+}
+
+std::string MemoryTable(const std::vector<MemoryRow>& rows, int64_t available) {
+  std::string text = fmt::format("  {:<12} {:>8} {:>12}  {}\n", "memory", "tensors", "MiB", "largest");
+  int64_t total = 0;
+  for (const MemoryRow& row : rows) {
+    text += fmt::format("  {:<12} {:>8} {:>12.2f}  {} ({:.2f})\n", MemoryUseName(row.use), row.tensors, MiB(row.bytes),
+                        row.largest, MiB(row.largest_bytes));
+    total += row.bytes;
+  }
+  text += fmt::format("  {:<12} {:>8} {:>12.2f}", "total", "", MiB(total));
+  if (available >= 0) text += fmt::format("  of {:.0f} MiB available", MiB(available));
+  return text + "\n";
+}
+
+int64_t PeakResidentBytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<int64_t>(usage.ru_maxrss) * 1024;
+}
+
+int64_t AvailableHostBytes() {
+  std::ifstream file("/proc/meminfo");
+  std::string key;
+  int64_t kilobytes = 0;
+  while (file >> key >> kilobytes) {
+    if (key == "MemAvailable:") return kilobytes * 1024;
+    file.ignore(256, '\n');
+  }
+  return -1;
+}
+
+}  // namespace longspan

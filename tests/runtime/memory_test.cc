@@ -1,0 +1,61 @@
+// Arena: planned tensors, alignment, poison; tensor views.
+#include "runtime/memory.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+namespace longspan {
+namespace {
+
+TEST(Arena, CutsPlannedTensorsFromPoisonedMemory) {
+  const auto device = MakeCpuDevice();
+  Arena arena;
+  Tensor a, b, c;
+  arena.Reserve(&a, MemoryUse::kWeights, "a", DType::kF32, {3, 5});
+  arena.Reserve(&b, MemoryUse::kActivations, "b", DType::kF64, {7});
+  arena.Reserve(&c, MemoryUse::kWeights, "c", DType::kI32, {1});
+  EXPECT_FALSE(a);
+  arena.Commit(*device);
+  EXPECT_EQ(a.shape, (Shape{3, 5}));
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(a.data) % 64, 0u);
+  EXPECT_EQ(static_cast<char*>(c.data) - static_cast<char*>(a.data), 256);
+  for (int i = 0; i < 15; ++i) EXPECT_TRUE(std::isnan(a.As<float>()[i]));
+  for (int i = 0; i < 7; ++i) EXPECT_TRUE(std::isnan(b.As<double>()[i]));
+  EXPECT_THROW(arena.Reserve(&a, MemoryUse::kWeights, "late", DType::kF32, {1}), Error);
+
+  const auto rows = arena.Rows();
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[0].tensors, 2);
+  EXPECT_EQ(rows[0].bytes, 512);
+  EXPECT_EQ(rows[0].largest, "a");
+  const std::string table = MemoryTable(rows, int64_t{1} << 30);
+  EXPECT_NE(table.find("weights"), std::string::npos);
+  EXPECT_NE(table.find("of 1024 MiB available"), std::string::npos);
+}
+
+TEST(Tensor, ViewsRowsAndRefusesTheWrongType) {
+  float data[12] = {};
+  for (int i = 0; i < 12; ++i) data[i] = static_cast<float>(i);
+  const Tensor t = HostView(data, {4, 3});
+  EXPECT_EQ(t.Rows(2, 1).As<float>()[1], 7);
+  EXPECT_EQ(t.Reshape({2, 6}).dim(1), 6);
+  EXPECT_THROW(t.As<double>(), Error);
+  EXPECT_THROW(t.Rows(3, 2), Error);
+  EXPECT_THROW(t.Reshape({5}), Error);
+}
+
+TEST(Error, NamesRankAndPlace) {
+  SetProcessIdentity(3, 8, "node7");
+  try {
+    LS_CHECK(1 == 2, "expected {}, found {}", 1, 2);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kRankFailed);
+    EXPECT_EQ(std::string(error.what()).find("[rank 3/8 node7] tests/runtime/memory_test.cc:"), 0u) << error.what();
+    EXPECT_NE(std::string(error.what()).find("expected 1, found 2"), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace longspan
