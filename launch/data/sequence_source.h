@@ -1,0 +1,39 @@
+// SequenceSource: a finite, numbered set of sequences of S tokens with labels and document starts. What training and
+// evaluation draw from, whether it comes from files or from a formula.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "runtime/config.h"
+
+namespace longspan {
+
+class SequenceSource {
+ public:
+  virtual ~SequenceSource() = default;
+  virtual int64_t size() const = 0;    // sequences
+  virtual int64_t length() const = 0;  // S
+  // Writes sequence `index` in [0, size): a pure function of it, whoever asks and in whatever order.
+  //   tokens     [S]
+  //   targets    [S], the next token of the same document; -1 = no label (a document's last token, padding)
+  //   doc_start  [S], position of the first token of each token's document; all 0 without document masks
+  // Throws Error (data) for a token id outside the vocabulary.
+  virtual void Fill(int64_t index, std::span<int32_t> tokens, std::span<int32_t> targets,
+                    std::span<int32_t> doc_start) const = 0;
+  virtual std::string Summary() const = 0;  // one line for the start of a run
+};
+
+struct Sources {
+  std::unique_ptr<SequenceSource> train;
+  std::unique_ptr<SequenceSource> validation;  // null when validation is empty and validation_fraction is 0
+};
+
+// Opens what the configuration names. Documents start at multiples of `select_block` when data.document_masks is set.
+// Throws Error: a file that cannot be read (io), is not what it should be (data), or too small to split
+// (configuration).
+Sources OpenSources(const DataConfig& data, int64_t vocab, int64_t select_block);
+
+}  // namespace longspan
