@@ -1,0 +1,38 @@
+// From a textproto and overrides to a RunConfig, and back to text.
+//
+// Later wins: defaults (configs/run.proto), the file, the overrides from left to right. All problems are reported at
+// once, each with place, key, value, rule and cure.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "runtime/config.h"
+
+namespace longspan {
+
+struct LoadedConfig {
+  RunConfig config;
+  std::map<std::string, std::string> sources;  // of every key: "default", "FILE:LINE" or "command line"
+};
+
+// Reads `text`; `name` is the file in messages. Overrides are "key.path=value", lists with commas.
+// Adds one line a problem to `problems`; the rules between values are checked too (runtime/config.h).
+LoadedConfig ParseConfig(const std::string& text, const std::string& name, const std::vector<std::string>& overrides,
+                         int64_t world, std::vector<std::string>* problems);
+
+// The same from a file ("" = defaults alone). `world` is the number of ranks, 0 when not known yet.
+// Throws Error: kIo when the file cannot be read, kConfig with all problems.
+LoadedConfig LoadConfig(const std::string& path, const std::vector<std::string>& overrides, int64_t world = 0);
+
+// Throws Error (kConfig) with all of `problems` unless there are none.
+void RefuseProblems(const std::vector<std::string>& problems);
+
+// The whole configuration as textproto, defaults too: what a run keeps as config.textproto.
+std::string ConfigText(const RunConfig& config);
+
+// One line a key: "key = value  # source".
+std::string SourceTable(const LoadedConfig& loaded);
+
+}  // namespace longspan
