@@ -103,8 +103,8 @@ class Loader {
     unread_.push_back(nearest);
     std::string rule = fmt::format("no such key; did you mean {}?", nearest);
     if (field != nullptr) {
-      rule = group ? "is a value and not a group; write " + path + ": VALUE"
-                   : "is a group and not a value; name a key in it, such as " + nearest;
+      rule = group ? fmt::format("is a value and not a group; write {}: VALUE", path)
+                   : fmt::format("is a group and not a value; give {}.KEY a value", path);
     }
     problems_->push_back(fmt::format("{}: {} = {}: {}", where, path, value, rule));
     return false;

@@ -260,10 +260,12 @@ void CheckOptimizer(const OptimizerConfig& optimizer, int64_t steps, Rules* rule
         optimizer.decay_steps, steps, optimizer.warmup_steps, steps - optimizer.warmup_steps);
   }
   if (!stable_decay && optimizer.decay_steps != 0) {
+    const char* names[] = {"CONSTANT", "LINEAR", "COSINE"};
     rules->Add(
-        "optimizer.decay_steps = {} and optimizer.schedule disagree: only WARMUP_STABLE_DECAY has a final decay; set "
+        "optimizer.decay_steps = {} and optimizer.schedule = {} disagree: only WARMUP_STABLE_DECAY has a final decay; "
+        "set "
         "optimizer.schedule to it or optimizer.decay_steps to 0",
-        optimizer.decay_steps);
+        optimizer.decay_steps, names[static_cast<int>(optimizer.schedule)]);
   }
 }
 

@@ -1,0 +1,184 @@
+// The rules between the values of a configuration: each broken alone, and what it is told.
+#include "runtime/config.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <limits>
+
+namespace longspan {
+namespace {
+
+struct Case {
+  std::function<void(RunConfig&)> change;
+  std::vector<std::string> told;  // parts of the one problem
+  int64_t world = 0;
+};
+
+RunConfig Good() {
+  RunConfig config;
+  config.data.train = "data/train";
+  return config;
+}
+
+void Expect(const std::vector<Case>& cases) {
+  for (size_t i = 0; i < cases.size(); ++i) {
+    RunConfig config = Good();
+    cases[i].change(config);
+    const std::vector<std::string> problems = Problems(config, cases[i].world);
+    std::string all;
+    for (const std::string& problem : problems) all += problem + "\n";
+    EXPECT_EQ(problems.size(), 1u) << "case " << i << ":\n" << all;
+    for (const std::string& part : cases[i].told) {
+      EXPECT_NE(all.find(part), std::string::npos) << "case " << i << ": " << part << "\nis not in\n" << all;
+    }
+  }
+}
+
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+TEST(ConfigRules, DefaultsAreGoodOnceThereIsData) {
+  EXPECT_TRUE(Problems(Good(), 0).empty());
+  EXPECT_TRUE(Problems(Good(), 1).empty());
+  EXPECT_TRUE(Problems(Good(), 2).empty());
+}
+
+TEST(ConfigRules, Nsa) {
+  Expect({
+      {[](auto& c) { c.model.nsa.block = 24; },
+       {"model.nsa.stride = 16 and model.nsa.block = 24 disagree", "set model.nsa.block to 16 or 32"}},
+      {[](auto& c) { c.model.nsa.select_block = 72; },
+       {"model.nsa.stride = 16 and model.nsa.select_block = 72 disagree", "to 64 or 80"}},
+      {[](auto& c) { c.model.nsa.select_block = 16; },
+       {"model.nsa.block = 32 and model.nsa.select_block = 16 disagree", "to 16 or less"}},
+      {[](auto& c) { c.model.nsa.init = 15; },
+       {"model.nsa.select = 16 and model.nsa.init + model.nsa.local = 17 disagree", "to 17 or more"}},
+      {[](auto& c) { c.model.nsa.block = 0; }, {"model.nsa.block = 0: must be 1 to"}},
+      {[](auto& c) { c.model.nsa.stride = -16; }, {"model.nsa.stride = -16"}},
+      {[](auto& c) { c.model.nsa.select = 0; }, {"model.nsa.select = 0"}},
+      {[](auto& c) { c.model.nsa.init = -1; }, {"model.nsa.init = -1: must be 0 to"}},
+      {[](auto& c) { c.model.nsa.window = 0; }, {"model.nsa.window = 0"}},
+      {[](auto& c) { c.model.nsa.select = int64_t{1} << 40; }, {"model.nsa.select = 1099511627776", "2147483647"}},
+      {[](auto& c) { c.model.nsa.phi_hidden = -1; }, {"model.nsa.phi_hidden = -1"}},
+  });
+  NsaConfig nsa;
+  nsa.init = nsa.local = 0;
+  nsa.select = nsa.window = 1;
+  nsa.block = nsa.stride = nsa.select_block = 1;
+  EXPECT_TRUE(Problems(nsa, "").empty());
+  nsa.window = 0;
+  EXPECT_EQ(Problems(nsa, "").at(0).substr(0, 10), "window = 0");
+}
+
+TEST(ConfigRules, Model) {
+  Expect({
+      {[](auto& c) { c.model.layers = 0; }, {"model.layers = 0"}},
+      {[](auto& c) { c.model.heads = 7; }, {"model.heads = 7 and model.kv_heads = 2 disagree", "to 6 or 8"}},
+      {[](auto& c) { c.model.kv_heads = 0; }, {"model.kv_heads = 0"}},
+      {[](auto& c) { c.model.key_width = 15; }, {"model.key_width = 15: must be even", "set it to 16"}},
+      {[](auto& c) { c.model.value_width = 0; }, {"model.value_width = 0"}},
+      {[](auto& c) { c.model.vocab = 0; }, {"model.vocab = 0"}},
+      {[](auto& c) { c.model.norm_eps = 0; }, {"model.norm_eps = 0"}},
+      {[](auto& c) { c.model.attention.clear(); }, {"model.attention = []"}},
+      {[](auto& c) { c.model.attention.resize(5); }, {"model.attention = 5 kinds and model.layers = 4 disagree"}},
+      {[](auto& c) { c.model.rope.theta = 1; }, {"model.rope.theta = 1"}},
+      {[](auto& c) { c.model.rope.factor = 2; }, {"model.rope.factor = 2 and model.rope.scaling = NONE disagree"}},
+      {[](auto& c) { c.model.rope.factor = 0.5; }, {"model.rope.factor = 0.5"}},
+      {[](auto& c) { c.model.rope.beta_slow = 32; }, {"beta_fast = 32 and model.rope.beta_slow = 32 disagree"}},
+      {[](auto& c) { c.model.rope.attention_factor = -1; }, {"model.rope.attention_factor = -1"}},
+  });
+}
+
+TEST(ConfigRules, Ranks) {
+  Expect({
+      {[](auto& c) { c.parallel.cp = 0; }, {"parallel.cp = 0"}},
+      {[](auto& c) { c.parallel.dp = -1; }, {"parallel.dp = -1"}},
+      {[](auto& c) { c.parallel.dp = 2; },
+       {"parallel.dp = 2 and parallel.cp = 1 disagree with a world of 4 ranks", "start 2 ranks"},
+       4},
+      {[](auto& c) { c.parallel.cp = 4; },
+       {"parallel.cp = 4: must divide the number of ranks, 6", "start 4 or 8 ranks"},
+       6},
+      {[](auto& c) { c.parallel.cp = 4; }, {"parallel.cp = 4: must divide the number of ranks, 1", "start 4 ranks"}, 1},
+      {[](auto& c) { c.parallel.dp = 3; },
+       {"train.sequences_per_step = 2 and parallel.dp = 3 disagree", "set train.sequences_per_step to 3"}},
+      {[](auto&) {}, {"train.sequences_per_step = 2 and parallel.dp = 4 disagree"}, 4},
+  });
+}
+
+TEST(ConfigRules, Sequence) {
+  const auto cp = [](int64_t ranks, LayoutKind layout, int64_t length) {
+    return [=](RunConfig& c) {
+      c.parallel.cp = ranks;
+      c.parallel.layout = layout;
+      c.data.sequence_length = length;
+    };
+  };
+  Expect({
+      {cp(3, LayoutKind::kHeadTail, 2048),
+       {"parallel.cp = 3 and data.sequence_length = 2048 disagree", "HEAD_TAIL", "6 chunks", "multiple of 384",
+        "to 1920 or 2304"}},
+      {cp(3, LayoutKind::kContiguous, 2048), {"CONTIGUOUS", "3 chunks", "multiple of 192", "to 1920 or 2112"}},
+      {cp(2, LayoutKind::kHeadTail, 64), {"set data.sequence_length to 256"}},
+      {cp(int64_t{1} << 30, LayoutKind::kHeadTail, 64), {"no sequence is that long"}},
+      {cp(1, LayoutKind::kHeadTail, 31),
+       {"data.sequence_length = 31 and model.nsa.block = 32 disagree", "to 32 or more"}},
+      {cp(1, LayoutKind::kHeadTail, 0), {"data.sequence_length = 0"}},
+  });
+  RunConfig config = Good();
+  cp(1, LayoutKind::kHeadTail, 31)(config);
+  config.model.attention = {AttentionKind::kFull, AttentionKind::kWindow};
+  EXPECT_TRUE(Problems(config, 0).empty());  // nothing to summarise
+  cp(1, LayoutKind::kHeadTail, 2047)(config);
+  EXPECT_TRUE(Problems(config, 0).empty());  // one rank takes any length
+  cp(3, LayoutKind::kHeadTail, 2304)(config);
+  EXPECT_TRUE(Problems(config, 3).empty());
+}
+
+TEST(ConfigRules, DataAndNames) {
+  Expect({
+      {[](auto& c) { c.name = ""; }, {"name = \"\""}},
+      {[](auto& c) { c.name = "a/b"; }, {"name = \"a/b\""}},
+      {[](auto& c) { c.output = ""; }, {"output = \"\""}},
+      {[](auto& c) { c.data.train = ""; }, {"data.train = \"\": names no dataset", "longspan data"}},
+      {[](auto& c) { c.data.validation_fraction = 1; }, {"data.validation_fraction = 1: must be 0 to below 1"}},
+      {[](auto& c) { c.data.validation_fraction = 0; },
+       {"data.validation_fraction = 0 and train.eval_sequences = 8 disagree"}},
+      {[](auto& c) {
+         c.data.format = DataFormat::kFibonacci;
+         c.model.vocab = 9;
+       },
+       {"model.vocab = 9 and data.format = FIBONACCI disagree", "set model.vocab to 10"}},
+  });
+}
+
+TEST(ConfigRules, OptimizerAndTrain) {
+  Expect({
+      {[](auto& c) { c.optimizer.learning_rate = 0; }, {"optimizer.learning_rate = 0"}},
+      {[](auto& c) { c.optimizer.learning_rate = kInfinity; }, {"optimizer.learning_rate = inf"}},
+      {[](auto& c) { c.optimizer.beta1 = 1; }, {"optimizer.beta1 = 1"}},
+      {[](auto& c) { c.optimizer.beta2 = kNan; }, {"optimizer.beta2 = nan"}},
+      {[](auto& c) { c.optimizer.eps = 0; }, {"optimizer.eps = 0"}},
+      {[](auto& c) { c.optimizer.final_fraction = 1.5; }, {"optimizer.final_fraction = 1.5: must be 0 to 1"}},
+      {[](auto& c) { c.optimizer.weight_decay = -1; }, {"optimizer.weight_decay = -1"}},
+      {[](auto& c) { c.optimizer.clip_norm = kNan; }, {"optimizer.clip_norm = nan"}},
+      {[](auto& c) { c.optimizer.warmup_steps = 201; },
+       {"optimizer.warmup_steps = 201 and train.steps = 200 disagree", "to 200 or less"}},
+      {[](auto& c) { c.optimizer.decay_steps = 10; },
+       {"optimizer.decay_steps = 10 and optimizer.schedule = COSINE disagree"}},
+      {[](auto& c) {
+         c.optimizer.schedule = ScheduleKind::kWarmupStableDecay;
+         c.optimizer.decay_steps = 190;
+       },
+       {"optimizer.decay_steps = 190 and train.steps = 200 disagree", "at most 180"}},
+      {[](auto& c) { c.train.steps = 0; }, {"train.steps = 0"}},
+      {[](auto& c) { c.train.sequences_per_step = 0; }, {"train.sequences_per_step = 0"}},
+      {[](auto& c) { c.train.eval_interval = -1; }, {"train.eval_interval = -1"}},
+      {[](auto& c) { c.train.eval_sequences = -1; }, {"train.eval_sequences = -1"}},
+      {[](auto& c) { c.train.log_interval = 0; }, {"train.log_interval = 0"}},
+  });
+}
+
+}  // namespace
+}  // namespace longspan
