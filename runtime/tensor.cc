@@ -43,7 +43,7 @@ const char* DTypeName(DType dtype) {
 
 const char* DeviceName(DeviceKind kind) { return kind == DeviceKind::kCpu ? "cpu" : "gpu"; }
 
-Shape::Shape(std::initializer_list<int64_t> dims) {
+Shape::Shape(std::span<const int64_t> dims) {
   LS_CHECK(dims.size() <= kMaxRank, "a shape has at most {} dimensions, found {}", kMaxRank, dims.size());
   for (int64_t dim : dims) {
     LS_CHECK(dim >= 0, "a dimension is not negative, found {}", dim);
@@ -57,7 +57,9 @@ int64_t Shape::count() const {
   return product;
 }
 
-std::string Shape::ToString() const { return fmt::format("[{}]", fmt::join(dims_.begin(), dims_.begin() + rank_, ",")); }
+std::string Shape::ToString() const {
+  return fmt::format("[{}]", fmt::join(dims_.begin(), dims_.begin() + rank_, ","));
+}
 
 Tensor::Tensor(void* pointer, DType type, DeviceKind where, const Shape& dims)
     : data(pointer), dtype(type), device(where), shape(dims) {

@@ -1,14 +1,15 @@
 // Tensor: a non-owning typed view. Buffers and arenas (runtime/memory.h) own.
 //
-// The letters of dimensions, everywhere: S sequence, T this rank's tokens, H query heads, G key/value groups, K key width,
-// V value width, C compressed tokens, N chosen blocks, D model width, F feed-forward width, X vocabulary, R rows of a
-// buffer read through a page table. Every declaration states its shape: `Tensor q;  // [T,H,K]`.
+// The letters of dimensions, everywhere: S sequence, T this rank's tokens, H query heads, G key/value groups, K key
+// width, V value width, C compressed tokens, N chosen blocks, D model width, F feed-forward width, X vocabulary, R rows
+// of a buffer read through a page table. Every declaration states its shape: `Tensor q;  // [T,H,K]`.
 #pragma once
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <span>
 #include <string>
 #include <type_traits>
 
@@ -19,8 +20,8 @@ namespace longspan {
 enum class DType : uint8_t { kF32, kF64, kBf16, kI32, kI64, kU8, kU16 };
 enum class DeviceKind : uint8_t { kCpu, kGpu };
 
-int64_t DTypeSize(DType dtype);          // bytes of one element
-const char* DTypeName(DType dtype);      // "F32", ... (the names of safetensors)
+int64_t DTypeSize(DType dtype);           // bytes of one element
+const char* DTypeName(DType dtype);       // "F32", ... (the names of safetensors)
 const char* DeviceName(DeviceKind kind);  // "cpu", "gpu"
 
 template <typename T>
@@ -39,12 +40,13 @@ class Shape {
  public:
   static constexpr int kMaxRank = 4;
   Shape() = default;
-  Shape(std::initializer_list<int64_t> dims);
+  Shape(std::initializer_list<int64_t> dims) : Shape(std::span(dims.begin(), dims.size())) {}
+  explicit Shape(std::span<const int64_t> dims);
   int rank() const { return rank_; }
   int64_t operator[](int i) const { return dims_[i]; }
   int64_t& operator[](int i) { return dims_[i]; }
-  int64_t count() const;          // product of the dimensions; 1 for rank 0
-  std::string ToString() const;   // "[2,3]"
+  int64_t count() const;         // product of the dimensions; 1 for rank 0
+  std::string ToString() const;  // "[2,3]"
   bool operator==(const Shape& other) const = default;
 
  private:
