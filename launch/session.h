@@ -1,0 +1,46 @@
+// Session: what one rank holds to run a model: device, streams, layout, network and the memory planned for them.
+//
+// Built in two steps, so that --dry-run can show the plan without allocating: the constructor reserves, Start allocates
+// and initialises. In between others may reserve too (the optimizer).
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "launch/batches.h"
+#include "model/transformer.h"
+#include "parallel/comm.h"
+#include "runtime/config.h"
+
+namespace longspan {
+
+class Session {
+ public:
+  // `cp`: the ranks that share a sequence; outlives the session. F64 is for checking.
+  Session(const RunConfig& config, Communicator& cp, DType dtype = DType::kF32);
+
+  void Start(uint64_t seed);
+  void Load(const Batch& batch);  // copies the batch to the device; the batch may then be reused
+
+  Device& device() { return *device_; }
+  Ops& ops() { return ops_; }
+  Stream& compute() { return *compute_; }
+  Stream& comm() { return *comm_; }
+  const Layout& layout() const { return layout_; }
+  const Context& context() const { return *context_; }
+  Arena& arena() { return arena_; }
+  Transformer& model() { return *model_; }
+  const SequenceInputs& inputs() const { return inputs_; }
+
+ private:
+  std::unique_ptr<Device> device_;
+  Ops ops_;
+  std::unique_ptr<Stream> compute_, comm_;
+  Layout layout_;
+  std::optional<Context> context_;
+  Arena arena_;
+  std::unique_ptr<Transformer> model_;
+  SequenceInputs inputs_;
+};
+
+}  // namespace longspan

@@ -1,0 +1,35 @@
+// What every part of the network on one rank shares. Owned by the caller (launch/ or a test), who outlives the model.
+#pragma once
+
+#include "kernels/ops.h"
+#include "parallel/comm.h"
+#include "parallel/layout.h"
+#include "runtime/config.h"
+#include "runtime/device.h"
+
+namespace longspan {
+
+struct Context {
+  Device& device;
+  Ops& ops;
+  Stream& compute;  // kernels
+  Stream& comm;     // transfers; events order the two
+  Communicator& cp;
+  const Layout& layout;  // of the sequence over cp
+  DType dtype;           // of weights and activations
+  DType gradient_dtype;  // of weight gradients and of borrowed rows' gradients: F32, or F64 when dtype is
+
+  int64_t tokens() const { return layout.tokens(); }  // T
+  const std::vector<Segment>& segments() const { return layout.segments(cp.rank()); }
+};
+
+// This rank's part of one sequence, on the device.
+struct SequenceInputs {
+  Tensor tokens;             // [T] I32
+  Tensor targets;            // [T] I32, -1 = no label
+  Tensor positions;          // [T] I32, counted from the document's start
+  Tensor summary_positions;  // [T/d] I32, of the first token of each compressed token
+  Tensor doc_start;          // [S] I32 of the whole sequence; null = one document
+};
+
+}  // namespace longspan
