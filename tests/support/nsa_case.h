@@ -40,12 +40,12 @@ struct NsaCase {
   int64_t groups = 1;       // G
   int64_t key_width = 4;    // K
   int64_t value_width = 4;  // V
-  NsaConfig nsa;
-  double scale = 0;                // of the scores; Randomize sets 1/sqrt(K) when it is 0
-  double rope_theta = 0;           // 0 = compressed keys are not rotated (always so for compress_rope BEFORE)
-  std::vector<int32_t> doc_start;  // [S], empty = one document
-  NsaArrays in;
-  Array d_out;  // [S,H,V]
+  NsaConfig nsa = {};
+  double scale = 0;                     // of the scores; Randomize sets 1/sqrt(K) when it is 0
+  double rope_theta = 0;                // 0 = compressed keys are not rotated (always so for compress_rope BEFORE)
+  std::vector<int32_t> doc_start = {};  // [S], empty = one document
+  NsaArrays in = {};
+  Array d_out = {};  // [S,H,V]
 
   bool rotates() const { return nsa.compress_rope == CompressRope::kAfter && rope_theta != 0; }
   int64_t blocks() const { return (tokens + nsa.select_block - 1) / nsa.select_block; }

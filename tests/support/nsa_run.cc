@@ -291,8 +291,9 @@ NsaOutputs RunForward(const Machine& machine, const NsaCase& c, const std::vecto
   return nsa.Outputs();
 }
 
-NsaResult RunBoth(const Machine& machine, const NsaCase& c, const std::vector<int32_t>* selected) {
-  NsaOperator nsa(machine, c);
+NsaResult RunBoth(const Machine& machine, const NsaCase& c, const std::vector<int32_t>* selected,
+                  const Placement& placement) {
+  NsaOperator nsa(machine, c, placement);
   nsa.Forward(selected);
   nsa.StartGradients();
   nsa.Backward();

@@ -16,9 +16,9 @@ namespace longspan::test {
 
 // Where things lie. The default: all queries in order, key rows in order in one page.
 struct Placement {
-  std::vector<Segment> segments;  // of the queries; empty = the whole sequence. Need not cover it
-  int64_t page_tokens = 0;        // of the key rows, a multiple of b; 0 = one page
-  std::vector<int32_t> table;     // page -> slot of key rows (token rows and compressed rows alike)
+  std::vector<Segment> segments = {};  // of the queries; empty = the whole sequence. Need not cover it
+  int64_t page_tokens = 0;             // of the key rows, a multiple of b; 0 = one page
+  std::vector<int32_t> table = {};     // page -> slot of key rows (token rows and compressed rows alike)
 };
 
 class NsaOperator {
@@ -90,6 +90,7 @@ struct NsaResult {
 };
 
 NsaOutputs RunForward(const Machine& machine, const NsaCase& c, const std::vector<int32_t>* selected = nullptr);
-NsaResult RunBoth(const Machine& machine, const NsaCase& c, const std::vector<int32_t>* selected = nullptr);
+NsaResult RunBoth(const Machine& machine, const NsaCase& c, const std::vector<int32_t>* selected = nullptr,
+                  const Placement& placement = {});
 
 }  // namespace longspan::test

@@ -1,0 +1,97 @@
+// Numerical behaviour: large logits, the same bits twice and on any number of threads, gradients that accumulate.
+#include <gtest/gtest.h>
+#include <omp.h>
+
+#include "tests/support/compare.h"
+#include "tests/support/machine.h"
+#include "tests/support/nsa_case.h"
+#include "tests/support/nsa_run.h"
+#include "tests/support/oracle.h"
+
+namespace longspan::test {
+namespace {
+
+NsaCase Case() {
+  NsaCase c{.tokens = 230, .heads = 8, .groups = 2, .key_width = 16, .value_width = 12};
+  c.nsa = {.block = 16, .stride = 8, .select_block = 16, .select = 5, .window = 50};
+  c.rope_theta = 10000;
+  c.doc_start = PackDocuments({90, 134}, 16);
+  Randomize(c, 51);
+  return c;
+}
+
+class LargeLogits : public ::testing::TestWithParam<double> {};
+
+TEST_P(LargeLogits, StayFinite) {
+  NsaCase c = Case();
+  for (double& x : c.in.q) x *= GetParam();
+  for (DType dtype : {DType::kF32, DType::kF64}) {
+    NsaResult y = RunBoth(CpuMachine(dtype), c);
+    EXPECT_TRUE(AllFinite("out", y.outputs.out));
+    EXPECT_TRUE(AllFinite("scores", y.outputs.scores));
+    for (auto& [name, values] : y.gradients.Named()) EXPECT_TRUE(AllFinite("d_" + name, *values));
+    // An error of one unit in a logit of 1000 is 6e-5 in fp32.
+    const double tolerance = dtype == DType::kF64 ? 1e-11 : 1e-5 * GetParam();
+    EXPECT_TRUE(RmsClose("out", y.outputs.out, Oracle(c, &y.outputs.selected).out, tolerance));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Times, LargeLogits, ::testing::Values(1, 30, 100, 1000));
+
+void ExpectSameBits(NsaResult a, NsaResult b) {
+  EXPECT_TRUE(BitEqual("selected", b.outputs.selected, a.outputs.selected));
+  EXPECT_TRUE(BitEqual("out", b.outputs.out, a.outputs.out));
+  auto first = a.gradients.Named(), second = b.gradients.Named();
+  for (size_t i = 0; i < first.size(); ++i) {
+    EXPECT_TRUE(BitEqual("d_" + first[i].first, *second[i].second, *first[i].second));
+  }
+}
+
+TEST(Bits, RunTwiceIsTheSame) {
+  ExpectSameBits(RunBoth(CpuMachine(DType::kF32), Case()), RunBoth(CpuMachine(DType::kF32), Case()));
+}
+
+TEST(Bits, DoNotDependOnTheNumberOfThreads) {
+  const int threads = omp_get_max_threads();
+  omp_set_num_threads(1);
+  const NsaResult one = RunBoth(CpuMachine(DType::kF32), Case());
+  omp_set_num_threads(3);
+  const NsaResult three = RunBoth(CpuMachine(DType::kF32), Case());
+  omp_set_num_threads(threads);
+  ExpectSameBits(one, three);
+}
+
+TEST(Gradients, Fp32IsFp64) {
+  const NsaCase c = Case();
+  const std::vector<int32_t> selected = RunForward(CpuMachine(DType::kF64), c).selected;
+  NsaArrays expected = RunBoth(CpuMachine(DType::kF64), c, &selected).gradients;
+  NsaArrays found = RunBoth(CpuMachine(DType::kF32), c, &selected).gradients;
+  auto a = found.Named(), b = expected.Named();
+  std::vector<const Array*> all;
+  for (auto& [name, values] : b) all.push_back(values);
+  for (size_t i = 0; i < a.size(); ++i) {
+    EXPECT_TRUE(RmsClose("d_" + a[i].first, *a[i].second, *b[i].second, 1e-5, GradientFloor(all)));
+  }
+}
+
+// Whatever the gradients held before is still in them; those of the gates are overwritten.
+TEST(Gradients, AreAddedToWhatWasThere) {
+  NsaOperator nsa(CpuMachine(DType::kF64), Case());
+  nsa.Forward();
+  nsa.StartGradients(0);
+  nsa.Backward();
+  NsaArrays expected = nsa.Gradients();
+  nsa.StartGradients(1);
+  nsa.Backward();
+  NsaArrays found = nsa.Gradients();
+  auto a = found.Named(), b = expected.Named();
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (a[i].first != "gates") {
+      for (double& x : *b[i].second) x += 1;
+    }
+    EXPECT_TRUE(RmsClose("d_" + a[i].first, *a[i].second, *b[i].second, 1e-14));
+  }
+}
+
+}  // namespace
+}  // namespace longspan::test
