@@ -27,7 +27,7 @@ void AddParams(ParamTable* params) {
 float Value(int rank, int step, int64_t i) { return static_cast<float>((i * 7 + rank * 13 + step * 5) % 31 - 15) / 64; }
 
 // Weights after three steps; `ranks` partial gradients are summed by `world`, or all held by one rank.
-std::vector<float> Run(Communicator& world, int ranks, double clip, double* norm) {
+std::vector<float> StepThrice(Communicator& world, int ranks, double clip, double* norm) {
   Machine m;
   ParamTable params;
   AddParams(&params);
@@ -69,9 +69,9 @@ TEST(Optimizer, ShardedEqualsWhole) {
   for (const bool reorder : {false, true}) {
     for (const double clip : {0.0, 0.5}) {
       double norm = 0, whole_norm = 0;
-      const auto whole = Run(*self, world->size(), clip, &whole_norm);
+      const auto whole = StepThrice(*self, world->size(), clip, &whole_norm);
       if (reorder) SetCpuStreamMode(CpuStreamMode::kReorder, 2);
-      const auto sharded = Run(*world, world->size(), clip, &norm);
+      const auto sharded = StepThrice(*world, world->size(), clip, &norm);
       SetCpuStreamMode(CpuStreamMode::kImmediate);
       EXPECT_NEAR(norm, whole_norm, 1e-12 * whole_norm);
       ASSERT_EQ(whole.size(), sharded.size());

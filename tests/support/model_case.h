@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "launch/session.h"
-#include "tests/support/random_source.h"
+#include "launch/data/random_source.h"
 
 namespace longspan {
 

@@ -1,4 +1,4 @@
-// Random sequences with random documents: what model tests train on.
+// Random sequences with documents of random length: what `verify` and the model tests run on.
 #pragma once
 
 #include <algorithm>
@@ -34,7 +34,7 @@ class RandomSource : public SequenceSource {
       begin = end;
     }
   }
-  std::string Summary() const override { return "random"; }
+  std::string Summary() const override { return "random tokens"; }
 
  private:
   int64_t length_, vocab_, block_;

@@ -1,0 +1,16 @@
+// The per-rank profile at the end of a run: where the time of each rank went.
+//
+// Every rank writes FOLDER/profile/rankNNNNN.json: {"rank","host","seconds","steps","spans":{NAME:{"count","seconds",
+// "flops","bytes"}}}; rank 0 also the table over all ranks, profile/report.txt, and returns it.
+#pragma once
+
+#include <string>
+
+#include "parallel/comm.h"
+
+namespace longspan {
+
+// Collective over `world`. `seconds` is the wall time of the `steps` training steps that the trace covers.
+std::string WriteReport(Communicator& world, Stream& stream, const std::string& folder, double seconds, int64_t steps);
+
+}  // namespace longspan

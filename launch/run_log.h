@@ -1,0 +1,60 @@
+// The run's folder and its metrics: runs/NAME/{config.textproto, metrics.jsonl, profile/}. Rank 0 writes; the other
+// ranks hold a RunLog that does nothing.
+//
+// metrics.jsonl, one object a line:
+//   {"kind":"step","step":1,"loss":..,"grad_norm":..,"learning_rate":..,"ms":..,"tokens_per_second":..,"tokens":..,
+//    "memory_mib":..,"coverage":..,"selection":["<hash of layer 0, hex>",..]}
+//   {"kind":"eval","step":..,"loss":..,"tokens":..}
+#pragma once
+
+#include <cstdint>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "runtime/config.h"
+
+namespace longspan {
+
+struct StepMetrics {
+  int64_t step = 0;  // from 1
+  double loss = 0;
+  double grad_norm = 0;
+  double learning_rate = 0;
+  double seconds = 0;
+  int64_t tokens = 0;               // of the step, all ranks
+  int64_t memory_bytes = 0;         // peak resident, the largest of all ranks
+  double coverage = 0;              // of remote blocks fetched; 1 for GATHER
+  std::vector<uint64_t> selection;  // by layer
+};
+
+class RunLog {
+ public:
+  // `writes`: this is rank 0. Creates the folder and saves `config_text`; throws Error (io) when it cannot.
+  RunLog(const RunConfig& config, const std::string& config_text, bool writes);
+
+  const std::string& folder() const { return folder_; }
+  void Line(const std::string& text);  // to the console
+  void Step(const StepMetrics& metrics);
+  void Eval(int64_t step, double loss, int64_t tokens);
+  // Clears the progress line.
+  void Finish();
+
+ private:
+  void Progress(const StepMetrics& metrics);
+  void ClearProgress();
+
+  std::string folder_;
+  int64_t steps_;
+  int64_t log_interval_;
+  bool writes_;
+  bool terminal_ = false;
+  bool progress_shown_ = false;
+  double mean_seconds_ = 0;  // running mean of a step
+  std::ofstream metrics_;
+};
+
+std::string FormatCount(double value);    // 1234567 -> "1.23 M"
+std::string FormatSeconds(double value);  // 3723 -> "1:02:03"
+
+}  // namespace longspan

@@ -1,0 +1,190 @@
+#include "launch/trainer.h"
+
+#include <xxhash.h>
+
+#include <cmath>
+
+#include "launch/batches.h"
+#include "launch/config.h"
+#include "launch/report.h"
+#include "launch/run_log.h"
+#include "launch/session.h"
+#include "model/optimizer.h"
+#include "model/schedule.h"
+#include "parallel/mesh.h"
+#include "runtime/trace.h"
+
+namespace longspan {
+namespace {
+
+class Trainer {
+ public:
+  explicit Trainer(const RunConfig& config)
+      : config_(config),
+        mesh_(MakeMpiWorld(), config.parallel.dp, config.parallel.cp),
+        sources_(OpenSources(config.data, config.model.vocab, config.model.nsa.select_block)),
+        session_(config, mesh_.cp()),
+        optimizer_(session_.device(), session_.ops(), session_.compute(), session_.comm(), mesh_.world(),
+                   session_.model().params(), config.optimizer),
+        loader_(*sources_.train, session_.layout(), mesh_.cp_index(), config.model.nsa, config.data.seed),
+        log_(config, ConfigText(config), mesh_.world().rank() == 0) {
+    optimizer_.Reserve(session_.arena(), DType::kF32);
+    session_.arena().Reserve(&loss_sum_, MemoryUse::kWorkspace, "loss_sum", DType::kF64, {1});
+  }
+
+  void Run() {
+    Announce();
+    session_.Start(config_.train.seed);
+    optimizer_.Start();
+    Trace::Get().Reset();
+    const double begin = WallSeconds();
+    for (int64_t step = 1; step <= config_.train.steps; ++step) {
+      const StepMetrics metrics = Step(step);
+      log_.Step(metrics);
+      RefuseNonFinite(metrics);
+      const int64_t interval = config_.train.eval_interval;
+      if (step == config_.train.steps || (interval > 0 && step % interval == 0)) Evaluate(step);
+    }
+    Finish(WallSeconds() - begin);
+  }
+
+ private:
+  // What the run is, before anything is allocated.
+  void Announce() {
+    const ModelConfig& model = config_.model;
+    const Layout& layout = session_.layout();
+    log_.Line(fmt::format("longspan train: {} on {}", config_.name, session_.device().name()));
+    log_.Line(fmt::format("  ranks      {} = dp {} x cp {}, {} tokens of each sequence a rank", mesh_.world().size(),
+                          mesh_.dp_size(), mesh_.cp_size(), layout.tokens()));
+    log_.Line(fmt::format("  model      {} parameters, {} layers, D={} H={} G={} K={} V={} F={} X={}",
+                          FormatCount(static_cast<double>(session_.model().params().parameters())), model.layers,
+                          model.hidden, model.heads, model.kv_heads, model.key_width, model.value_width, model.ffn,
+                          model.vocab));
+    log_.Line(fmt::format("  data       {}", sources_.train->Summary()));
+    if (sources_.validation) log_.Line(fmt::format("  held out   {}", sources_.validation->Summary()));
+    log_.Line(fmt::format("  step       {} sequences of {} tokens, {} steps", config_.train.sequences_per_step,
+                          config_.data.sequence_length, config_.train.steps));
+    log_.Line(fmt::format("  folder     {}", log_.folder()));
+    log_.Line(MemoryTable(session_.arena().Rows(), AvailableHostBytes()));
+  }
+
+  StepMetrics Step(int64_t step) {
+    const double begin = WallSeconds();
+    const double labels = LoadStep(step);
+    Transformer& model = session_.model();
+    session_.ops().train->Zero(session_.compute(), loss_sum_);
+    double coverage = 0;
+    for (const Batch& batch : batches_) {
+      session_.Load(batch);
+      model.ForwardBackward(session_.inputs(), labels > 0 ? 1 / labels : 0);
+      session_.ops().train->AddSum(session_.compute(), model.token_loss(), loss_sum_);
+      coverage += model.coverage() / static_cast<double>(batches_.size());
+    }
+    StepMetrics metrics;
+    metrics.selection = SelectionHashes();
+    metrics.learning_rate = LearningRate(config_.optimizer, step - 1, config_.train.steps);
+    optimizer_.Step(step, metrics.learning_rate);
+    session_.compute().Synchronize();
+
+    metrics.step = step;
+    metrics.loss = labels > 0 ? Total(loss_sum_.As<double>()[0]) / labels : 0;
+    metrics.grad_norm = std::sqrt(optimizer_.sum_of_squares().As<double>()[0]);
+    metrics.tokens = config_.train.sequences_per_step * config_.data.sequence_length;
+    metrics.coverage = Total(coverage) / mesh_.world().size();
+    metrics.memory_bytes = static_cast<int64_t>(Total(static_cast<double>(PeakResidentBytes()), ReduceOp::kMax));
+    metrics.seconds = WallSeconds() - begin;
+    return metrics;
+  }
+
+  // Loads this replica's sequences of the step; returns the number of labels of the whole step, over all replicas.
+  double LoadStep(int64_t step) {
+    const int64_t dp = mesh_.dp_size();
+    batches_.resize(config_.train.sequences_per_step / dp);
+    double labels = 0;
+    for (size_t micro = 0; micro < batches_.size(); ++micro) {
+      loader_.Load(BatchLoader::Place(step - 1, config_.train.sequences_per_step, static_cast<int64_t>(micro), dp,
+                                      mesh_.dp_index()),
+                   batches_[micro]);
+      labels += static_cast<double>(batches_[micro].labels);
+    }
+    // Every rank of a cp group counts the same sequence.
+    return Total(labels) / mesh_.cp_size();
+  }
+
+  // Of the step's last sequence of replica 0, by layer.
+  std::vector<uint64_t> SelectionHashes() {
+    session_.compute().Synchronize();
+    std::vector<int64_t> hashes(config_.model.layers);
+    const Tensor view = HostView(hashes.data(), {config_.model.layers});
+    session_.device().Copy(session_.comm(), view, session_.model().selection_hashes());
+    mesh_.cp().AllReduce(session_.comm(), view, ReduceOp::kSum);
+    session_.comm().Synchronize();
+    return {hashes.begin(), hashes.end()};
+  }
+
+  // Mean loss over held-out sequences; the replicas share them out.
+  void Evaluate(int64_t step) {
+    if (!sources_.validation || config_.train.eval_sequences == 0) return;
+    const SequenceSource& source = *sources_.validation;
+    BatchLoader loader(source, session_.layout(), mesh_.cp_index(), config_.model.nsa, config_.data.seed);
+    const int64_t count = std::min(config_.train.eval_sequences, source.size());
+    double labels = 0;
+    Batch batch;
+    session_.ops().train->Zero(session_.compute(), loss_sum_);
+    for (int64_t place = mesh_.dp_index(); place < count; place += mesh_.dp_size()) {
+      loader.Load(place, batch);
+      session_.Load(batch);
+      session_.model().Forward(session_.inputs());
+      session_.ops().train->AddSum(session_.compute(), session_.model().token_loss(), loss_sum_);
+      labels += static_cast<double>(batch.labels);
+    }
+    session_.compute().Synchronize();
+    labels = Total(labels) / mesh_.cp_size();
+    const double loss = labels > 0 ? Total(loss_sum_.As<double>()[0]) / labels : 0;
+    log_.Eval(step, loss, static_cast<int64_t>(labels));
+  }
+
+  void RefuseNonFinite(const StepMetrics& metrics) {
+    if (std::isfinite(metrics.loss) && std::isfinite(metrics.grad_norm)) return;
+    log_.Finish();
+    Fail(ExitCode::kNonFinite,
+         "step {}: loss {} and gradient norm {} must be finite; lower optimizer.learning_rate, or lengthen "
+         "optimizer.warmup_steps",
+         metrics.step, metrics.loss, metrics.grad_norm);
+  }
+
+  void Finish(double seconds) {
+    const std::string table = WriteReport(mesh_.world(), session_.comm(), log_.folder(), seconds, config_.train.steps);
+    log_.Line(table);
+    const Tensor& weights = session_.model().params().weights();
+    log_.Line(fmt::format("done: {} steps in {}, parameters {:016x}, results in {}", config_.train.steps,
+                          FormatSeconds(seconds), XXH3_64bits(weights.data, weights.bytes()), log_.folder()));
+    log_.Finish();
+  }
+
+  // A number of each rank, reduced over all.
+  double Total(double value, ReduceOp op = ReduceOp::kSum) {
+    mesh_.world().AllReduce(session_.comm(), HostView(&value, {1}), op);
+    session_.comm().Synchronize();
+    return value;
+  }
+
+  const RunConfig config_;
+  Mesh mesh_;
+  Sources sources_;
+  Session session_;
+  Optimizer optimizer_;
+  BatchLoader loader_;
+  RunLog log_;
+  std::vector<Batch> batches_;
+  Tensor loss_sum_;  // [1] F64
+};
+
+}  // namespace
+
+int RunTrain(const TrainOptions& options) {
+  Trainer(options.config).Run();
+  return static_cast<int>(ExitCode::kOk);
+}
+
+}  // namespace longspan

@@ -1,0 +1,27 @@
+// `longspan verify`: before a long job, the same model and sequence on one rank and cut over the cp group.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "launch/options.h"
+#include "model/params.h"
+
+namespace longspan {
+
+struct GradientRow {
+  std::string name;
+  double reference = 0;  // RMS of the gradient at cp=1
+  double error = 0;      // RMS of the difference
+  double ratio = 0;      // error / max(reference, 1e-3 * RMS of all gradients)
+};
+
+// Compares every parameter's gradient (F32); `found` is shaped as `reference`. A NaN gives a NaN ratio.
+std::vector<GradientRow> CompareGradients(const ParamTable& reference, const ParamTable& found);
+
+// Runs one random sequence with uneven documents at cp=1 and at cp=P, prints a table of errors and the speed of the
+// links. One rank holds the whole sequence: lower data.sequence_length where that does not fit. Throws Error (rank
+// failed) naming the worst parameter when one is off by more than 1e-5, or when a token's loss or a selection differs.
+int RunVerify(const VerifyOptions& options);
+
+}  // namespace longspan
