@@ -71,7 +71,7 @@ struct SafetensorsParser {
   const std::string& path = out.file_.path();
   const std::byte* data = nullptr;  // after the header
   int64_t data_bytes = 0;
-  std::vector<std::pair<std::pair<int64_t, int64_t>, std::string>> spans;  // begin, end, name
+  std::vector<std::pair<std::pair<int64_t, int64_t>, std::string>> spans = {};  // begin, end, name
 
   void Parse() {
     const int64_t size = out.file_.size();

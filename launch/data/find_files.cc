@@ -1,0 +1,86 @@
+#include "launch/data/find_files.h"
+
+#include <dirent.h>
+#include <fnmatch.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <set>
+#include <utility>
+
+#include "runtime/error.h"
+
+namespace longspan {
+namespace {
+
+bool Matches(const std::vector<std::string>& patterns, const std::string& path, const std::string& name) {
+  return std::any_of(patterns.begin(), patterns.end(), [&](const std::string& pattern) {
+    const bool whole_path = pattern.find('/') != std::string::npos;
+    return fnmatch(pattern.c_str(), whole_path ? path.c_str() : name.c_str(), 0) == 0;
+  });
+}
+
+class Finder {
+ public:
+  explicit Finder(const DataOptions& options) : options_(options) {}
+
+  FoundFiles Find() {
+    for (const std::string& input : options_.inputs) {
+      struct stat status {};
+      if (stat(input.c_str(), &status) != 0) Fail(ExitCode::kIo, "{}: cannot read: {}", input, std::strerror(errno));
+      Take(input, status);
+    }
+    return std::move(found_);
+  }
+
+ private:
+  // A file, or what is in a folder. Folders and files are known by device and number, so each is taken once and links
+  // cannot lead round in a circle.
+  void Take(const std::string& path, const struct stat& status) {
+    if (!S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode)) return;
+    if (!seen_.insert({status.st_dev, status.st_ino}).second) return;
+    if (S_ISDIR(status.st_mode)) {
+      Search(path);
+    } else {
+      found_.files.push_back({path, status.st_size});
+    }
+  }
+
+  void Search(const std::string& folder) {
+    DIR* open = opendir(folder.c_str());
+    if (open == nullptr) return NoteUnreadable(folder);
+    std::vector<std::string> names;
+    while (const dirent* entry = readdir(open)) names.emplace_back(entry->d_name);
+    closedir(open);
+    std::sort(names.begin(), names.end());
+
+    for (const std::string& name : names) {
+      if (name == "." || name == "..") continue;
+      const std::string path = folder.ends_with('/') ? folder + name : folder + '/' + name;
+      if (Matches(options_.exclude, path, name)) continue;
+      struct stat status {};
+      if (stat(path.c_str(), &status) != 0) {
+        NoteUnreadable(path);
+        continue;
+      }
+      if (S_ISREG(status.st_mode) && !options_.include.empty() && !Matches(options_.include, path, name)) continue;
+      Take(path, status);
+    }
+  }
+
+  void NoteUnreadable(const std::string& path) {
+    if (found_.unreadable++ == 0) found_.first_unreadable = path;
+  }
+
+  const DataOptions& options_;
+  FoundFiles found_;
+  std::set<std::pair<dev_t, ino_t>> seen_;
+};
+
+}  // namespace
+
+FoundFiles FindFiles(const DataOptions& options) { return Finder(options).Find(); }
+
+}  // namespace longspan

@@ -1,0 +1,45 @@
+// The one file that sees SentencePiece's header.
+#include <sentencepiece_processor.h>
+
+#include "launch/data/tokenizer.h"
+#include "launch/mapped_file.h"
+#include "runtime/error.h"
+
+namespace longspan {
+namespace {
+
+class SentencePieceTokenizer : public Tokenizer {
+ public:
+  explicit SentencePieceTokenizer(const std::string& model) : model_(model) {
+    const MappedFile file(model);  // for a clear error when it cannot be read
+    if (file.size() == 0) Fail(ExitCode::kData, "{}: expected a SentencePiece model, found an empty file", model);
+    const auto status = processor_.LoadFromSerializedProto(
+        std::string_view(reinterpret_cast<const char*>(file.data()), static_cast<size_t>(file.size())));
+    if (!status.ok()) Fail(ExitCode::kData, "{}: expected a SentencePiece model: {}", model, status.ToString());
+  }
+  int64_t vocab() const override { return processor_.GetPieceSize(); }
+  std::vector<int32_t> Encode(std::string_view text) const override {
+    std::vector<int32_t> ids;
+    const auto status = processor_.Encode(text, &ids);
+    if (!status.ok()) Fail(ExitCode::kData, "{}: cannot encode: {}", model_, status.ToString());
+    return ids;
+  }
+  std::string Decode(std::span<const int32_t> ids) const override {
+    std::string text;
+    const auto status = processor_.Decode(std::vector<int>(ids.begin(), ids.end()), &text);
+    if (!status.ok()) Fail(ExitCode::kData, "{}: cannot decode: {}", model_, status.ToString());
+    return text;
+  }
+
+ private:
+  std::string model_;
+  sentencepiece::SentencePieceProcessor processor_;
+};
+
+}  // namespace
+
+std::unique_ptr<Tokenizer> LoadSentencePiece(const std::string& model) {
+  return std::make_unique<SentencePieceTokenizer>(model);
+}
+
+}  // namespace longspan

@@ -1,0 +1,42 @@
+#include "launch/data/tokenizer.h"
+
+#include "runtime/error.h"
+
+namespace longspan {
+namespace {
+
+class ByteTokenizer : public Tokenizer {
+ public:
+  int64_t vocab() const override { return 256; }
+  std::vector<int32_t> Encode(std::string_view text) const override {
+    std::vector<int32_t> ids(text.size());
+    for (size_t i = 0; i < text.size(); ++i) ids[i] = static_cast<uint8_t>(text[i]);
+    return ids;
+  }
+  std::string Decode(std::span<const int32_t> ids) const override {
+    std::string text(ids.size(), '\0');
+    for (size_t i = 0; i < ids.size(); ++i) {
+      if (ids[i] < 0 || ids[i] > 255) Fail(ExitCode::kData, "byte tokenizer: expected ids below 256, found {}", ids[i]);
+      text[i] = static_cast<char>(ids[i]);
+    }
+    return text;
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Tokenizer> MakeByteTokenizer() { return std::make_unique<ByteTokenizer>(); }
+
+std::unique_ptr<Tokenizer> MakeTokenizer(const std::string& name, const std::string& model) {
+  if (name == "byte") {
+    if (!model.empty()) Fail(ExitCode::kUsage, "--model {}: the byte tokenizer takes none", model);
+    return MakeByteTokenizer();
+  }
+  if (name == "sentencepiece") {
+    if (model.empty()) Fail(ExitCode::kUsage, "--tokenizer sentencepiece: expected --model FILE");
+    return LoadSentencePiece(model);
+  }
+  Fail(ExitCode::kUsage, "--tokenizer: expected byte or sentencepiece, found \"{}\"", name);
+}
+
+}  // namespace longspan

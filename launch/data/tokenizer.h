@@ -1,0 +1,32 @@
+// Tokenizer: text to token ids and back.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace longspan {
+
+class Tokenizer {
+ public:
+  virtual ~Tokenizer() = default;
+  virtual int64_t vocab() const = 0;                                     // ids are below it
+  virtual std::vector<int32_t> Encode(std::string_view text) const = 0;  // safe from several threads
+  virtual std::string Decode(std::span<const int32_t> ids) const = 0;    // ids out of the vocabulary throw Error (data)
+};
+
+// One id per byte, 256 in all. No id marks the end of a document: the dataset's index does.
+std::unique_ptr<Tokenizer> MakeByteTokenizer();
+
+// A trained SentencePiece .model file. No beginning or end marks are added; what the model's normaliser changes (many
+// replace line ends by spaces) stays changed. Throws Error (io, data) when the file is not such a model.
+std::unique_ptr<Tokenizer> LoadSentencePiece(const std::string& model);
+
+// By the names of `longspan data --tokenizer`: "byte" or "sentencepiece". Throws Error (usage) for another name, for
+// sentencepiece without a model and byte with one.
+std::unique_ptr<Tokenizer> MakeTokenizer(const std::string& name, const std::string& model);
+
+}  // namespace longspan
