@@ -1,5 +1,6 @@
-// The configuration as plain typed structs. Filled once by launch/config from a textproto and overrides, then immutable.
-// The schema with the meaning of every key is configs/run.proto; names and defaults here are the same (a test compares).
+// The configuration as plain typed structs. Filled once by launch/config from a textproto and overrides, then
+// immutable. The schema with the meaning of every key is configs/run.proto; names and defaults here are the same (a
+// test compares).
 #pragma once
 
 #include <cstdint>
@@ -28,12 +29,12 @@ struct NsaConfig {
   int64_t local = 2;          // n_local, last blocks always taken, the query's own included
   int64_t window = 512;       // w, tokens, the query's own included
   Phi phi = Phi::kMlp;
-  int64_t phi_hidden = 0;     // M, hidden width of the MLP; 0 = twice the width of its input rows (2K, 2V)
+  int64_t phi_hidden = 0;  // M, hidden width of the MLP; 0 = twice the width of its input rows (2K, 2V)
   CompressRope compress_rope = CompressRope::kAfter;
   KvBranches kv_branches = KvBranches::kSeparate;
 
-  int64_t lead() const { return block / stride - 1; }            // rows before compressed token 0 (never visible)
-  int64_t halo() const { return block - stride; }                // l-d, raw rows that the first compressed token borrows
+  int64_t lead() const { return block / stride - 1; }  // rows before compressed token 0 (never visible)
+  int64_t halo() const { return block - stride; }      // l-d, raw rows that the first compressed token borrows
   bool operator==(const NsaConfig&) const = default;
 };
 
@@ -51,13 +52,13 @@ struct RopeConfig {
 
 struct ModelConfig {
   int64_t layers = 4;
-  int64_t hidden = 128;        // D
-  int64_t heads = 8;           // H
-  int64_t kv_heads = 2;        // G
-  int64_t key_width = 16;      // K
-  int64_t value_width = 16;    // V
-  int64_t ffn = 344;           // F
-  int64_t vocab = 256;         // X
+  int64_t hidden = 128;      // D
+  int64_t heads = 8;         // H
+  int64_t kv_heads = 2;      // G
+  int64_t key_width = 16;    // K
+  int64_t value_width = 16;  // V
+  int64_t ffn = 344;         // F
+  int64_t vocab = 256;       // X
   bool tied_head = true;
   bool qk_norm = false;
   double norm_eps = 1e-5;
@@ -93,29 +94,29 @@ struct OptimizerConfig {
   double learning_rate = 3e-3;
   ScheduleKind schedule = ScheduleKind::kCosine;
   int64_t warmup_steps = 20;
-  int64_t decay_steps = 0;          // WARMUP_STABLE_DECAY: length of the final decay; 0 = a fifth of the steps
-  double final_fraction = 0.1;      // learning rate at the end / learning_rate
+  int64_t decay_steps = 0;      // WARMUP_STABLE_DECAY: length of the final decay; 0 = a fifth of the steps
+  double final_fraction = 0.1;  // learning rate at the end / learning_rate
   double beta1 = 0.9;
   double beta2 = 0.95;
   double eps = 1e-8;
   double weight_decay = 0.1;
-  double clip_norm = 1.0;           // 0 = no clipping
+  double clip_norm = 1.0;  // 0 = no clipping
   bool operator==(const OptimizerConfig&) const = default;
 };
 
 struct TrainConfig {
   int64_t steps = 200;
-  int64_t sequences_per_step = 2;   // over all dp replicas; the rest of the division by dp is gradient accumulation
-  int64_t eval_interval = 0;        // steps between evaluations; 0 = only after the last step
-  int64_t eval_sequences = 8;       // 0 = no evaluation
+  int64_t sequences_per_step = 2;  // over all dp replicas; the rest of the division by dp is gradient accumulation
+  int64_t eval_interval = 0;       // steps between evaluations; 0 = only after the last step
+  int64_t eval_sequences = 8;      // 0 = no evaluation
   int64_t log_interval = 1;
-  uint64_t seed = 1;                // of the initialisation
+  uint64_t seed = 1;  // of the initialisation
   bool operator==(const TrainConfig&) const = default;
 };
 
 struct RunConfig {
   std::string name = "run";
-  std::string output = "runs";      // the run's folder is output/name
+  std::string output = "runs";  // the run's folder is output/name
   ModelConfig model;
   ParallelConfig parallel;
   DataConfig data;

@@ -1,9 +1,10 @@
 // Device, Stream, Event: the machine behind one interface.
 //
-// A Device allocates, copies and makes streams and events. Work on a stream happens in order; between streams only events
-// order it. CPU streams run their work at once, on the calling thread. In reordering mode (a test mode) they hold it
-// back and run it as late and as mixed as the events allow, from Synchronize(): a missing wait then fails on CPU too.
-// The mode is chosen by the environment variable LONGSPAN_CPU_STREAMS = immediate | reorder[:seed], or by SetCpuStreamMode.
+// A Device allocates, copies and makes streams and events. Work on a stream happens in order; between streams only
+// events order it. CPU streams run their work at once, on the calling thread. In reordering mode (a test mode) they
+// hold it back and run it as late and as mixed as the events allow, from Synchronize(): a missing wait then fails on
+// CPU too. The mode is chosen by the environment variable LONGSPAN_CPU_STREAMS = immediate | reorder[:seed], or by
+// SetCpuStreamMode.
 #pragma once
 
 #include <cstdint>
@@ -41,10 +42,12 @@ class Device {
   virtual std::string name() const = 0;  // for the startup table: "cpu (2 threads)"
   virtual std::unique_ptr<Stream> MakeStream(const std::string& name) = 0;
   virtual std::unique_ptr<Event> MakeEvent() = 0;
-  // 64-byte aligned (256 on GPU); throws Error naming `what` and the bytes when memory is out. Free with the same device.
+  // 64-byte aligned (256 on GPU); throws Error naming `what` and the bytes when memory is out. Free with the same
+  // device.
   virtual void* Allocate(int64_t bytes, const std::string& what) = 0;
   virtual void Free(void* data) noexcept = 0;
-  virtual void Copy(Stream& stream, Tensor to, Tensor from) = 0;  // same size and dtype, both contiguous, any two devices
+  virtual void Copy(Stream& stream, Tensor to,
+                    Tensor from) = 0;  // same size and dtype, both contiguous, any two devices
   virtual void FillBytes(Stream& stream, Tensor tensor, uint8_t value) = 0;  // contiguous
 };
 

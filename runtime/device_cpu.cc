@@ -1,8 +1,8 @@
 // CPU device and its streams.
 //
 // Immediate streams run a task where it is enqueued. Reordering streams queue tasks, records and waits; whoever
-// synchronises runs the heads of all queues in a random order (of a fixed seed) until its own is empty. A head that waits for an
-// event not yet reached is passed over, so exactly the orders that the events allow can happen.
+// synchronises runs the heads of all queues in a random order (of a fixed seed) until its own is empty. A head that
+// waits for an event not yet reached is passed over, so exactly the orders that the events allow can happen.
 #include <omp.h>
 
 #include <algorithm>

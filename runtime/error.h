@@ -60,10 +60,11 @@ template <typename... Args>
 
 }  // namespace longspan
 
-// Internal rule: LS_CHECK(rows > 0, "matmul: rows must be positive, found {}", rows). The text is built only on failure.
-#define LS_CHECK(condition, ...)                                               \
-  do {                                                                         \
-    if (!(condition)) [[unlikely]] {                                           \
-      ::longspan::Fail(::longspan::ExitCode::kRankFailed, __VA_ARGS__);        \
-    }                                                                          \
+// Internal rule: LS_CHECK(rows > 0, "matmul: rows must be positive, found {}", rows). The text is built only on
+// failure.
+#define LS_CHECK(condition, ...)                                        \
+  do {                                                                  \
+    if (!(condition)) [[unlikely]] {                                    \
+      ::longspan::Fail(::longspan::ExitCode::kRankFailed, __VA_ARGS__); \
+    }                                                                   \
   } while (false)

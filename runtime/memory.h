@@ -67,7 +67,7 @@ class Arena {
 // The table printed before step 1 and by --dry-run: one line per use, a total, and `available` bytes when not negative.
 std::string MemoryTable(const std::vector<MemoryRow>& rows, int64_t available);
 
-int64_t PeakResidentBytes();    // of this process, from the system
-int64_t AvailableHostBytes();   // of this machine, -1 when unknown
+int64_t PeakResidentBytes();   // of this process, from the system
+int64_t AvailableHostBytes();  // of this machine, -1 when unknown
 
 }  // namespace longspan
