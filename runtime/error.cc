@@ -24,8 +24,8 @@ void SetProcessIdentity(int rank, int world, const std::string& host) {
 
 std::string ProcessPrefix() { return Prefix(); }
 
-void ThrowError(ExitCode code, const std::source_location& where, const std::string& message) {
-  throw Error(code, fmt::format("{}{}:{}: {}", Prefix(), Relative(where.file_name()), where.line(), message));
+void ThrowError(ExitCode code, const char* file, int line, const std::string& message) {
+  throw Error(code, fmt::format("{}{}:{}: {}", Prefix(), Relative(file), line, message));
 }
 
 }  // namespace longspan

@@ -5,9 +5,9 @@
 
 #include <fmt/format.h>
 
-#include <source_location>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 namespace longspan {
@@ -40,22 +40,23 @@ void SetProcessIdentity(int rank, int world, const std::string& host);
 // "[rank 3/8 node7] " or "" when the identity is not known.
 std::string ProcessPrefix();
 
-[[noreturn]] void ThrowError(ExitCode code, const std::source_location& where, const std::string& message);
+[[noreturn]] void ThrowError(ExitCode code, const char* file, int line, const std::string& message);
 
-// A format string that remembers its place in the source.
+// A format string that remembers its place in the source. (std::source_location is not known to clang 14.)
 template <typename... Args>
 struct LocatedFormat {
   template <typename String>
-  consteval LocatedFormat(const String& text, std::source_location at = std::source_location::current())
-      : format(text), where(at) {}
+  consteval LocatedFormat(const String& text, const char* source = __builtin_FILE(), int number = __builtin_LINE())
+      : format(text), file(source), line(number) {}
   fmt::format_string<Args...> format;
-  std::source_location where;
+  const char* file;
+  int line;
 };
 
 // Throws Error with the caller's file and line: Fail(ExitCode::kData, "{}: expected {}, found {}", path, a, b).
 template <typename... Args>
 [[noreturn]] void Fail(ExitCode code, LocatedFormat<std::type_identity_t<Args>...> text, Args&&... args) {
-  ThrowError(code, text.where, fmt::format(text.format, std::forward<Args>(args)...));
+  ThrowError(code, text.file, text.line, fmt::format(text.format, std::forward<Args>(args)...));
 }
 
 }  // namespace longspan
