@@ -116,5 +116,37 @@ TEST(Placement, SingleQueries) {
   }
 }
 
+int64_t Hash(const std::vector<int32_t>& selected, int64_t width, const std::vector<Segment>& segments) {
+  const Machine machine = CpuMachine(DType::kF32);
+  std::vector<int32_t> local;
+  for (const Segment& segment : segments) {
+    const auto begin = selected.begin() + segment.begin * width;
+    local.insert(local.end(), begin, begin + segment.length * width);
+  }
+  const OwnedTensor choice = Upload(machine, "selected", local, {static_cast<int64_t>(local.size()) / width, 1, width});
+  const OwnedTensor hash(machine, "hash", DType::kI64, {1});
+  machine.ops->attention->HashSelection(*machine.stream, {segments, choice.view(), hash.view()});
+  int64_t value = 0;
+  machine.device->Copy(*machine.stream, HostView(&value, {1}), hash.view());
+  machine.stream->Synchronize();
+  return value;
+}
+
+// The hash of a selection is the sum of its parts' (mod 2^64), and feels any change.
+TEST(Placement, HashesAddUp) {
+  const NsaCase c = Case(Phi::kMean, KvBranches::kSeparate);
+  std::vector<int32_t> selected = RunForward(CpuMachine(DType::kF32), c).selected;
+  const int64_t width = c.groups * c.nsa.select;
+  const int64_t whole = Hash(selected, width, {{0, kTokens, 0}});
+  const auto a = static_cast<uint64_t>(Hash(selected, width, {{0, 48, 0}, {144, 48, 48}}));
+  const auto b = static_cast<uint64_t>(Hash(selected, width, {{48, 96, 0}}));
+  EXPECT_EQ(static_cast<uint64_t>(whole), a + b);
+  selected[50 * width] += 1;
+  EXPECT_NE(whole, Hash(selected, width, {{0, kTokens, 0}}));
+  selected[50 * width] -= 1;
+  std::swap_ranges(selected.begin() + 100 * width, selected.begin() + 101 * width, selected.begin() + 180 * width);
+  EXPECT_NE(whole, Hash(selected, width, {{0, kTokens, 0}})) << "the choices of two tokens exchanged";
+}
+
 }  // namespace
 }  // namespace longspan::test
