@@ -1,0 +1,9 @@
+#include "kernels/ops.h"
+
+namespace longspan {
+
+Ops MakeCpuOps() { return {MakeCpuAttention(), MakeCpuDense(), MakeCpuTrain()}; }
+
+Ops MakeOps(DeviceKind kind) { return kind == DeviceKind::kCpu ? MakeCpuOps() : MakeGpuOps(); }
+
+}  // namespace longspan
