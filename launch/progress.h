@@ -22,7 +22,7 @@ class Progress {
   int64_t tenths_ = 0;  // of the plain lines
 };
 
-std::string FormatSeconds(double seconds);  // "1:02:03", "2:03"
+std::string FormatSeconds(double seconds);  // rounded up: "1:02:03", "2:03"
 std::string FormatBytes(int64_t bytes);     // "1.2 MiB"
 
 }  // namespace longspan

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "launch/progress.h"
 #include "runtime/error.h"
 
 namespace longspan {
@@ -95,11 +96,6 @@ std::string FormatCount(double value) {
     if (value >= unit) return fmt::format("{:.2f} {}", value / unit, name);
   }
   return fmt::format("{:.0f}", value);
-}
-
-std::string FormatSeconds(double value) {
-  const auto seconds = static_cast<int64_t>(value);
-  return fmt::format("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
 }
 
 }  // namespace longspan

@@ -54,7 +54,6 @@ class RunLog {
   std::ofstream metrics_;
 };
 
-std::string FormatCount(double value);    // 1234567 -> "1.23 M"
-std::string FormatSeconds(double value);  // 3723 -> "1:02:03"
+std::string FormatCount(double value);  // 1234567 -> "1.23 M"
 
 }  // namespace longspan

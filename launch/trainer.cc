@@ -1,11 +1,13 @@
 #include "launch/trainer.h"
 
+#define XXH_INLINE_ALL
 #include <xxhash.h>
 
 #include <cmath>
 
 #include "launch/batches.h"
 #include "launch/config.h"
+#include "launch/progress.h"
 #include "launch/report.h"
 #include "launch/run_log.h"
 #include "launch/session.h"
