@@ -38,7 +38,8 @@ constexpr DType kReadable[] = {DType::kF32, DType::kF64, DType::kBf16, DType::kI
 Json ParseHeader(const std::string& path, const char* begin, const char* end) {
   std::vector<std::set<std::string>> keys;
   const auto check = [&](int depth, Json::parse_event_t event, Json& value) {
-    if (depth > 2) Fail(ExitCode::kData, "{}: the header is nested deeper than a tensor's entry", path);
+    const bool opens = event == Json::parse_event_t::object_start || event == Json::parse_event_t::array_start;
+    if (opens && depth > 2) Fail(ExitCode::kData, "{}: the header is nested deeper than a tensor's entry", path);
     if (event == Json::parse_event_t::object_start) keys.emplace_back();
     if (event == Json::parse_event_t::object_end) keys.pop_back();
     if (event == Json::parse_event_t::key && !keys.back().insert(value.get<std::string>()).second) {
