@@ -13,8 +13,7 @@ BatchLoader::BatchLoader(const SequenceSource& source, const Layout& layout, int
     : source_(source),
       layout_(layout),
       cp_index_(cp_index),
-      lead_(nsa.lead()),
-      stride_(nsa.stride),
+      nsa_(nsa),
       seed_(seed),
       tokens_(layout.sequence()),
       targets_(layout.sequence()) {
@@ -39,7 +38,6 @@ void BatchLoader::Load(int64_t place, Batch& batch) {
   batch.tokens.resize(layout_.tokens());
   batch.targets.resize(layout_.tokens());
   batch.positions.resize(layout_.tokens());
-  batch.positions_cmp.resize(layout_.tokens() / stride_);
   for (const Segment& segment : layout_.segments(cp_index_)) {
     for (int64_t i = 0; i < segment.length; ++i) {
       const int64_t t = segment.begin + i, row = segment.row + i;
@@ -47,12 +45,21 @@ void BatchLoader::Load(int64_t place, Batch& batch) {
       batch.targets[row] = targets_[t];
       batch.positions[row] = static_cast<int32_t>(t) - batch.doc_start[t];
     }
+  }
+  batch.positions_cmp = SummaryPositions(layout_, cp_index_, nsa_, batch.doc_start);
+}
+
+std::vector<int32_t> SummaryPositions(const Layout& layout, int rank, const NsaConfig& nsa,
+                                      std::span<const int32_t> doc_start) {
+  std::vector<int32_t> positions(layout.tokens() / nsa.stride);
+  for (const Segment& segment : layout.segments(rank)) {
     // Row i of the sequence's compressed rows holds token i - lead.
-    for (int64_t i = 0; i < segment.length / stride_; ++i) {
-      const int64_t t = (segment.begin / stride_ + i - lead_) * stride_;
-      batch.positions_cmp[segment.row / stride_ + i] = t < 0 ? 0 : static_cast<int32_t>(t) - batch.doc_start[t];
+    for (int64_t i = 0; i < segment.length / nsa.stride; ++i) {
+      const int64_t t = (segment.begin / nsa.stride + i - nsa.lead()) * nsa.stride;
+      positions[segment.row / nsa.stride + i] = t < 0 ? 0 : static_cast<int32_t>(t) - doc_start[t];
     }
   }
+  return positions;
 }
 
 std::vector<int64_t> ShuffledOrder(int64_t size, uint64_t seed, uint64_t epoch) {

@@ -42,12 +42,16 @@ class BatchLoader {
   const SequenceSource& source_;
   const Layout& layout_;
   const int cp_index_;
-  const int64_t lead_, stride_;
+  const NsaConfig nsa_;
   const uint64_t seed_;
   int64_t epoch_ = -1;                     // the one that order_ holds
   std::vector<int64_t> order_;             // [source.size()]
   std::vector<int32_t> tokens_, targets_;  // [S] of the sequence being cut
 };
+
+// Positions of a rank's compressed tokens (Batch::positions_cmp). doc_start [S].
+std::vector<int32_t> SummaryPositions(const Layout& layout, int rank, const NsaConfig& nsa,
+                                      std::span<const int32_t> doc_start);
 
 // A permutation of 0..size-1 that depends on nothing but the arguments, on any machine and library.
 std::vector<int64_t> ShuffledOrder(int64_t size, uint64_t seed, uint64_t epoch);

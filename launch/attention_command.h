@@ -1,0 +1,23 @@
+// `longspan attention`: the NSA operator on the tensors of a case file (launch/attention_case.h), under any number of
+// ranks.
+//
+// Writes, as safetensors: out, o_cmp, o_slc, o_win [S,H,V]; lse_cmp, lse_slc, lse_win [S,H] (natural log); selected
+// [S,G,N] I32; and when the case has d_out, a gradient d_NAME for every floating input and weight. Floats in the type
+// of the case (computed in F32 where the device has no kernels of that type), lse in F32 at least.
+//
+// Each rank maps the file and takes its rows. A length that cannot be cut is padded at the end: causality hides the
+// padding. Forward results have the same bits whatever the ranks, layout and exchange.
+#pragma once
+
+#include "launch/options.h"
+#include "parallel/comm.h"
+
+namespace longspan {
+
+// Collective over `cp`; its rank 0 writes. Throws Error (data) when the case is wrong.
+void RunAttentionCase(const AttentionOptions& options, Communicator& cp);
+
+// `longspan attention` over all ranks of the world. Returns the exit code.
+int RunAttention(const AttentionOptions& options);
+
+}  // namespace longspan
