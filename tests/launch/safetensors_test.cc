@@ -135,7 +135,7 @@ TEST_F(Safetensors, DamagedFilesNeverCrash) {
                                 "0123456789abcdef");
   std::mt19937 random(1);
   int refused = 0;
-  for (int round = 0; round < 3000; ++round) {
+  for (int round = 0; round < 1000; ++round) {
     std::string bad = good;
     for (int change = 0; change < 1 + round % 3; ++change) bad[random() % bad.size()] = static_cast<char>(random());
     if (round % 4 == 0) bad.resize(random() % bad.size());
@@ -152,7 +152,7 @@ TEST_F(Safetensors, DamagedFilesNeverCrash) {
       ++refused;
     }
   }
-  EXPECT_GT(refused, 1500);
+  EXPECT_GT(refused, 500);
 }
 
 TEST_F(Safetensors, AnUnfinishedFileLeavesTheOldOne) {
