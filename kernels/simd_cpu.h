@@ -79,11 +79,12 @@ inline Vector<float> Exp(const Vector<float>& x) {
   e = e * r + 1.0f;
   const Bits power = std::bit_cast<Bits>(shifted) << 23;
   const Vector<float> result = std::bit_cast<Vector<float>>(std::bit_cast<Bits>(e) + power);
-  return x < -87.0f ? Vector<float>{} : result;
+  const Vector<float> finite = x < -87.0f ? Vector<float>{} : result;
+  return x == x ? finite : x;  // adding to the exponent can turn a NaN's bits into a number
 }
 
 inline Vector<double> Exp(const Vector<double>& x) {
-  Vector<double> e;
+  Vector<double> e = {};
   for (int64_t lane = 0; lane < kLanes<double>; ++lane) e[lane] = std::exp(x[lane]);
   return e;
 }

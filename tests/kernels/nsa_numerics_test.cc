@@ -2,6 +2,11 @@
 #include <gtest/gtest.h>
 #include <omp.h>
 
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <string>
+
 #include "tests/support/compare.h"
 #include "tests/support/machine.h"
 #include "tests/support/nsa_case.h"
@@ -37,6 +42,30 @@ TEST_P(LargeLogits, StayFinite) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Times, LargeLogits, ::testing::Values(1, 30, 100, 1000));
+
+// A NaN among the inputs, be it an operation's result or memory never written (0xFF bytes), shows in the output of the
+// token's branches, and leaves a valid choice.
+TEST(NotANumber, IsNotHidden) {
+  constexpr int64_t kToken = 100;
+  for (const double nan : {std::numeric_limits<double>::quiet_NaN(), std::bit_cast<double>(~uint64_t{0})}) {
+    for (DType dtype : {DType::kF32, DType::kF64}) {
+      for (const char* input : {"q", "k_win", "v_win", "k_slc", "v_slc", "k_cmp", "v_cmp"}) {
+        NsaCase c = Case();
+        for (auto& [name, values] : c.in.Named()) {
+          const auto width = static_cast<int64_t>(values->size()) / c.tokens;
+          if (name == input) std::fill_n(values->begin() + kToken * width, width, nan);
+        }
+        const NsaOutputs y = RunForward(CpuMachine(dtype), c);
+        // Every summary that token 100 enters is seen 16 tokens later.
+        const int64_t t = std::string(input).ends_with("cmp") ? kToken + 16 : kToken;
+        for (int64_t i = t * c.heads * c.value_width; i < (t + 1) * c.heads * c.value_width; ++i) {
+          ASSERT_TRUE(std::isnan(y.out[i])) << input << " " << DTypeName(dtype) << ": found " << y.out[i];
+        }
+        for (int32_t block : y.selected) ASSERT_TRUE(block >= -1 && block < c.blocks()) << input << ": " << block;
+      }
+    }
+  }
+}
 
 void ExpectSameBits(NsaResult a, NsaResult b) {
   EXPECT_TRUE(BitEqual("selected", b.outputs.selected, a.outputs.selected));
