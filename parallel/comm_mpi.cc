@@ -19,7 +19,7 @@ namespace {
 // All-reduce below: one gather of everything, reduced by every rank. Above: reduce-scatter and all-gather.
 constexpr int64_t kSmallReduceBytes = 16 << 10;
 // Memory that a reduce-scatter receives into; a longer one goes in rounds.
-constexpr int64_t kRoundBytes = 16 << 20;
+constexpr int64_t kRoundBytes = 4 << 20;
 
 int64_t Sum(const std::vector<int64_t>& counts) { return std::accumulate(counts.begin(), counts.end(), int64_t{0}); }
 

@@ -1,6 +1,6 @@
 #include "parallel/layout.h"
 
-#include <algorithm>
+#include <string>
 
 #include "runtime/error.h"
 

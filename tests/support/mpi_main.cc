@@ -18,7 +18,7 @@
 namespace longspan {
 namespace {
 
-constexpr double kPatience = 10;  // seconds
+constexpr double kPatience = 5;  // seconds
 constexpr int kSkipped = 77;
 
 [[noreturn]] void EndJob(const std::string& message) {
