@@ -18,8 +18,8 @@ void KeyMap::Build(const std::vector<QueryTile>& queries, int64_t group, const V
     spans.clear();
     for (int64_t i = 0; i < tile.count; ++i) visible(tile.at(i), group, &spans);
     for (const Span& span : spans) {
-      LS_CHECK(span.end <= rows, "a query sees key rows [{},{}), but the page table ends at row {}", span.begin,
-               span.end, rows);
+      LS_CHECK(0 <= span.begin && span.begin < span.end && span.end <= rows,
+               "a query sees key rows [{},{}) of the {} rows of the page table", span.begin, span.end, rows);
       ++seen_[span.begin];
       --seen_[span.end];
     }

@@ -15,19 +15,25 @@ template <typename T>
 struct Workspace {
   PatchList patches;
   Scratch<T> q, scores, p;
-  std::vector<T> lse;
   std::vector<T> block_scores;  // [queries, blocks]
   std::vector<int32_t> candidates;
 };
 
-// Adds a compressed token's probability to the blocks it overlaps: at most two, as block <= select_block.
+// Adds the probabilities of compressed tokens [token, token+count) to the blocks they overlap: at most two each, as
+// block <= select_block.
 template <typename T>
-void AddToBlocks(const NsaConfig& nsa, int64_t token, T probability, T* block_scores) {
+void AddToBlocks(const NsaConfig& nsa, int64_t token, int64_t count, const T* probabilities, T* block_scores) {
   const int64_t cells = nsa.block / nsa.stride, block_cells = nsa.select_block / nsa.stride;
-  const int64_t block = token / block_cells;
-  const int64_t inside = std::min(cells, (block + 1) * block_cells - token);
-  block_scores[block] += T(inside) * probability;
-  if (inside < cells) block_scores[block + 1] += T(cells - inside) * probability;
+  int64_t block = token / block_cells, cell = token % block_cells;
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t inside = std::min(cells, block_cells - cell);
+    block_scores[block] += T(inside) * probabilities[i];
+    if (inside < cells) block_scores[block + 1] += T(cells - inside) * probabilities[i];
+    if (++cell == block_cells) {
+      cell = 0;
+      ++block;
+    }
+  }
 }
 
 // The blocks [first, own] are visible. Writes min(select, visible) of them, ascending, then -1.
@@ -52,57 +58,60 @@ void Choose(const NsaConfig& nsa, int64_t first, int64_t own, const T* scores, s
   std::fill(selected + count, selected + nsa.select, -1);
 }
 
+// While all visible blocks fit, nobody asks for their order.
+bool NeedsScores(const SelectArgs& args, const QueryTile& queries) {
+  if (args.scores) return true;
+  for (int64_t i = 0; i < queries.count; ++i) {
+    const int64_t position = queries.at(i).position, block = args.nsa.select_block;
+    if (position / block - DocStart(args.doc_start, position) / block + 1 > args.nsa.select) return true;
+  }
+  return false;
+}
+
+// work.block_scores[queries, blocks] += the probabilities of all compressed tokens the queries see.
+template <typename T>
+void AddScores(const SelectArgs& args, const Visibility& visible, const KeyMap& map, const KeyTiles<T>& k_columns,
+               const QueryTile& queries, int64_t group, int64_t blocks, Workspace<T>& work) {
+  const int64_t heads = args.q.dim(1), groups = args.k.dim(1), key_width = args.k.dim(2);
+  const int64_t group_heads = heads / groups, rows = queries.count * group_heads;
+  const int64_t score_width = PadToVector<T>(map.tile_rows()), q_width = PadToVector<T>(key_width);
+  T* const q = work.q.Get(rows * q_width);
+  T* const scores = work.scores.Get(rows * score_width);
+  T* const p = work.p.Get(score_width);
+  PackQueries(args.q, queries, group, groups, T(args.scale), q);
+
+  for (const Patch& patch : work.patches.List(queries, group, map.tile_rows(), visible)) {
+    const int64_t first = patch.first * group_heads, count = (patch.last - patch.first) * group_heads;
+    const int64_t token = patch.tile * map.tile_rows() + patch.begin - args.nsa.lead();
+    TileProduct<T>({q + first * q_width, q_width, 1}, k_columns.tile(map.slot(patch.tile)), score_width, scores,
+                   score_width, count, score_width, key_width, false);
+    for (int64_t query = patch.first; query < patch.last; ++query) {
+      const T* const query_scores = scores + (query - patch.first) * group_heads * score_width;
+      const T* const lse = args.lse.As<const T>() + (queries.first.row + query) * heads + group * group_heads;
+      for (int64_t j = 0; j < score_width; j += kLanes<T>) {
+        Vector<T> sum = {};
+        for (int64_t head = 0; head < group_heads; ++head) {
+          sum += Exp(Load(query_scores + head * score_width + j) - lse[head]);
+        }
+        Store(p + j, sum);
+      }
+      AddToBlocks(args.nsa, token, patch.end - patch.begin, p + patch.begin, work.block_scores.data() + query * blocks);
+    }
+  }
+}
+
 template <typename T>
 void SelectTile(const SelectArgs& args, const Visibility& visible, const KeyMap& map, const KeyTiles<T>& k_columns,
                 const QueryTile& queries, int64_t group) {
   static thread_local Workspace<T> work;
   const NsaConfig& nsa = args.nsa;
-  const int64_t heads = args.q.dim(1), groups = args.k.dim(1), key_width = args.k.dim(2);
-  const int64_t group_heads = heads / groups, rows = queries.count * group_heads;
-  const int64_t score_width = PadToVector<T>(map.tile_rows()), q_width = PadToVector<T>(key_width);
   const int64_t blocks = (queries.first.position + queries.count - 1) / nsa.select_block + 1;
-  T* const q = work.q.Get(rows * q_width);
-  T* const scores = work.scores.Get(rows * score_width);
-  T* const p = work.p.Get(score_width);
-  PackQueries(args.q, queries, group, groups, T(args.scale), q);
   work.block_scores.assign(queries.count * blocks, T(0));
-  const auto lse = [&](int64_t query, int64_t head) {
-    return args.lse.As<const T>()[(queries.first.row + query) * heads + group * group_heads + head];
-  };
-
-  // While all visible blocks fit, nobody asks for their order.
-  bool ranked = bool(args.scores);
-  for (int64_t i = 0; i < queries.count; ++i) {
-    const int64_t position = queries.at(i).position;
-    const int64_t first = DocStart(args.doc_start, position) / nsa.select_block;
-    ranked = ranked || position / nsa.select_block - first + 1 > nsa.select;
-  }
-  const std::vector<Patch> nothing;
-  for (const Patch& patch : ranked ? work.patches.List(queries, group, map.tile_rows(), visible) : nothing) {
-    const int64_t slot = map.slot(patch.tile);
-    const int64_t first = patch.first * group_heads, count = (patch.last - patch.first) * group_heads;
-    TileProduct<T>({q + first * q_width, q_width, 1}, k_columns.tile(slot), score_width, scores, score_width, count,
-                   score_width, key_width, false);
-    for (int64_t query = patch.first; query < patch.last; ++query) {
-      const T* const query_scores = scores + (query - patch.first) * group_heads * score_width;
-      for (int64_t j = 0; j < score_width; j += kLanes<T>) {
-        Vector<T> sum = {};
-        for (int64_t head = 0; head < group_heads; ++head) {
-          sum += Exp(Load(query_scores + head * score_width + j) - lse(query, head));
-        }
-        Store(p + j, sum);
-      }
-      const int64_t token = patch.tile * map.tile_rows() - nsa.lead();
-      for (int64_t j = patch.begin; j < patch.end; ++j) {
-        AddToBlocks(nsa, token + j, p[j], work.block_scores.data() + query * blocks);
-      }
-    }
-  }
-
+  if (NeedsScores(args, queries)) AddScores(args, visible, map, k_columns, queries, group, blocks, work);
   for (int64_t i = 0; i < queries.count; ++i) {
     const Query query = queries.at(i);
     const T* const block_scores = work.block_scores.data() + i * blocks;
-    const int64_t place = (query.row * groups + group) * nsa.select;
+    const int64_t place = (query.row * args.k.dim(1) + group) * nsa.select;
     int32_t* const selected = args.selected.As<int32_t>() + place;
     Choose(nsa, DocStart(args.doc_start, query.position) / nsa.select_block, query.position / nsa.select_block,
            block_scores, &work.candidates, selected);
