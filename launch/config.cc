@@ -22,7 +22,7 @@ constexpr const char* kCommandLine = "command line";
 
 class Loader {
  public:
-  explicit Loader(std::vector<std::string>* problems) : problems_(problems) {
+  Loader() {
     VisitKeys(loaded_.config, [this](const char* key, const auto&) { loaded_.sources[key] = "default"; });
   }
 
@@ -40,7 +40,7 @@ class Loader {
     }
     if (!file.error.empty()) {
       incomplete_ = true;
-      problems_->push_back(
+      loaded_.problems.push_back(
           fmt::format("{}:{}: {}; the rest of the file was not read", name, file.error_line, file.error));
     }
   }
@@ -48,7 +48,8 @@ class Loader {
   void Override(const std::string& text) {
     const size_t equal = text.find('=');
     if (equal == std::string::npos) {
-      problems_->push_back(fmt::format("{}: {}: expected key=value, for example train.steps=100", kCommandLine, text));
+      loaded_.problems.push_back(
+          fmt::format("{}: {}: expected key=value, for example train.steps=100", kCommandLine, text));
       return;
     }
     const std::string key = text.substr(0, equal);
@@ -77,7 +78,7 @@ class Loader {
       if (incomplete_ || misleading) continue;
       const auto source = loaded_.sources.find(problem.substr(0, problem.find(' ')));
       const bool given = source != loaded_.sources.end() && source->second != "default";
-      problems_->push_back(given ? source->second + ": " + problem : problem);
+      loaded_.problems.push_back(given ? source->second + ": " + problem : problem);
     }
     return loaded_;
   }
@@ -87,8 +88,8 @@ class Loader {
     if (!Known(entry.path, entry.value, false, where)) return;
     std::string& source = loaded_.sources[entry.path];
     if (source != "default" && !FindField(run_.GetDescriptor(), entry.path)->is_repeated()) {
-      problems_->push_back(fmt::format("{}: {} = {}: given twice; take out one (the other is at {})", where, entry.path,
-                                       entry.value, source));
+      loaded_.problems.push_back(fmt::format("{}: {} = {}: given twice; take out one (the other is at {})", where,
+                                             entry.path, entry.value, source));
       return;
     }
     source = where;
@@ -106,7 +107,7 @@ class Loader {
       rule = group ? fmt::format("is a value and not a group; write {}: VALUE", path)
                    : fmt::format("is a group and not a value; give {}.KEY a value", path);
     }
-    problems_->push_back(fmt::format("{}: {} = {}: {}", where, path, value, rule));
+    loaded_.problems.push_back(fmt::format("{}: {} = {}: {}", where, path, value, rule));
     return false;
   }
 
@@ -114,27 +115,26 @@ class Loader {
     const std::string expected = SetField(&run_, path, value, form);
     if (expected.empty()) return;
     unread_.push_back(path);
-    problems_->push_back(fmt::format("{}: {} = {}: {}", where, path, value, expected));
+    loaded_.problems.push_back(fmt::format("{}: {} = {}: {}", where, path, value, expected));
   }
 
   proto::Run run_;
   LoadedConfig loaded_;
   std::vector<std::string> unread_;  // keys that someone wanted to set and could not
   bool incomplete_ = false;          // the file's syntax broke
-  std::vector<std::string>* problems_;
 };
 
 }  // namespace
 
 LoadedConfig ParseConfig(const std::string& text, const std::string& name, const std::vector<std::string>& overrides,
-                         int64_t world, std::vector<std::string>* problems) {
-  Loader loader(problems);
+                         int64_t world) {
+  Loader loader;
   loader.File(text, name);
   for (const std::string& override_text : overrides) loader.Override(override_text);
   return loader.Finish(world);
 }
 
-LoadedConfig LoadConfig(const std::string& path, const std::vector<std::string>& overrides, int64_t world) {
+LoadedConfig ReadConfig(const std::string& path, const std::vector<std::string>& overrides, int64_t world) {
   std::ostringstream text;
   if (!path.empty()) {
     std::ifstream file(path);
@@ -143,10 +143,7 @@ LoadedConfig LoadConfig(const std::string& path, const std::vector<std::string>&
     }
     if (file.peek() != std::ifstream::traits_type::eof()) text << file.rdbuf();
   }
-  std::vector<std::string> problems;
-  LoadedConfig loaded = ParseConfig(text.str(), path, overrides, world, &problems);
-  RefuseProblems(problems);
-  return loaded;
+  return ParseConfig(text.str(), path, overrides, world);
 }
 
 void RefuseProblems(const std::vector<std::string>& problems) {
@@ -154,6 +151,12 @@ void RefuseProblems(const std::vector<std::string>& problems) {
   throw Error(ExitCode::kConfig,
               fmt::format("{}the configuration has {} problem{}:\n  {}", ProcessPrefix(), problems.size(),
                           problems.size() == 1 ? "" : "s", fmt::join(problems, "\n  ")));
+}
+
+LoadedConfig LoadConfig(const std::string& path, const std::vector<std::string>& overrides, int64_t world) {
+  LoadedConfig loaded = ReadConfig(path, overrides, world);
+  RefuseProblems(loaded.problems);
+  return loaded;
 }
 
 std::string ConfigText(const RunConfig& config) {

@@ -13,21 +13,24 @@
 namespace longspan {
 
 struct LoadedConfig {
-  RunConfig config;
+  RunConfig config;                            // keys that could not be read have their defaults
   std::map<std::string, std::string> sources;  // of every key: "default", "FILE:LINE" or "command line"
+  std::vector<std::string> problems;  // one line each; the rules between values (runtime/config.h) are checked too
 };
 
-// Reads `text`; `name` is the file in messages. Overrides are "key.path=value", lists with commas.
-// Adds one line a problem to `problems`; the rules between values are checked too (runtime/config.h).
+// Reads `text`; `name` is the file in messages. Overrides are "key.path=value", lists with commas. `world` is the
+// number of ranks, 0 when not known yet.
 LoadedConfig ParseConfig(const std::string& text, const std::string& name, const std::vector<std::string>& overrides,
-                         int64_t world, std::vector<std::string>* problems);
+                         int64_t world);
 
-// The same from a file ("" = defaults alone). `world` is the number of ranks, 0 when not known yet.
-// Throws Error: kIo when the file cannot be read, kConfig with all problems.
-LoadedConfig LoadConfig(const std::string& path, const std::vector<std::string>& overrides, int64_t world = 0);
+// The same from a file, "" for the defaults alone. Throws Error (kIo) when the file cannot be read.
+LoadedConfig ReadConfig(const std::string& path, const std::vector<std::string>& overrides, int64_t world = 0);
 
-// Throws Error (kConfig) with all of `problems` unless there are none.
+// Throws Error (kConfig) with all of `problems`, unless there are none.
 void RefuseProblems(const std::vector<std::string>& problems);
+
+// ReadConfig, then RefuseProblems.
+LoadedConfig LoadConfig(const std::string& path, const std::vector<std::string>& overrides, int64_t world = 0);
 
 // The whole configuration as textproto, defaults too: what a run keeps as config.textproto.
 std::string ConfigText(const RunConfig& config);

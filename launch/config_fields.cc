@@ -6,11 +6,10 @@
 #include <google/protobuf/io/tokenizer.h>
 #include <google/protobuf/text_format.h>
 
-#include <algorithm>
 #include <limits>
-#include <numeric>
 
 #include "launch/config_keys.h"
+#include "launch/nearest_name.h"
 
 namespace longspan {
 namespace {
@@ -22,21 +21,6 @@ using google::protobuf::Message;
 using google::protobuf::TextFormat;
 
 std::string LastName(const std::string& path) { return path.substr(path.rfind('.') + 1); }
-
-// Levenshtein's distance: insertions, deletions and replacements of single characters.
-int EditDistance(const std::string& a, const std::string& b) {
-  std::vector<int> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), 0);
-  for (size_t i = 0; i < a.size(); ++i) {
-    int diagonal = row[0]++;
-    for (size_t j = 0; j < b.size(); ++j) {
-      const int replaced = diagonal + (a[i] != b[j]);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({replaced, row[j] + 1, row[j + 1] + 1});
-    }
-  }
-  return row.back();
-}
 
 void CollectPaths(const Descriptor* message, const std::string& prefix, bool group, std::vector<std::string>* paths) {
   for (int i = 0; i < message->field_count(); ++i) {
@@ -74,10 +58,7 @@ std::string Expected(const FieldDescriptor* field, const std::string& text) {
     case FieldDescriptor::CPPTYPE_ENUM: {
       std::vector<std::string> names;
       for (int i = 0; i < field->enum_type()->value_count(); ++i) names.push_back(field->enum_type()->value(i)->name());
-      const auto nearest = std::min_element(names.begin(), names.end(), [&](const auto& a, const auto& b) {
-        return EditDistance(a, text) < EditDistance(b, text);
-      });
-      return fmt::format("expected one of {}; did you mean {}?", fmt::join(names, ", "), *nearest);
+      return fmt::format("expected one of {}; did you mean {}?", fmt::join(names, ", "), NearestName(text, names));
     }
     default:
       return "expected a string in quotes";

@@ -20,22 +20,16 @@ using Lines = std::vector<std::string>;
 // A configuration without problems, so that each test shows only its own.
 constexpr const char* kGood = "data { format: FIBONACCI }\n";
 
-struct Parsed {
-  LoadedConfig loaded;
-  Lines problems;
-  std::string text() const { return fmt::format("{}", fmt::join(problems, "\n")); }
-};
-
-Parsed Parse(const std::string& text, const Lines& overrides = {}, int64_t world = 0) {
-  Parsed parsed;
-  parsed.loaded = ParseConfig(text, "run.textproto", overrides, world, &parsed.problems);
-  return parsed;
+LoadedConfig Parse(const std::string& text, const Lines& overrides = {}, int64_t world = 0) {
+  return ParseConfig(text, "run.textproto", overrides, world);
 }
+
+std::string Text(const LoadedConfig& loaded) { return fmt::format("{}", fmt::join(loaded.problems, "\n")); }
 
 // The one problem of kGood with these overrides.
 std::string OnlyProblem(const Lines& overrides, int64_t world = 0) {
-  const Parsed parsed = Parse(kGood, overrides, world);
-  return parsed.problems.size() == 1 ? parsed.problems[0] : "not one problem but: " + parsed.text();
+  const LoadedConfig parsed = Parse(kGood, overrides, world);
+  return parsed.problems.size() == 1 ? parsed.problems[0] : "not one problem but: " + Text(parsed);
 }
 
 void ExpectHas(const std::string& text, const Lines& parts) {
@@ -44,8 +38,8 @@ void ExpectHas(const std::string& text, const Lines& parts) {
 }
 
 TEST(Config, EmptyTextIsTheDefaultConfig) {
-  const LoadedConfig loaded = Parse("").loaded;
-  const std::string expected = SourceTable({RunConfig{}, loaded.sources});
+  const LoadedConfig loaded = Parse("");
+  const std::string expected = SourceTable({RunConfig{}, loaded.sources, {}});
   EXPECT_EQ(SourceTable(loaded), expected);  // field by field, readable when it fails
   EXPECT_TRUE(loaded.config == RunConfig{});
   for (const auto& [key, source] : loaded.sources) EXPECT_EQ(source, "default") << key;
@@ -82,28 +76,29 @@ TEST(Config, EnumNamesMeanTheSameInBothWorlds) {
        [](auto& c) { return c.optimizer.schedule == ScheduleKind::kWarmupStableDecay; }},
   };
   for (const auto& [override_text, holds] : cases) {
-    EXPECT_TRUE(holds(Parse("", {"data.train=x", override_text}).loaded.config)) << override_text;
+    EXPECT_TRUE(holds(Parse("", {"data.train=x", override_text}).config)) << override_text;
   }
 }
 
 TEST(Config, SourcesNameFileLineAndCommandLine) {
-  const Parsed parsed = Parse("name: 'a'  # comment\ndata {\n  format: FIBONACCI\n}\nmodel { nsa { window: 64 } }\n",
-                              {"model.layers=2", "model.layers=3"});
-  EXPECT_EQ(parsed.text(), "");
-  EXPECT_EQ(parsed.loaded.config.model.layers, 3);  // the last override wins
-  EXPECT_EQ(parsed.loaded.sources.at("name"), "run.textproto:1");
-  EXPECT_EQ(parsed.loaded.sources.at("data.format"), "run.textproto:3");
-  EXPECT_EQ(parsed.loaded.sources.at("model.nsa.window"), "run.textproto:5");
-  EXPECT_EQ(parsed.loaded.sources.at("model.layers"), "command line");
-  ExpectHas(SourceTable(parsed.loaded), {"model.layers = 3", "# command line", "model.nsa.window = 64",
-                                         "# run.textproto:5", "optimizer.beta2 = 0.95", "# default", "name = \"a\""});
+  const LoadedConfig parsed =
+      Parse("name: 'a'  # comment\ndata {\n  format: FIBONACCI\n}\nmodel { nsa { window: 64 } }\n",
+            {"model.layers=2", "model.layers=3"});
+  EXPECT_EQ(Text(parsed), "");
+  EXPECT_EQ(parsed.config.model.layers, 3);  // the last override wins
+  EXPECT_EQ(parsed.sources.at("name"), "run.textproto:1");
+  EXPECT_EQ(parsed.sources.at("data.format"), "run.textproto:3");
+  EXPECT_EQ(parsed.sources.at("model.nsa.window"), "run.textproto:5");
+  EXPECT_EQ(parsed.sources.at("model.layers"), "command line");
+  ExpectHas(SourceTable(parsed), {"model.layers = 3", "# command line", "model.nsa.window = 64", "# run.textproto:5",
+                                  "optimizer.beta2 = 0.95", "# default", "name = \"a\""});
 }
 
 TEST(Config, OverridesOfEveryType) {
   const RunConfig config =
       Parse(kGood, {"name=my run", "model.attention=NSA,FULL", "model.tied_head=false", "optimizer.learning_rate=1e-4",
                     "data.seed=18446744073709551615", "data.train=a=b", "data.validation="})
-          .loaded.config;
+          .config;
   EXPECT_EQ(config.name, "my run");
   EXPECT_EQ(config.model.attention, (std::vector<AttentionKind>{AttentionKind::kNsa, AttentionKind::kFull}));
   EXPECT_FALSE(config.model.tied_head);
@@ -114,12 +109,12 @@ TEST(Config, OverridesOfEveryType) {
 }
 
 TEST(Config, TextprotoForms) {
-  const Parsed parsed = Parse(
+  const LoadedConfig parsed = Parse(
       "name: 'two ' \"parts\";\nmodel: { attention: [NSA, WINDOW], attention: FULL nsa { window: 0x40 } }\n"
       "optimizer { learning_rate: .5 clip_norm: 2. weight_decay: 1e-2f }\ndata { format: FIBONACCI train: \"a\\\"b\" "
       "}");
-  EXPECT_EQ(parsed.text(), "");
-  const RunConfig& config = parsed.loaded.config;
+  EXPECT_EQ(Text(parsed), "");
+  const RunConfig& config = parsed.config;
   EXPECT_EQ(config.name, "two parts");
   EXPECT_EQ(config.model.attention.size(), 3u);
   EXPECT_EQ(config.model.nsa.window, 64);
@@ -147,7 +142,7 @@ TEST(Config, RoundTripKeepsEveryValue) {
     }
   });
   const std::string text = ConfigText(config);
-  const LoadedConfig again = Parse(text).loaded;
+  const LoadedConfig again = Parse(text);
   EXPECT_TRUE(again.config == config) << text << "\n" << SourceTable(again);
   for (const auto& [key, source] : again.sources) EXPECT_NE(source, "default") << key << " was not written";
 }
@@ -162,13 +157,13 @@ TEST(Config, UnknownKeysNameTheNearest) {
   ExpectHas(OnlyProblem({"model.nsa=4"}), {"is a group and not a value; give model.nsa.KEY a value"});
   ExpectHas(OnlyProblem({"=4"}), {"no such key"});
   ExpectHas(OnlyProblem({"train.steps"}), {"command line: train.steps: expected key=value"});
-  ExpectHas(Parse("data { format: FIBONACCI }\nmodel {\n  hiden: 4\n}").text(),
+  ExpectHas(Text(Parse("data { format: FIBONACCI }\nmodel {\n  hiden: 4\n}")),
             {"run.textproto:3: model.hiden = 4", "did you mean model.hidden?"});
 }
 
 TEST(Config, UnknownGroupIsReportedOnce) {
-  const Parsed parsed = Parse("data { format: FIBONACCI }\nmodle {\n layers: 3 nsa { window: 4 }\n}\nnsa { }\n");
-  ASSERT_EQ(parsed.problems.size(), 2u) << parsed.text();
+  const LoadedConfig parsed = Parse("data { format: FIBONACCI }\nmodle {\n layers: 3 nsa { window: 4 }\n}\nnsa { }\n");
+  ASSERT_EQ(parsed.problems.size(), 2u) << Text(parsed);
   ExpectHas(parsed.problems[0], {"run.textproto:2: modle", "did you mean model?"});
   ExpectHas(parsed.problems[1], {"run.textproto:5: nsa", "did you mean model.nsa?"});
 }
@@ -184,32 +179,32 @@ TEST(Config, WrongTypesSayWhatWasExpected) {
   ExpectHas(OnlyProblem({"parallel.layout=HEADTAIL"}),
             {"expected one of CONTIGUOUS, HEAD_TAIL", "did you mean HEAD_TAIL?"});
   ExpectHas(OnlyProblem({"model.attention=NSA,FUL"}), {"expected one of NSA, FULL, WINDOW", "did you mean FULL?"});
-  ExpectHas(Parse("data { format: FIBONACCI }\nname: 3").text(),
+  ExpectHas(Text(Parse("data { format: FIBONACCI }\nname: 3")),
             {"run.textproto:2: name = 3", "expected a string in quotes"});
-  ExpectHas(Parse("data { format: FIBONACCI }\nmodel: 3").text(),
+  ExpectHas(Text(Parse("data { format: FIBONACCI }\nmodel: 3")),
             {"run.textproto:2: model = 3", "is a group and not a value"});
-  ExpectHas(Parse("data { format: FIBONACCI }\nname { }").text(),
+  ExpectHas(Text(Parse("data { format: FIBONACCI }\nname { }")),
             {"run.textproto:2: name", "is a value and not a group"});
-  ExpectHas(Parse("data { format: FIBONACCI }\nname: 'a'\nname: 'b'").text(),
+  ExpectHas(Text(Parse("data { format: FIBONACCI }\nname: 'a'\nname: 'b'")),
             {"run.textproto:3", "given twice", "run.textproto:2"});
 }
 
 TEST(Config, SyntaxErrorsNameTheLine) {
-  ExpectHas(Parse("model {\n layers: 4\n").text(),
+  ExpectHas(Text(Parse("model {\n layers: 4\n")),
             {"run.textproto:3", "the '}' of model (line 1)", "the end of the file"});
-  ExpectHas(Parse("name 'x'").text(), {"run.textproto:1", "expected ':' or '{' after name", "''x''"});
-  ExpectHas(Parse("\nname: }").text(), {"run.textproto:2", "expected a value for name"});
-  ExpectHas(Parse("name: 'x").text(), {"run.textproto:1"});
-  ExpectHas(Parse("}").text(), {"run.textproto:1", "expected a key, found '}'"});
-  ExpectHas(Parse("model { attention: [NSA FULL] }").text(), {"expected ',' or ']' in the list model.attention"});
+  ExpectHas(Text(Parse("name 'x'")), {"run.textproto:1", "expected ':' or '{' after name", "''x''"});
+  ExpectHas(Text(Parse("\nname: }")), {"run.textproto:2", "expected a value for name"});
+  ExpectHas(Text(Parse("name: 'x")), {"run.textproto:1"});
+  ExpectHas(Text(Parse("}")), {"run.textproto:1", "expected a key, found '}'"});
+  ExpectHas(Text(Parse("model { attention: [NSA FULL] }")), {"expected ',' or ']' in the list model.attention"});
   EXPECT_EQ(Parse("name 'x'").problems.size(), 1u);  // no rules on a half-read file
 }
 
 TEST(Config, AllProblemsAtOnce) {
-  const Parsed parsed = Parse("data { format: FIBONACCI }\nmodel {\n hiden: 4\n layers: x\n heads: 7\n}\n",
-                              {"optimizer.beta1=2", "parallel.layout=X"});
-  EXPECT_EQ(parsed.problems.size(), 5u) << parsed.text();
-  ExpectHas(parsed.text(),
+  const LoadedConfig parsed = Parse("data { format: FIBONACCI }\nmodel {\n hiden: 4\n layers: x\n heads: 7\n}\n",
+                                    {"optimizer.beta1=2", "parallel.layout=X"});
+  EXPECT_EQ(parsed.problems.size(), 5u) << Text(parsed);
+  ExpectHas(Text(parsed),
             {"run.textproto:3: model.hiden", "run.textproto:4: model.layers", "run.textproto:5: model.heads = 7",
              "command line: optimizer.beta1 = 2", "command line: parallel.layout = X"});
   try {

@@ -1,0 +1,31 @@
+// What each subcommand is told. launch/command_line fills these; main calls the command (launch/trainer.h,
+// verify_command.h, attention_command.h, data_command.h), which returns the exit code or throws Error.
+//
+// When a command with a configuration runs, MPI is initialised (launch/world.h) and the configuration fits the ranks.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "runtime/config.h"
+#include "runtime/tensor.h"
+
+namespace longspan {
+
+struct TrainOptions {
+  RunConfig config;
+};
+
+struct VerifyOptions {
+  RunConfig config;
+};
+
+struct AttentionOptions {
+  std::string input;   // --case: safetensors file with the operator's tensors
+  std::string output;  // --out: safetensors file to write
+  DeviceKind device = DeviceKind::kCpu;
+  LayoutKind layout = LayoutKind::kHeadTail;
+  SelectedExchange selected_exchange = SelectedExchange::kGather;
+};
+
+}  // namespace longspan
