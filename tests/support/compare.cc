@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <limits>
 
 namespace longspan::test {
 namespace {
@@ -41,10 +42,13 @@ AssertionResult RmsClose(const std::string& name, const std::vector<double>& fou
   std::vector<double> error(found.size(), 0), reference(found.size(), 0);
   size_t worst = 0;
   for (size_t i = 0; i < found.size(); ++i) {
-    if (std::isinf(expected[i]) && found[i] == expected[i]) continue;
-    error[i] = found[i] - expected[i];
-    reference[i] = expected[i];
-    if (!(std::abs(error[i]) <= std::abs(error[worst]))) worst = i;
+    if (std::isinf(expected[i])) {
+      error[i] = found[i] == expected[i] ? 0 : std::numeric_limits<double>::quiet_NaN();
+    } else {
+      error[i] = found[i] - expected[i];
+      reference[i] = expected[i];
+    }
+    if (!std::isnan(error[worst]) && !(std::abs(error[i]) <= std::abs(error[worst]))) worst = i;
   }
   double allowed = tolerance * std::max(Rms(reference), floor);
   // Written so that NaN fails.

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 
@@ -78,8 +79,7 @@ void Randomize(NsaCase& c, uint64_t seed) {
     c.in.v[set] = random.Normals(c.tokens * c.groups * c.value_width, 1);
   }
   c.in.gates.resize(static_cast<size_t>(c.tokens * c.heads * 3));
-  for (double& gate : c.in.gates) gate = 0.05 + 0.5 * random.Uniform();
-  for (double& gate : c.in.gates) gate = static_cast<float>(gate);
+  for (double& gate : c.in.gates) gate = static_cast<float>(0.05 + 0.9 * random.Uniform());
   c.in.phi_k = RandomPhi(c, c.key_width, random);
   c.in.phi_v = RandomPhi(c, c.value_width, random);
   c.d_out = random.Normals(c.tokens * c.heads * c.value_width, 1);
