@@ -118,8 +118,9 @@ void GatherBlocks(const CompressArgs& args, const CompressPanel& panel, const Co
 template <typename T>
 void AddBias(const Tensor& bias, int64_t rows, T* x) {
   const int64_t width = bias.size();
+  const T* const added = bias.As<const T>();
   for (int64_t i = 0; i < rows; ++i) {
-    for (int64_t c = 0; c < width; ++c) x[i * width + c] += bias.As<const T>()[c];
+    for (int64_t c = 0; c < width; ++c) x[i * width + c] += added[c];
   }
 }
 

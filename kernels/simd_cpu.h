@@ -1,8 +1,8 @@
 // What the attention kernels of the CPU reference are made of: vectors, a small matrix product, exp, scratch memory.
 //
-// Everything here treats the lanes of a vector alike and adds in an order fixed by the operands' indices, so that a
-// result never depends on alignment, on how rows were grouped, or on the vector width's place in the loop. Widths are
-// whole vectors: callers pad their tiles (PadToVector), and there are no leftover loops.
+// All lanes of a vector are treated alike, and sums are added in an order that the operands' indices fix: a result
+// depends neither on alignment nor on which other rows were computed with it. Widths are whole vectors (callers pad
+// with PadToVector), so that there are no leftover loops with other roundings.
 #pragma once
 
 #include <bit>
