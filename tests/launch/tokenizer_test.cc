@@ -1,7 +1,9 @@
 #include "launch/data/tokenizer.h"
 
+#include <google/protobuf/stubs/common.h>
 #include <sentencepiece_trainer.h>
 
+#include "launch/config.h"
 #include "tests/launch/files.h"
 
 namespace longspan {
@@ -19,7 +21,11 @@ TEST(ByteTokenizer, EveryByteIsAnId) {
   ExpectError(ExitCode::kData, {"256"}, [&] { tokenizer->Decode(std::vector<int32_t>{256}); });
 }
 
+// SentencePiece carries a protobuf of another version than the configuration's: each must use its own.
 TEST(SentencePiece, EncodesWithATrainedModel) {
+  GOOGLE_PROTOBUF_VERIFY_VERSION;
+  const LoadedConfig loaded = ParseConfig("model { layers: 3 }", "test", {}, 1);
+  EXPECT_EQ(loaded.config.model.layers, 3);
   TempFolder folder;
   std::string text;
   for (int i = 0; i < 300; ++i) text += fmt::format("the ship {} sails over the wide sea {}\n", i % 17, i % 5);
