@@ -18,6 +18,15 @@ std::unique_ptr<Device> MakeDevice(DeviceKind kind, int rank) {
 
 int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
+DType AtLeastF32(DType type) { return type == DType::kBf16 ? DType::kF32 : type; }
+
+// CPU kernels have F32 and F64: each case is computed in a type wider than its own where there is one. Then a gradient
+// that is 0 in exact arithmetic is so in F32, too, and not the noise of one order of sums.
+DType ComputeType(DType type, DeviceKind device) {
+  if (device == DeviceKind::kGpu) return type;
+  return type == DType::kBf16 ? DType::kF32 : DType::kF64;
+}
+
 // Of whole strides, so that every row of summaries has its tokens; on several ranks of whole chunks.
 Layout LayoutOf(const AttentionCase& input, LayoutKind kind, int ranks) {
   const int64_t unit = input.nsa.select_block;
@@ -39,15 +48,8 @@ class AttentionRun {
         compute_(device_->MakeStream("compute")),
         comm_(device_->MakeStream("comm")),
         layout_(LayoutOf(input, options.layout, cp.size())),
-        statistics_(input.dtype == DType::kF64 ? DType::kF64 : DType::kF32),
-        context_{*device_,
-                 ops_,
-                 *compute_,
-                 *comm_,
-                 cp,
-                 layout_,
-                 options.device == DeviceKind::kCpu ? statistics_ : input.dtype,
-                 statistics_},
+        type_(ComputeType(input.dtype, options.device)),
+        context_{*device_, ops_, *compute_, *comm_, cp, layout_, type_, AtLeastF32(type_)},
         core_(context_, input.sizes, input.nsa, options.selected_exchange, input.scale),
         rows_(context_, input.sequence) {
     Reserve();
@@ -80,7 +82,7 @@ class AttentionRun {
     for (int b = 0; b < 3; ++b) {
       const std::string& branch = core_.branches()[b].name;
       Collect("o_" + branch, core_.branch_out(b), input_.dtype);
-      Collect("lse_" + branch, core_.branch_lse(b), statistics_);
+      Collect("lse_" + branch, core_.branch_lse(b), AtLeastF32(input_.dtype));
     }
     Collect("selected", core_.selected(), DType::kI32);
     if (d_out_) CollectGradients();
@@ -220,7 +222,7 @@ class AttentionRun {
   Ops ops_;
   const std::unique_ptr<Stream> compute_, comm_;
   const Layout layout_;
-  const DType statistics_;  // of lse and gradients
+  const DType type_;  // of the computation
   const Context context_;
   Arena arena_;
   NsaCore core_;

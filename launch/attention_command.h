@@ -3,7 +3,7 @@
 //
 // Writes, as safetensors: out, o_cmp, o_slc, o_win [S,H,V]; lse_cmp, lse_slc, lse_win [S,H] (natural log); selected
 // [S,G,N] I32; and when the case has d_out, a gradient d_NAME for every floating input and weight. Floats in the type
-// of the case (computed in F32 where the device has no kernels of that type), lse in F32 at least.
+// of the case, lse in F32 at least. The CPU computes BF16 cases in F32, F32 cases in F64.
 //
 // Each rank maps the file and takes its rows. A length that cannot be cut is padded at the end: causality hides the
 // padding. Forward results have the same bits whatever the ranks, layout and exchange.

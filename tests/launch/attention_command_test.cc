@@ -44,7 +44,7 @@ void ExpectOutputs(const SafetensorsFile& found, const NsaOutputs& expected, dou
   }
 }
 
-// Gradients of the two files, relative to the larger of their own and all gradients' size.
+// DESIGN.md section 5: relative to the larger of the gradient's own RMS and 1e-3 of that of all.
 void ExpectGradients(const SafetensorsFile& found, const SafetensorsFile& expected, double tolerance) {
   std::map<std::string, Array> gradients;
   for (const std::string& name : expected.names()) {
@@ -200,8 +200,7 @@ TEST_F(AttentionCommand, DoesNotDependOnRanks) {
     SCOPED_TRACE(Describe(c));
     const DType dtypes[] = {DType::kF32, DType::kF64, DType::kBf16};
     const DType dtype = dtypes[seed % 3];
-    // A gradient that differs in its last bits may round to another BF16.
-    ExpectSame(CaseFile(c, dtype), seed / 3, dtype == DType::kF64 ? 1e-13 : dtype == DType::kF32 ? 1e-5 : 1e-3);
+    ExpectSame(CaseFile(c, dtype), seed / 3, dtype == DType::kF64 ? 1e-11 : dtype == DType::kF32 ? 1e-5 : 5e-3);
   }
 }
 
@@ -238,7 +237,7 @@ TEST_F(AttentionCommand, TakesAFrozenSelection) {
   }
   CaseFile file(c, DType::kF64);
   file.Freeze(c, selected);
-  for (uint64_t turn = 0; turn < 4; ++turn) ExpectSame(file, turn, 1e-13);
+  for (uint64_t turn = 0; turn < 4; ++turn) ExpectSame(file, turn, 1e-11);
   if (!root()) return;
   const SafetensorsFile found = RunAlone(folder_, file);
   EXPECT_TRUE(BitEqual("selected", Ints(found, "selected"), selected));
@@ -279,36 +278,27 @@ TEST_F(AttentionCommand, WritesWhatTheCaseAsksFor) {
   EXPECT_EQ(RunAlone(folder_, file).names(), forward);
 }
 
-// BF16 is F32 between its roundings.
-TEST_F(AttentionCommand, RoundsBf16Once) {
+// Rounding to the nearest BF16 leaves an RMS error of 1.5e-3, dropping bits twice that.
+TEST_F(AttentionCommand, RoundsBf16ToTheNearest) {
   if (!root()) return;
   const NsaCase c = LongCase(Phi::kMlp, KvBranches::kSeparate, CompressRope::kAfter, 100);
-  const CaseFile narrow(c, DType::kBf16);
-  CaseFile wide = narrow;
-  for (auto& [name, entry] : wide.tensors) {
+  CaseFile file(c, DType::kBf16);
+  file.Freeze(c, Ints(RunAlone(folder_, file), "selected"));
+  const SafetensorsFile narrow = RunAlone(folder_, file);
+  for (auto& [name, entry] : file.tensors) {
     if (entry.dtype != DType::kBf16) continue;
-    const std::vector<std::byte> bytes = Encode(entry.values, DType::kBf16);
-    entry.values = Decode(Tensor(const_cast<std::byte*>(bytes.data()), DType::kBf16, DeviceKind::kCpu, entry.shape));
-    entry.dtype = DType::kF32;
+    std::vector<std::byte> bytes = Encode(entry.values, DType::kBf16);
+    entry.values = Decode(Tensor(bytes.data(), DType::kBf16, DeviceKind::kCpu, entry.shape));
+    entry.dtype = DType::kF64;
   }
-  const SafetensorsFile found = RunAlone(folder_, narrow);
-  std::map<std::string, Array> narrow_results;
-  for (const std::string& name : found.names()) narrow_results[name] = Get(found, name);
-  const SafetensorsFile expected = RunAlone(folder_, wide);
-  for (const std::string& name : expected.names()) {
-    const Tensor x = expected.Get(name);
-    if (x.dtype != DType::kF32) continue;
-    Array rounded = Decode(x);
-    std::vector<uint16_t> bits(x.size());
-    if (!name.starts_with("lse")) {
-      const Tensor narrow_view(bits.data(), DType::kBf16, DeviceKind::kCpu, x.shape);
-      const auto device = MakeCpuDevice();
-      const auto stream = device->MakeStream("test");
-      MakeCpuTrain()->Copy(*stream, x, narrow_view);
-      stream->Synchronize();
-      rounded = Decode(narrow_view);
-    }
-    EXPECT_TRUE(BitEqual(name, narrow_results[name], rounded));
+  std::filesystem::rename(folder_ / "alone", folder_ / "narrow");  // stays mapped
+  const SafetensorsFile wide = RunAlone(folder_, file);
+  ExpectGradients(narrow, wide, 2e-3);
+  for (const char* name : {"out", "o_cmp", "o_slc", "o_win"}) {
+    EXPECT_TRUE(RmsClose(name, Get(narrow, name), Get(wide, name), 2e-3));
+  }
+  for (const char* name : {"lse_cmp", "lse_slc", "lse_win"}) {
+    EXPECT_TRUE(RmsClose(name, Get(narrow, name), Get(wide, name), 1e-6));
   }
 }
 
@@ -396,7 +386,7 @@ TEST_F(AttentionErrors, NamesThatDoNotBelong) {
   Expect({"gate:", "nearest", "gates"}, rename("gates", "gate"));
   Expect({"phi_k.weight:", "phi = MLP", "another phi"},
          [](CaseFile& file) { file.tensors["phi_k.weight"] = file.tensors.at("phi_k.weight1"); });
-  Expect({"phi_k.position", "phi = MEAN", "another phi"}, [](CaseFile& file) {
+  Expect({"phi_k.bias2", "phi = MEAN", "another phi"}, [](CaseFile& file) {
     file.metadata["phi"] = "MEAN";
     file.tensors.erase("phi_k.bias1");
   });
