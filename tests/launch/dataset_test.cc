@@ -210,11 +210,11 @@ TEST_F(DatasetTest, NanogptDocumentsEndAtTheSeparator) {
 
 TEST_F(DatasetTest, IdsBeyondTheVocabularyAreNamed) {
   const Dataset dataset =
-      OpenFile(DataFormat::kNanogpt, Bytes<uint16_t>(1, 2, 9, 3, 9, 12), {.vocab = 10, .separator = 9});
+      OpenFile(DataFormat::kNanogpt, Bytes<uint16_t>(1, 2, 9, 3, 9, 12), {.vocab = 12, .separator = 9});
   Ids ids(3);
   dataset.Read(0, 0, ids);
   ids.resize(1);
-  ExpectError(ExitCode::kData, {path_, "document 2, offset 0", "id 12", "vocabulary of 10"},
+  ExpectError(ExitCode::kData, {path_, "document 2, offset 0", "id 12", "vocabulary of 12"},
               [&] { dataset.Read(2, 0, ids); });
 }
 
