@@ -254,7 +254,7 @@ int RunAttention(const AttentionOptions& options) {
   const auto world = MakeMpiWorld();
   RunAttentionCase(options, *world);
   if (world->rank() == 0) {
-    fmt::print("wrote {} ({} ranks, {:.1f} s)\n", options.output, world->size(), WallSeconds() - begin);
+    fmt::print("wrote {} (ranks: {}, {:.1f} s)\n", options.output, world->size(), WallSeconds() - begin);
   }
   return static_cast<int>(ExitCode::kOk);
 }

@@ -324,6 +324,13 @@ TEST_F(AttentionCommand, ScaleIsATemperature) {
   ExpectOutputs(RunAlone(folder_, file), Oracle(c), 1e-11);
 }
 
+// Keys that were rotated before their compression are not rotated again.
+TEST_F(AttentionCommand, RopeThetaIsForAfterOnly) {
+  if (!root()) return;
+  const NsaCase c = LongCase(Phi::kLinear, KvBranches::kSeparate, CompressRope::kBefore, 100);
+  ExpectOutputs(RunAlone(folder_, CaseFile(c, DType::kF64)), Oracle(c), 1e-11);
+}
+
 class AttentionErrors : public AttentionCommand {
  protected:
   void SetUp() override {
