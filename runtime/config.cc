@@ -161,10 +161,11 @@ void CheckRanks(const RunConfig& config, int64_t world, Rules* rules) {
   int64_t replicas = parallel.dp;
   if (world > 0 && parallel.dp > 0 && parallel.dp * parallel.cp != world) {
     rules->Add(
-        "parallel.dp = {} and parallel.cp = {} disagree with a world of {} ranks: dp * cp is the number of ranks; "
-        "start {} "
-        "ranks or set parallel.dp to 0 (world size / cp)",
-        parallel.dp, parallel.cp, world, parallel.dp * parallel.cp);
+        "parallel.dp = {} and parallel.cp = {} disagree with a world of size {}: dp * cp is the number of ranks; start "
+        "{} "
+        "ranks{}",
+        parallel.dp, parallel.cp, world, parallel.dp * parallel.cp,
+        world % parallel.cp == 0 ? fmt::format(" or set parallel.dp to {}", world / parallel.cp) : "");
   } else if (world > 0 && parallel.dp == 0) {
     if (world % parallel.cp != 0) {
       rules->Add("parallel.cp = {}: must divide the number of ranks, {}; start {} ranks", parallel.cp, world,

@@ -95,7 +95,7 @@ TEST(ConfigRules, Ranks) {
       {[](auto& c) { c.parallel.cp = 0; }, {"parallel.cp = 0"}},
       {[](auto& c) { c.parallel.dp = -1; }, {"parallel.dp = -1"}},
       {[](auto& c) { c.parallel.dp = 2; },
-       {"parallel.dp = 2 and parallel.cp = 1 disagree with a world of 4 ranks", "start 2 ranks"},
+       {"parallel.dp = 2 and parallel.cp = 1 disagree with a world of size 4", "start 2 ranks or set parallel.dp to 4"},
        4},
       {[](auto& c) { c.parallel.cp = 4; },
        {"parallel.cp = 4: must divide the number of ranks, 6", "start 4 or 8 ranks"},
