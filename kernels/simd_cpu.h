@@ -64,7 +64,7 @@ inline T SumLanes(const Vector<T>& vector) {
 // e^x for x <= 0 (in float also somewhat above): 2 ulp in float, exactly 0 for -inf and below the smallest normal
 // number, NaN for NaN.
 inline Vector<float> Exp(const Vector<float>& x) {
-  typedef int32_t Bits __attribute__((vector_size(kVectorBytes)));
+  typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));
   // x = n ln2 + r: adding 1.5 * 2^23 rounds x/ln2 to the integer n and leaves n in the low bits.
   const float round = 12582912.0f;
   const Vector<float> shifted = x * 1.44269504f + round;
