@@ -66,6 +66,7 @@ void CpuTrain::AdamW(Stream& stream, const AdamWArgs& args) {
   RequireTensor(kName, "m", args.m, dtype, args.weight.shape);
   RequireTensor(kName, "v", args.v, dtype, args.weight.shape);
   RequireTensor(kName, "grad_scale", args.grad_scale, DType::kF64, {1});
+  LS_CHECK(!args.master, "{}: master: the CPU's weights are their own masters", kName);
   LS_CHECK(args.step >= 1, "{}: step: expected 1 for the first, found {}", kName, args.step);
   LS_CHECK(args.beta1 >= 0 && args.beta1 < 1 && args.beta2 >= 0 && args.beta2 < 1,
            "{}: expected beta1 and beta2 in [0,1), found {} and {}", kName, args.beta1, args.beta2);

@@ -27,6 +27,7 @@ struct AdamWArgs {
   Tensor weight;      // [n] updated
   Tensor gradient;    // [n]
   Tensor m, v;        // [n] updated
+  Tensor master;      // [n] F32 or null: the weight then is its rounded copy
   Tensor grad_scale;  // [1] multiplies the gradient (clipping), from ClipScale
   double learning_rate = 0;
   double beta1 = 0, beta2 = 0, eps = 0, weight_decay = 0;
