@@ -54,6 +54,10 @@ void VisitKeys(Config& config, Visitor&& visit) {
   visit("parallel.layout", parallel.layout);
   visit("parallel.selected_exchange", parallel.selected_exchange);
 
+  auto& runtime = config.runtime;
+  visit("runtime.device", runtime.device);
+  visit("runtime.dtype", runtime.dtype);
+
   auto& data = config.data;
   visit("data.format", data.format);
   visit("data.train", data.train);
@@ -82,6 +86,7 @@ void VisitKeys(Config& config, Visitor&& visit) {
   visit("train.eval_sequences", train.eval_sequences);
   visit("train.log_interval", train.log_interval);
   visit("train.seed", train.seed);
+  visit("train.recompute", train.recompute);
 }
 
 }  // namespace longspan

@@ -1,5 +1,6 @@
 #include "model/attention.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "model/dense_core.h"
@@ -109,8 +110,12 @@ void AttentionLayer::Reserve(Arena& arena, AttentionWorkspace* workspace) {
                   {tokens, 3 * config_.heads});
     arena.Reserve(&workspace->shared_k, MemoryUse::kWorkspace, "shared_k", context_.dtype,
                   {tokens, config_.kv_heads, config_.key_width});
-    arena.Reserve(&workspace->d_out, MemoryUse::kWorkspace, "backward.d_out", context_.gradient_dtype,
+    arena.Reserve(&workspace->d_out, MemoryUse::kWorkspace, "backward.d_out", context_.dtype,
                   {tokens, config_.heads, config_.value_width});
+    if (context_.gradient_dtype != context_.dtype) {
+      arena.Reserve(&workspace->narrow, MemoryUse::kWorkspace, "backward.narrow", context_.dtype,
+                    {tokens * config_.heads * std::max(config_.key_width, config_.value_width)});
+    }
   }
   const auto [entry, first] = workspace->gradients.try_emplace(kind_);
   if (first) core_->ReserveGradients(arena, &entry->second);
@@ -152,6 +157,24 @@ void AttentionLayer::Rotate(const SequenceInputs& inputs, const Tensor& from, co
   context_.ops.dense->Rope(context_.compute, {from, to, inputs.positions, rope_.frequency, rope_.factor, inverse});
 }
 
+Tensor AttentionLayer::NarrowOf(const AttentionWorkspace& workspace, const Tensor& gradient) const {
+  if (gradient.dtype == context_.dtype) return gradient;
+  return workspace.narrow.Rows(0, gradient.size()).Reshape(gradient.shape);
+}
+
+Tensor AttentionLayer::Narrow(const AttentionWorkspace& workspace, const Tensor& gradient) {
+  const Tensor narrow = NarrowOf(workspace, gradient);
+  if (narrow.data != gradient.data) context_.ops.train->Copy(context_.compute, gradient, narrow);
+  return narrow;
+}
+
+Tensor AttentionLayer::Unrotate(const SequenceInputs& inputs, const AttentionWorkspace& workspace,
+                                const Tensor& gradient) {
+  const Tensor narrow = NarrowOf(workspace, gradient);
+  Rotate(inputs, gradient, narrow, true);
+  return narrow;
+}
+
 void AttentionLayer::Forward(const SequenceInputs& inputs, const AttentionWorkspace& workspace, const Tensor& x,
                              const Tensor& y) {
   Project(q_, x, core_->q());
@@ -189,25 +212,27 @@ void AttentionLayer::Backward(const SequenceInputs& inputs, const AttentionWorks
   MatMul(d_y, o_->weight, workspace.d_out, false, true, false);
   core_->Backward(inputs, workspace.d_out, gradients);
 
-  Rotate(inputs, gradients.d_q, gradients.d_q, true);
-  ProjectBackward(q_, x, gradients.d_q, d_x, false);
+  ProjectBackward(q_, x, Unrotate(inputs, workspace, gradients.d_q), d_x, false);
   const auto& branches = core_->branches();
   for (size_t b = 0; b < branches.size(); ++b) {
     const int branch = static_cast<int>(b);
     const Tensor d_k = core_->OwnRows(branch, gradients.d_k[b]);
     const Tensor d_v = core_->OwnRows(branch, gradients.d_v[b]);
-    if (branches[b].rotated) Rotate(inputs, d_k, d_k, true);
     if (!shared_) {
-      ProjectBackward(k_[b], x, d_k, d_x, true);
-      ProjectBackward(v_[b], x, d_v, d_x, true);
-    } else if (b > 0) {
+      ProjectBackward(k_[b], x, branches[b].rotated ? Unrotate(inputs, workspace, d_k) : Narrow(workspace, d_k), d_x,
+                      true);
+      ProjectBackward(v_[b], x, Narrow(workspace, d_v), d_x, true);
+      continue;
+    }
+    if (branches[b].rotated) Rotate(inputs, d_k, d_k, true);
+    if (b > 0) {
       context_.ops.dense->Add(context_.compute, d_k, core_->OwnRows(0, gradients.d_k[0]));
       context_.ops.dense->Add(context_.compute, d_v, core_->OwnRows(0, gradients.d_v[0]));
     }
   }
   if (shared_) {
-    ProjectBackward(k_[0], x, core_->OwnRows(0, gradients.d_k[0]), d_x, true);
-    ProjectBackward(v_[0], x, core_->OwnRows(0, gradients.d_v[0]), d_x, true);
+    ProjectBackward(k_[0], x, Narrow(workspace, core_->OwnRows(0, gradients.d_k[0])), d_x, true);
+    ProjectBackward(v_[0], x, Narrow(workspace, core_->OwnRows(0, gradients.d_v[0])), d_x, true);
   }
   if (gate_) {
     context_.ops.dense->GateBackward(context_.compute,

@@ -20,6 +20,7 @@ struct AttentionWorkspace {
   Tensor gate_logits;  // [T,3H]
   Tensor shared_k;     // [T,G,K], SHARED only
   Tensor d_out;        // [T,H,V]
+  Tensor narrow;       // [T*H*max(K,V)], a gradient rounded to the activations' dtype; null when it has that dtype
   std::map<AttentionKind, AttentionGradients> gradients;
 };
 
@@ -59,6 +60,11 @@ class AttentionLayer {
   void ProjectBackward(const Projection& projection, const Tensor& x, const Tensor& d_y, const Tensor& d_x,
                        bool accumulate);
   void Rotate(const SequenceInputs& inputs, const Tensor& from, const Tensor& to, bool inverse);
+  // A gradient in the activations' dtype, and the same unrotated: in place where it has that dtype, else in `narrow`,
+  // until the next call.
+  Tensor NarrowOf(const AttentionWorkspace& workspace, const Tensor& gradient) const;
+  Tensor Narrow(const AttentionWorkspace& workspace, const Tensor& gradient);
+  Tensor Unrotate(const SequenceInputs& inputs, const AttentionWorkspace& workspace, const Tensor& gradient);
   void MatMul(const Tensor& a, const Tensor& b, const Tensor& c, bool transpose_a, bool transpose_b, bool accumulate);
 
   const Context& context_;

@@ -16,8 +16,8 @@ struct Context {
   Stream& comm;     // transfers; events order the two
   Communicator& cp;
   const Layout& layout;  // of the sequence over cp
-  DType dtype;           // of weights and activations
-  DType gradient_dtype;  // of weight gradients and of borrowed rows' gradients: F32, or F64 when dtype is
+  DType dtype;           // of weights, activations and the gradients of activations: BF16 (GPU), F32 or F64 (CPU)
+  DType gradient_dtype;  // of the gradients of weights, q, k, v, gates and summaries; F32, or F64 when dtype is
 
   int64_t tokens() const { return layout.tokens(); }  // T
   const std::vector<Segment>& segments() const { return layout.segments(cp.rank()); }

@@ -60,7 +60,8 @@ void NsaCore::ReserveGradients(Arena& arena, AttentionGradients* gradients) {
   for (int b = 0; b < 3; ++b) {
     reserve(&gradients->d_k[b], "d_k", {exchange_[b]->rows(), groups, key_width});
     reserve(&gradients->d_v[b], "d_v", {exchange_[b]->rows(), groups, value_width});
-    reserve(&gradients->d_o[b], "d_o", {tokens, heads, value_width});
+    arena.Reserve(&gradients->d_o[b], MemoryUse::kWorkspace, "backward.d_o", context_.dtype,
+                  {tokens, heads, value_width});
   }
   reserve(&gradients->d_summary_k, "d_summary_k", {summaries_->rows(), groups, key_width});
   reserve(&gradients->d_summary_v, "d_summary_v", {summaries_->rows(), groups, value_width});

@@ -44,7 +44,7 @@ class NsaCore : public AttentionCore {
   void Start() override;
   void SetPhi(const PhiPair& phi) { phi_ = phi; }  // before Forward; the tensors outlive the core's use
   void SetSummaryRope(const SummaryRope& rope) { rope_ = rope; }
-  // From now on Forward takes this choice, [T,G,N] I32, instead of its own; null: free again.
+  // From now on Forward takes this choice, [T,G,N] I32, on its device, instead of its own; null: free again.
   void FreezeSelection(const Tensor& selected) { frozen_ = selected; }
 
   const std::vector<BranchRows>& branches() const override { return rows_; }

@@ -38,17 +38,21 @@ Optimizer::Optimizer(Device& device, Ops& ops, Stream& compute, Stream& comm, Co
   for (const Shard& shard : shards_) counts_.push_back(shard.end - shard.begin);
 }
 
-void Optimizer::Reserve(Arena& arena, DType dtype) {
-  const int64_t elements = counts_[world_.rank()];
-  arena.Reserve(&m_, MemoryUse::kOptimizer, "adamw.m", dtype, {elements});
-  arena.Reserve(&v_, MemoryUse::kOptimizer, "adamw.v", dtype, {elements});
+void Optimizer::Reserve(Arena& arena, DType dtype, DType gradient_dtype) {
+  const auto state = [&](Tensor* slot, const char* name) {
+    arena.Reserve(slot, MemoryUse::kOptimizer, name, gradient_dtype, {counts_[world_.rank()]});
+  };
+  state(&m_, "adamw.m");
+  state(&v_, "adamw.v");
+  if (dtype != gradient_dtype) state(&master_, "adamw.master");
   arena.Reserve(&sum_of_squares_, MemoryUse::kWorkspace, "sum_of_squares", DType::kF64, {1});
   arena.Reserve(&clip_scale_, MemoryUse::kWorkspace, "clip_scale", DType::kF64, {1});
 }
 
-void Optimizer::Start() {
+void Optimizer::Start(uint64_t seed) {
   device_.FillBytes(compute_, m_, 0);
   device_.FillBytes(compute_, v_, 0);
+  if (master_) params_.Draw(device_, compute_, seed, own().first, own().last, master_);
 }
 
 void Optimizer::Order(Stream& first, Stream& second) {
@@ -79,6 +83,7 @@ void Optimizer::Step(int64_t step, double learning_rate) {
                            .gradient = param.gradient.Reshape(flat),
                            .m = m_.Rows(at, param.size()),
                            .v = v_.Rows(at, param.size()),
+                           .master = master_ ? master_.Rows(at, param.size()) : Tensor(),
                            .grad_scale = clip_scale_,
                            .learning_rate = learning_rate,
                            .beta1 = config_.beta1,

@@ -28,8 +28,10 @@ class Optimizer {
   // `world`: all ranks (dp x cp). `params` outlives the optimizer.
   Optimizer(Device& device, Ops& ops, Stream& compute, Stream& comm, Communicator& world, ParamTable& params,
             const OptimizerConfig& config);
-  void Reserve(Arena& arena, DType dtype);
-  void Start();  // after Commit: zeroes the state
+  // Weights narrower than their gradients get a master copy of the own tensors.
+  void Reserve(Arena& arena, DType dtype, DType gradient_dtype);
+  void Start(
+      uint64_t seed);  // after Commit: zeroes the state; masters get the draws that the weights were rounded from
 
   // `step` counts from 1. Afterwards sum_of_squares() holds the squared norm of the whole gradient, before clipping.
   void Step(int64_t step, double learning_rate);
@@ -49,7 +51,7 @@ class Optimizer {
   OptimizerConfig config_;
   std::vector<Shard> shards_;
   std::vector<int64_t> counts_;         // elements by rank
-  Tensor m_, v_;                        // [own elements]
+  Tensor m_, v_, master_;               // [own elements]; no master: null
   Tensor sum_of_squares_, clip_scale_;  // [1] F64
   std::unique_ptr<Event> event_;
 };

@@ -1,5 +1,6 @@
 #include "model/params.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 #include <random>
@@ -7,7 +8,8 @@
 namespace longspan {
 namespace {
 
-constexpr int64_t kAlign = 16;  // elements, so that every tensor starts on a vector
+constexpr int64_t kAlign = 16;          // elements, so that every tensor starts on a vector
+constexpr int64_t kDrawnTogether = 16;  // parameters: bounds the host memory of an initialisation
 
 uint64_t NameSeed(uint64_t seed, const std::string& name) {  // FNV-1a
   uint64_t hash = 0xcbf29ce484222325u ^ (seed * 0x9e3779b97f4a7c15u);
@@ -28,6 +30,15 @@ class NormalSource {
  private:
   std::mt19937_64 random_;
 };
+
+template <typename T>
+std::vector<T> Values(const Param& param, uint64_t seed) {
+  NormalSource normal(NameSeed(seed, param.name));
+  std::vector<T> values(param.size());
+  const auto [mean, stddev] = param.init;
+  for (T& x : values) x = static_cast<T>(stddev > 0 ? mean + stddev * normal.Next() : mean);
+  return values;
+}
 
 }  // namespace
 
@@ -55,21 +66,34 @@ void ParamTable::Bind() {
   }
 }
 
-void ParamTable::Initialise(Device& device, Stream& stream, uint64_t seed) {
-  device.FillBytes(stream, weights_, 0);
+void ParamTable::Initialise(Device& device, Ops& ops, Stream& stream, uint64_t seed) {
+  const bool narrow = weights_.dtype != gradients_.dtype;
+  Draw(device, stream, seed, 0, static_cast<int64_t>(params_.size()), narrow ? gradients_ : weights_);
+  if (narrow) ops.train->Copy(stream, gradients_, weights_);
   device.FillBytes(stream, gradients_, 0);
-  for (const auto& param : params_) {
-    NormalSource normal(NameSeed(seed, param->name));
-    std::vector<double> wide(param->size());
-    for (double& x : wide) x = param->init.mean + (param->init.stddev > 0 ? param->init.stddev * normal.Next() : 0);
-    if (weights_.dtype == DType::kF64) {
-      device.Copy(stream, param->weight, HostView(wide.data(), param->shape));
+}
+
+void ParamTable::Draw(Device& device, Stream& stream, uint64_t seed, int64_t first, int64_t last,
+                      const Tensor& flat) const {
+  device.FillBytes(stream, flat, 0);
+  const auto draw = [&]<typename T>() {
+    for (int64_t begin = first; begin < last; begin += kDrawnTogether) {
+      const int64_t count = std::min(kDrawnTogether, last - begin);
+      std::vector<std::vector<T>> values(count);
+#pragma omp parallel for schedule(dynamic)
+      for (int64_t i = 0; i < count; ++i) values[i] = Values<T>(*params_[begin + i], seed);
+      for (int64_t i = 0; i < count; ++i) {
+        const Param& param = *params_[begin + i];
+        device.Copy(stream, flat.Rows(param.offset - params_[first]->offset, param.size()),
+                    HostView(values[i].data(), {param.size()}));
+      }
       stream.Synchronize();
-      continue;
     }
-    std::vector<float> narrow(wide.begin(), wide.end());
-    device.Copy(stream, param->weight, HostView(narrow.data(), param->shape));
-    stream.Synchronize();
+  };
+  if (flat.dtype == DType::kF64) {
+    draw.operator()<double>();
+  } else {
+    draw.operator()<float>();
   }
 }
 

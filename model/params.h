@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/ops.h"
 #include "runtime/memory.h"
 
 namespace longspan {
@@ -34,7 +35,10 @@ class ParamTable {
   void Reserve(Arena& arena, DType dtype, DType gradient_dtype);
   void Bind();  // after Commit: cuts every weight and gradient from the flat buffers
   // Draws every weight on the host from (seed, name) alone: the same whatever the ranks, the order or the dtype.
-  void Initialise(Device& device, Stream& stream, uint64_t seed);
+  // Weights are rounded to theirs; gradients are zero afterwards.
+  void Initialise(Device& device, Ops& ops, Stream& stream, uint64_t seed);
+  // The same draws, of parameters [first, last), into `flat`: F32 or F64, their part of a flat buffer.
+  void Draw(Device& device, Stream& stream, uint64_t seed, int64_t first, int64_t last, const Tensor& flat) const;
 
   int64_t size() const { return size_; }                  // elements of a flat buffer, gaps for alignment included
   int64_t parameters() const;                             // without gaps

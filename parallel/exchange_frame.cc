@@ -18,7 +18,7 @@ void ExchangeFrame::Reserve(Arena& arena, const std::string& prefix, DType dtype
   dtype_ = dtype;
   gradient_dtype_ = gradient_dtype;
   shapes_ = shapes;
-  arena.Reserve(&pages_.table, MemoryUse::kExchange, prefix + ".pages", DType::kI32,
+  arena.Reserve(&pages_.table, MemoryUse::kWorkspace, prefix + ".pages", DType::kI32,
                 {static_cast<int64_t>(table_.size())});
 }
 

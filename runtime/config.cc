@@ -238,6 +238,13 @@ void CheckData(const RunConfig& config, Rules* rules) {
   }
 }
 
+void CheckRuntime(const RuntimeConfig& runtime, Rules* rules) {
+  if (runtime.device == RuntimeDevice::kCpu && runtime.dtype == RuntimeType::kBf16) {
+    rules->Add(
+        "runtime.device = CPU and runtime.dtype = BF16 disagree: the CPU computes in F32; set runtime.dtype to AUTO");
+  }
+}
+
 void CheckOptimizer(const OptimizerConfig& optimizer, int64_t steps, Rules* rules) {
   rules->Above("optimizer.learning_rate", optimizer.learning_rate, 0);
   rules->Fraction("optimizer.final_fraction", optimizer.final_fraction, false);
@@ -290,6 +297,7 @@ std::vector<std::string> Problems(const RunConfig& config, int64_t world) {
   const bool nsa_good = rules.problems.size() == before;
   CheckRanks(config, world, &rules);
   CheckSequence(config, nsa_good, &rules);
+  CheckRuntime(config.runtime, &rules);
   CheckData(config, &rules);
   const TrainConfig& train = config.train;
   const bool steps = rules.Size("train.steps", train.steps);

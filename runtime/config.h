@@ -17,6 +17,9 @@ enum class LayoutKind { kContiguous, kHeadTail };
 enum class SelectedExchange { kGather, kFetch };
 enum class RopeScaling { kNone, kYarn };
 enum class ScheduleKind { kConstant, kLinear, kCosine, kWarmupStableDecay };
+enum class RuntimeDevice { kAuto, kCpu, kGpu };
+enum class RuntimeType { kAuto, kF32, kBf16 };
+enum class Recompute { kNone, kFull };
 enum class DataFormat { kMegatron, kLlmc, kNanogpt, kFibonacci };
 
 // The parameters of Native Sparse Attention, named as in arXiv 2502.11089 (DESIGN.md section 2).
@@ -79,6 +82,12 @@ struct ParallelConfig {
   bool operator==(const ParallelConfig&) const = default;
 };
 
+struct RuntimeConfig {
+  RuntimeDevice device = RuntimeDevice::kAuto;  // AUTO: GPUs where there are any
+  RuntimeType dtype = RuntimeType::kAuto;       // of weights and activations; AUTO: BF16 on a GPU, F32 on a CPU
+  bool operator==(const RuntimeConfig&) const = default;
+};
+
 struct DataConfig {
   DataFormat format = DataFormat::kMegatron;
   std::string train;       // path prefix (MEGATRON: PREFIX.bin and PREFIX.idx) or file; not used by FIBONACCI
@@ -110,7 +119,8 @@ struct TrainConfig {
   int64_t eval_interval = 0;       // steps between evaluations; 0 = only after the last step
   int64_t eval_sequences = 8;      // 0 = no evaluation
   int64_t log_interval = 1;
-  uint64_t seed = 1;  // of the initialisation
+  uint64_t seed = 1;                       // of the initialisation
+  Recompute recompute = Recompute::kNone;  // activations that the backward makes again instead of keeping them
   bool operator==(const TrainConfig&) const = default;
 };
 
@@ -119,6 +129,7 @@ struct RunConfig {
   std::string output = "runs";  // the run's folder is output/name
   ModelConfig model;
   ParallelConfig parallel;
+  RuntimeConfig runtime;
   DataConfig data;
   OptimizerConfig optimizer;
   TrainConfig train;

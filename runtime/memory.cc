@@ -58,31 +58,48 @@ const char* MemoryUseName(MemoryUse use) {
 
 void Arena::Reserve(Tensor* slot, MemoryUse use, const std::string& name, DType dtype, const Shape& shape) {
   LS_CHECK(buffers_.empty(), "tensor {} reserved after the arena was committed", name);
-  items_.push_back({slot, use, name, dtype, shape});
+  const bool shared = use == MemoryUse::kActivations || use == MemoryUse::kExchange;
+  items_.push_back({slot, use, name, dtype, shape, shared ? overlay_ : 0});
+}
+
+template <typename Place>
+int64_t Arena::PlaceAll(MemoryUse use, const Place& place) const {
+  int64_t alone = 0;
+  for (const Item& item : items_) {
+    if (item.use == use && item.overlay == 0) alone += AlignedBytes(item.dtype, item.shape);
+  }
+  int64_t next_alone = 0, next = alone, end = alone;
+  int overlay = 0;
+  for (const Item& item : items_) {
+    if (item.use != use) continue;
+    if (item.overlay != 0 && item.overlay != overlay) next = alone;
+    if (item.overlay != 0) overlay = item.overlay;
+    int64_t& at = item.overlay == 0 ? next_alone : next;
+    place(item, at);
+    at += AlignedBytes(item.dtype, item.shape);
+    end = std::max(end, at);
+  }
+  return end;
 }
 
 void Arena::Commit(Device& device) {
   LS_CHECK(buffers_.empty(), "an arena is committed once");
   const std::unique_ptr<Stream> stream = device.MakeStream("memory");
   for (MemoryUse use : kUses) {
-    int64_t bytes = 0;
-    for (const Item& item : items_) bytes += item.use == use ? AlignedBytes(item.dtype, item.shape) : 0;
+    const int64_t bytes = PlaceAll(use, [](const Item&, int64_t) {});
     if (bytes == 0) continue;
     const Buffer& buffer = buffers_.emplace_back(device, bytes, MemoryUseName(use));
     device.FillBytes(*stream, Tensor(buffer.data(), DType::kU8, device.kind(), {bytes}), 0xFF);
-    char* next = static_cast<char*>(buffer.data());
-    for (const Item& item : items_) {
-      if (item.use != use) continue;
-      *item.slot = Tensor(next, item.dtype, device.kind(), item.shape);
-      next += AlignedBytes(item.dtype, item.shape);
-    }
+    PlaceAll(use, [&](const Item& item, int64_t offset) {
+      *item.slot = Tensor(static_cast<char*>(buffer.data()) + offset, item.dtype, device.kind(), item.shape);
+    });
   }
   stream->Synchronize();
 }
 
 int64_t Arena::bytes() const {
   int64_t sum = 0;
-  for (const Item& item : items_) sum += AlignedBytes(item.dtype, item.shape);
+  for (MemoryUse use : kUses) sum += PlaceAll(use, [](const Item&, int64_t) {});
   return sum;
 }
 
@@ -90,16 +107,14 @@ std::vector<MemoryRow> Arena::Rows() const {
   std::vector<MemoryRow> rows;
   for (MemoryUse use : kUses) {
     MemoryRow row{use, 0, 0, "", -1};
-    for (const Item& item : items_) {
-      if (item.use != use) continue;
+    row.bytes = PlaceAll(use, [&](const Item& item, int64_t) {
       const int64_t bytes = AlignedBytes(item.dtype, item.shape);
       row.tensors += 1;
-      row.bytes += bytes;
       if (bytes > row.largest_bytes) {
         row.largest_bytes = bytes;
         row.largest = item.name;
       }
-    }
+    });
     if (row.tensors > 0) rows.push_back(row);
   }
   return rows;

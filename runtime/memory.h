@@ -47,6 +47,10 @@ class Arena {
  public:
   // Plans a tensor; `*slot` becomes its view at Commit() and must stay where it is until then.
   void Reserve(Tensor* slot, MemoryUse use, const std::string& name, DType dtype, const Shape& shape);
+  // From here on activations and exchange buffers lie over those reserved after earlier calls: for what is used by
+  // turns. Other uses are not touched.
+  void Overlay() { overlay_ = ++overlays_; }
+  void EndOverlay() { overlay_ = 0; }
   // Allocates. The memory is filled with 0xFF bytes (NaN for floats), so that reading the unwritten shows.
   void Commit(Device& device);
   int64_t bytes() const;
@@ -59,7 +63,13 @@ class Arena {
     std::string name;
     DType dtype;
     Shape shape;
+    int overlay;  // 0: alone
   };
+  // Calls place(item, offset) for each item of a use; returns the bytes of all.
+  template <typename Place>
+  int64_t PlaceAll(MemoryUse use, const Place& place) const;
+
+  int overlay_ = 0, overlays_ = 0;
   std::vector<Item> items_;
   std::vector<Buffer> buffers_;
 };

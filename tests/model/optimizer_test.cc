@@ -36,11 +36,11 @@ std::vector<float> StepThrice(Communicator& world, int ranks, double clip, doubl
   Optimizer optimizer(*m.device, m.ops, *m.compute, *m.comm, world, params, config);
   Arena arena;
   params.Reserve(arena, DType::kF32, DType::kF32);
-  optimizer.Reserve(arena, DType::kF32);
+  optimizer.Reserve(arena, DType::kF32, DType::kF32);
   arena.Commit(*m.device);
   params.Bind();
-  params.Initialise(*m.device, *m.compute, 3);
-  optimizer.Start();
+  params.Initialise(*m.device, m.ops, *m.compute, 3);
+  optimizer.Start(3);
   m.compute->Synchronize();
   for (int step = 1; step <= 3; ++step) {
     for (const auto& param : params.params()) {
@@ -105,7 +105,7 @@ TEST(ParamTable, InitialisationDependsOnSeedAndNameAlone) {
     params.Reserve(arena, DType::kF32, DType::kF32);
     arena.Commit(*m.device);
     params.Bind();
-    params.Initialise(*m.device, *m.compute, seed);
+    params.Initialise(*m.device, m.ops, *m.compute, seed);
     const float* weights = param.weight.As<float>();
     return std::vector<float>(weights, weights + param.size());
   };

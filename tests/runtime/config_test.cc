@@ -44,6 +44,14 @@ TEST(ConfigRules, DefaultsAreGoodOnceThereIsData) {
   EXPECT_TRUE(Problems(Good(), 2).empty());
 }
 
+TEST(ConfigRules, Runtime) {
+  Expect({{[](auto& c) {
+             c.runtime.device = RuntimeDevice::kCpu;
+             c.runtime.dtype = RuntimeType::kBf16;
+           },
+           {"runtime.device = CPU and runtime.dtype = BF16 disagree"}}});
+}
+
 TEST(ConfigRules, Nsa) {
   Expect({
       {[](auto& c) { c.model.nsa.block = 24; },
