@@ -7,7 +7,7 @@
 namespace longspan {
 namespace {
 
-void CheckSegments(const char* operation, const std::vector<Segment>& segments, int64_t tokens,
+void CheckSegments(const Operation& operation, const std::vector<Segment>& segments, int64_t tokens,
                    const Tensor& doc_start) {
   if (doc_start) {
     RequireRank(operation, "doc_start", doc_start, 1);
@@ -15,33 +15,33 @@ void CheckSegments(const char* operation, const std::vector<Segment>& segments, 
   }
   for (const Segment& segment : segments) {
     LS_CHECK(segment.begin >= 0 && segment.length >= 0 && segment.row >= 0 && segment.row + segment.length <= tokens,
-             "{}: segments: expected local rows in [0,{}), found {} from row {} on", operation, tokens, segment.length,
-             segment.row);
+             "{}: segments: expected local rows in [0,{}), found {} from row {} on", operation.name, tokens,
+             segment.length, segment.row);
     LS_CHECK(!doc_start || segment.begin + segment.length <= doc_start.dim(0),
-             "{}: doc_start: expected the start of every token up to {}, found {}", operation,
+             "{}: doc_start: expected the start of every token up to {}, found {}", operation.name,
              segment.begin + segment.length, doc_start.dim(0));
   }
 }
 
-void CheckPages(const char* operation, const Pages& pages) {
+void CheckPages(const Operation& operation, const Pages& pages) {
   RequireRank(operation, "pages.table", pages.table, 1);
   RequireTensor(operation, "pages.table", pages.table, DType::kI32, pages.table.shape);
-  LS_CHECK(pages.page_rows > 0, "{}: pages.page_rows: expected 1 or more, found {}", operation, pages.page_rows);
+  LS_CHECK(pages.page_rows > 0, "{}: pages.page_rows: expected 1 or more, found {}", operation.name, pages.page_rows);
 }
 
 // q [T,H,K] against k [R,G,K].
-void CheckHeads(const char* operation, const Tensor& q, const Tensor& k) {
+void CheckHeads(const Operation& operation, const Tensor& q, const Tensor& k) {
   RequireRank(operation, "q", q, 3);
   RequireRank(operation, "k", k, 3);
   LS_CHECK(k.dim(1) > 0 && q.dim(1) > 0 && q.dim(1) % k.dim(1) == 0,
-           "{}: q: expected heads in multiples of the {} groups of k, found {}", operation, k.dim(1), q.dim(1));
-  LS_CHECK(q.dim(2) > 0, "{}: q: expected a width above 0, found {}", operation, q.shape.ToString());
+           "{}: q: expected heads in multiples of the {} groups of k, found {}", operation.name, k.dim(1), q.dim(1));
+  LS_CHECK(q.dim(2) > 0, "{}: q: expected a width above 0, found {}", operation.name, q.shape.ToString());
   RequireTensor(operation, "k", k, q.dtype, {k.dim(0), k.dim(1), q.dim(2)});
 }
 
-// A gradient, which may be null.
-void CheckGradient(const char* operation, const char* name, const Tensor& gradient, const Tensor& of) {
-  if (gradient) RequireTensor(operation, name, gradient, of.dtype, of.shape);
+// A gradient that accumulates; it may be null.
+void CheckGradient(const Operation& operation, const char* name, const Tensor& gradient, const Tensor& of) {
+  if (gradient) RequireTensor(operation, name, gradient, SumType(operation, of.dtype), of.shape);
 }
 
 template <typename Count>
@@ -55,21 +55,21 @@ double SumOverQueries(const std::vector<Segment>& segments, const Count& count) 
 
 }  // namespace
 
-DType CheckBranch(const char* operation, const BranchArgs& args) {
+DType CheckBranch(const Operation& operation, const BranchArgs& args) {
   const DType dtype = RequireFloat(operation, "q", args.q);
   CheckHeads(operation, args.q, args.kv.k);
   RequireRank(operation, "v", args.kv.v, 3);
   const int64_t tokens = args.q.dim(0), heads = args.q.dim(1), value_width = args.kv.v.dim(2);
-  LS_CHECK(value_width > 0, "{}: v: expected a width above 0, found {}", operation, args.kv.v.shape.ToString());
+  LS_CHECK(value_width > 0, "{}: v: expected a width above 0, found {}", operation.name, args.kv.v.shape.ToString());
   RequireTensor(operation, "v", args.kv.v, dtype, {args.kv.k.dim(0), args.kv.k.dim(1), value_width});
   RequireTensor(operation, "o", args.o, dtype, {tokens, heads, value_width});
-  RequireTensor(operation, "lse", args.lse, dtype, {tokens, heads});
+  RequireTensor(operation, "lse", args.lse, SumType(operation, dtype), {tokens, heads});
   CheckSegments(operation, args.segments, tokens, args.doc_start);
   CheckPages(operation, args.kv.pages);
   return dtype;
 }
 
-DType CheckBranchGradient(const char* operation, const BranchArgs& args, const BranchGradient& gradient) {
+DType CheckBranchGradient(const Operation& operation, const BranchArgs& args, const BranchGradient& gradient) {
   const DType dtype = CheckBranch(operation, args);
   RequireTensor(operation, "d_o", gradient.d_o, dtype, args.o.shape);
   CheckGradient(operation, "d_q", gradient.d_q, args.q);
@@ -78,49 +78,50 @@ DType CheckBranchGradient(const char* operation, const BranchArgs& args, const B
   return dtype;
 }
 
-DType CheckSelect(const char* operation, const SelectArgs& args) {
+DType CheckSelect(const Operation& operation, const SelectArgs& args) {
   const std::vector<std::string> problems = Problems(args.nsa, "nsa.");
-  LS_CHECK(problems.empty(), "{}: {}", operation, problems.front());
+  LS_CHECK(problems.empty(), "{}: {}", operation.name, problems.front());
   const DType dtype = RequireFloat(operation, "q", args.q);
   CheckHeads(operation, args.q, args.k);
   const int64_t tokens = args.q.dim(0);
   const Shape chosen = {tokens, args.k.dim(1), args.nsa.select};
-  RequireTensor(operation, "lse", args.lse, dtype, {tokens, args.q.dim(1)});
+  RequireTensor(operation, "lse", args.lse, SumType(operation, dtype), {tokens, args.q.dim(1)});
   RequireTensor(operation, "selected", args.selected, DType::kI32, chosen);
-  if (args.scores) RequireTensor(operation, "scores", args.scores, dtype, chosen);
+  if (args.scores) RequireTensor(operation, "scores", args.scores, SumType(operation, dtype), chosen);
   CheckSegments(operation, args.segments, tokens, args.doc_start);
   CheckPages(operation, args.pages);
   return dtype;
 }
 
-void CheckSelected(const char* operation, const SelectedArgs& args) {
-  LS_CHECK(args.select_block > 0, "{}: select_block: expected 1 or more, found {}", operation, args.select_block);
+void CheckSelected(const Operation& operation, const SelectedArgs& args) {
+  LS_CHECK(args.select_block > 0, "{}: select_block: expected 1 or more, found {}", operation.name, args.select_block);
   RequireRank(operation, "selected", args.selected, 3);
   RequireTensor(operation, "selected", args.selected, DType::kI32,
                 {args.q.dim(0), args.kv.k.dim(1), args.selected.dim(2)});
 }
 
-void CheckBlockAndStride(const char* operation, int64_t block, int64_t stride) {
+void CheckBlockAndStride(const Operation& operation, int64_t block, int64_t stride) {
   LS_CHECK(stride > 0 && block > 0 && block % stride == 0,
-           "{}: block, stride: expected a stride that divides the block, found {} and {}", operation, block, stride);
+           "{}: block, stride: expected a stride that divides the block, found {} and {}", operation.name, block,
+           stride);
 }
 
-DType CheckCompress(const char* operation, const CompressArgs& args) {
+DType CheckCompress(const Operation& operation, const CompressArgs& args) {
   CheckBlockAndStride(operation, args.block, args.stride);
   const DType dtype = RequireFloat(operation, "x", args.x);
   RequireRank(operation, "x", args.x, 3);
   RequireRank(operation, "y", args.y, 3);
   const int64_t groups = args.x.dim(1), width = args.x.dim(2), block_width = args.block * width;
-  LS_CHECK(width > 0, "{}: x: expected a width above 0, found {}", operation, args.x.shape.ToString());
+  LS_CHECK(width > 0, "{}: x: expected a width above 0, found {}", operation.name, args.x.shape.ToString());
   RequireTensor(operation, "y", args.y, dtype, {args.y.dim(0), groups, width});
   CheckPages(operation, args.pages);
   for (const Segment& segment : args.segments) {
     LS_CHECK(segment.begin >= 0 && segment.begin % args.stride == 0 && segment.row % args.stride == 0,
-             "{}: segments: expected multiples of the stride {}, found begin {} in row {}", operation, args.stride,
+             "{}: segments: expected multiples of the stride {}, found begin {} in row {}", operation.name, args.stride,
              segment.begin, segment.row);
     LS_CHECK(segment.length >= 0 && segment.row >= 0 && (segment.row + segment.length) / args.stride <= args.y.dim(0),
-             "{}: segments: expected rows within the {} of y, found {} tokens from row {} on", operation, args.y.dim(0),
-             segment.length, segment.row);
+             "{}: segments: expected rows within the {} of y, found {} tokens from row {} on", operation.name,
+             args.y.dim(0), segment.length, segment.row);
   }
   const PhiWeights& weights = args.weights;
   if (args.phi == Phi::kMlp) {
@@ -139,9 +140,9 @@ DType CheckCompress(const char* operation, const CompressArgs& args) {
   return dtype;
 }
 
-DType CheckCompressGradient(const char* operation, const CompressArgs& args, const CompressGradient& gradient) {
+DType CheckCompressGradient(const Operation& operation, const CompressArgs& args, const CompressGradient& gradient) {
   const DType dtype = CheckCompress(operation, args);
-  RequireTensor(operation, "d_y", gradient.d_y, dtype, args.y.shape);
+  RequireTensor(operation, "d_y", gradient.d_y, SumType(operation, dtype), args.y.shape);
   CheckGradient(operation, "d_x", gradient.d_x, args.x);
   const PhiWeights &weights = args.weights, &d_weights = gradient.d_weights;
   CheckGradient(operation, "d_position", d_weights.position, weights.position);
@@ -153,7 +154,7 @@ DType CheckCompressGradient(const char* operation, const CompressArgs& args, con
   return dtype;
 }
 
-DType CheckCombine(const char* operation, const CombineArgs& args) {
+DType CheckCombine(const Operation& operation, const CombineArgs& args) {
   const DType dtype = RequireFloat(operation, "o_cmp", args.o_cmp);
   RequireRank(operation, "o_cmp", args.o_cmp, 3);
   const Shape& shape = args.o_cmp.shape;
@@ -163,17 +164,17 @@ DType CheckCombine(const char* operation, const CombineArgs& args) {
   return dtype;
 }
 
-DType CheckCombineGradient(const char* operation, const CombineArgs& args, const CombineGradient& gradient) {
+DType CheckCombineGradient(const Operation& operation, const CombineArgs& args, const CombineGradient& gradient) {
   const DType dtype = CheckCombine(operation, args);
   RequireTensor(operation, "d_o", gradient.d_o, dtype, args.o_cmp.shape);
   CheckGradient(operation, "d_gates", gradient.d_gates, args.gates);
-  CheckGradient(operation, "d_o_cmp", gradient.d_o_cmp, args.o_cmp);
-  CheckGradient(operation, "d_o_slc", gradient.d_o_slc, args.o_slc);
-  CheckGradient(operation, "d_o_win", gradient.d_o_win, args.o_win);
+  if (gradient.d_o_cmp) RequireTensor(operation, "d_o_cmp", gradient.d_o_cmp, dtype, args.o_cmp.shape);
+  if (gradient.d_o_slc) RequireTensor(operation, "d_o_slc", gradient.d_o_slc, dtype, args.o_slc.shape);
+  if (gradient.d_o_win) RequireTensor(operation, "d_o_win", gradient.d_o_win, dtype, args.o_win.shape);
   return dtype;
 }
 
-void CheckHashSelection(const char* operation, const HashSelectionArgs& args) {
+void CheckHashSelection(const Operation& operation, const HashSelectionArgs& args) {
   RequireRank(operation, "selected", args.selected, 3);
   RequireTensor(operation, "selected", args.selected, DType::kI32, args.selected.shape);
   RequireTensor(operation, "hash", args.hash, DType::kI64, {1});

@@ -4,21 +4,24 @@
 #include <initializer_list>
 #include <vector>
 
+#include "kernels/arguments.h"
 #include "kernels/attention_ops.h"
 
 namespace longspan {
 
+// On a GPU lse, scores and the gradients that accumulate are F32 whatever the call's type (SumType).
+//
 // Each returns the floating type of the call or throws Error naming `operation` and the argument.
-DType CheckBranch(const char* operation, const BranchArgs& args);
-DType CheckBranchGradient(const char* operation, const BranchArgs& args, const BranchGradient& gradient);
-DType CheckSelect(const char* operation, const SelectArgs& args);
-DType CheckCompress(const char* operation, const CompressArgs& args);
-DType CheckCompressGradient(const char* operation, const CompressArgs& args, const CompressGradient& gradient);
-DType CheckCombine(const char* operation, const CombineArgs& args);
-DType CheckCombineGradient(const char* operation, const CombineArgs& args, const CombineGradient& gradient);
-void CheckSelected(const char* operation, const SelectedArgs& args);
-void CheckBlockAndStride(const char* operation, int64_t block, int64_t stride);
-void CheckHashSelection(const char* operation, const HashSelectionArgs& args);
+DType CheckBranch(const Operation& operation, const BranchArgs& args);
+DType CheckBranchGradient(const Operation& operation, const BranchArgs& args, const BranchGradient& gradient);
+DType CheckSelect(const Operation& operation, const SelectArgs& args);
+DType CheckCompress(const Operation& operation, const CompressArgs& args);
+DType CheckCompressGradient(const Operation& operation, const CompressArgs& args, const CompressGradient& gradient);
+DType CheckCombine(const Operation& operation, const CombineArgs& args);
+DType CheckCombineGradient(const Operation& operation, const CombineArgs& args, const CombineGradient& gradient);
+void CheckSelected(const Operation& operation, const SelectedArgs& args);
+void CheckBlockAndStride(const Operation& operation, int64_t block, int64_t stride);
+void CheckHashSelection(const Operation& operation, const HashSelectionArgs& args);
 
 // (query, key row) pairs of one head, were there one document only (the starts of documents are not known to a
 // launcher).

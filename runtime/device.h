@@ -46,8 +46,11 @@ class Device {
   // device.
   virtual void* Allocate(int64_t bytes, const std::string& what) = 0;
   virtual void Free(void* data) noexcept = 0;
-  virtual void Copy(Stream& stream, Tensor to,
-                    Tensor from) = 0;  // same size and dtype, both contiguous, any two devices
+  // Host memory that copies to and from this device reach without a detour (page-locked for a GPU).
+  virtual void* AllocateHost(int64_t bytes, const std::string& what) = 0;
+  virtual void FreeHost(void* data) noexcept = 0;
+  // Same size and dtype, both contiguous. A GPU copies between any two memories, a CPU only host memory.
+  virtual void Copy(Stream& stream, Tensor to, Tensor from) = 0;
   virtual void FillBytes(Stream& stream, Tensor tensor, uint8_t value) = 0;  // contiguous
 };
 

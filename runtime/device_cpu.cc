@@ -132,10 +132,15 @@ class CpuDevice : public Device {
     return data;
   }
   void Free(void* data) noexcept override { std::free(data); }
+  void* AllocateHost(int64_t bytes, const std::string& what) override { return Allocate(bytes, what); }
+  void FreeHost(void* data) noexcept override { Free(data); }
   void Copy(Stream& stream, Tensor to, Tensor from) override {
     LS_CHECK(to.dtype == from.dtype && to.size() == from.size() && to.contiguous() && from.contiguous(),
              "copy of {} {} to {} {}: sizes, dtypes and contiguity must agree", DTypeName(from.dtype),
              from.shape.ToString(), DTypeName(to.dtype), to.shape.ToString());
+    LS_CHECK(to.device == DeviceKind::kCpu && from.device == DeviceKind::kCpu,
+             "copy from {} to {}: a cpu device copies host memory only; ask the gpu's device", DeviceName(from.device),
+             DeviceName(to.device));
     Launch(stream, "memory.copy", {0, static_cast<double>(to.bytes())},
            [to, from] { std::memmove(to.data, from.data, to.bytes()); });
   }

@@ -3,6 +3,11 @@
 #include <chrono>
 
 namespace longspan {
+namespace {
+
+constexpr size_t kMostPending = 8192;  // then the older half is resolved: it ended long ago
+
+}  // namespace
 
 Trace& Trace::Get() {
   static Trace trace;
@@ -10,6 +15,11 @@ Trace& Trace::Get() {
 }
 
 void Trace::Add(const char* name, double seconds, const Cost& cost) {
+  const std::lock_guard lock(mutex_);
+  AddLocked(name, seconds, cost);
+}
+
+void Trace::AddLocked(const char* name, double seconds, const Cost& cost) {
   SpanTotal& total = totals_[name];
   total.count += 1;
   total.seconds += seconds;
@@ -17,7 +27,41 @@ void Trace::Add(const char* name, double seconds, const Cost& cost) {
   total.bytes += cost.bytes;
 }
 
-void Trace::Reset() { totals_.clear(); }
+void Trace::AddPending(const char* name, const Cost& cost, std::function<double()> seconds) {
+  size_t count = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    pending_.push_back({name, cost, std::move(seconds)});
+    count = pending_.size();
+  }
+  if (count >= kMostPending) Resolve(kMostPending / 2);
+}
+
+// Without the lock while it waits: what it waits for may be work that adds spans itself.
+void Trace::Resolve(size_t keep) {
+  while (true) {
+    Pending oldest;
+    {
+      const std::lock_guard lock(mutex_);
+      if (pending_.size() <= keep) return;
+      oldest = std::move(pending_.front());
+      pending_.pop_front();
+    }
+    Add(oldest.name, oldest.seconds(), oldest.cost);
+  }
+}
+
+void Trace::Reset() {
+  Resolve(0);
+  const std::lock_guard lock(mutex_);
+  totals_.clear();
+}
+
+std::map<std::string, SpanTotal> Trace::totals() {
+  Resolve(0);
+  const std::lock_guard lock(mutex_);
+  return totals_;
+}
 
 void Launch(Stream& stream, const char* name, const Cost& cost, std::function<void()> task) {
   stream.Enqueue([name, cost, task = std::move(task)] {

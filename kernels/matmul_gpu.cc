@@ -1,0 +1,1 @@
+#include "kernels/dense_gpu.h"

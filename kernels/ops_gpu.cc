@@ -1,0 +1,16 @@
+#include "kernels/attention_gpu.h"
+#include "kernels/dense_gpu.h"
+#include "kernels/ops.h"
+#include "kernels/train_gpu.h"
+
+namespace longspan {
+
+std::unique_ptr<AttentionOps> MakeGpuAttention() { return std::make_unique<GpuAttention>(); }
+
+std::unique_ptr<DenseOps> MakeGpuDense() { return std::make_unique<GpuDense>(); }
+
+std::unique_ptr<TrainOps> MakeGpuTrain() { return std::make_unique<GpuTrain>(); }
+
+Ops MakeGpuOps() { return {MakeGpuAttention(), MakeGpuDense(), MakeGpuTrain()}; }
+
+}  // namespace longspan

@@ -1,0 +1,207 @@
+// GPU device and its streams, on the CUDA runtime. Streams do not wait for the legacy default stream. A host task runs
+// on a thread of CUDA's, in stream order; it must not call CUDA. Its exception is kept, host tasks after it are
+// skipped, and Synchronize rethrows it.
+#include <atomic>
+#include <exception>
+#include <mutex>
+
+#include "runtime/gpu.h"
+
+namespace longspan {
+namespace {
+
+double GiB(size_t bytes) { return static_cast<double>(bytes) / (1 << 30); }
+
+class GpuEvent : public Event {
+ public:
+  GpuEvent() { CudaCheck(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "making an event"); }
+  ~GpuEvent() override { cudaEventDestroy(event_); }
+  cudaEvent_t event() const { return event_; }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
+// The first failure of a stream's host tasks.
+struct Failure {
+  std::mutex mutex;
+  std::exception_ptr first;
+};
+
+struct HostTask {
+  std::function<void()> work;
+  Failure* failure;
+};
+
+void CUDART_CB RunHostTask(void* data) {
+  const std::unique_ptr<HostTask> task(static_cast<HostTask*>(data));
+  {
+    const std::lock_guard lock(task->failure->mutex);
+    if (task->failure->first) return;
+  }
+  try {
+    task->work();
+  } catch (...) {
+    const std::lock_guard lock(task->failure->mutex);
+    task->failure->first = std::current_exception();
+  }
+}
+
+class GpuStream : public Stream {
+ public:
+  GpuStream(int device, std::string name) : device_(device), name_(std::move(name)) {
+    CudaCheck(cudaSetDevice(device_), "choosing the GPU");
+    CudaCheck(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
+    CudaCheck(cudaHostAlloc(reinterpret_cast<void**>(&faults_), sizeof(GpuFaults), cudaHostAllocMapped),
+              "allocating a stream's fault record");
+    *faults_ = {};
+  }
+  ~GpuStream() override {
+    cudaStreamSynchronize(stream_);  // host tasks refer to failure_
+    cudaStreamDestroy(stream_);
+    cudaFreeHost(faults_);
+  }
+  DeviceKind kind() const override { return DeviceKind::kGpu; }
+
+  void Enqueue(std::function<void()> task) override {
+    auto host = std::make_unique<HostTask>(HostTask{std::move(task), &failure_});
+    CudaCheck(cudaLaunchHostFunc(Use(), RunHostTask, host.get()), "enqueuing a host task");
+    host.release();
+  }
+  void Record(Event& event) override {
+    CudaCheck(cudaEventRecord(static_cast<GpuEvent&>(event).event(), Use()), "recording an event");
+  }
+  void Wait(const Event& event) override {
+    CudaCheck(cudaStreamWaitEvent(Use(), static_cast<const GpuEvent&>(event).event(), 0), "waiting for an event");
+  }
+  void Synchronize() override {
+    CudaCheck(cudaStreamSynchronize(Use()), fmt::format("waiting for stream {}", name_).c_str());
+    std::exception_ptr failure;
+    {
+      const std::lock_guard lock(failure_.mutex);
+      failure = std::exchange(failure_.first, nullptr);
+    }
+    if (failure) std::rethrow_exception(failure);
+    ThrowFaults();
+  }
+
+  // The stream, with its device made current.
+  cudaStream_t Use() {
+    CudaCheck(cudaSetDevice(device_), "choosing the GPU");
+    return stream_;
+  }
+  GpuFaults* faults() { return faults_; }
+
+ private:
+  void ThrowFaults() {
+    for (int kind = 0; kind < GpuFaults::kKinds; ++kind) {
+      const unsigned long long found = std::exchange(faults_->found[kind], 0ULL);
+      if (found == 0) continue;
+      constexpr const char* kWhat[] = {"token", "target", "index"};
+      Fail(ExitCode::kData, "{} {} at position {} of this rank's: expected a value in [{},{})", kWhat[kind],
+           static_cast<int32_t>(found & 0xFFFFFFFF), found << 1 >> 33,
+           kind == static_cast<int>(GpuFault::kTarget) ? -1 : 0, faults_->limit[kind]);
+    }
+  }
+
+  int device_;
+  std::string name_;
+  cudaStream_t stream_ = nullptr;
+  GpuFaults* faults_ = nullptr;
+  Failure failure_;
+};
+
+class GpuDevice : public Device {
+ public:
+  explicit GpuDevice(int index) : index_(index) {
+    const int count = GpuCount();
+    if (index < 0 || index >= count) {
+      Fail(ExitCode::kConfig, "device gpu: expected one of the {} GPUs that this process sees, found number {}", count,
+           index);
+    }
+    CudaCheck(cudaSetDevice(index_), "choosing the GPU");
+    CudaCheck(cudaGetDeviceProperties(&properties_, index_), "asking for the GPU's properties");
+  }
+  DeviceKind kind() const override { return DeviceKind::kGpu; }
+  std::string name() const override {
+    return fmt::format("{} ({:.1f} GiB)", properties_.name, GiB(properties_.totalGlobalMem));
+  }
+  std::unique_ptr<Stream> MakeStream(const std::string& name) override {
+    return std::make_unique<GpuStream>(index_, name);
+  }
+  std::unique_ptr<Event> MakeEvent() override {
+    CudaCheck(cudaSetDevice(index_), "choosing the GPU");
+    return std::make_unique<GpuEvent>();
+  }
+
+  void* Allocate(int64_t bytes, const std::string& what) override {
+    CudaCheck(cudaSetDevice(index_), "choosing the GPU");
+    void* data = nullptr;
+    const cudaError_t status = cudaMalloc(&data, static_cast<size_t>(std::max<int64_t>(bytes, 1)));
+    if (status == cudaErrorMemoryAllocation) {
+      cudaGetLastError();  // allocation errors do not stick
+      size_t free = 0, total = 0;
+      cudaMemGetInfo(&free, &total);
+      Fail(ExitCode::kRankFailed,
+           "out of GPU memory: {} needs {} bytes ({:.2f} GiB); GPU {} has {:.2f} GiB free of {:.2f}. Shorten the "
+           "sequence, split it over more ranks (cp), recompute more activations, or end other programs on this GPU",
+           what, bytes, GiB(bytes), index_, GiB(free), GiB(total));
+    }
+    CudaCheck(status, what.c_str());
+    return data;
+  }
+  void Free(void* data) noexcept override { cudaFree(data); }
+  void* AllocateHost(int64_t bytes, const std::string& what) override {
+    CudaCheck(cudaSetDevice(index_), "choosing the GPU");
+    void* data = nullptr;
+    CudaCheck(cudaHostAlloc(&data, static_cast<size_t>(std::max<int64_t>(bytes, 1)), cudaHostAllocDefault),
+              what.c_str());
+    return data;
+  }
+  void FreeHost(void* data) noexcept override { cudaFreeHost(data); }
+
+  // A copy from or to pageable host memory may wait for the stream.
+  void Copy(Stream& stream, Tensor to, Tensor from) override {
+    LS_CHECK(to.dtype == from.dtype && to.size() == from.size() && to.contiguous() && from.contiguous(),
+             "copy of {} {} to {} {}: sizes, dtypes and contiguity must agree", DTypeName(from.dtype),
+             from.shape.ToString(), DTypeName(to.dtype), to.shape.ToString());
+    if (to.size() == 0) return;
+    LaunchGpu(stream, "memory.copy", {0, static_cast<double>(to.bytes())}, [&](cudaStream_t cuda) {
+      CudaCheck(cudaMemcpyAsync(to.data, from.data, to.bytes(), cudaMemcpyDefault, cuda), "memory.copy");
+    });
+  }
+  void FillBytes(Stream& stream, Tensor tensor, uint8_t value) override {
+    LS_CHECK(tensor.contiguous(), "fill of a tensor {} that is not contiguous", tensor.shape.ToString());
+    if (tensor.size() == 0) return;
+    LaunchGpu(stream, "memory.fill", {0, static_cast<double>(tensor.bytes())}, [&](cudaStream_t cuda) {
+      CudaCheck(cudaMemsetAsync(tensor.data, value, tensor.bytes(), cuda), "memory.fill");
+    });
+  }
+
+ private:
+  int index_;
+  cudaDeviceProp properties_{};
+};
+
+GpuStream& AsGpu(Stream& stream) {
+  LS_CHECK(stream.kind() == DeviceKind::kGpu, "expected a stream of a GPU, found one of the {}",
+           DeviceName(stream.kind()));
+  return static_cast<GpuStream&>(stream);
+}
+
+}  // namespace
+
+cudaStream_t CudaStream(Stream& stream) { return AsGpu(stream).Use(); }
+
+GpuFaults* StreamFaults(Stream& stream) { return AsGpu(stream).faults(); }
+
+std::unique_ptr<Device> MakeGpuDevice(int index) { return std::make_unique<GpuDevice>(index); }
+
+int GpuCount() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
+  cudaGetLastError();  // no driver: no GPU
+  return 0;
+}
+
+}  // namespace longspan
