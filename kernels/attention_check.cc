@@ -53,6 +53,28 @@ double SumOverQueries(const std::vector<Segment>& segments, const Count& count) 
   return sum;
 }
 
+// Products of one panel of rows with the weights, once forward; backward recomputes the first and has two for each.
+Cost ProductsCost(const CompressArgs& args, bool backward, double bytes) {
+  const double width = args.x.dim(2), block_width = args.block * width;
+  double tokens = 0;
+  for (const Segment& segment : args.segments) tokens += segment.length / args.stride;
+  double first = 0, second = 0;
+  if (args.phi == Phi::kMlp) {
+    const double hidden = args.weights.weight1.dim(1);
+    first = block_width * hidden;
+    second = hidden * width;
+  } else if (args.phi == Phi::kLinear) {
+    second = block_width * width;
+  } else {
+    second = block_width / 2;  // additions only
+  }
+  return {2 * tokens * args.x.dim(1) * (backward ? 3 * first + 2 * second : first + second), bytes};
+}
+
+double WeightBytes(const PhiWeights& weights) {
+  return BytesOf({weights.position, weights.weight1, weights.bias1, weights.weight2, weights.bias2, weights.weight});
+}
+
 }  // namespace
 
 DType CheckBranch(const Operation& operation, const BranchArgs& args) {
@@ -194,6 +216,15 @@ double SelectedPairs(const std::vector<Segment>& segments, int64_t select_block,
 
 double WindowPairs(const std::vector<Segment>& segments, int64_t window) {
   return SumOverQueries(segments, [=](int64_t t) { return std::min(t + 1, window); });
+}
+
+Cost CompressCost(const CompressArgs& args) {
+  return ProductsCost(args, false, BytesOf({args.x, args.y}) + WeightBytes(args.weights));
+}
+
+Cost CompressBackwardCost(const CompressArgs& args, const CompressGradient& gradient) {
+  const double weights = WeightBytes(args.weights) + WeightBytes(gradient.d_weights);
+  return ProductsCost(args, true, BytesOf({args.x, gradient.d_y, gradient.d_x}) + weights);
 }
 
 double BytesOf(std::initializer_list<Tensor> tensors) {

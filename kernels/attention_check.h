@@ -6,6 +6,7 @@
 
 #include "kernels/arguments.h"
 #include "kernels/attention_ops.h"
+#include "runtime/trace.h"
 
 namespace longspan {
 
@@ -28,6 +29,9 @@ void CheckHashSelection(const Operation& operation, const HashSelectionArgs& arg
 double CompressedPairs(const std::vector<Segment>& segments, int64_t block, int64_t stride);
 double SelectedPairs(const std::vector<Segment>& segments, int64_t select_block, int64_t select);
 double WindowPairs(const std::vector<Segment>& segments, int64_t window);
+
+Cost CompressCost(const CompressArgs& args);
+Cost CompressBackwardCost(const CompressArgs& args, const CompressGradient& gradient);
 
 double BytesOf(std::initializer_list<Tensor> tensors);
 

@@ -26,28 +26,6 @@ Cost BackwardCost(const BranchArgs& args, const BranchGradient& gradient, double
                           gradient.d_v})};
 }
 
-// Products of one panel of rows with the weights, once forward; backward recomputes the first and has two for each.
-Cost CompressCost(const CompressArgs& args, bool backward, double bytes) {
-  const double width = args.x.dim(2), block_width = args.block * width;
-  double tokens = 0;
-  for (const Segment& segment : args.segments) tokens += segment.length / args.stride;
-  double first = 0, second = 0;
-  if (args.phi == Phi::kMlp) {
-    const double hidden = args.weights.weight1.dim(1);
-    first = block_width * hidden;
-    second = hidden * width;
-  } else if (args.phi == Phi::kLinear) {
-    second = block_width * width;
-  } else {
-    second = block_width / 2;  // additions only
-  }
-  return {2 * tokens * args.x.dim(1) * (backward ? 3 * first + 2 * second : first + second), bytes};
-}
-
-double WeightBytes(const PhiWeights& weights) {
-  return BytesOf({weights.position, weights.weight1, weights.bias1, weights.weight2, weights.bias2, weights.weight});
-}
-
 void Forward(Stream& stream, const char* name, DType dtype, double pairs, const BranchArgs& args, int64_t key_tile,
              const Visibility& visible) {
   Launch(stream, name, ForwardCost(args, pairs),
@@ -65,17 +43,14 @@ class CpuAttention : public AttentionOps {
   void Compress(Stream& stream, const CompressArgs& args) override {
     const char* const name = "attention.compress";
     const DType dtype = CheckCompress(name, args);
-    const double bytes = BytesOf({args.x, args.y}) + WeightBytes(args.weights);
-    Launch(stream, name, CompressCost(args, false, bytes),
+    Launch(stream, name, CompressCost(args),
            [=] { DispatchFloat(dtype, [&]<typename T>() { CompressTokens<T>(args); }); });
   }
 
   void CompressBackward(Stream& stream, const CompressArgs& args, const CompressGradient& gradient) override {
     const char* const name = "attention.compress_backward";
     const DType dtype = CheckCompressGradient(name, args, gradient);
-    const double bytes =
-        BytesOf({args.x, gradient.d_y, gradient.d_x}) + WeightBytes(args.weights) + WeightBytes(gradient.d_weights);
-    Launch(stream, name, CompressCost(args, true, bytes),
+    Launch(stream, name, CompressBackwardCost(args, gradient),
            [=] { DispatchFloat(dtype, [&]<typename T>() { CompressTokensBackward<T>(args, gradient); }); });
   }
 
