@@ -7,6 +7,7 @@
 #pragma once
 
 #include "kernels/attention_ops.h"
+#include "kernels/matmul_gpu.h"
 #include "runtime/gpu.h"
 
 namespace longspan {
@@ -28,8 +29,8 @@ class GpuAttention final : public AttentionOps {
 
  private:
   GpuScratch compress_scratch_{"compression"};
+  MatMulGpu compress_matmul_{"the products of compression"};
   GpuScratch branch_scratch_{"the attention branches"};
-  GpuScratch select_scratch_{"selection"};
   GpuScratch combine_scratch_{"the combination"};
 };
 
