@@ -18,7 +18,10 @@ struct MatMulShape {
   bool accumulate = false;
   DType operands = DType::kF32;
   DType result = DType::kF32;
-  auto Key() const { return std::tie(m, n, k, transpose_a, transpose_b, accumulate, operands, result); }
+  uint32_t align_a = 0, align_b = 0, align_c = 0;  // bytes; set by Run
+  auto Key() const {
+    return std::tie(m, n, k, transpose_a, transpose_b, accumulate, operands, result, align_a, align_b, align_c);
+  }
   bool operator<(const MatMulShape& other) const { return Key() < other.Key(); }
 };
 
@@ -26,8 +29,8 @@ class MatMulGpu {
  public:
   explicit MatMulGpu(const std::string& what);
   ~MatMulGpu();
-  // Part of a span: records nothing in the trace. Nothing happens when c is empty.
-  void Run(Stream& stream, const MatMulShape& shape, const void* a, const void* b, void* c);
+  // Inside a span of the caller's: adds none to the trace. Nothing happens when c is empty.
+  void Run(Stream& stream, MatMulShape shape, const void* a, const void* b, void* c);
 
  private:
   struct Plan;
