@@ -53,6 +53,8 @@ void VisitKeys(Config& config, Visitor&& visit) {
   visit("parallel.dp", parallel.dp);
   visit("parallel.layout", parallel.layout);
   visit("parallel.selected_exchange", parallel.selected_exchange);
+  visit("parallel.transport", parallel.transport);
+  visit("parallel.share_gpu", parallel.share_gpu);
 
   auto& runtime = config.runtime;
   visit("runtime.device", runtime.device);

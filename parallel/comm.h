@@ -1,4 +1,4 @@
-// Communicator: the collective verbs, over MPI on host memory or NCCL on device memory.
+// Communicator: the collective verbs, over MPI on host memory, or NCCL or staged copies on device memory.
 //
 // Every call is collective over the group, made by all its ranks in the same order, and runs in the order of the given
 // stream. One stream serves all transfers of a rank, so that the ranks never meet two transfers in different orders.
@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/config.h"
 #include "runtime/device.h"
 #include "runtime/tensor.h"
 
@@ -32,7 +33,7 @@ class Communicator {
   virtual int rank() const = 0;
   virtual int size() const = 0;
 
-  virtual void AllReduce(Stream& stream, const Tensor& x, ReduceOp op) = 0;  // in place; F32, F64, I32, I64
+  virtual void AllReduce(Stream& stream, const Tensor& x, ReduceOp op) = 0;  // in place; F32, F64, I32, I64, BF16
   // receive = the ranks' `send`, one after another. Equal sizes unless counts are given. `send` may be its own place in
   // `receive`.
   virtual void AllGather(Stream& stream, const Tensor& send, const Tensor& receive,
@@ -54,5 +55,25 @@ class Communicator {
 std::unique_ptr<Communicator> MakeMpiWorld();
 // Of this process alone.
 std::unique_ptr<Communicator> MakeMpiSelf();
+
+// For tensors in the memory of `device`, over the ranks of `host` (MPI), which it takes for its own use. Collective.
+// `device` outlives it. kAuto: NCCL on a GPU of a build with it, else staged; a CPU needs neither and gets `host`.
+// Throws Error (configuration) where there is no NCCL and kNccl asks for it.
+std::unique_ptr<Communicator> MakeDeviceCommunicator(std::unique_ptr<Communicator> host, Device& device,
+                                                     Transport transport);
+
+// NCCL: every verb is work of the GPU's stream, the host does not wait. When a communicator goes while an exception
+// passes, it ends what is under way instead of waiting for it.
+bool HasNccl();  // of this build: comm_nccl.cc or no_nccl.cc
+std::unique_ptr<Communicator> MakeNcclCommunicator(std::unique_ptr<Communicator> host, Device& device);
+
+// Staged: copies to host memory, the verb of `host`, copies back. Takes its place in the order of the stream, and the
+// host waits until it is done: right wherever MPI works, never fast. `device` may be a CPU, for tests.
+std::unique_ptr<Communicator> MakeStagedCommunicator(std::unique_ptr<Communicator> host, Device& device);
+
+// Sets what NCCL reads from the environment, for this process; before its first communicator. NVLink multicast
+// (NCCL_NVLS_ENABLE) is off unless set. NCCL refuses two ranks on one GPU of one host: `shared_gpus` gives every rank a
+// host name of its own and lets them meet over the loopback device, so all ranks must be on one node.
+void PrepareNccl(int world_rank, bool shared_gpus);
 
 }  // namespace longspan

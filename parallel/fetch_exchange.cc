@@ -7,11 +7,13 @@
 #include <algorithm>
 #include <memory>
 #include <numeric>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "parallel/exchange.h"
 #include "parallel/exchange_frame.h"
+#include "runtime/host_buffer.h"
 
 namespace longspan {
 namespace {
@@ -24,8 +26,6 @@ class FetchExchangeImpl final : public FetchExchange {
         ops_(ops),
         gathered_(layout.GatheredPages(layout.unit())),
         own_blocks_(static_cast<int64_t>(gathered_.size()) / layout.ranks()),
-        wanted_host_(gathered_.size()),
-        asked_host_(gathered_.size()),
         lent_(layout.ranks()),
         borrowed_(layout.ranks()),
         frame_("fetch exchange", layout.sequence(), layout.unit(), OwnPages(layout, cp.rank())) {}
@@ -47,7 +47,7 @@ class FetchExchangeImpl final : public FetchExchange {
     const int64_t most_lent = blocks - own_blocks_;
     arena.Reserve(&wanted_, MemoryUse::kExchange, name + ".wanted", DType::kU8, {blocks});
     arena.Reserve(&asked_, MemoryUse::kExchange, name + ".asked", DType::kU8, {blocks});
-    arena.Reserve(&lent_blocks_, MemoryUse::kExchange, name + ".lent_blocks", DType::kI32, {most_lent});
+    arena.Reserve(&lent_blocks_, MemoryUse::kWorkspace, name + ".lent_blocks", DType::kI32, {most_lent});
     staging_.resize(shapes.size());
     const DType wider = DTypeSize(gradient_dtype) > DTypeSize(dtype) ? gradient_dtype : dtype;
     for (size_t i = 0; i < shapes.size(); ++i) {
@@ -58,6 +58,10 @@ class FetchExchangeImpl final : public FetchExchange {
 
   void Start(Device& device, Stream& stream) override {
     device_ = &device;
+    const int64_t blocks = static_cast<int64_t>(gathered_.size());
+    auto* marks = static_cast<uint8_t*>(marks_buffer_.Get(device, 2 * blocks));
+    wanted_host_ = {marks, gathered_.size()};
+    asked_host_ = {marks + blocks, gathered_.size()};
     frame_.Upload(device, stream);
   }
 
@@ -88,7 +92,7 @@ class FetchExchangeImpl final : public FetchExchange {
     std::vector<Transfer> batch;
     for (size_t i = 0; i < buffers.size(); ++i) {
       const Tensor staging = Staging(i, buffers[i].dtype);
-      ops_.train->GatherRows(stream, OwnBlocks(buffers[i]), LentBlocks(), AsBlocks(staging));
+      if (Total(lent_) > 0) ops_.train->GatherRows(stream, OwnBlocks(buffers[i]), LentBlocks(), AsBlocks(staging));
       AddTransfers(Transfer::Kind::kSend, lent_, staging, &batch);
       AddTransfers(Transfer::Kind::kReceive, borrowed_, Borrowed(buffers[i]), &batch);
     }
@@ -106,7 +110,7 @@ class FetchExchangeImpl final : public FetchExchange {
     cp_.SendReceive(stream, batch);
     for (size_t i = 0; i < gradients.size(); ++i) {
       const Tensor staging = Staging(i, gradients[i].dtype);
-      ops_.train->AddRows(stream, AsBlocks(staging), LentBlocks(), OwnBlocks(gradients[i]));
+      if (Total(lent_) > 0) ops_.train->AddRows(stream, AsBlocks(staging), LentBlocks(), OwnBlocks(gradients[i]));
     }
   }
 
@@ -120,8 +124,7 @@ class FetchExchangeImpl final : public FetchExchange {
   void MarkWanted(Stream& stream, const Tensor& selected) {
     Tensor host = selected;
     if (selected.device != DeviceKind::kCpu) {
-      selected_host_.resize(selected.size());
-      host = HostView(selected_host_.data(), selected.shape);
+      host = HostView(static_cast<int32_t*>(selected_buffer_.Get(*device_, selected.bytes())), selected.shape);
       device_->Copy(stream, host, selected);
     }
     stream.Synchronize();
@@ -190,15 +193,15 @@ class FetchExchangeImpl final : public FetchExchange {
   Device* device_ = nullptr;
   std::vector<int32_t> gathered_;  // block -> place in a gather
   int64_t own_blocks_;             // of every rank
-  std::vector<int32_t> selected_host_;
-  std::vector<uint8_t> wanted_host_;  // [blocks] by place in a gather: this rank wants it
-  std::vector<uint8_t> asked_host_;   // [P, own blocks]: that rank wants this rank's block
-  std::vector<int32_t> lent_host_;    // own blocks that go out, by borrower, ascending
-  std::vector<int64_t> lent_;         // [P] blocks
-  std::vector<int64_t> borrowed_;     // [P] blocks
-  Tensor wanted_, asked_;             // the marks on the device
-  Tensor lent_blocks_;                // lent_host_ on the device
-  std::vector<Tensor> staging_;       // lent blocks packed, and their gradients when they come back
+  HostBuffer selected_buffer_{"selection on the host"}, marks_buffer_{"marks of selected blocks"};
+  std::span<uint8_t> wanted_host_;  // [blocks] by place in a gather: this rank wants it
+  std::span<uint8_t> asked_host_;   // [P, own blocks]: that rank wants this rank's block
+  std::vector<int32_t> lent_host_;  // own blocks that go out, by borrower, ascending
+  std::vector<int64_t> lent_;       // [P] blocks
+  std::vector<int64_t> borrowed_;   // [P] blocks
+  Tensor wanted_, asked_;           // the marks on the device
+  Tensor lent_blocks_;              // lent_host_ on the device
+  std::vector<Tensor> staging_;     // lent blocks packed, and their gradients when they come back
   ExchangeFrame frame_;
   int64_t borrowed_bytes_ = 0;
 };

@@ -12,7 +12,7 @@ constexpr int kTag = 1;
 
 }  // namespace
 
-void CheckMpi(int code, const MpiCall& call) {
+void CheckMpi(int code, const CommCall& call) {
   if (code == MPI_SUCCESS) return;
   char text[MPI_MAX_ERROR_STRING];
   int length = 0;
@@ -21,7 +21,7 @@ void CheckMpi(int code, const MpiCall& call) {
        call.size, std::string(text, length));
 }
 
-MpiMessages::MpiMessages(MPI_Comm comm, const MpiCall& call, int64_t piece_bytes)
+MpiMessages::MpiMessages(MPI_Comm comm, const CommCall& call, int64_t piece_bytes)
     : comm_(comm), call_(call), piece_bytes_(piece_bytes) {}
 
 void MpiMessages::Send(int peer, const void* data, int64_t bytes) {

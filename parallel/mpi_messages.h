@@ -6,19 +6,13 @@
 #include <cstdint>
 #include <vector>
 
-namespace longspan {
+#include "parallel/checked_comm.h"
 
-// Which call of which communicator: every error names it.
-struct MpiCall {
-  const char* name;  // a literal, "comm.all_gather"
-  int64_t sequence;  // counted by the communicator, from 1
-  int rank;          // in the communicator
-  int size;
-};
+namespace longspan {
 
 // Throws Error with the call and MPI's text when `code` is not MPI_SUCCESS. The communicator's handler is
 // MPI_ERRORS_RETURN.
-void CheckMpi(int code, const MpiCall& call);
+void CheckMpi(int code, const CommCall& call);
 
 // A set of messages under way. MPI counts in int, so a long message travels in pieces; MPI keeps the order of the
 // pieces between two ranks, and that of the messages.
@@ -26,7 +20,7 @@ class MpiMessages {
  public:
   static constexpr int64_t kPieceBytes = int64_t{1} << 30;
 
-  MpiMessages(MPI_Comm comm, const MpiCall& call, int64_t piece_bytes = kPieceBytes);
+  MpiMessages(MPI_Comm comm, const CommCall& call, int64_t piece_bytes = kPieceBytes);
   // The memory stays untouched until Wait. A message of 0 bytes is a message, too.
   void Send(int peer, const void* data, int64_t bytes);
   void Receive(int peer, void* data, int64_t bytes);
@@ -40,7 +34,7 @@ class MpiMessages {
     int bytes;
   };
   MPI_Comm comm_;
-  MpiCall call_;
+  CommCall call_;
   int64_t piece_bytes_;
   std::vector<MPI_Request> requests_;
   std::vector<Expected> expected_;

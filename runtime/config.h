@@ -15,6 +15,7 @@ enum class CompressRope { kAfter, kBefore };
 enum class AttentionKind { kNsa, kFull, kWindow };
 enum class LayoutKind { kContiguous, kHeadTail };
 enum class SelectedExchange { kGather, kFetch };
+enum class Transport { kAuto, kNccl, kStaged };  // of tensors in GPU memory
 enum class RopeScaling { kNone, kYarn };
 enum class ScheduleKind { kConstant, kLinear, kCosine, kWarmupStableDecay };
 enum class RuntimeDevice { kAuto, kCpu, kGpu };
@@ -79,6 +80,8 @@ struct ParallelConfig {
   int64_t dp = 0;  // replicas; 0 = world size / cp
   LayoutKind layout = LayoutKind::kHeadTail;
   SelectedExchange selected_exchange = SelectedExchange::kGather;
+  Transport transport = Transport::kAuto;
+  bool share_gpu = false;  // several ranks may use one GPU
   bool operator==(const ParallelConfig&) const = default;
 };
 

@@ -32,7 +32,8 @@ class Stream {
   virtual void Enqueue(std::function<void()> task) = 0;
   virtual void Record(Event& event) = 0;      // event happens when all work enqueued so far is done
   virtual void Wait(const Event& event) = 0;  // later work of this stream starts after the event
-  virtual void Synchronize() = 0;             // host waits for all work of this stream; rethrows a task's exception
+  virtual void Synchronize() = 0;             // host waits for all work of this stream; rethrows a task's exception, or
+                                              // throws what a GPU's kernels found wrong in their data
 };
 
 class Device {
@@ -46,6 +47,7 @@ class Device {
   // device.
   virtual void* Allocate(int64_t bytes, const std::string& what) = 0;
   virtual void Free(void* data) noexcept = 0;
+  virtual int64_t AvailableBytes() const = 0;  // of its memory, for this process; -1 when unknown
   // Host memory that copies to and from this device reach without a detour (page-locked for a GPU).
   virtual void* AllocateHost(int64_t bytes, const std::string& what) = 0;
   virtual void FreeHost(void* data) noexcept = 0;

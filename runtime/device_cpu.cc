@@ -16,6 +16,7 @@
 #include <random>
 
 #include "runtime/device.h"
+#include "runtime/memory.h"
 #include "runtime/trace.h"
 
 namespace longspan {
@@ -132,6 +133,7 @@ class CpuDevice : public Device {
     return data;
   }
   void Free(void* data) noexcept override { std::free(data); }
+  int64_t AvailableBytes() const override { return AvailableHostBytes(); }
   void* AllocateHost(int64_t bytes, const std::string& what) override { return Allocate(bytes, what); }
   void FreeHost(void* data) noexcept override { Free(data); }
   void Copy(Stream& stream, Tensor to, Tensor from) override {

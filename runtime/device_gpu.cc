@@ -98,8 +98,8 @@ class GpuStream : public Stream {
       const unsigned long long found = std::exchange(faults_->found[kind], 0ULL);
       if (found == 0) continue;
       constexpr const char* kWhat[] = {"token", "target", "index"};
-      Fail(ExitCode::kData, "{} {} at position {} of this rank's: expected a value in [{},{})", kWhat[kind],
-           static_cast<int32_t>(found & 0xFFFFFFFF), found << 1 >> 33,
+      Fail(ExitCode::kData, "{} {} at position {} of this rank's tokens or rows: expected a value in [{},{})",
+           kWhat[kind], static_cast<int32_t>(found & 0xFFFFFFFF), found << 1 >> 33,
            kind == static_cast<int>(GpuFault::kTarget) ? -1 : 0, faults_->limit[kind]);
     }
   }
@@ -151,6 +151,12 @@ class GpuDevice : public Device {
     return data;
   }
   void Free(void* data) noexcept override { cudaFree(data); }
+  int64_t AvailableBytes() const override {
+    CudaCheck(cudaSetDevice(index_), "choosing the GPU");
+    size_t free = 0, total = 0;
+    CudaCheck(cudaMemGetInfo(&free, &total), "asking for free memory");
+    return static_cast<int64_t>(free);
+  }
   void* AllocateHost(int64_t bytes, const std::string& what) override {
     CudaCheck(cudaSetDevice(index_), "choosing the GPU");
     void* data = nullptr;

@@ -1,25 +1,23 @@
-// The communicator over MPI, with exactly representable numbers and ==.
+// Every verb of the communicator wherever it runs (places.h), with exactly representable numbers and ==.
 #include "parallel/comm.h"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <functional>
+#include <bit>
 #include <limits>
 #include <numeric>
 #include <random>
-#include <string>
 #include <vector>
 
-#include "parallel/mpi_messages.h"
+#include "tests/parallel/places.h"
 
 namespace longspan {
 namespace {
 
-template <typename T>
-Tensor View(std::vector<T>& x) {
-  return HostView(x.data(), {static_cast<int64_t>(x.size())});
-}
+using test::Machine;
+using test::Place;
+using test::Placed;
 
 // A value that tells rank and index.
 template <typename T>
@@ -29,13 +27,30 @@ std::vector<T> Numbers(int64_t count, int rank) {
   return x;
 }
 
-class CommTest : public testing::Test {
+class CommTest : public testing::TestWithParam<Place> {
  protected:
-  std::unique_ptr<Device> device_ = MakeCpuDevice();
-  std::unique_ptr<Stream> stream_ = device_->MakeStream("comm");
-  std::unique_ptr<Communicator> comm_ = MakeMpiWorld();
-  int rank_ = comm_->rank();
-  int size_ = comm_->size();
+  void SetUp() override {
+    if (!test::CanRun()) GTEST_SKIP() << "no GPU";
+    const Machine& machine = test::MachineAt(GetParam());
+    SetCpuStreamMode(GetParam().reorder == 0 ? CpuStreamMode::kImmediate : CpuStreamMode::kReorder,
+                     GetParam().reorder * 100 + machine.world->rank());
+    device_ = machine.device.get();
+    comm_ = machine.world.get();
+    stream_ = device_->MakeStream("comm");
+    rank_ = comm_->rank();
+    size_ = comm_->size();
+  }
+  void TearDown() override { SetCpuStreamMode(CpuStreamMode::kImmediate); }
+
+  template <typename T>
+  Placed<T> Put(const std::vector<T>& values) {
+    return Placed<T>(*device_, *stream_, values);
+  }
+
+  Device* device_ = nullptr;
+  Communicator* comm_ = nullptr;
+  std::unique_ptr<Stream> stream_;
+  int rank_ = 0, size_ = 1;
 
   // Uneven, with a zero: rank r has (r * 3) % 5 times `scale`.
   std::vector<int64_t> UnevenCounts(int64_t scale) const {
@@ -47,9 +62,9 @@ class CommTest : public testing::Test {
   template <typename T>
   void AllReduces(int64_t count) {
     for (ReduceOp op : {ReduceOp::kSum, ReduceOp::kMax, ReduceOp::kMin}) {
-      std::vector<T> x = Numbers<T>(count, rank_);
-      comm_->AllReduce(*stream_, View(x), op);
-      stream_->Synchronize();
+      const Placed<T> placed = Put(Numbers<T>(count, rank_));
+      comm_->AllReduce(*stream_, placed.view(), op);
+      const std::vector<T> x = placed.Values();
       for (int64_t i = 0; i < count; ++i) {
         const int64_t sum = size_ * (size_ + 1) / 2 * 1000 + size_ * (i % 1000);
         const int64_t expected = op == ReduceOp::kSum   ? sum
@@ -61,7 +76,7 @@ class CommTest : public testing::Test {
   }
 };
 
-TEST_F(CommTest, AllReduceSmallAndLarge) {
+TEST_P(CommTest, AllReduceSmallAndLarge) {
   for (int64_t count : {0, 1, 7, 4099, 100003}) {
     AllReduces<float>(count);
     AllReduces<double>(count);
@@ -70,19 +85,19 @@ TEST_F(CommTest, AllReduceSmallAndLarge) {
   }
 }
 
-TEST_F(CommTest, AllReduceKeepsNaN) {
+TEST_P(CommTest, AllReduceKeepsNaN) {
   for (ReduceOp op : {ReduceOp::kSum, ReduceOp::kMax, ReduceOp::kMin}) {
     for (int bad = 0; bad < size_; ++bad) {
-      float x = rank_ == bad ? std::numeric_limits<float>::quiet_NaN() : 1.0f;
-      comm_->AllReduce(*stream_, HostView(&x, {1}), op);
-      stream_->Synchronize();
+      const auto placed = Put<float>({rank_ == bad ? std::numeric_limits<float>::quiet_NaN() : 1.0f});
+      comm_->AllReduce(*stream_, placed.view(), op);
+      const float x = placed.Values()[0];
       EXPECT_TRUE(x != x) << "NaN of rank " << bad;
     }
   }
 }
 
 // The sum of random floats depends on the order: it must be that of the ranks, in every verb and for every size.
-TEST_F(CommTest, SumsInRankOrderBitForBit) {
+TEST_P(CommTest, SumsInRankOrderBitForBit) {
   for (int64_t part : {3, 70001}) {
     std::vector<std::vector<float>> inputs(size_, std::vector<float>(part * size_));
     for (int r = 0; r < size_; ++r) {
@@ -101,17 +116,46 @@ TEST_F(CommTest, SumsInRankOrderBitForBit) {
       }
       ASSERT_NE(backwards, expected) << "these numbers do not tell one order from another";
     }
-    std::vector<float> reduced = inputs[rank_];
-    comm_->AllReduce(*stream_, View(reduced), ReduceOp::kSum);
-    std::vector<float> mine(part);
-    comm_->ReduceScatter(*stream_, View(inputs[rank_]), View(mine));
-    stream_->Synchronize();
-    EXPECT_EQ(reduced, expected);
-    EXPECT_TRUE(std::equal(mine.begin(), mine.end(), expected.begin() + rank_ * part));
+    const auto reduced = Put(inputs[rank_]), send = Put(inputs[rank_]), mine = Put(std::vector<float>(part));
+    comm_->AllReduce(*stream_, reduced.view(), ReduceOp::kSum);
+    comm_->ReduceScatter(*stream_, send.view(), mine.view());
+    EXPECT_EQ(reduced.Values(), expected);
+    const std::vector<float> found = mine.Values();
+    EXPECT_TRUE(std::equal(found.begin(), found.end(), expected.begin() + rank_ * part));
   }
 }
 
-TEST_F(CommTest, AllGatherEqualAndUneven) {
+// 256 + 1 + 1 in BF16 is 256 after every step; added in F32 and rounded once it is 258.
+TEST_P(CommTest, SumsOfBf16AreRoundedOnce) {
+  const auto bits = [](float x) { return static_cast<uint16_t>(std::bit_cast<uint32_t>(x) >> 16); };  // exact numbers
+  const int64_t sum = 256 + size_ - 1;  // between 256 and 512 every second number is BF16, ties go to multiples of 4
+  const auto rounded = static_cast<float>(sum % 2 == 0 ? sum : sum % 4 == 1 ? sum - 1 : sum + 1);
+  for (int64_t part : {5, 40000}) {
+    const std::vector<uint16_t> values(part * size_, bits(rank_ == 0 ? 256.0f : 1.0f));
+    const Placed<uint16_t> reduced(*device_, *stream_, values, DType::kBf16);
+    const Placed<uint16_t> mine(*device_, *stream_, std::vector<uint16_t>(part), DType::kBf16);
+    comm_->ReduceScatter(*stream_, reduced.view(), mine.view());
+    comm_->AllReduce(*stream_, reduced.view(), ReduceOp::kSum);
+    EXPECT_EQ(mine.Values(), std::vector<uint16_t>(part, bits(rounded)));
+    EXPECT_EQ(reduced.Values(), std::vector<uint16_t>(part * size_, bits(rounded)));
+  }
+}
+
+// Longer than one round of a reduce-scatter: 4 MiB on the CPU, 128 MiB on a GPU.
+TEST_P(CommTest, ReduceScatterInSeveralRounds) {
+  const bool gpu = device_->kind() == DeviceKind::kGpu;
+  if (gpu && size_ > GpuCount()) GTEST_SKIP() << "slow where ranks share a GPU";
+  const int64_t part = (gpu ? 40'000'003 : 2'000'003) / size_;
+  const auto send = Put(Numbers<float>(part * size_, rank_)), mine = Put(std::vector<float>(part));
+  comm_->ReduceScatter(*stream_, send.view(), mine.view());
+  const std::vector<float> found = mine.Values();
+  for (int64_t i = 0; i < part; ++i) {
+    const int64_t expected = size_ * (size_ + 1) / 2 * 1000 + size_ * ((rank_ * part + i) % 1000);
+    ASSERT_EQ(found[i], static_cast<float>(expected)) << "element " << i;
+  }
+}
+
+TEST_P(CommTest, AllGatherEqualAndUneven) {
   for (int64_t scale : {1, 50000}) {
     for (bool uneven : {false, true}) {
       const std::vector<int64_t> counts = uneven ? UnevenCounts(scale) : std::vector<int64_t>(size_, scale);
@@ -120,44 +164,45 @@ TEST_F(CommTest, AllGatherEqualAndUneven) {
         const std::vector<int32_t> part = Numbers<int32_t>(counts[r], r);
         expected.insert(expected.end(), part.begin(), part.end());
       }
-      std::vector<int32_t> send = Numbers<int32_t>(counts[rank_], rank_);
-      std::vector<int32_t> apart(expected.size(), -1), in_place(expected.size(), -1);
+      const std::vector<int32_t> part = Numbers<int32_t>(counts[rank_], rank_);
+      std::vector<int32_t> empty(expected.size(), -1);
+      const auto send = Put(part), apart = Put(empty);
       const int64_t own = std::accumulate(counts.begin(), counts.begin() + rank_, int64_t{0});
-      std::copy(send.begin(), send.end(), in_place.begin() + own);
+      std::copy(part.begin(), part.end(), empty.begin() + own);
+      const auto in_place = Put(empty);
       const std::vector<int64_t> given = uneven ? counts : std::vector<int64_t>{};
-      comm_->AllGather(*stream_, View(send), View(apart), given);
-      comm_->AllGather(*stream_, View(in_place).Rows(own, counts[rank_]), View(in_place), given);
-      stream_->Synchronize();
-      EXPECT_EQ(apart, expected);
-      EXPECT_EQ(in_place, expected);
+      comm_->AllGather(*stream_, send.view(), apart.view(), given);
+      comm_->AllGather(*stream_, in_place.view().Rows(own, counts[rank_]), in_place.view(), given);
+      EXPECT_EQ(apart.Values(), expected);
+      EXPECT_EQ(in_place.Values(), expected);
     }
   }
 }
 
-TEST_F(CommTest, ReduceScatterEqualAndUneven) {
+TEST_P(CommTest, ReduceScatterEqualAndUneven) {
   // The last scale needs several rounds.
   for (const int64_t scale : {1, 5000, 600000 / size_}) {
     for (bool uneven : {false, true}) {
       const std::vector<int64_t> counts = uneven ? UnevenCounts(scale) : std::vector<int64_t>(size_, scale);
       const int64_t total = std::accumulate(counts.begin(), counts.end(), int64_t{0});
       const int64_t own = std::accumulate(counts.begin(), counts.begin() + rank_, int64_t{0});
-      std::vector<double> send = Numbers<double>(total, rank_);
+      const auto send = Put(Numbers<double>(total, rank_));
       std::vector<double> expected(counts[rank_]);
       for (int64_t i = 0; i < counts[rank_]; ++i) {
         expected[i] = size_ * (size_ + 1) / 2 * 1000.0 + size_ * static_cast<double>((own + i) % 1000);
       }
-      std::vector<double> apart(counts[rank_]);
+      const auto apart = Put(std::vector<double>(counts[rank_]));
       const std::vector<int64_t> given = uneven ? counts : std::vector<int64_t>{};
-      comm_->ReduceScatter(*stream_, View(send), View(apart), given);
-      comm_->ReduceScatter(*stream_, View(send), View(send).Rows(own, counts[rank_]), given);
-      stream_->Synchronize();
-      EXPECT_EQ(apart, expected);
-      EXPECT_TRUE(std::equal(expected.begin(), expected.end(), send.begin() + own));
+      comm_->ReduceScatter(*stream_, send.view(), apart.view(), given);
+      comm_->ReduceScatter(*stream_, send.view(), send.view().Rows(own, counts[rank_]), given);
+      EXPECT_EQ(apart.Values(), expected);
+      const std::vector<double> in_place = send.Values();
+      EXPECT_TRUE(std::equal(expected.begin(), expected.end(), in_place.begin() + own));
     }
   }
 }
 
-TEST_F(CommTest, AllToAllUnevenWithZeros) {
+TEST_P(CommTest, AllToAllUnevenWithZeros) {
   // Rank r sends (r + 2q) % 4 * scale elements to rank q, self and nothing included.
   for (int64_t scale : {1, 30000}) {
     std::vector<int64_t> send_counts(size_), receive_counts(size_);
@@ -168,154 +213,63 @@ TEST_F(CommTest, AllToAllUnevenWithZeros) {
       for (int64_t i = 0; i < send_counts[peer]; ++i) send.push_back((rank_ * size_ + peer) * 1000000 + i);
       for (int64_t i = 0; i < receive_counts[peer]; ++i) expected.push_back((peer * size_ + rank_) * 1000000 + i);
     }
-    std::vector<int64_t> receive(expected.size(), -1);
-    comm_->AllToAll(*stream_, View(send), send_counts, View(receive), receive_counts);
-    stream_->Synchronize();
-    EXPECT_EQ(receive, expected);
+    const auto sent = Put(send), received = Put(std::vector<int64_t>(expected.size(), -1));
+    comm_->AllToAll(*stream_, sent.view(), send_counts, received.view(), receive_counts);
+    EXPECT_EQ(received.Values(), expected);
   }
 }
 
-TEST_F(CommTest, SendReceiveKeepsTheOrderOfPairsAndSendsToSelf) {
+TEST_P(CommTest, SendReceiveKeepsTheOrderOfPairsAndSendsToSelf) {
   // Two messages to each rank, this one included, of different lengths and dtypes; the receives are posted last.
-  std::vector<std::vector<float>> first(size_), first_in(size_);
-  std::vector<std::vector<uint8_t>> second(size_), second_in(size_);
+  std::vector<Placed<float>> first, first_in;
+  std::vector<Placed<uint8_t>> second, second_in;
+  for (int peer = 0; peer < size_; ++peer) {
+    first.push_back(Put(std::vector<float>(rank_ + 2 * peer, static_cast<float>(100 * rank_ + peer))));
+    second.push_back(Put(std::vector<uint8_t>(3 + rank_, static_cast<uint8_t>(10 * rank_ + peer))));
+    first_in.push_back(Put(std::vector<float>(peer + 2 * rank_)));
+    second_in.push_back(Put(std::vector<uint8_t>(3 + peer)));
+  }
   std::vector<Transfer> batch;
   for (int peer = 0; peer < size_; ++peer) {
-    first[peer] = std::vector<float>(rank_ + 2 * peer, static_cast<float>(100 * rank_ + peer));
-    second[peer] = std::vector<uint8_t>(3 + rank_, static_cast<uint8_t>(10 * rank_ + peer));
-    batch.push_back({Transfer::Kind::kSend, peer, View(first[peer])});
-    batch.push_back({Transfer::Kind::kSend, peer, View(second[peer])});
+    batch.push_back({Transfer::Kind::kSend, peer, first[peer].view()});
+    batch.push_back({Transfer::Kind::kSend, peer, second[peer].view()});
   }
   for (int peer = size_ - 1; peer >= 0; --peer) {
-    first_in[peer].resize(peer + 2 * rank_);
-    second_in[peer].resize(3 + peer);
-    batch.push_back({Transfer::Kind::kReceive, peer, View(first_in[peer])});
-    batch.push_back({Transfer::Kind::kReceive, peer, View(second_in[peer])});
+    batch.push_back({Transfer::Kind::kReceive, peer, first_in[peer].view()});
+    batch.push_back({Transfer::Kind::kReceive, peer, second_in[peer].view()});
   }
   comm_->SendReceive(*stream_, batch);
   comm_->SendReceive(*stream_, {});
-  stream_->Synchronize();
   for (int peer = 0; peer < size_; ++peer) {
-    EXPECT_EQ(first_in[peer], std::vector<float>(peer + 2 * rank_, static_cast<float>(100 * peer + rank_)));
-    EXPECT_EQ(second_in[peer], std::vector<uint8_t>(3 + peer, static_cast<uint8_t>(10 * peer + rank_)));
+    EXPECT_EQ(first_in[peer].Values(), std::vector<float>(peer + 2 * rank_, static_cast<float>(100 * peer + rank_)));
+    EXPECT_EQ(second_in[peer].Values(), std::vector<uint8_t>(3 + peer, static_cast<uint8_t>(10 * peer + rank_)));
   }
 }
 
-TEST_F(CommTest, BroadcastFromEveryRoot) {
+TEST_P(CommTest, BroadcastFromEveryRoot) {
   for (int root = 0; root < size_; ++root) {
     for (int64_t count : {0, 1, 300001}) {
-      std::vector<int32_t> x = rank_ == root ? Numbers<int32_t>(count, root) : std::vector<int32_t>(count, -1);
-      comm_->Broadcast(*stream_, View(x), root);
-      stream_->Synchronize();
-      EXPECT_EQ(x, Numbers<int32_t>(count, root));
+      const auto x = Put(rank_ == root ? Numbers<int32_t>(count, root) : std::vector<int32_t>(count, -1));
+      comm_->Broadcast(*stream_, x.view(), root);
+      EXPECT_EQ(x.Values(), Numbers<int32_t>(count, root));
     }
   }
 }
 
-TEST_F(CommTest, SplitGroupsByColorAndOrdersByKey) {
+TEST_P(CommTest, SplitGroupsByColorAndOrdersByKey) {
   const auto group = comm_->Split(rank_ % 2, -rank_);
   const int members = (size_ + 1 - rank_ % 2) / 2;
   EXPECT_EQ(group->size(), members);
   EXPECT_EQ(group->rank(), members - 1 - rank_ / 2);
-  std::vector<int32_t> all(members);
-  std::vector<int32_t> mine = {rank_};
-  group->AllGather(*stream_, View(mine), View(all));
-  stream_->Synchronize();
+  const auto gathered = Put(std::vector<int32_t>(members)), mine = Put<int32_t>({rank_});
+  group->AllGather(*stream_, mine.view(), gathered.view());
+  const std::vector<int32_t> all = gathered.Values();
   group->Barrier();
   EXPECT_TRUE(std::is_sorted(all.rbegin(), all.rend()));
   for (int32_t member : all) EXPECT_EQ(member % 2, rank_ % 2);
 }
 
-TEST_F(CommTest, SelfIsAGroupOfOneBesideTheWorld) {
-  const auto self = MakeMpiSelf();
-  EXPECT_EQ(self->rank(), 0);
-  EXPECT_EQ(self->size(), 1);
-  std::vector<float> x = {1, 2, 3}, y(3), z(3), world = {static_cast<float>(rank_)};
-  self->AllReduce(*stream_, View(x), ReduceOp::kSum);
-  self->AllGather(*stream_, View(x), View(y));
-  self->ReduceScatter(*stream_, View(y), View(z));
-  self->AllToAll(*stream_, View(z), {3}, View(y), {3});
-  self->Broadcast(*stream_, View(y), 0);
-  comm_->AllReduce(*stream_, View(world), ReduceOp::kMax);
-  stream_->Synchronize();
-  self->Barrier();
-  EXPECT_EQ(y, (std::vector<float>{1, 2, 3}));
-  EXPECT_EQ(world[0], size_ - 1);
-}
-
-// Messages longer than MPI can count travel in pieces; here with pieces of a few bytes.
-TEST_F(CommTest, MessagesInPieces) {
-  const MpiCall call = {"test.pieces", 1, rank_, size_};
-  for (int64_t piece : {1, 7, 64}) {
-    for (int64_t bytes : {0, 1, 7, 14, 100}) {
-      MpiMessages messages(MPI_COMM_WORLD, call, piece);
-      std::vector<std::vector<uint8_t>> send(size_), receive(size_);
-      for (int peer = 0; peer < size_; ++peer) {
-        for (int64_t i = 0; i < bytes; ++i) send[peer].push_back(static_cast<uint8_t>(16 * rank_ + peer + i));
-        receive[peer].resize(bytes);
-        messages.Send(peer, send[peer].data(), bytes);
-        messages.Receive(peer, receive[peer].data(), bytes);
-      }
-      messages.Wait();
-      for (int peer = 0; peer < size_; ++peer) {
-        for (int64_t i = 0; i < bytes; ++i) {
-          ASSERT_EQ(receive[peer][i], static_cast<uint8_t>(16 * peer + rank_ + i)) << piece << ' ' << bytes;
-        }
-      }
-    }
-  }
-}
-
-std::string MessageOf(const std::function<void()>& task) {
-  try {
-    task();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
-TEST_F(CommTest, AMessageOfAnotherLengthIsAnErrorThatNamesTheCall) {
-  const int next = (rank_ + 1) % size_, previous = (rank_ + size_ - 1) % size_;
-  std::vector<uint8_t> send(8), longer(12), shorter(4);
-  const auto transfer = [&](std::vector<uint8_t>& receive) {
-    return MessageOf([&] {
-      comm_->SendReceive(
-          *stream_, {{Transfer::Kind::kSend, next, View(send)}, {Transfer::Kind::kReceive, previous, View(receive)}});
-      stream_->Synchronize();
-    });
-  };
-  const std::string found = transfer(longer);
-  EXPECT_NE(found.find("comm.send_receive, call 1"), std::string::npos) << found;
-  EXPECT_NE(found.find(fmt::format("expected 12 bytes from rank {}, found 8", previous)), std::string::npos) << found;
-  const std::string truncated = transfer(shorter);
-  EXPECT_NE(truncated.find("comm.send_receive, call 2"), std::string::npos) << truncated;
-  EXPECT_NE(truncated.find("TRUNCATE"), std::string::npos) << truncated;
-}
-
-TEST_F(CommTest, RefusesWrongTensorsByName) {
-  std::vector<float> x(6), all(6 * size_);
-  std::vector<int32_t> integers(6);
-  std::vector<uint16_t> half(6);
-  Tensor strided = HostView(x.data(), {3, 2});
-  strided.stride = {1, 3};
-  Tensor device = View(x);
-  device.device = DeviceKind::kGpu;
-  const auto expect = [&](const char* text, const std::function<void()>& task) {
-    const std::string message = MessageOf(task);
-    EXPECT_NE(message.find(text), std::string::npos) << message;
-  };
-  expect("comm.all_reduce: x [3,2] is not contiguous", [&] { comm_->AllReduce(*stream_, strided, ReduceOp::kSum); });
-  expect("comm.all_reduce: x is on gpu", [&] { comm_->AllReduce(*stream_, device, ReduceOp::kSum); });
-  expect("comm.all_reduce: cannot reduce U16", [&] { comm_->AllReduce(*stream_, View(half), ReduceOp::kSum); });
-  expect("send holds I32, receive holds F32", [&] { comm_->AllGather(*stream_, View(integers), View(all)); });
-  expect("its counts add up to", [&] { comm_->AllGather(*stream_, View(x), View(all).Rows(0, 5)); });
-  expect("comm.reduce_scatter: send has", [&] {
-    comm_->ReduceScatter(*stream_, View(all), View(x), {1, 2, 3, 4, 5, 6, 7});
-  });
-  expect("peer 99 is not a rank", [&] { comm_->SendReceive(*stream_, {{Transfer::Kind::kSend, 99, View(x)}}); });
-  expect("root -1 is not a rank", [&] { comm_->Broadcast(*stream_, View(x), -1); });
-}
+INSTANTIATE_TEST_SUITE_P(Places, CommTest, testing::ValuesIn(test::Places()), test::PlaceName);
 
 }  // namespace
 }  // namespace longspan

@@ -1,14 +1,18 @@
 // The exchanges, with whole numbers and ==. One rig for all: after Forward every row that a rank may read is the row of
-// the sequence; after Backward every own row's gradient is the sum over all ranks that may read it. Run with streams
-// that work at once and with streams that work as late and mixed as the events allow.
+// the sequence; after Backward every own row's gradient is the sum over all ranks that may read it. Run wherever
+// places.h says; CPU streams work at once, or as late and mixed as the events allow.
 #include "parallel/exchange.h"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <limits>
+#include <memory>
+#include <optional>
 #include <random>
 #include <vector>
+
+#include "tests/parallel/places.h"
 
 namespace longspan {
 namespace {
@@ -39,16 +43,34 @@ Reach OwnRows(const Layout& layout, int64_t stride) {
   return reach;
 }
 
-// Streams: 0 work at once, others are seeds of the reordering mode.
-class ExchangeTest : public testing::TestWithParam<int> {
+// A tensor's twin in page-locked host memory: copies keep the order of the stream.
+class Mirror {
+ public:
+  Mirror(Device& device, const Tensor& x)
+      : tensor_(x), host_(buffer_->Get(device, x.bytes()), x.dtype, DeviceKind::kCpu, x.shape) {}
+  const Tensor& host() const { return host_; }
+  void Push(Device& device, Stream& stream) const { device.Copy(stream, tensor_, host_); }
+  void Pull(Device& device, Stream& stream) const { device.Copy(stream, host_, tensor_); }
+
+ private:
+  std::unique_ptr<HostBuffer> buffer_ = std::make_unique<HostBuffer>("mirror");
+  Tensor tensor_, host_;
+};
+
+class ExchangeTest : public testing::TestWithParam<test::Place> {
  protected:
-  ExchangeTest() {
-    const int rank = MakeMpiWorld()->rank();
-    SetCpuStreamMode(GetParam() == 0 ? CpuStreamMode::kImmediate : CpuStreamMode::kReorder, GetParam() * 100 + rank);
+  void SetUp() override {
+    if (!test::CanRun()) GTEST_SKIP() << "no GPU";
+    test::Machine& machine = test::MachineAt(GetParam());
+    SetCpuStreamMode(GetParam().reorder == 0 ? CpuStreamMode::kImmediate : CpuStreamMode::kReorder,
+                     GetParam().reorder * 100 + machine.world->rank());
+    device_ = machine.device.get();
+    cp_ = machine.world.get();
+    ops_ = &machine.ops;
     compute_ = device_->MakeStream("compute");
     comm_ = device_->MakeStream("comm");
   }
-  ~ExchangeTest() override { SetCpuStreamMode(CpuStreamMode::kImmediate); }
+  void TearDown() override { SetCpuStreamMode(CpuStreamMode::kImmediate); }
 
   // For any number of ranks a layout with `units` units in a chunk; on one rank a length that no unit divides.
   Layout MakeLayout(LayoutKind kind, int64_t units) const {
@@ -69,6 +91,11 @@ class ExchangeTest : public testing::TestWithParam<int> {
     }
     arena_->Commit(*device_);
     exchange.Start(*device_, *comm_);
+    host_buffers_.clear();
+    host_gradients_.clear();
+    for (const Tensor& x : buffers_) host_buffers_.emplace_back(*device_, x);
+    for (const Tensor& x : gradients_) host_gradients_.emplace_back(*device_, x);
+    table_.emplace(*device_, exchange.pages().table);
   }
 
   // What follows on the second stream sees what was done on the first.
@@ -82,26 +109,31 @@ class ExchangeTest : public testing::TestWithParam<int> {
   void Run(Exchange& exchange, const Reach& reach, int pass) {
     const std::vector<bool>& mine = reach[cp_->rank()];
     Order(*comm_, *compute_);
+    table_->Pull(*device_, *compute_);
     compute_->Enqueue([&] {
-      FillAll(buffers_);
+      FillAll(host_buffers_);
       ForReached(exchange, own_, [&](size_t i, int64_t row, int64_t e, float* x) { *x = Value(pass, i, row, e); });
     });
+    PushAll(host_buffers_);
     Order(*compute_, *comm_);
     exchange.Forward(*comm_, buffers_);
     Order(*comm_, *compute_);
+    PullAll(host_buffers_);
     compute_->Enqueue([&] {
       CheckTable(exchange, mine);
       ForReached(exchange, mine, [&](size_t i, int64_t row, int64_t e, float* x) {
         ASSERT_EQ(*x, Value(pass, i, row, e)) << "row " << row << " of tensor " << i;
       });
-      FillAll(gradients_);
+      FillAll(host_gradients_);
       ForReached(exchange, mine, [&](size_t i, int64_t row, int64_t e, float*) {
-        At(exchange, gradients_[i], row)[e] = Gradient(pass, cp_->rank(), i, row, e);
+        At(exchange, host_gradients_[i], row)[e] = Gradient(pass, cp_->rank(), i, row, e);
       });
     });
+    PushAll(host_gradients_);
     Order(*compute_, *comm_);
     exchange.Backward(*comm_, gradients_);
     Order(*comm_, *compute_);
+    PullAll(host_gradients_);
     compute_->Enqueue([&] {
       ForReached(exchange, own_, [&](size_t i, int64_t row, int64_t e, float*) {
         float expected = 0;
@@ -111,7 +143,7 @@ class ExchangeTest : public testing::TestWithParam<int> {
           expected += Gradient(pass, rank, i, row, e);
           shared |= rank != cp_->rank();
         }
-        const float found = At(exchange, gradients_[i], row)[e];
+        const float found = At(exchange, host_gradients_[i], row)[e];
         ASSERT_EQ(found, expected) << "row " << row << " of tensor " << i;
         // The known trap: a rank's own share is not the gradient of a row that others read.
         if (shared) {
@@ -126,12 +158,20 @@ class ExchangeTest : public testing::TestWithParam<int> {
     EXPECT_EQ(exchange.borrowed_bytes(), borrowed * (2 * 3 + 2 * 5) * 4);
   }
 
-  static float* At(const Exchange& exchange, const Tensor& buffer, int64_t row) {
-    const Pages& pages = exchange.pages();
-    const int64_t page = pages.table.As<int32_t>()[row / pages.page_rows];
+  void PushAll(const std::vector<Mirror>& mirrors) {
+    for (const Mirror& mirror : mirrors) mirror.Push(*device_, *compute_);
+  }
+  void PullAll(const std::vector<Mirror>& mirrors) {
+    for (const Mirror& mirror : mirrors) mirror.Pull(*device_, *compute_);
+  }
+
+  float* At(const Exchange& exchange, const Mirror& mirror, int64_t row) const {
+    const Tensor& buffer = mirror.host();
+    const int64_t page_rows = exchange.pages().page_rows;
+    const int64_t page = table_->host().As<int32_t>()[row / page_rows];
     EXPECT_GE(page, 0) << "row " << row << " is not here";
     if (page < 0) return nullptr;
-    const int64_t place = page * pages.page_rows + row % pages.page_rows;
+    const int64_t place = page * page_rows + row % page_rows;
     EXPECT_LT(place, buffer.dim(0));
     return buffer.As<float>() + place * buffer.stride[0];
   }
@@ -141,20 +181,22 @@ class ExchangeTest : public testing::TestWithParam<int> {
     for (size_t i = 0; i < buffers_.size(); ++i) {
       for (int64_t row = 0; row < static_cast<int64_t>(reached.size()); ++row) {
         if (!reached[row]) continue;
-        float* const x = At(exchange, buffers_[i], row);
+        float* const x = At(exchange, host_buffers_[i], row);
         if (x == nullptr) return;
         for (int64_t e = 0; e < kShapes[i].count(); ++e) visit(i, row, e, x + e);
       }
     }
   }
 
-  static void FillAll(const std::vector<Tensor>& tensors) {
-    for (const Tensor& x : tensors) std::fill_n(x.As<float>(), x.size(), std::numeric_limits<float>::quiet_NaN());
+  static void FillAll(const std::vector<Mirror>& mirrors) {
+    for (const Mirror& x : mirrors) {
+      std::fill_n(x.host().As<float>(), x.host().size(), std::numeric_limits<float>::quiet_NaN());
+    }
   }
 
   // A page is here exactly when some of its rows may be read; no two lie in one place; own rows lie from own_row() on.
   void CheckTable(const Exchange& exchange, const std::vector<bool>& mine) const {
-    const Tensor& table = exchange.pages().table;
+    const Tensor& table = table_->host();
     const int64_t page_rows = exchange.pages().page_rows;
     std::vector<int32_t> places;
     for (int64_t page = 0; page < table.size(); ++page) {
@@ -177,16 +219,18 @@ class ExchangeTest : public testing::TestWithParam<int> {
   // Local row 0 is the first row of the first segment, and so on.
   void CheckOwnRow(const Exchange& exchange, const Layout& layout, int64_t stride) {
     const Segment& first = layout.segments(cp_->rank())[0];
-    float* const begin = At(exchange, buffers_[0], first.begin / stride);
-    EXPECT_EQ(begin - buffers_[0].As<float>(), exchange.own_row() * buffers_[0].stride[0]);
+    float* const begin = At(exchange, host_buffers_[0], first.begin / stride);
+    EXPECT_EQ(begin - host_buffers_[0].host().As<float>(), exchange.own_row() * buffers_[0].stride[0]);
   }
 
-  std::unique_ptr<Device> device_ = MakeCpuDevice();
+  Device* device_ = nullptr;
+  Communicator* cp_ = nullptr;
+  Ops* ops_ = nullptr;
   std::unique_ptr<Stream> compute_, comm_;
-  std::unique_ptr<Communicator> cp_ = MakeMpiWorld();
-  Ops ops_ = MakeCpuOps();
   std::unique_ptr<Arena> arena_;
   std::vector<Tensor> buffers_, gradients_;
+  std::vector<Mirror> host_buffers_, host_gradients_;
+  std::optional<Mirror> table_;
   std::vector<bool> own_;  // rows of the sequence that this rank holds
   std::vector<std::unique_ptr<Event>> events_;
 };
@@ -206,7 +250,7 @@ TEST_P(ExchangeTest, HaloOfAnyLength) {
               reach[rank][segment.begin - back] = true;
           }
         }
-        const auto exchange = MakeHaloExchange(layout, *cp_, ops_, halo);
+        const auto exchange = MakeHaloExchange(layout, *cp_, *ops_, halo);
         Prepare(*exchange);
         for (int pass = 0; pass < 2; ++pass) Run(*exchange, reach, pass);
         CheckOwnRow(*exchange, layout, 1);
@@ -225,7 +269,7 @@ TEST_P(ExchangeTest, GatherOfTokensAndOfSummaries) {
           SCOPED_TRACE(fmt::format("kind {} units {} stride {} page {}", static_cast<int>(kind), units, stride, page));
           own_ = OwnRows(layout, stride)[cp_->rank()];
           const Reach reach(layout.ranks(), std::vector<bool>(layout.sequence() / stride, true));
-          const auto exchange = MakeGatherExchange(layout, *cp_, ops_, stride, page);
+          const auto exchange = MakeGatherExchange(layout, *cp_, *ops_, stride, page);
           EXPECT_EQ(exchange->rows(), layout.sequence() / stride);
           Prepare(*exchange);
           for (int pass = 0; pass < 2; ++pass) Run(*exchange, reach, pass);
@@ -272,7 +316,7 @@ TEST_P(ExchangeTest, FetchOfWhatIsSelected) {
     for (int64_t units : {1, 3}) {
       const Layout layout = MakeLayout(kind, units);
       own_ = OwnRows(layout, 1)[cp_->rank()];
-      const auto exchange = MakeFetchExchange(layout, *cp_, ops_);
+      const auto exchange = MakeFetchExchange(layout, *cp_, *ops_);
       EXPECT_EQ(exchange->rows(), layout.sequence());
       Prepare(*exchange);
       for (int pass : {0, 1, 2, 3, 4, 5, 2, 0}) {
@@ -289,10 +333,12 @@ TEST_P(ExchangeTest, FetchOfWhatIsSelected) {
           if (rank == cp_->rank()) mine = ids;
         }
         // Written as late as allowed: Choose must wait for it.
-        std::vector<int32_t> selected(mine.size(), -7);
-        compute_->Enqueue([&] { selected = mine; });
+        const test::Placed<int32_t> selected(*device_, *compute_, std::vector<int32_t>(mine.size(), -7));
+        const Mirror mirror(*device_, selected.view());
+        compute_->Enqueue([&] { std::copy(mine.begin(), mine.end(), mirror.host().As<int32_t>()); });
+        mirror.Push(*device_, *compute_);
         Order(*compute_, *comm_);
-        exchange->Choose(*comm_, HostView(selected.data(), {layout.tokens(), 2, 3}));
+        exchange->Choose(*comm_, selected.view().Reshape({layout.tokens(), 2, 3}));
         Run(*exchange, reach, pass);
         const int64_t held = std::count(own_.begin(), own_.end(), true);
         const int64_t reached = std::count(reach[cp_->rank()].begin(), reach[cp_->rank()].end(), true);
@@ -304,9 +350,10 @@ TEST_P(ExchangeTest, FetchOfWhatIsSelected) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Streams, ExchangeTest, testing::Values(0, 1, 2, 3));
+INSTANTIATE_TEST_SUITE_P(Places, ExchangeTest, testing::ValuesIn(test::Places()), test::PlaceName);
 
 TEST(Exchange, RefusesWhatDoesNotFit) {
+  if (!test::CanRun()) GTEST_SKIP() << "no GPU";
   const auto device = MakeCpuDevice();
   const auto stream = device->MakeStream("comm");
   const auto cp = MakeMpiWorld();
