@@ -11,16 +11,6 @@ namespace {
 constexpr int kWarps = 4;
 constexpr int kChannels = kMaxWidthGpu / 32;
 
-// Span i of those that a query sees, empty after the last one.
-__device__ SpanGpu SpanAt(const BranchParams& params, const QueryTileGpu& query, int group, int i) {
-  const SightGpu& sight = params.sight;
-  if (sight.selected == nullptr) return i == 0 ? SeenSpan(sight, query.position) : SpanGpu{0, 0};
-  if (i >= sight.choices) return {0, 0};
-  const int block = sight.selected[(static_cast<int64_t>(query.row) * params.groups + group) * sight.choices + i];
-  if (block < 0) return {0, 0};
-  return {block * sight.select_block, min((block + 1) * sight.select_block, query.position + 1)};
-}
-
 __global__ void BranchForwardKernel(const __grid_constant__ BranchParams params) {
   const int head = blockIdx.y * kWarps + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (head >= params.heads) return;
