@@ -124,6 +124,16 @@ __device__ inline int CountChosen(const int32_t* chosen, int choices) {
   return choices;
 }
 
+// Span i of those that a query sees, empty after the last one.
+__device__ inline SpanGpu SpanAt(const BranchParams& params, const QueryTileGpu& query, int group, int i) {
+  const SightGpu& sight = params.sight;
+  if (sight.selected == nullptr) return i == 0 ? SeenSpan(sight, query.position) : SpanGpu{0, 0};
+  if (i >= sight.choices) return {0, 0};
+  const int block = sight.selected[(static_cast<int64_t>(query.row) * params.groups + group) * sight.choices + i];
+  if (block < 0) return {0, 0};
+  return {block * sight.select_block, min((block + 1) * sight.select_block, query.position + 1)};
+}
+
 // Where neighbouring rows of the sequence lie: found at once when one page holds them all, as is nearly always so.
 class RowFinder {
  public:
