@@ -7,6 +7,9 @@ set(LONGSPAN_TEST_ENVIRONMENT
   OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_btl_vader_single_copy_mechanism=none
   PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe)
 
+# All programs that tests of label gpu need: cmake --build . --target gpu_tests
+add_custom_target(gpu_tests)
+
 # Registers a ctest entry of an existing program: longspan_add_entry(<test> <target> <ranks> <labels> <timeout> <environment>)
 function(longspan_add_entry test target ranks labels timeout environment)
   set(launcher "")
@@ -29,6 +32,9 @@ function(longspan_test name)
   else()
     set(arg_RANKS 1)
     target_link_libraries(${name} PRIVATE ${arg_LIBS} GTest::gtest_main)
+  endif()
+  if("gpu" IN_LIST arg_LABELS)
+    add_dependencies(gpu_tests ${name})
   endif()
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 120)
