@@ -5,6 +5,7 @@
 
 #include "launch/attention_case.h"
 #include "launch/batches.h"
+#include "launch/host_copy.h"
 #include "launch/sequence_rows.h"
 #include "model/nsa.h"
 #include "runtime/trace.h"
@@ -114,7 +115,7 @@ class AttentionRun {
     ReservePhi("phi_k.", &phi_.k, backward ? &phi_.d_k : nullptr);
     ReservePhi("phi_v.", &phi_.v, backward ? &phi_.d_v : nullptr);
     if (!backward) return;
-    arena_.Reserve(&d_out_, MemoryUse::kWorkspace, "d_out", context_.gradient_dtype, {tokens, heads, value_width});
+    arena_.Reserve(&d_out_, MemoryUse::kWorkspace, "d_out", context_.dtype, {tokens, heads, value_width});
     core_.ReserveGradients(arena_, &gradients_);
   }
 
@@ -151,7 +152,7 @@ class AttentionRun {
   void LoadGates() {
     if (input_.file.Has("gates")) return rows_.Scatter(input_.file.Get("gates"), core_.gates());
     std::vector<float> ones(core_.gates().size(), 1.0F);
-    Upload(HostView(ones.data(), core_.gates().shape), core_.gates());
+    Transfer(HostView(ones.data(), core_.gates().shape), core_.gates());
   }
 
   void LoadPositions() {
@@ -163,32 +164,25 @@ class AttentionRun {
       std::fill(doc_start.begin() + input_.sequence, doc_start.end(), starts[input_.sequence - 1]);
     }
     const std::vector<int32_t> positions = SummaryPositions(layout_, context_.cp.rank(), input_.nsa, doc_start);
-    Upload(HostView(doc_start.data(), sequence_.doc_start.shape), sequence_.doc_start);
-    Upload(HostView(positions.data(), sequence_.summary_positions.shape), sequence_.summary_positions);
+    Transfer(HostView(doc_start.data(), sequence_.doc_start.shape), sequence_.doc_start);
+    Transfer(HostView(positions.data(), sequence_.summary_positions.shape), sequence_.summary_positions);
   }
 
   void LoadPhi() {
     for (const Weight& weight : weights_) {
-      Upload(input_.file.Get(weight.name), *weight.value);
+      Transfer(input_.file.Get(weight.name), *weight.value);
       if (weight.gradient) ops_.train->Zero(*compute_, *weight.gradient);
     }
     core_.SetPhi(phi_);
     if (input_.nsa.compress_rope == CompressRope::kBefore || input_.rope_theta == 0) return;
     const RopeTable table = MakeRopeTable({.theta = input_.rope_theta}, input_.sizes.key_width);
-    Upload(HostView(table.frequency.data(), rope_.frequency.shape), rope_.frequency);
+    Transfer(HostView(table.frequency.data(), rope_.frequency.shape), rope_.frequency);
     rope_.factor = table.factor;
     core_.SetSummaryRope(rope_);
   }
 
-  // A host tensor as it is, cast when the types differ. Done when it returns.
-  void Upload(const Tensor& from, const Tensor& to) {
-    if (from.dtype == to.dtype) {
-      device_->Copy(*compute_, to, from);
-    } else {
-      ops_.train->Copy(*compute_, from, to);
-    }
-    compute_->Synchronize();
-  }
+  // To or from the device, cast when the types differ. Done when it returns.
+  void Transfer(const Tensor& from, const Tensor& to) { HostCopy(*device_, *compute_, from, to); }
 
   void CollectGradients() {
     Collect("d_q", gradients_.d_q, input_.dtype);
@@ -200,7 +194,7 @@ class AttentionRun {
     if (input_.file.Has("gates")) Collect("d_gates", gradients_.d_gates, input_.dtype);
     if (!root()) return;
     for (const Weight& weight : weights_) {
-      Upload(*weight.gradient, Result("d_" + weight.name, input_.dtype, weight.gradient->shape));
+      Transfer(*weight.gradient, Result("d_" + weight.name, input_.dtype, weight.gradient->shape));
     }
   }
 

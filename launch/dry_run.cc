@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "launch/machine.h"
 #include "launch/session.h"
 #include "model/optimizer.h"
 #include "parallel/layout.h"
@@ -53,6 +54,12 @@ std::string DescribeRanks(const RunConfig& config, int64_t dp) {
   return text;
 }
 
+// -1: a GPU that this machine does not have.
+int64_t Available(DeviceKind kind) {
+  if (kind == DeviceKind::kCpu) return AvailableHostBytes();
+  return GpuCount() > 0 ? MakeGpuDevice(0)->AvailableBytes() : -1;
+}
+
 }  // namespace
 
 std::string DescribeRun(const RunConfig& config, int64_t world) {
@@ -60,12 +67,16 @@ std::string DescribeRun(const RunConfig& config, int64_t world) {
   int64_t dp = config.parallel.dp;
   if (dp == 0) dp = world > 0 ? world / cp : 1;
   PlannedRank cp_group(cp), all_ranks(dp * cp);
-  Session session(config, cp_group);
+  // A plan needs no GPU: nothing is allocated.
+  const Machine machine = ChooseMachine(config.runtime);
+  const auto host = MakeCpuDevice();
+  Session session(config, *host, cp_group, machine.dtype);
   Optimizer optimizer(session.device(), session.ops(), session.compute(), session.comm(), all_ranks,
                       session.model().params(), config.optimizer);
-  optimizer.Reserve(session.arena(), session.context().dtype);
-  return fmt::format("{}\n{} parameters\n\nMemory of rank 0:\n{}", DescribeRanks(config, dp),
-                     session.model().params().parameters(), MemoryTable(session.arena().Rows(), AvailableHostBytes()));
+  optimizer.Reserve(session.arena(), session.context().dtype, session.context().gradient_dtype);
+  return fmt::format("{}\n{} parameters\n\nMemory of rank 0 on {}, {}:\n{}", DescribeRanks(config, dp),
+                     session.model().params().parameters(), DeviceName(machine.device), DTypeName(machine.dtype),
+                     MemoryTable(session.arena().Rows(), Available(machine.device)));
 }
 
 }  // namespace longspan

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "launch/host_copy.h"
+#include "runtime/memory.h"
 #include "runtime/trace.h"
 
 namespace longspan {
@@ -27,27 +29,32 @@ double Median(Communicator& world, Stream& stream, Action action) {
 
 }  // namespace
 
-std::string MeasureLinks(Communicator& world, Stream& stream) {
+std::string MeasureLinks(Communicator& world, Device& device, Stream& stream) {
   const int ranks = world.size(), rank = world.rank();
   if (ranks == 1) return "  links: one rank, none to measure\n";
   std::string text = fmt::format("  {:<22} {:>10} {:>10} {:>10}\n", "link", "bytes", "us", "GB/s");
+  const Buffer times_memory(device, (ranks + 2) * DTypeSize(DType::kF64), "the times of all ranks");
+  const Tensor times(times_memory.data(), DType::kF64, device.kind(), {ranks + 2});
   for (const int64_t bytes : {int64_t{4} << 10, int64_t{4} << 20}) {
-    std::vector<uint8_t> send(bytes, 1), receive(bytes * ranks);
-    const Tensor out = HostView(send.data(), {bytes}), in = HostView(receive.data(), {bytes});
+    const Buffer memory(device, bytes * (ranks + 1), "what is sent to measure links");
+    const Tensor all(memory.data(), DType::kU8, device.kind(), {bytes * (ranks + 1)});
+    device.FillBytes(stream, all, 1);
+    const Tensor out = all.Rows(0, bytes), in = all.Rows(bytes, bytes * ranks);
     const int next = (rank + 1) % ranks, previous = (rank + ranks - 1) % ranks;
-    double ring = Median(world, stream, [&] {
-      world.SendReceive(stream, {{Transfer::Kind::kSend, next, out}, {Transfer::Kind::kReceive, previous, in}});
+    const double ring = Median(world, stream, [&] {
+      world.SendReceive(stream,
+                        {{Transfer::Kind::kSend, next, out}, {Transfer::Kind::kReceive, previous, in.Rows(0, bytes)}});
     });
-    double gather =
-        Median(world, stream, [&] { world.AllGather(stream, out, HostView(receive.data(), {bytes * ranks})); });
-    std::vector<double> rings(ranks);
-    world.AllGather(stream, HostView(&ring, {1}), HostView(rings.data(), {ranks}));
-    world.AllReduce(stream, HostView(&gather, {1}), ReduceOp::kMax);
-    stream.Synchronize();
-    const auto slowest = std::max_element(rings.begin(), rings.end()) - rings.begin();
+    const double own[] = {ring, Median(world, stream, [&] { world.AllGather(stream, out, in); })};
+    HostCopy(device, stream, HostView(own, {2}), times.Rows(ranks, 2));
+    world.AllGather(stream, times.Rows(ranks, 1), times.Rows(0, ranks));
+    world.AllReduce(stream, times.Rows(ranks + 1, 1), ReduceOp::kMax);
+    const std::vector<double> seconds = HostValues<double>(device, stream, times);
+    const auto slowest = std::max_element(seconds.begin(), seconds.begin() + ranks) - seconds.begin();
+    const double gather = seconds[ranks + 1];
     text += fmt::format("  {:<22} {:>10} {:>10.1f} {:>10.3f}\n",
                         fmt::format("rank {} <- {} (slowest)", slowest, (slowest + ranks - 1) % ranks), bytes,
-                        rings[slowest] * 1e6, static_cast<double>(bytes) / rings[slowest] * 1e-9);
+                        seconds[slowest] * 1e6, static_cast<double>(bytes) / seconds[slowest] * 1e-9);
     text += fmt::format("  {:<22} {:>10} {:>10.1f} {:>10.3f}\n", "all-gather", bytes, gather * 1e6,
                         static_cast<double>(bytes * (ranks - 1)) / gather * 1e-9);
   }

@@ -7,8 +7,9 @@
 
 namespace longspan {
 
-// Collective. Times a ring of send-receives (every rank to its successor) and an all-gather at a small and a large
-// size, and returns a table on every rank: latency, bandwidth, and the slowest link by name.
-std::string MeasureLinks(Communicator& world, Stream& stream);
+// Collective over `world`, whose memory is the device's. Times a ring of send-receives (every rank to its successor)
+// and an all-gather at a small and a large size, and returns a table on every rank: latency, bandwidth, and the slowest
+// link by name.
+std::string MeasureLinks(Communicator& world, Device& device, Stream& stream);
 
 }  // namespace longspan

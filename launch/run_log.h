@@ -23,7 +23,7 @@ struct StepMetrics {
   double learning_rate = 0;
   double seconds = 0;
   int64_t tokens = 0;               // of the step, all ranks
-  int64_t memory_bytes = 0;         // peak resident, the largest of all ranks
+  int64_t memory_bytes = 0;         // in use on the device, the largest of all ranks
   double coverage = 0;              // of remote blocks fetched; 1 for GATHER
   std::vector<uint64_t> selection;  // by layer
 };

@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "launch/host_copy.h"
 #include "runtime/memory.h"
 
 namespace longspan {
@@ -9,12 +10,7 @@ namespace longspan {
 void SequenceRows::Scatter(const Tensor& whole, const Tensor& part, uint8_t padding) const {
   context_.device.FillBytes(context_.compute, part, padding);
   ForRows(context_.cp.rank(), [&](int64_t begin, int64_t row, int64_t rows) {
-    const Tensor from = whole.Rows(begin, rows), to = part.Rows(row, rows);
-    if (from.dtype == to.dtype) {
-      context_.device.Copy(context_.compute, to, from);
-    } else {
-      context_.ops.train->Copy(context_.compute, from, to);
-    }
+    HostCopy(context_.device, context_.compute, whole.Rows(begin, rows), part.Rows(row, rows));
   });
   context_.compute.Synchronize();
 }

@@ -2,14 +2,16 @@
 
 namespace longspan {
 
-Session::Session(const RunConfig& config, Communicator& cp, DType dtype)
-    : device_(MakeCpuDevice()),
-      ops_(MakeCpuOps()),
-      compute_(device_->MakeStream("compute")),
-      comm_(device_->MakeStream("comm")),
+Session::Session(const RunConfig& config, Device& device, Communicator& cp, DType dtype)
+    : device_(device),
+      ops_(MakeOps(device.kind())),
+      compute_(device.MakeStream("compute")),
+      comm_(device.MakeStream("comm")),
       layout_(config.parallel.layout, config.data.sequence_length, cp.size(), config.model.nsa.select_block) {
-  context_.emplace(Context{*device_, ops_, *compute_, *comm_, cp, layout_, dtype, dtype});
-  model_ = std::make_unique<Transformer>(*context_, config.model, config.parallel.selected_exchange);
+  const DType gradient_dtype = dtype == DType::kBf16 ? DType::kF32 : dtype;
+  context_.emplace(Context{device_, ops_, *compute_, *comm_, cp, layout_, dtype, gradient_dtype});
+  model_ =
+      std::make_unique<Transformer>(*context_, config.model, config.parallel.selected_exchange, config.train.recompute);
   model_->Reserve(arena_);
 
   const Shape tokens{layout_.tokens()}, summaries{layout_.tokens() / config.model.nsa.stride};
@@ -22,13 +24,13 @@ Session::Session(const RunConfig& config, Communicator& cp, DType dtype)
 }
 
 void Session::Start(uint64_t seed) {
-  arena_.Commit(*device_);
+  arena_.Commit(device_);
   model_->Start(seed);
 }
 
 void Session::Load(const Batch& batch) {
   const auto upload = [this](const Tensor& to, const std::vector<int32_t>& from) {
-    device_->Copy(*compute_, to, HostView(from.data(), {static_cast<int64_t>(from.size())}));
+    device_.Copy(*compute_, to, HostView(from.data(), {static_cast<int64_t>(from.size())}));
   };
   upload(inputs_.tokens, batch.tokens);
   upload(inputs_.targets, batch.targets);

@@ -1,4 +1,4 @@
-// Session: what one rank holds to run a model: device, streams, layout, network and the memory planned for them.
+// Session: what one rank holds to run a model: streams, layout, network and the memory planned for them.
 //
 // Built in two steps, so that --dry-run can show the plan without allocating: the constructor reserves, Start allocates
 // and initialises. In between others may reserve too (the optimizer).
@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "launch/batches.h"
+#include "launch/host_copy.h"
 #include "model/transformer.h"
 #include "parallel/comm.h"
 #include "runtime/config.h"
@@ -16,13 +17,19 @@ namespace longspan {
 
 class Session {
  public:
-  // `cp`: the ranks that share a sequence; outlives the session. F64 is for checking.
-  Session(const RunConfig& config, Communicator& cp, DType dtype = DType::kF32);
+  // `cp`: the ranks that share a sequence, over the device's memory. Both outlive the session. `dtype` is of weights
+  // and activations; F64 (CPU) is for checking.
+  Session(const RunConfig& config, Device& device, Communicator& cp, DType dtype);
 
   void Start(uint64_t seed);
   void Load(const Batch& batch);  // copies the batch to the device; the batch may then be reused
 
-  Device& device() { return *device_; }
+  template <typename T>
+  std::vector<T> ToHost(const Tensor& x) {  // after all work so far
+    return HostValues<T>(device_, *compute_, x);
+  }
+
+  Device& device() { return device_; }
   Ops& ops() { return ops_; }
   Stream& compute() { return *compute_; }
   Stream& comm() { return *comm_; }
@@ -33,7 +40,7 @@ class Session {
   const SequenceInputs& inputs() const { return inputs_; }
 
  private:
-  std::unique_ptr<Device> device_;
+  Device& device_;
   Ops ops_;
   std::unique_ptr<Stream> compute_, comm_;
   Layout layout_;

@@ -7,6 +7,7 @@
 
 #include "launch/batches.h"
 #include "launch/config.h"
+#include "launch/machine.h"
 #include "launch/progress.h"
 #include "launch/report.h"
 #include "launch/run_log.h"
@@ -23,21 +24,23 @@ class Trainer {
  public:
   explicit Trainer(const RunConfig& config)
       : config_(config),
-        mesh_(MakeMpiWorld(), config.parallel.dp, config.parallel.cp),
+        machine_(ChooseMachine(config.runtime)),
+        device_(MakeCpuDevice()),
+        mesh_(MakeMpiWorld(), config.parallel.dp, config.parallel.cp, *device_, config.parallel.transport),
         sources_(OpenSources(config.data, config.model.vocab, config.model.nsa.select_block)),
-        session_(config, mesh_.cp()),
+        session_(config, *device_, mesh_.cp(), machine_.dtype),
         optimizer_(session_.device(), session_.ops(), session_.compute(), session_.comm(), mesh_.world(),
                    session_.model().params(), config.optimizer),
         loader_(*sources_.train, session_.layout(), mesh_.cp_index(), config.model.nsa, config.data.seed),
         log_(config, ConfigText(config), mesh_.world().rank() == 0) {
-    optimizer_.Reserve(session_.arena(), DType::kF32);
+    optimizer_.Reserve(session_.arena(), session_.context().dtype, session_.context().gradient_dtype);
     session_.arena().Reserve(&loss_sum_, MemoryUse::kWorkspace, "loss_sum", DType::kF64, {1});
   }
 
   void Run() {
     Announce();
     session_.Start(config_.train.seed);
-    optimizer_.Start();
+    optimizer_.Start(config_.train.seed);
     Trace::Get().Reset();
     const double begin = WallSeconds();
     for (int64_t step = 1; step <= config_.train.steps; ++step) {
@@ -55,7 +58,7 @@ class Trainer {
   void Announce() {
     const ModelConfig& model = config_.model;
     const Layout& layout = session_.layout();
-    log_.Line(fmt::format("longspan train: {} on {}", config_.name, session_.device().name()));
+    log_.Line(fmt::format("longspan train: {} on {}, {}", config_.name, device_->name(), DTypeName(machine_.dtype)));
     log_.Line(fmt::format("  ranks      {} = dp {} x cp {}, {} tokens of each sequence a rank", mesh_.world().size(),
                           mesh_.dp_size(), mesh_.cp_size(), layout.tokens()));
     log_.Line(fmt::format("  model      {} parameters, {} layers, D={} H={} G={} K={} V={} F={} X={}",
@@ -67,7 +70,7 @@ class Trainer {
     log_.Line(fmt::format("  step       {} sequences of {} tokens, {} steps", config_.train.sequences_per_step,
                           config_.data.sequence_length, config_.train.steps));
     log_.Line(fmt::format("  folder     {}", log_.folder()));
-    log_.Line(MemoryTable(session_.arena().Rows(), AvailableHostBytes()));
+    log_.Line(MemoryTable(session_.arena().Rows(), device_->AvailableBytes()));
   }
 
   StepMetrics Step(int64_t step) {
@@ -86,14 +89,13 @@ class Trainer {
     metrics.selection = SelectionHashes();
     metrics.learning_rate = LearningRate(config_.optimizer, step - 1, config_.train.steps);
     optimizer_.Step(step, metrics.learning_rate);
-    session_.compute().Synchronize();
 
     metrics.step = step;
-    metrics.loss = labels > 0 ? Total(loss_sum_.As<double>()[0]) / labels : 0;
-    metrics.grad_norm = std::sqrt(optimizer_.sum_of_squares().As<double>()[0]);
+    metrics.loss = labels > 0 ? Total(Value(loss_sum_)) / labels : 0;
+    metrics.grad_norm = std::sqrt(Value(optimizer_.sum_of_squares()));
     metrics.tokens = config_.train.sequences_per_step * config_.data.sequence_length;
     metrics.coverage = Total(coverage) / mesh_.world().size();
-    metrics.memory_bytes = static_cast<int64_t>(Total(static_cast<double>(PeakResidentBytes()), ReduceOp::kMax));
+    metrics.memory_bytes = static_cast<int64_t>(Total(static_cast<double>(MemoryBytes()), ReduceOp::kMax));
     metrics.seconds = WallSeconds() - begin;
     return metrics;
   }
@@ -115,13 +117,12 @@ class Trainer {
 
   // Of the step's last sequence of replica 0, by layer.
   std::vector<uint64_t> SelectionHashes() {
+    const Tensor& hashes = session_.model().selection_hashes();
     session_.compute().Synchronize();
-    std::vector<int64_t> hashes(config_.model.layers);
-    const Tensor view = HostView(hashes.data(), {config_.model.layers});
-    session_.device().Copy(session_.comm(), view, session_.model().selection_hashes());
-    mesh_.cp().AllReduce(session_.comm(), view, ReduceOp::kSum);
+    mesh_.cp().AllReduce(session_.comm(), hashes, ReduceOp::kSum);
     session_.comm().Synchronize();
-    return {hashes.begin(), hashes.end()};
+    const std::vector<int64_t> values = session_.ToHost<int64_t>(hashes);
+    return {values.begin(), values.end()};
   }
 
   // Mean loss over held-out sequences; the replicas share them out.
@@ -140,9 +141,8 @@ class Trainer {
       session_.ops().train->AddSum(session_.compute(), session_.model().token_loss(), loss_sum_);
       labels += static_cast<double>(batch.labels);
     }
-    session_.compute().Synchronize();
     labels = Total(labels) / mesh_.cp_size();
-    const double loss = labels > 0 ? Total(loss_sum_.As<double>()[0]) / labels : 0;
+    const double loss = labels > 0 ? Total(Value(loss_sum_)) / labels : 0;
     log_.Eval(step, loss, static_cast<int64_t>(labels));
   }
 
@@ -156,22 +156,35 @@ class Trainer {
   }
 
   void Finish(double seconds) {
-    const std::string table = WriteReport(mesh_.world(), session_.comm(), log_.folder(), seconds, config_.train.steps);
+    const std::string table =
+        WriteReport(mesh_.host_world(), *host_stream_, log_.folder(), seconds, config_.train.steps);
     log_.Line(table);
     const Tensor& weights = session_.model().params().weights();
+    const auto bytes = session_.ToHost<uint8_t>(Tensor(weights.data, DType::kU8, weights.device, {weights.bytes()}));
     log_.Line(fmt::format("done: {} steps in {}, parameters {:016x}, results in {}", config_.train.steps,
-                          FormatSeconds(seconds), XXH3_64bits(weights.data, weights.bytes()), log_.folder()));
+                          FormatSeconds(seconds), XXH3_64bits(bytes.data(), bytes.size()), log_.folder()));
     log_.Finish();
   }
 
   // A number of each rank, reduced over all.
   double Total(double value, ReduceOp op = ReduceOp::kSum) {
-    mesh_.world().AllReduce(session_.comm(), HostView(&value, {1}), op);
-    session_.comm().Synchronize();
+    mesh_.host_world().AllReduce(*host_stream_, HostView(&value, {1}), op);
+    host_stream_->Synchronize();
     return value;
   }
 
+  // In use on the device: the most that the process took on a CPU, what went since the start on a GPU.
+  int64_t MemoryBytes() const {
+    return machine_.device == DeviceKind::kCpu ? PeakResidentBytes() : available_ - device_->AvailableBytes();
+  }
+
+  double Value(const Tensor& scalar) { return session_.ToHost<double>(scalar)[0]; }
+
   const RunConfig config_;
+  const Machine machine_;
+  const std::unique_ptr<Stream> host_stream_ = MakeCpuDevice()->MakeStream("host");
+  const std::unique_ptr<Device> device_;
+  const int64_t available_ = device_->AvailableBytes();
   Mesh mesh_;
   Sources sources_;
   Session session_;

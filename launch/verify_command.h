@@ -1,6 +1,7 @@
 // `longspan verify`: before a long job, the same model and sequence on one rank and cut over the cp group.
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -16,12 +17,14 @@ struct GradientRow {
   double ratio = 0;      // error / max(reference, 1e-3 * RMS of all gradients)
 };
 
-// Compares every parameter's gradient (F32); `found` is shaped as `reference`. A NaN gives a NaN ratio.
-std::vector<GradientRow> CompareGradients(const ParamTable& reference, const ParamTable& found);
+// Compares every parameter's gradient; both are flat buffers of the table. A NaN gives a NaN ratio.
+std::vector<GradientRow> CompareGradients(const ParamTable& params, std::span<const float> reference,
+                                          std::span<const float> found);
 
 // Runs one random sequence with uneven documents at cp=1 and at cp=P, prints a table of errors and the speed of the
 // links. One rank holds the whole sequence: lower data.sequence_length where that does not fit. Throws Error (rank
-// failed) naming the worst parameter when one is off by more than 1e-5, or when a token's loss or a selection differs.
+// failed) naming the worst parameter when one is off by more than 1e-5 (BF16: 0.01), or when the losses are: on a CPU
+// not one bit of a loss or a selection may differ; on a GPU cp=1 is given the selection of cp=P.
 int RunVerify(const VerifyOptions& options);
 
 }  // namespace longspan

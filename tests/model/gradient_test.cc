@@ -39,7 +39,7 @@ void CheckGradients(const RunConfig& config, int samples = 4) {
       const auto loss_at = [&](double shift) {
         weight[at] = saved + shift;
         model.Forward();
-        return model.Loss<double>();
+        return model.Loss();
       };
       // Five-point stencil: exact to the fourth order, so the step can be long and rounding small.
       const double numeric =

@@ -97,10 +97,10 @@ TEST_P(ModelParallel, EqualsOneRank) {
     EXPECT_EQ(hashes.As<int64_t>()[layer], alone.session.model().selection_hashes().As<int64_t>()[layer]);
   }
 
-  double loss = parts.Loss<float>();
+  double loss = parts.Loss();
   world->AllReduce(*stream, HostView(&loss, {1}), ReduceOp::kSum);
   stream->Synchronize();
-  EXPECT_NEAR(loss, alone.Loss<float>(), 1e-6);
+  EXPECT_NEAR(loss, alone.Loss(), 1e-6);
 
   // Gradients: the ranks' sum.
   world->AllReduce(*stream, parts.session.model().params().gradients(), ReduceOp::kSum);

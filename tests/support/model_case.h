@@ -4,8 +4,8 @@
 #include <memory>
 #include <vector>
 
-#include "launch/session.h"
 #include "launch/data/random_source.h"
+#include "launch/session.h"
 
 namespace longspan {
 
@@ -33,12 +33,15 @@ inline RunConfig SmallConfig() {
 
 class ModelCase {
  public:
-  ModelCase(const RunConfig& config, Communicator& cp, DType dtype, bool documents = true, int64_t place = 0)
-      : session(config, cp, dtype),
+  // `cp` is over the device's memory.
+  ModelCase(const RunConfig& config, Communicator& cp, DType dtype, bool documents = true,
+            std::unique_ptr<Device> on = MakeCpuDevice())
+      : device(std::move(on)),
+        session(config, *device, cp, dtype),
         source(config.data.sequence_length, config.model.vocab, config.model.nsa.select_block, documents) {
     session.Start(config.train.seed);
     BatchLoader loader(source, session.layout(), cp.rank(), config.model.nsa, 1);
-    loader.Load(place, batch);
+    loader.Load(0, batch);
     session.Load(batch);
   }
 
@@ -52,11 +55,9 @@ class ModelCase {
     session.compute().Synchronize();
   }
   // Sum of this rank's token losses / valid tokens of the sequence.
-  template <typename T>
   double Loss() {
     double sum = 0;
-    const Tensor& loss = session.model().token_loss();
-    for (int64_t i = 0; i < loss.size(); ++i) sum += static_cast<double>(loss.As<T>()[i]);
+    for (double loss : session.ToHost<double>(session.model().token_loss())) sum += loss;
     return sum / static_cast<double>(batch.labels);
   }
   // From now on the selection of the last forward.
@@ -71,6 +72,7 @@ class ModelCase {
     }
   }
 
+  const std::unique_ptr<Device> device;
   Session session;
   RandomSource source;
   Batch batch;
