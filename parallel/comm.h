@@ -67,6 +67,20 @@ std::unique_ptr<Communicator> MakeDeviceCommunicator(std::unique_ptr<Communicato
 bool HasNccl();  // of this build: comm_nccl.cc or no_nccl.cc
 std::unique_ptr<Communicator> MakeNcclCommunicator(std::unique_ptr<Communicator> host, Device& device);
 
+// When it goes while an exception passes, every NCCL transfer of this process ends at once. Declared after all that owns
+// GPU memory or streams, it goes first: freeing those waits for work under way, and that for peers that may never come.
+class NcclGuard {
+ public:
+  NcclGuard();
+  ~NcclGuard();
+  NcclGuard(const NcclGuard&) = delete;
+  NcclGuard& operator=(const NcclGuard&) = delete;
+
+ private:
+  int exceptions_;  // in flight at construction
+};
+void AbortNccl();
+
 // Staged: copies to host memory, the verb of `host`, copies back. Takes its place in the order of the stream, and the
 // host waits until it is done: right wherever MPI works, never fast. `device` may be a CPU, for tests.
 std::unique_ptr<Communicator> MakeStagedCommunicator(std::unique_ptr<Communicator> host, Device& device);

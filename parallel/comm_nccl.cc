@@ -58,6 +58,14 @@ void CopyBytes(cudaStream_t stream, void* to, const void* from, int64_t bytes) {
   }
 }
 
+class NcclCommunicator;
+
+// Those of the process. One host thread makes, uses and ends them.
+std::vector<NcclCommunicator*>& Living() {
+  static std::vector<NcclCommunicator*> living;
+  return living;
+}
+
 class NcclCommunicator final : public CheckedCommunicator {
  public:
   NcclCommunicator(std::unique_ptr<Communicator> host, Device& device)
@@ -73,18 +81,23 @@ class NcclCommunicator final : public CheckedCommunicator {
     const auto stream = device_.MakeStream("bootstrap");
     CudaStream(*stream);  // makes the device current
     CheckNccl(ncclCommInitRank(&comm_, size(), id, rank()), call, nullptr);
+    Living().push_back(this);
   }
 
   ~NcclCommunicator() override {
-    if (!comm_) return;
-    if (std::uncaught_exceptions() > exceptions_) {
-      ncclCommAbort(comm_);
-    } else {
+    if (comm_ && std::uncaught_exceptions() == exceptions_) {
       ncclCommDestroy(comm_);
+      comm_ = nullptr;
     }
+    Abort();
+    std::erase(Living(), this);
   }
   NcclCommunicator(const NcclCommunicator&) = delete;
   NcclCommunicator& operator=(const NcclCommunicator&) = delete;
+
+  void Abort() {
+    if (comm_) ncclCommAbort(std::exchange(comm_, nullptr));
+  }
 
  private:
   void DoAllReduce(Stream& stream, const Call& call, const Tensor& x, ReduceOp op) override {
@@ -179,7 +192,9 @@ class NcclCommunicator final : public CheckedCommunicator {
 
   // Throws Error for what went wrong since the last call, here or at a peer.
   void CheckState(const CommCall& call) {
-    if (!comm_) return;
+    if (size() == 1) return;
+    LS_CHECK(comm_, "{}, call {} of rank {}/{} in its group: transfers were aborted", call.name, call.sequence,
+             call.rank, call.size);
     ncclResult_t state = ncclSuccess;
     CheckNccl(ncclCommGetAsyncError(comm_, &state), call, comm_);
     CheckNccl(state, call, comm_);
@@ -280,6 +295,10 @@ class NcclCommunicator final : public CheckedCommunicator {
 }  // namespace
 
 bool HasNccl() { return true; }
+
+void AbortNccl() {
+  for (NcclCommunicator* comm : Living()) comm->Abort();
+}
 
 std::unique_ptr<Communicator> MakeNcclCommunicator(std::unique_ptr<Communicator> host, Device& device) {
   LS_CHECK(device.kind() == DeviceKind::kGpu, "comm.make_nccl: expected a GPU, found {}", device.name());

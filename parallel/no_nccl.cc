@@ -4,6 +4,7 @@
 namespace longspan {
 
 bool HasNccl() { return false; }
+void AbortNccl() {}
 
 std::unique_ptr<Communicator> MakeNcclCommunicator(std::unique_ptr<Communicator>, Device&) {
   Fail(ExitCode::kConfig, "parallel.transport = NCCL: this program was built without NCCL; set it to AUTO or STAGED");

@@ -1,5 +1,6 @@
 // Which communicator serves a device.
 #include <cstdlib>
+#include <exception>
 #include <string>
 #include <utility>
 
@@ -14,6 +15,12 @@ std::unique_ptr<Communicator> MakeDeviceCommunicator(std::unique_ptr<Communicato
     return MakeStagedCommunicator(std::move(host), device);
   }
   return gpu ? MakeNcclCommunicator(std::move(host), device) : std::move(host);
+}
+
+NcclGuard::NcclGuard() : exceptions_(std::uncaught_exceptions()) {}
+
+NcclGuard::~NcclGuard() {
+  if (std::uncaught_exceptions() > exceptions_) AbortNccl();
 }
 
 void PrepareNccl(int world_rank, bool shared_gpus) {

@@ -296,6 +296,12 @@ std::vector<std::string> Problems(const RunConfig& config, int64_t world) {
   CheckNsa(config.model.nsa, "model.nsa.", &rules);
   const bool nsa_good = rules.problems.size() == before;
   CheckRanks(config, world, &rules);
+  if (config.runtime.device == RuntimeDevice::kCpu && config.parallel.transport != Transport::kAuto) {
+    rules.Add(
+        "parallel.transport = {} and runtime.device = CPU disagree: on the CPU all transfers are MPI's; set "
+        "parallel.transport to AUTO",
+        config.parallel.transport == Transport::kNccl ? "NCCL" : "STAGED");
+  }
   CheckSequence(config, nsa_good, &rules);
   CheckRuntime(config.runtime, &rules);
   CheckData(config, &rules);

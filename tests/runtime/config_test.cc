@@ -115,6 +115,16 @@ TEST(ConfigRules, Ranks) {
   });
 }
 
+TEST(ConfigRules, Transport) {
+  Expect({
+      {[](auto& c) {
+         c.runtime.device = RuntimeDevice::kCpu;
+         c.parallel.transport = Transport::kStaged;
+       },
+       {"parallel.transport = STAGED and runtime.device = CPU disagree", "to AUTO"}},
+  });
+}
+
 TEST(ConfigRules, Sequence) {
   const auto cp = [](int64_t ranks, LayoutKind layout, int64_t length) {
     return [=](RunConfig& c) {
