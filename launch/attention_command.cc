@@ -5,6 +5,7 @@
 
 #include "launch/attention_case.h"
 #include "launch/batches.h"
+#include "launch/binding.h"
 #include "launch/host_copy.h"
 #include "launch/sequence_rows.h"
 #include "model/nsa.h"
@@ -13,19 +14,18 @@
 namespace longspan {
 namespace {
 
-std::unique_ptr<Device> MakeDevice(DeviceKind kind, int rank) {
-  return kind == DeviceKind::kGpu ? MakeGpuDevice(rank % std::max(GpuCount(), 1)) : MakeCpuDevice();
-}
-
 int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 DType AtLeastF32(DType type) { return type == DType::kBf16 ? DType::kF32 : type; }
 
 // CPU kernels have F32 and F64: each case is computed in a type wider than its own where there is one. Then a gradient
-// that is 0 in exact arithmetic is so in F32, too, and not the noise of one order of sums.
-DType ComputeType(DType type, DeviceKind device) {
-  if (device == DeviceKind::kGpu) return type;
-  return type == DType::kBf16 ? DType::kF32 : DType::kF64;
+// that is 0 in exact arithmetic is so in F32, too, and not the noise of one order of sums. A GPU takes a case as it is.
+DType ComputeType(const AttentionCase& input, DeviceKind device) {
+  if (device == DeviceKind::kCpu) return input.dtype == DType::kBf16 ? DType::kF32 : DType::kF64;
+  if (input.dtype == DType::kF64) {
+    Fail(ExitCode::kConfig, "{}: device gpu takes cases in BF16 and F32, found F64; use device cpu", input.file.path());
+  }
+  return input.dtype;
 }
 
 // Of whole strides, so that every row of summaries has its tokens; on several ranks of whole chunks.
@@ -42,19 +42,19 @@ Layout LayoutOf(const AttentionCase& input, LayoutKind kind, int ranks) {
 // One rank's part of a run.
 class AttentionRun {
  public:
-  AttentionRun(const AttentionOptions& options, const AttentionCase& input, Communicator& cp)
+  AttentionRun(const AttentionOptions& options, const AttentionCase& input, Device& device, Communicator& cp)
       : input_(input),
-        device_(MakeDevice(options.device, cp.rank())),
-        ops_(MakeOps(options.device)),
-        compute_(device_->MakeStream("compute")),
-        comm_(device_->MakeStream("comm")),
+        device_(device),
+        ops_(MakeOps(device.kind())),
+        compute_(device.MakeStream("compute")),
+        comm_(device.MakeStream("comm")),
         layout_(LayoutOf(input, options.layout, cp.size())),
-        type_(ComputeType(input.dtype, options.device)),
-        context_{*device_, ops_, *compute_, *comm_, cp, layout_, type_, AtLeastF32(type_)},
+        type_(ComputeType(input, device.kind())),
+        context_{device_, ops_, *compute_, *comm_, cp, layout_, type_, AtLeastF32(type_)},
         core_(context_, input.sizes, input.nsa, options.selected_exchange, input.scale),
         rows_(context_, input.sequence) {
     Reserve();
-    arena_.Commit(*device_);
+    arena_.Commit(device_);
     core_.Start();
     Load();
   }
@@ -182,7 +182,7 @@ class AttentionRun {
   }
 
   // To or from the device, cast when the types differ. Done when it returns.
-  void Transfer(const Tensor& from, const Tensor& to) { HostCopy(*device_, *compute_, from, to); }
+  void Transfer(const Tensor& from, const Tensor& to) { HostCopy(device_, *compute_, from, to); }
 
   void CollectGradients() {
     Collect("d_q", gradients_.d_q, input_.dtype);
@@ -212,7 +212,7 @@ class AttentionRun {
 
   const AttentionCase& input_;
   const std::unique_ptr<Device> host_ = MakeCpuDevice();
-  const std::unique_ptr<Device> device_;
+  Device& device_;
   Ops ops_;
   const std::unique_ptr<Stream> compute_, comm_;
   const Layout layout_;
@@ -236,19 +236,21 @@ class AttentionRun {
 
 }  // namespace
 
-void RunAttentionCase(const AttentionOptions& options, Communicator& cp) {
+void RunAttentionCase(const AttentionOptions& options, Device& device, Communicator& cp) {
   const AttentionCase input = ReadAttentionCase(options.input);
-  AttentionRun run(options, input, cp);
+  AttentionRun run(options, input, device, cp);
   run.Run();
   run.Write(options.output);
 }
 
 int RunAttention(const AttentionOptions& options) {
   const double begin = WallSeconds();
-  const auto world = MakeMpiWorld();
-  RunAttentionCase(options, *world);
+  const Binding binding = BindRank(options.device, options.share_gpu);
+  const auto world = MakeDeviceCommunicator(MakeMpiWorld(), *binding.device, Transport::kAuto);
+  RunAttentionCase(options, *binding.device, *world);
   if (world->rank() == 0) {
-    fmt::print("wrote {} (ranks: {}, {:.1f} s)\n", options.output, world->size(), WallSeconds() - begin);
+    fmt::print("wrote {} (ranks: {}, {}, {:.1f} s)\n", options.output, world->size(), binding.device->name(),
+               WallSeconds() - begin);
   }
   return static_cast<int>(ExitCode::kOk);
 }

@@ -100,6 +100,7 @@ void AddAttention(CLI::App* app, CommandLine* line) {
   command->add_option("--device", options->device, "cpu (default) or gpu")
       ->transform(OneOf<DeviceKind>({{"cpu", DeviceKind::kCpu}, {"gpu", DeviceKind::kGpu}}))
       ->type_name("DEVICE");
+  command->add_flag("--share-gpu", options->share_gpu, "Several ranks may use one GPU: for tests");
   command->add_option("--layout", options->layout, "HEAD_TAIL (default) or CONTIGUOUS: how ranks share the sequence")
       ->transform(OneOf<LayoutKind>({{"HEAD_TAIL", LayoutKind::kHeadTail}, {"CONTIGUOUS", LayoutKind::kContiguous}}))
       ->type_name("LAYOUT");

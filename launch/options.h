@@ -24,6 +24,7 @@ struct AttentionOptions {
   std::string input;   // --case: safetensors file with the operator's tensors
   std::string output;  // --out: safetensors file to write
   DeviceKind device = DeviceKind::kCpu;
+  bool share_gpu = false;  // several ranks may use one GPU
   LayoutKind layout = LayoutKind::kHeadTail;
   SelectedExchange selected_exchange = SelectedExchange::kGather;
 };

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "launch/batches.h"
+#include "launch/binding.h"
 #include "launch/config.h"
 #include "launch/machine.h"
 #include "launch/progress.h"
@@ -25,10 +26,11 @@ class Trainer {
   explicit Trainer(const RunConfig& config)
       : config_(config),
         machine_(ChooseMachine(config.runtime)),
-        device_(MakeCpuDevice()),
-        mesh_(MakeMpiWorld(), config.parallel.dp, config.parallel.cp, *device_, config.parallel.transport),
+        binding_(BindRank(machine_.device, config.parallel.share_gpu)),
+        device_(*binding_.device),
+        mesh_(MakeMpiWorld(), config.parallel.dp, config.parallel.cp, device_, config.parallel.transport),
         sources_(OpenSources(config.data, config.model.vocab, config.model.nsa.select_block)),
-        session_(config, *device_, mesh_.cp(), machine_.dtype),
+        session_(config, device_, mesh_.cp(), machine_.dtype),
         optimizer_(session_.device(), session_.ops(), session_.compute(), session_.comm(), mesh_.world(),
                    session_.model().params(), config.optimizer),
         loader_(*sources_.train, session_.layout(), mesh_.cp_index(), config.model.nsa, config.data.seed),
@@ -58,7 +60,7 @@ class Trainer {
   void Announce() {
     const ModelConfig& model = config_.model;
     const Layout& layout = session_.layout();
-    log_.Line(fmt::format("longspan train: {} on {}, {}", config_.name, device_->name(), DTypeName(machine_.dtype)));
+    log_.Line(fmt::format("longspan train: {} on {}, {}", config_.name, device_.name(), DTypeName(machine_.dtype)));
     log_.Line(fmt::format("  ranks      {} = dp {} x cp {}, {} tokens of each sequence a rank", mesh_.world().size(),
                           mesh_.dp_size(), mesh_.cp_size(), layout.tokens()));
     log_.Line(fmt::format("  model      {} parameters, {} layers, D={} H={} G={} K={} V={} F={} X={}",
@@ -70,7 +72,8 @@ class Trainer {
     log_.Line(fmt::format("  step       {} sequences of {} tokens, {} steps", config_.train.sequences_per_step,
                           config_.data.sequence_length, config_.train.steps));
     log_.Line(fmt::format("  folder     {}", log_.folder()));
-    log_.Line(MemoryTable(session_.arena().Rows(), device_->AvailableBytes()));
+    log_.Line(binding_.table);
+    log_.Line(MemoryTable(session_.arena().Rows(), device_.AvailableBytes()));
   }
 
   StepMetrics Step(int64_t step) {
@@ -175,7 +178,7 @@ class Trainer {
 
   // In use on the device: the most that the process took on a CPU, what went since the start on a GPU.
   int64_t MemoryBytes() const {
-    return machine_.device == DeviceKind::kCpu ? PeakResidentBytes() : available_ - device_->AvailableBytes();
+    return machine_.device == DeviceKind::kCpu ? PeakResidentBytes() : available_ - device_.AvailableBytes();
   }
 
   double Value(const Tensor& scalar) { return session_.ToHost<double>(scalar)[0]; }
@@ -183,8 +186,9 @@ class Trainer {
   const RunConfig config_;
   const Machine machine_;
   const std::unique_ptr<Stream> host_stream_ = MakeCpuDevice()->MakeStream("host");
-  const std::unique_ptr<Device> device_;
-  const int64_t available_ = device_->AvailableBytes();
+  const Binding binding_;
+  Device& device_;
+  const int64_t available_ = device_.AvailableBytes();
   Mesh mesh_;
   Sources sources_;
   Session session_;

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "launch/batches.h"
+#include "launch/binding.h"
 #include "launch/data/random_source.h"
 #include "launch/links.h"
 #include "launch/machine.h"
@@ -156,10 +157,11 @@ std::vector<GradientRow> CompareGradients(const ParamTable& params, std::span<co
 int RunVerify(const VerifyOptions& options) {
   const RunConfig& config = options.config;
   const Machine machine = ChooseMachine(config.runtime);
-  const auto device = MakeCpuDevice();
+  const Binding binding = BindRank(machine.device, config.parallel.share_gpu);
+  Device& device = *binding.device;
   const bool gpu = machine.device == DeviceKind::kGpu;
-  Mesh mesh(MakeMpiWorld(), config.parallel.dp, config.parallel.cp, *device, config.parallel.transport);
-  Run run(config, *device, mesh.cp(), machine.dtype);
+  Mesh mesh(MakeMpiWorld(), config.parallel.dp, config.parallel.cp, device, config.parallel.transport);
+  Run run(config, device, mesh.cp(), machine.dtype);
   const Outcome parts = OutcomeOf(run, mesh.cp());
 
   // The first rank alone runs and compares; all end alike.
@@ -168,14 +170,14 @@ int RunVerify(const VerifyOptions& options) {
   std::string what;
   if (first) {
     fmt::print("longspan verify: cp=1 against cp={} on {}, {}; {} tokens, {} parameters\n", mesh.cp_size(),
-               device->name(), DTypeName(machine.dtype), config.data.sequence_length, run.params().parameters());
-    const auto self = MakeDeviceCommunicator(MakeMpiSelf(), *device, Transport::kStaged);
+               device.name(), DTypeName(machine.dtype), config.data.sequence_length, run.params().parameters());
+    const auto self = MakeDeviceCommunicator(MakeMpiSelf(), device, Transport::kStaged);
     // A CPU's losses and choices have the same bits; on a GPU a near tie may turn over, so the choice is given there.
-    Run alone(config, *device, *self, machine.dtype, gpu ? &parts.selections : nullptr);
+    Run alone(config, device, *self, machine.dtype, gpu ? &parts.selections : nullptr);
     what = Compare(run.params(), OutcomeOf(alone, *self), parts, gpu ? GpuAllowed(machine.dtype) : kCpuAllowed);
     wrong = what.empty() ? 0 : 1;
   }
-  const std::string links = MeasureLinks(mesh.world(), *device, run.session.comm());
+  const std::string links = MeasureLinks(mesh.world(), device, run.session.comm());
   if (first) fmt::print("{}{}\n", links, wrong != 0 ? "verify: OFF" : "verify: good");
   const auto host_stream = MakeCpuDevice()->MakeStream("host");
   mesh.host_world().Broadcast(*host_stream, HostView(&wrong, {1}), 0);

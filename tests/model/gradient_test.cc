@@ -15,7 +15,7 @@ void CheckGradients(const RunConfig& config, int samples = 4) {
   const auto self = MakeMpiSelf();
   ModelCase model(config, *self, DType::kF64);
   model.Forward();
-  model.FreezeSelections(config.model.layers);
+  model.Freeze(model.Selections());
   model.ForwardBackward();
 
   constexpr double kStep = 1e-4;

@@ -38,7 +38,8 @@ class ModelCase {
             std::unique_ptr<Device> on = MakeCpuDevice())
       : device(std::move(on)),
         session(config, *device, cp, dtype),
-        source(config.data.sequence_length, config.model.vocab, config.model.nsa.select_block, documents) {
+        source(config.data.sequence_length, config.model.vocab, config.model.nsa.select_block, documents),
+        layers(config.model.layers) {
     session.Start(config.train.seed);
     BatchLoader loader(source, session.layout(), cp.rank(), config.model.nsa, 1);
     loader.Load(0, batch);
@@ -60,15 +61,26 @@ class ModelCase {
     for (double loss : session.ToHost<double>(session.model().token_loss())) sum += loss;
     return sum / static_cast<double>(batch.labels);
   }
-  // From now on the selection of the last forward.
-  void FreezeSelections(int64_t layers) {
+  // By layer, the selection of the last forward; nothing for other kinds of attention.
+  std::vector<std::vector<int32_t>> Selections() {
+    std::vector<std::vector<int32_t>> selections(layers);
+    for (int64_t i = 0; i < layers; ++i) {
+      if (const NsaCore* nsa = session.model().attention(i).nsa()) {
+        selections[i] = session.ToHost<int32_t>(nsa->selected());
+      }
+    }
+    return selections;
+  }
+  // From now on these are chosen.
+  void Freeze(const std::vector<std::vector<int32_t>>& selections) {
     for (int64_t i = 0; i < layers; ++i) {
       NsaCore* nsa = session.model().attention(i).nsa();
       if (!nsa) continue;
       const Tensor& selected = nsa->selected();
-      auto& copy = *frozen.emplace_back(
-          std::make_unique<std::vector<int32_t>>(selected.As<int32_t>(), selected.As<int32_t>() + selected.size()));
-      nsa->FreezeSelection(HostView(copy.data(), selected.shape));
+      const Buffer& memory = frozen.emplace_back(*device, selected.bytes(), "a frozen selection");
+      const Tensor copy(memory.data(), DType::kI32, device->kind(), selected.shape);
+      HostCopy(*device, session.compute(), HostView(selections[i].data(), selected.shape), copy);
+      nsa->FreezeSelection(copy);
     }
   }
 
@@ -76,7 +88,8 @@ class ModelCase {
   Session session;
   RandomSource source;
   Batch batch;
-  std::vector<std::unique_ptr<std::vector<int32_t>>> frozen;
+  int64_t layers;
+  std::vector<Buffer> frozen;
 };
 
 }  // namespace longspan
