@@ -17,6 +17,11 @@ constexpr int kThreads = kWarps * 32;
 template <int KW>
 constexpr int kStrip = KW > 128 ? 16 : 32;  // rows whose scores are in registers
 
+template <int Width>
+constexpr int kBlocks = Width <= 128   ? 3
+                        : Width <= 256 ? 2
+                                       : 1;  // on a multiprocessor, for their registers
+
 template <int KW, int VW>
 struct Memory {
   Bf16 k[kKeys * PaddedWidth(KW)];
@@ -80,9 +85,7 @@ __device__ Item ListItem(const BackwardParams& params, const KeyWork& work) {
 }
 
 template <int KW, int VW>
-__global__ void __launch_bounds__(kThreads, KW + VW <= 128   ? 3
-                                            : KW + VW <= 256 ? 2
-                                                             : 1)
+__global__ void __launch_bounds__(kThreads, kBlocks<KW + VW>)
     BackwardKeysKernel(const __grid_constant__ BackwardParams params, const __grid_constant__ KeyWork work) {
   extern __shared__ __align__(128) unsigned char shared[];
   auto& memory = *reinterpret_cast<Memory<KW, VW>*>(shared);

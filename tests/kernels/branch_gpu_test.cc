@@ -162,7 +162,7 @@ TEST(BranchGpu, SampledRowsOfALongSequence) {
     }
     EXPECT_TRUE(RmsClose("o", sampled, expected, 0.005));
     // A random selection may leave a query nothing to see.
-    if (branch != kSlc) {  // there some queries have no block at all
+    if (branch != kSlc) {
       EXPECT_TRUE(AllFinite("lse", {found.lse.begin() + 31 * c.heads, found.lse.end() - c.heads}));
     }
   }
