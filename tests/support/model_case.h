@@ -31,13 +31,17 @@ inline RunConfig SmallConfig() {
   return config;
 }
 
+inline Device& TestCpu() {
+  static const auto device = MakeCpuDevice();
+  return *device;
+}
+
 class ModelCase {
  public:
-  // `cp` is over the device's memory.
-  ModelCase(const RunConfig& config, Communicator& cp, DType dtype, bool documents = true,
-            std::unique_ptr<Device> on = MakeCpuDevice())
-      : device(std::move(on)),
-        session(config, *device, cp, dtype),
+  // `cp` is over the memory of `on`, which outlives this.
+  ModelCase(const RunConfig& config, Communicator& cp, DType dtype, bool documents = true, Device& on = TestCpu())
+      : device(on),
+        session(config, on, cp, dtype),
         source(config.data.sequence_length, config.model.vocab, config.model.nsa.select_block, documents),
         layers(config.model.layers) {
     session.Start(config.train.seed);
@@ -77,14 +81,14 @@ class ModelCase {
       NsaCore* nsa = session.model().attention(i).nsa();
       if (!nsa) continue;
       const Tensor& selected = nsa->selected();
-      const Buffer& memory = frozen.emplace_back(*device, selected.bytes(), "a frozen selection");
-      const Tensor copy(memory.data(), DType::kI32, device->kind(), selected.shape);
-      HostCopy(*device, session.compute(), HostView(selections[i].data(), selected.shape), copy);
+      const Buffer& memory = frozen.emplace_back(device, selected.bytes(), "a frozen selection");
+      const Tensor copy(memory.data(), DType::kI32, device.kind(), selected.shape);
+      HostCopy(device, session.compute(), HostView(selections[i].data(), selected.shape), copy);
       nsa->FreezeSelection(copy);
     }
   }
 
-  const std::unique_ptr<Device> device;
+  Device& device;
   Session session;
   RandomSource source;
   Batch batch;

@@ -1,0 +1,190 @@
+// The model on a GPU: in F32 and BF16 against the CPU, on several ranks against one, twice the same bits, recomputed
+// activations against kept ones. Selections are given, so that numbers are compared and not near ties.
+#include <gtest/gtest.h>
+
+#include "launch/binding.h"
+#include "launch/verify_command.h"
+#include "tests/support/model_case.h"
+
+namespace longspan {
+namespace {
+
+// One rank's GPU, all ranks, and this rank alone. Made once, gone before MPI is.
+struct Ranks {
+  Binding binding = BindRank(DeviceKind::kGpu, true);
+  Device& device = *binding.device;
+  std::unique_ptr<Communicator> world = MakeDeviceCommunicator(MakeMpiWorld(), device, Transport::kAuto);
+  std::unique_ptr<Communicator> self = MakeDeviceCommunicator(MakeMpiSelf(), device, Transport::kStaged);
+};
+std::unique_ptr<Ranks> ranks;
+
+class Cleanup : public testing::Environment {
+ public:
+  void TearDown() override { ranks.reset(); }
+};
+[[maybe_unused]] const auto* const cleanup = testing::AddGlobalTestEnvironment(new Cleanup);
+
+struct Variant {
+  std::string name;
+  std::vector<AttentionKind> attention = {AttentionKind::kNsa};
+  SelectedExchange exchange = SelectedExchange::kGather;
+  KvBranches branches = KvBranches::kSeparate;
+  Phi phi = Phi::kMlp;
+  CompressRope compress_rope = CompressRope::kAfter;
+  bool qk_norm = false;
+  bool tied_head = true;
+};
+
+std::vector<Variant> Variants() {
+  using enum AttentionKind;
+  return {{.name = "plain"},
+          {.name = "fetch", .exchange = SelectedExchange::kFetch},
+          {.name = "shared_linear_before_norm_untied",
+           .branches = KvBranches::kShared,
+           .phi = Phi::kLinear,
+           .compress_rope = CompressRope::kBefore,
+           .qk_norm = true,
+           .tied_head = false},
+          {.name = "shared_mean_after", .branches = KvBranches::kShared, .phi = Phi::kMean},
+          {.name = "hybrid", .attention = {kFull, kWindow, kNsa}, .exchange = SelectedExchange::kFetch}};
+}
+
+struct Outcome {
+  std::vector<float> losses, gradients;
+};
+
+class ModelGpu : public testing::TestWithParam<std::tuple<Variant, DType>> {
+ protected:
+  void SetUp() override {
+    if (GpuCount() == 0) GTEST_SKIP() << "no GPU";
+    if (!ranks) ranks = std::make_unique<Ranks>();
+    const auto& [variant, dtype] = GetParam();
+    dtype_ = dtype;
+    config_ = SmallConfig();
+    config_.data.sequence_length = 384;
+    if (dtype == DType::kBf16) {  // widths that tensor cores take
+      config_.model.hidden = 128;
+      config_.model.key_width = config_.model.value_width = 64;
+      config_.model.ffn = 192;
+      config_.model.vocab = 96;
+      config_.model.nsa.block = 32;
+      config_.model.nsa.stride = 16;
+      config_.model.nsa.select_block = 64;
+      config_.model.nsa.window = 90;
+      config_.data.sequence_length = 1024;
+    }
+    config_.model.layers = static_cast<int64_t>(std::max<size_t>(2, variant.attention.size()));
+    config_.model.attention = variant.attention;
+    config_.model.nsa.kv_branches = variant.branches;
+    config_.model.nsa.phi = variant.phi;
+    config_.model.nsa.compress_rope = variant.compress_rope;
+    config_.model.qk_norm = variant.qk_norm;
+    config_.model.tied_head = variant.tied_head;
+    config_.parallel.selected_exchange = variant.exchange;
+  }
+
+  Outcome Run(ModelCase& model) {
+    model.ForwardBackward();
+    return {model.session.ToHost<float>(model.session.model().token_loss()),
+            model.session.ToHost<float>(model.session.model().params().gradients())};
+  }
+
+  void ExpectClose(ModelCase& model, const Outcome& found, const Outcome& expected, double loss, double gradient) {
+    double error = 0, squares = 0;
+    ASSERT_EQ(found.losses.size(), expected.losses.size());
+    for (size_t i = 0; i < found.losses.size(); ++i) {
+      error += std::pow(found.losses[i] - expected.losses[i], 2);
+      squares += std::pow(expected.losses[i], 2);
+    }
+    EXPECT_TRUE(std::sqrt(error / squares) <= loss) << "losses: RMS error ratio " << std::sqrt(error / squares);
+    const ParamTable& params = model.session.model().params();
+    for (const GradientRow& row : CompareGradients(params, expected.gradients, found.gradients)) {
+      EXPECT_TRUE(row.ratio <= gradient) << row.name << ": RMS error " << row.error << " of " << row.reference
+                                         << ", ratio " << row.ratio;
+    }
+  }
+
+  RunConfig config_;
+  DType dtype_ = DType::kF32;
+};
+
+// The CPU's weights become what BF16 holds of them.
+void RoundWeights(ModelCase& model) {
+  const Tensor& weights = model.session.model().params().weights();
+  const Buffer memory(model.device, weights.size() * 2, "rounded weights");
+  const Tensor rounded(memory.data(), DType::kBf16, DeviceKind::kCpu, weights.shape);
+  model.session.ops().train->Copy(model.session.compute(), weights, rounded);
+  model.session.ops().train->Copy(model.session.compute(), rounded, weights);
+  model.session.compute().Synchronize();
+}
+
+TEST_P(ModelGpu, EqualsCpu) {
+  const auto host_self = MakeMpiSelf();
+  ModelCase cpu(config_, *host_self, DType::kF32);
+  const bool narrow = dtype_ == DType::kBf16;
+  if (narrow) RoundWeights(cpu);
+  const Outcome expected = Run(cpu);
+  ModelCase gpu(config_, *ranks->self, dtype_, true, ranks->device);
+  gpu.Freeze(cpu.Selections());
+  const Outcome found = Run(gpu);
+  ExpectClose(cpu, found, expected, narrow ? 0.02 : 1e-4, narrow ? 0.02 : 1e-5);
+  const Outcome again = Run(gpu);
+  EXPECT_TRUE(again.losses == found.losses) << "a second run has other losses";
+  EXPECT_TRUE(again.gradients == found.gradients) << "a second run has other gradients";
+}
+
+TEST_P(ModelGpu, RanksEqualOne) {
+  ModelCase alone(config_, *ranks->self, dtype_, true, ranks->device);
+  const Outcome expected = Run(alone);
+  ModelCase parts(config_, *ranks->world, dtype_, true, ranks->device);
+  const Layout& layout = parts.session.layout();
+  const auto& segments = layout.segments(ranks->world->rank());
+  const auto own_rows = [&]<typename T>(const std::vector<T>& whole) {
+    const int64_t width = static_cast<int64_t>(whole.size()) / layout.sequence();
+    std::vector<T> rows(layout.tokens() * width);
+    for (const Segment& segment : segments) {
+      std::copy_n(whole.begin() + segment.begin * width, segment.length * width, rows.begin() + segment.row * width);
+    }
+    return rows;
+  };
+  std::vector<std::vector<int32_t>> selections = alone.Selections();
+  for (auto& selection : selections) selection = own_rows(selection);
+  parts.Freeze(selections);
+
+  Outcome found;
+  for (int run = 0; run < 2; ++run) {
+    const Outcome own = Run(parts);
+    if (run > 0) {
+      EXPECT_TRUE(own.losses == found.losses) << "a second run has other losses";
+    }
+    found.losses = own.losses;
+    ranks->world->AllReduce(parts.session.comm(), parts.session.model().params().gradients(), ReduceOp::kSum);
+    parts.session.comm().Synchronize();
+    const std::vector<float> sums = parts.session.ToHost<float>(parts.session.model().params().gradients());
+    if (run > 0) {
+      EXPECT_TRUE(sums == found.gradients) << "a second run has other gradients";
+    }
+    found.gradients = sums;
+  }
+  const double tolerance = dtype_ == DType::kBf16 ? 0.01 : 1e-5;
+  ExpectClose(parts, found, {own_rows(expected.losses), expected.gradients}, tolerance, tolerance);
+}
+
+TEST_P(ModelGpu, RecomputedEqualsKept) {
+  ModelCase kept(config_, *ranks->world, dtype_, true, ranks->device);
+  const Outcome expected = Run(kept);
+  config_.train.recompute = Recompute::kFull;
+  ModelCase made(config_, *ranks->world, dtype_, true, ranks->device);
+  const Outcome found = Run(made);
+  EXPECT_TRUE(found.losses == expected.losses);
+  EXPECT_TRUE(found.gradients == expected.gradients);
+}
+
+INSTANTIATE_TEST_SUITE_P(Variants, ModelGpu,
+                         testing::Combine(testing::ValuesIn(Variants()), testing::Values(DType::kF32, DType::kBf16)),
+                         [](const auto& info) {
+                           return std::get<0>(info.param).name + "_" + DTypeName(std::get<1>(info.param));
+                         });
+
+}  // namespace
+}  // namespace longspan
