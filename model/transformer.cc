@@ -130,9 +130,12 @@ void Transformer::RunBlocks(const SequenceInputs& inputs) {
 
 void Transformer::Forward(const SequenceInputs& inputs) {
   RunBlocks(inputs);
-  context_.ops.train->LinearCrossEntropy(
-      context_.compute,
-      {.x = normed_last_, .weight = head_->weight, .targets = inputs.targets, .loss = loss_, .d_x = {}, .d_weight = {}});
+  context_.ops.train->LinearCrossEntropy(context_.compute, {.x = normed_last_,
+                                                            .weight = head_->weight,
+                                                            .targets = inputs.targets,
+                                                            .loss = loss_,
+                                                            .d_x = {},
+                                                            .d_weight = {}});
 }
 
 void Transformer::ForwardBackward(const SequenceInputs& inputs, double scale) {

@@ -1,10 +1,10 @@
 // Exchanges: how a rank gets the key/value rows that other ranks hold, and gives their gradients back.
 //
-// An exchange owns a buffer geometry: `rows()` rows of [G,W], this rank's own T rows from `own_row()` on, borrowed rows in the
-// others, and a page table from sequence to buffer. The caller owns the buffers (one for k, one for v) and writes
-// its own rows. Forward fills the borrowed rows. Backward takes gradient buffers of the same geometry, in which the kernels
-// have accumulated into own and borrowed rows alike, and ADDS every borrowed row's gradient to the own row of its owner,
-// in the order of ranks. (Slicing the gathered gradient instead is the known trap: DESIGN.md section 3.)
+// An exchange owns a buffer geometry: `rows()` rows of [G,W], this rank's own T rows from `own_row()` on, borrowed rows
+// in the others, and a page table from sequence to buffer. The caller owns the buffers (one for k, one for v) and
+// writes its own rows. Forward fills the borrowed rows. Backward takes gradient buffers of the same geometry, in which
+// the kernels have accumulated into own and borrowed rows alike, and ADDS every borrowed row's gradient to the own row
+// of its owner, in the order of ranks. (Slicing the gathered gradient instead is the known trap: DESIGN.md section 3.)
 //
 // All calls are collective over the cp group and run on the given (communication) stream.
 #pragma once
@@ -26,7 +26,8 @@ class Exchange {
   virtual int64_t rows() const = 0;        // R of the buffers
   virtual int64_t own_row() const = 0;     // first of this rank's own rows
   virtual const Pages& pages() const = 0;  // valid on the device once the arena is committed and Start was called
-  // Reserves the table and staging memory; `name` prefixes the entries. `shapes` are the [G,W] of the tensors that travel together.
+  // Reserves the table and staging memory; `name` prefixes the entries. `shapes` are the [G,W] of the tensors that
+  // travel together.
   virtual void Reserve(Arena& arena, const std::string& name, DType dtype, DType gradient_dtype,
                        const std::vector<Shape>& shapes) = 0;
   virtual void Start(Device& device, Stream& stream) = 0;  // uploads the tables; once, after Commit
@@ -35,8 +36,9 @@ class Exchange {
   virtual int64_t borrowed_bytes() const = 0;  // received by the last Forward
 };
 
-// The `halo` tokens before each segment (fewer at the sequence's start), whoever holds them: neighbours, or several ranks when
-// chunks are shorter. Pages of layout.unit() tokens; a page that is only partly needed is only partly filled.
+// The `halo` tokens before each segment (fewer at the sequence's start), whoever holds them: neighbours, or several
+// ranks when chunks are shorter. Pages of layout.unit() tokens; a page that is only partly needed is only partly
+// filled.
 std::unique_ptr<Exchange> MakeHaloExchange(const Layout& layout, Communicator& cp, Ops& ops, int64_t halo);
 
 // All rows of all ranks. `stride` tokens make one row (1 for tokens, d for summaries); pages of `page_tokens` tokens.

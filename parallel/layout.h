@@ -1,8 +1,8 @@
 // Layout: who holds which tokens. Pure arithmetic, the same object for loader, RoPE, exchange, loss and checkpoint.
 //
 // The sequence is cut in chunks of equal length, a multiple of `unit` (the selection block b). CONTIGUOUS: rank r holds
-// chunk r of P. HEAD_TAIL: rank r holds chunks r and 2P-1-r of 2P, which levels causal work. Adjacent chunks of one rank
-// are one segment. On one rank there is one segment and any length is allowed.
+// chunk r of P. HEAD_TAIL: rank r holds chunks r and 2P-1-r of 2P, which levels causal work. Adjacent chunks of one
+// rank are one segment. On one rank there is one segment and any length is allowed.
 #pragma once
 
 #include <cstdint>
@@ -22,11 +22,11 @@ class Layout {
   static int64_t PaddedLength(LayoutKind kind, int64_t sequence, int ranks, int64_t unit);
 
   LayoutKind kind() const { return kind_; }
-  int64_t sequence() const { return sequence_; }          // S
-  int ranks() const { return ranks_; }                    // P
-  int64_t unit() const { return unit_; }                  // b
-  int64_t chunk() const { return chunk_; }                // tokens of a chunk
-  int64_t tokens() const { return sequence_ / ranks_; }   // T, the same for every rank
+  int64_t sequence() const { return sequence_; }         // S
+  int ranks() const { return ranks_; }                   // P
+  int64_t unit() const { return unit_; }                 // b
+  int64_t chunk() const { return chunk_; }               // tokens of a chunk
+  int64_t tokens() const { return sequence_ / ranks_; }  // T, the same for every rank
   const std::vector<Segment>& segments(int rank) const { return segments_[rank]; }
 
   struct Place {

@@ -4,8 +4,8 @@
 #include <memory>
 #include <vector>
 
-#include "launch/session.h"
 #include "launch/data/random_source.h"
+#include "launch/session.h"
 
 namespace longspan {
 
