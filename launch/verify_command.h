@@ -19,9 +19,13 @@ struct GradientRow {
 // Compares every parameter's gradient (F32); `found` is shaped as `reference`. A NaN gives a NaN ratio.
 std::vector<GradientRow> CompareGradients(const ParamTable& reference, const ParamTable& found);
 
+// The row of the largest ratio; a NaN is larger than any number. `rows` is not empty.
+const GradientRow& WorstGradient(const std::vector<GradientRow>& rows);
+
 // Runs one random sequence with uneven documents at cp=1 and at cp=P, prints a table of errors and the speed of the
 // links. One rank holds the whole sequence: lower data.sequence_length where that does not fit. Throws Error (rank
-// failed) naming the worst parameter when one is off by more than 1e-5, or when a token's loss or a selection differs.
+// failed) naming the worst parameter when one is off by more than 1e-5, or when a token's loss or a selection differs;
+// (configuration) when parallel.cp is 1, as there is nothing to compare.
 int RunVerify(const VerifyOptions& options);
 
 }  // namespace longspan
