@@ -30,7 +30,7 @@ struct Segment {
 // Rows of the sequence in pages of `page_rows`: row i of the sequence is row
 // table[i / page_rows] * page_rows + i % page_rows of the buffer. table = -1: not here (and never needed).
 struct Pages {
-  Tensor table;           // [ceil(rows/page_rows)] I32
+  Tensor table;  // [ceil(rows/page_rows)] I32
   int64_t page_rows = 1;
 };
 
@@ -79,19 +79,19 @@ struct BranchGradient {
 
 // Importance and selection (equations 9 to 12, read geometrically): p = softmax over visible compressed tokens by the
 // saved lse; score of block i = sum over the group's heads and over j of p[j] * (cells of `stride` tokens shared by
-// compressed token j and block i). Forced: the document's first `init` blocks and the `local` blocks ending with t's own. The
-// rest by score, highest first, ties to the lower index. Always min(select, visible) blocks.
+// compressed token j and block i). Forced: the document's first `init` blocks and the `local` blocks ending with t's
+// own. The rest by score, highest first, ties to the lower index. Always min(select, visible) blocks.
 struct SelectArgs {
   std::vector<Segment> segments;
   Tensor doc_start;  // [S] I32 or null
   Tensor q;          // [T,H,K]
   Tensor k;          // [R,G,K] compressed, rotated keys
   Pages pages;
-  Tensor lse;        // [T,H] of the compressed branch
+  Tensor lse;  // [T,H] of the compressed branch
   double scale = 0;
   NsaConfig nsa;
-  Tensor selected;   // [T,G,N] I32 output, ascending, padded with -1
-  Tensor scores;     // [T,G,N] output or null: score of each chosen block, by `selected`'s order; 0 for padding
+  Tensor selected;  // [T,G,N] I32 output, ascending, padded with -1
+  Tensor scores;    // [T,G,N] output or null: score of each chosen block, by `selected`'s order; 0 for padding
 };
 
 // Compression weights of one tensor (K or V) of width W (DESIGN.md section 7 has the layouts). Unused ones are null.
@@ -104,18 +104,19 @@ struct PhiWeights {
   Tensor weight;    // LINEAR [G,l*W,W]
 };
 
-// Compressed token j = phi(rows j*stride .. j*stride+block-1). Produces the rows whose last token lies in a segment: a segment
-// [begin, begin+length) yields rows begin/stride .. (begin+length)/stride - 1, written from local row segment.row/stride on. Rows before
-// compressed token 0 (there are block/stride-1) are set to 0. Segments begin at multiples of stride.
+// Compressed token j = phi(rows j*stride .. j*stride+block-1). Produces the rows whose last token lies in a segment: a
+// segment [begin, begin+length) yields rows begin/stride .. (begin+length)/stride - 1, written from local row
+// segment.row/stride on. Rows before compressed token 0 (there are block/stride-1) are set to 0. Segments begin at
+// multiples of stride.
 struct CompressArgs {
   std::vector<Segment> segments;
-  Tensor x;          // [R,G,W]
-  Pages pages;       // of x, rows = tokens
+  Tensor x;     // [R,G,W]
+  Pages pages;  // of x, rows = tokens
   Phi phi = Phi::kMlp;
   int64_t block = 0;
   int64_t stride = 0;
   PhiWeights weights;
-  Tensor y;          // [T/stride,G,W] output
+  Tensor y;  // [T/stride,G,W] output
 };
 
 struct CompressGradient {
@@ -126,9 +127,9 @@ struct CompressGradient {
 
 // o = g_cmp*o_cmp + g_slc*o_slc + g_win*o_win, one gate per token, head and branch.
 struct CombineArgs {
-  Tensor gates;  // [T,H,3], after the sigmoid, order cmp, slc, win
+  Tensor gates;                // [T,H,3], after the sigmoid, order cmp, slc, win
   Tensor o_cmp, o_slc, o_win;  // [T,H,V]
-  Tensor o;      // [T,H,V] output
+  Tensor o;                    // [T,H,V] output
 };
 
 struct CombineGradient {

@@ -30,7 +30,7 @@ struct RmsNormArgs {
   Tensor x;       // [rows..,W]
   Tensor weight;  // [W]
   double eps = 0;
-  Tensor y;       // as x; may be x itself only when no backward follows
+  Tensor y;  // as x; may be x itself only when no backward follows
 };
 struct RmsNormGradient {
   Tensor d_y;
@@ -42,10 +42,10 @@ struct RmsNormGradient {
 // Rotary position embedding, Hugging Face Llama's form: channel c pairs with c+K/2. y = R(position) x * factor.
 // `inverse` applies the transpose: the backward (y and x then are gradients). x and y may be the same tensor.
 struct RopeArgs {
-  Tensor x;          // [rows,heads,K]
-  Tensor y;          // [rows,heads,K]
-  Tensor positions;  // [rows] I32
-  Tensor frequency;  // [K/2] F64, radians per position
+  Tensor x;           // [rows,heads,K]
+  Tensor y;           // [rows,heads,K]
+  Tensor positions;   // [rows] I32
+  Tensor frequency;   // [K/2] F64, radians per position
   double factor = 1;  // YaRN's attention factor
   bool inverse = false;
 };
@@ -102,8 +102,8 @@ class DenseOps {
 
 std::unique_ptr<DenseOps> MakeCpuDense();
 
-// The angles of RoPE: K/2 frequencies theta^(-2i/K), with YaRN's blend of interpolated and original ones when configured,
-// and its attention factor (1 without scaling).
+// The angles of RoPE: K/2 frequencies theta^(-2i/K), with YaRN's blend of interpolated and original ones when
+// configured, and its attention factor (1 without scaling).
 struct RopeTable {
   std::vector<double> frequency;
   double factor = 1;

@@ -15,14 +15,15 @@ struct LinearCrossEntropyArgs {
   Tensor weight;   // [X,D]
   Tensor targets;  // [T] I32, -1 = ignored
   int64_t chunk = 256;
-  Tensor loss;     // [T] output, per token
+  Tensor loss;  // [T] output, per token
   // With gradients (d_x not null): d loss_total = scale * sum of loss[t].
   double scale = 0;
   Tensor d_x;       // [T,D], overwritten
   Tensor d_weight;  // [X,D], accumulated
 };
 
-// AdamW (arXiv 1711.05101) with bias correction; decay is decoupled: weight -= lr * (m^ / (sqrt(v^)+eps) + decay*weight).
+// AdamW (arXiv 1711.05101) with bias correction; decay is decoupled: weight -= lr * (m^ / (sqrt(v^)+eps) +
+// decay*weight).
 struct AdamWArgs {
   Tensor weight;      // [n] updated
   Tensor gradient;    // [n]
@@ -31,7 +32,7 @@ struct AdamWArgs {
   Tensor grad_scale;  // [1] multiplies the gradient (clipping), from ClipScale
   double learning_rate = 0;
   double beta1 = 0, beta2 = 0, eps = 0, weight_decay = 0;
-  int64_t step = 1;   // 1 for the first
+  int64_t step = 1;  // 1 for the first
 };
 
 class TrainOps {

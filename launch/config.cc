@@ -62,6 +62,7 @@ class Loader {
       return;
     }
     std::erase_if(value, [](char c) { return c == '[' || c == ']' || c == ' '; });
+    if (value.empty()) Set(key, value, ValueForm::kCommandLine, kCommandLine);  // refused: the default would be taken
     std::istringstream elements(value);
     for (std::string element; std::getline(elements, element, ',');) {
       Set(key, element, ValueForm::kCommandLine, kCommandLine);

@@ -8,21 +8,24 @@ echo "== packages"
 launch/packages.sh
 
 echo "== build"
-cmake --preset cpu -DBUILD_TESTING=OFF -B build/quickstart >build-quickstart.log 2>&1 &&
-  cmake --build build/quickstart --target longspan >>build-quickstart.log 2>&1 ||
-  { cat build-quickstart.log >&2; exit 1; }
-longspan=build/quickstart/launch/longspan
+mkdir -p build runs
+log=build/quickstart.log
+{ cmake --preset cpu -B build/quickstart -DBUILD_TESTING=OFF && cmake --build build/quickstart --target longspan; } \
+  >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
+longspan=build/quickstart/longspan
+"$longspan" --version
 
-echo "== data: the headers of this machine"
-data=runs/quickstart-data
-mkdir -p "$data"
-"$longspan" data /usr/include --include '*.h' --include '*.hpp' --output "$data/headers"
+echo "== data: the C and C++ headers of this machine"
+data=runs/quickstart-data/headers
+mkdir -p runs/quickstart-data
+"$longspan" data /usr/include/c++ "/usr/include/$(g++ -print-multiarch)" --validation-fraction 0.03 --output "$data"
 
 echo "== train"
 # More ranks than cores must give way to each other; a container's root may run mpirun.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
 export OMPI_MCA_mpi_yield_when_idle=1 OMP_NUM_THREADS=1
-mpirun -np 4 "$longspan" train --config configs/quickstart.textproto data.train="$data/headers" "$@"
+mpirun -np 4 "$longspan" train --config configs/quickstart.textproto \
+  data.train="${data}_train" data.validation="${data}_validation" "$@"
 
 cat <<MSG
 == what happened
@@ -31,5 +34,6 @@ ranks (cp=2), two sequences ran side by side (dp=2).
   runs/quickstart/metrics.jsonl        loss, gradient norm, speed and selection hashes of every step
   runs/quickstart/profile/report.txt   where the time went, by rank
   runs/quickstart/config.textproto     every setting; change one with key.path=value, e.g.
-    mpirun -np 4 $longspan train --config configs/quickstart.textproto data.train=$data/headers parallel.layout=CONTIGUOUS
+    mpirun -np 4 $longspan train --config configs/quickstart.textproto \\
+      data.train=${data}_train data.validation=${data}_validation parallel.layout=CONTIGUOUS
 MSG

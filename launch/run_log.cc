@@ -22,7 +22,9 @@ RunLog::RunLog(const RunConfig& config, const std::string& config_text, bool wri
   std::error_code error;
   std::filesystem::create_directories(folder_, error);
   if (error) Fail(ExitCode::kIo, "{}: the run's folder cannot be made: {}", folder_, error.message());
-  std::ofstream(folder_ + "/config.textproto") << config_text;
+  std::ofstream config_file(folder_ + "/config.textproto");
+  config_file << config_text;
+  if (!config_file.flush()) Fail(ExitCode::kIo, "{}/config.textproto: cannot be written", folder_);
   metrics_.open(folder_ + "/metrics.jsonl", std::ios::trunc);
   if (!metrics_) Fail(ExitCode::kIo, "{}/metrics.jsonl: cannot be written", folder_);
 }
@@ -51,7 +53,7 @@ void RunLog::Step(const StepMetrics& m) {
                              {"coverage", m.coverage},
                              {"selection", selection}}
                   .dump()
-           << '\n';
+           << std::endl;  // at once: a run that is killed leaves its metrics
   // The first step warms up: it does not count for the ETA.
   mean_seconds_ = m.step <= 2 ? m.seconds : mean_seconds_ + 0.1 * (m.seconds - mean_seconds_);
   if (m.step % log_interval_ == 0 || m.step == 1 || m.step == steps_) {
@@ -64,7 +66,7 @@ void RunLog::Step(const StepMetrics& m) {
 
 void RunLog::Eval(int64_t step, double loss, int64_t tokens) {
   if (!writes_) return;
-  metrics_ << nlohmann::json{{"kind", "eval"}, {"step", step}, {"loss", loss}, {"tokens", tokens}}.dump() << '\n';
+  metrics_ << nlohmann::json{{"kind", "eval"}, {"step", step}, {"loss", loss}, {"tokens", tokens}}.dump() << std::endl;
   Line(fmt::format("eval {}/{} | held-out loss {:.4f} over {} tokens", step, steps_, loss, FormatCount(tokens)));
 }
 

@@ -4,10 +4,14 @@
 #include <google/protobuf/io/tokenizer.h>
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 
+#include <algorithm>
+
 namespace longspan {
 namespace {
 
 using google::protobuf::io::Tokenizer;
+
+constexpr int kDeepest = 16;  // groups in groups; no schema comes near
 
 struct SyntaxError {
   int line;
@@ -58,6 +62,7 @@ class Scanner {
   }
 
   void Fields(const std::string& prefix) {
+    if (std::count(prefix.begin(), prefix.end(), '.') > kDeepest) Refuse("expected no group in so many others");
     while (At(Tokenizer::TYPE_IDENTIFIER)) {
       const int at = line();
       const std::string path = prefix + TakeText();
@@ -69,7 +74,9 @@ class Scanner {
       } else if (!colon) {
         Refuse(fmt::format("expected ':' or '{{' after {}", path));
       } else if (Take("[")) {
-        if (!Take("]")) {
+        if (Take("]")) {
+          entries_->push_back({path, "", at});
+        } else {
           do {
             entries_->push_back({path, Value(path), at});
           } while (Take(","));

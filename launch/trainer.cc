@@ -147,15 +147,18 @@ class Trainer {
     labels = Total(labels) / mesh_.cp_size();
     const double loss = labels > 0 ? Total(Value(loss_sum_)) / labels : 0;
     log_.Eval(step, loss, static_cast<int64_t>(labels));
+    if (!std::isfinite(loss)) FailNonFinite(fmt::format("step {}: held-out loss {} must be finite", step, loss));
   }
 
   void RefuseNonFinite(const StepMetrics& metrics) {
     if (std::isfinite(metrics.loss) && std::isfinite(metrics.grad_norm)) return;
+    FailNonFinite(fmt::format("step {}: loss {} and gradient norm {} must be finite", metrics.step, metrics.loss,
+                              metrics.grad_norm));
+  }
+
+  [[noreturn]] void FailNonFinite(const std::string& what) {
     log_.Finish();
-    Fail(ExitCode::kNonFinite,
-         "step {}: loss {} and gradient norm {} must be finite; lower optimizer.learning_rate, or lengthen "
-         "optimizer.warmup_steps",
-         metrics.step, metrics.loss, metrics.grad_norm);
+    Fail(ExitCode::kNonFinite, "{}; lower optimizer.learning_rate, or lengthen optimizer.warmup_steps", what);
   }
 
   void Finish(double seconds) {
@@ -196,7 +199,8 @@ class Trainer {
   BatchLoader loader_;
   RunLog log_;
   std::vector<Batch> batches_;
-  Tensor loss_sum_;  // [1] F64
+  Tensor loss_sum_;        // [1] F64
+  const NcclGuard guard_;  // last: goes first
 };
 
 }  // namespace

@@ -191,12 +191,18 @@ void CheckSequence(const RunConfig& config, bool nsa_good, Rules* rules) {
   const ParallelConfig& parallel = config.parallel;
   if (!rules->Size("data.sequence_length", length) || !nsa_good) return;
   const std::vector<AttentionKind>& kinds = config.model.attention;
-  if (std::find(kinds.begin(), kinds.end(), AttentionKind::kNsa) != kinds.end() && length < nsa.block) {
+  const bool summarised = std::find(kinds.begin(), kinds.end(), AttentionKind::kNsa) != kinds.end();
+  if (summarised && length < nsa.block) {
     rules->Add(
         "data.sequence_length = {} and model.nsa.block = {} disagree: a sequence shorter than a compressed token has "
         "no "
         "summaries; set data.sequence_length to {} or more",
         length, nsa.block, nsa.block);
+  } else if (summarised && length % nsa.stride != 0) {
+    rules->Add(
+        "data.sequence_length = {} and model.nsa.stride = {} disagree: every stride of a sequence has its row of "
+        "summaries; set data.sequence_length to {}",
+        length, nsa.stride, NearestMultiples(length, nsa.stride));
   }
   if (parallel.cp < 2 || parallel.cp > kLargest) return;
   const bool head_tail = parallel.layout == LayoutKind::kHeadTail;

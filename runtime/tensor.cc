@@ -3,6 +3,11 @@
 #include <fmt/ranges.h>
 
 namespace longspan {
+namespace {
+
+constexpr int64_t kMostElements = int64_t{1} << 58;  // their bytes, and sums of several such, fit int64
+
+}  // namespace
 
 int64_t DTypeSize(DType dtype) {
   switch (dtype) {
@@ -45,9 +50,12 @@ const char* DeviceName(DeviceKind kind) { return kind == DeviceKind::kCpu ? "cpu
 
 Shape::Shape(std::span<const int64_t> dims) {
   LS_CHECK(dims.size() <= kMaxRank, "a shape has at most {} dimensions, found {}", kMaxRank, dims.size());
+  int64_t product = 1;
   for (int64_t dim : dims) {
     LS_CHECK(dim >= 0, "a dimension is not negative, found {}", dim);
     dims_[rank_++] = dim;
+    LS_CHECK(!__builtin_mul_overflow(product, dim, &product) && product <= kMostElements,
+             "a tensor [{}] has too many elements, the most are {}", fmt::join(dims, ","), kMostElements);
   }
 }
 

@@ -6,7 +6,7 @@
 namespace longspan::test {
 namespace {
 
-const std::unique_ptr<DenseOps> ops = MakeCpuDense();
+const std::unique_ptr<DenseOps> kOps = MakeCpuDense();
 
 template <typename T>
 class DenseTest : public testing::Test {};
@@ -37,9 +37,9 @@ TYPED_TEST(DenseTest, MatMulModes) {
   const auto x = Values<T>::Normal({5, 7}, 1), w = Values<T>::Normal({7, 3}, 2), dy = Values<T>::Normal({5, 3}, 3);
   Values<T> y({5, 3}), dx({5, 7});
   Values<T> dw = Values<T>::Filled({7, 3}, 1);
-  ops->MatMul(HostStream(), {x.view(), w.view(), y.view()});
-  ops->MatMul(HostStream(), {dy.view(), w.view(), dx.view(), false, true});
-  ops->MatMul(HostStream(), {x.view(), dy.view(), dw.view(), true, false, true});
+  kOps->MatMul(HostStream(), {x.view(), w.view(), y.view()});
+  kOps->MatMul(HostStream(), {dy.view(), w.view(), dx.view(), false, true});
+  kOps->MatMul(HostStream(), {x.view(), dy.view(), dw.view(), true, false, true});
   std::vector<double> y_expected(15, 0), dx_expected(35, 0), dw_expected(21, 1);
   for (int t = 0; t < 5; ++t) {
     for (int i = 0; i < 7; ++i) {
@@ -60,7 +60,7 @@ TYPED_TEST(DenseTest, RmsNormValues) {
   for (const int64_t width : {1, 5, 16, 37, 128}) {
     const auto x = Values<T>::Normal({3, 2, width}, width), weight = Values<T>::Normal({width}, 2);
     Values<T> y(x.shape());
-    ops->RmsNorm(HostStream(), {x.view(), weight.view(), 1e-3, y.view()});
+    kOps->RmsNorm(HostStream(), {x.view(), weight.view(), 1e-3, y.view()});
     std::vector<double> expected;
     for (int64_t row = 0; row < 6; ++row) {
       double squares = 0;
@@ -82,16 +82,16 @@ TEST(Dense, RmsNormGradient) {
   Values<double> d_weight = before;
   const RmsNormArgs args{x.view(), weight.view(), 1e-2, y.view()};
   const auto loss = [&] {
-    ops->RmsNorm(HostStream(), args);
+    kOps->RmsNorm(HostStream(), args);
     return Dot(y, probe);
   };
-  ops->RmsNormBackward(HostStream(), args, {probe.view(), d_x.view(), d_weight.view()});
+  kOps->RmsNormBackward(HostStream(), args, {probe.view(), d_x.view(), d_weight.view()});
   ExpectGradient("d_x", d_x, x, loss);
 
   Values<double> accumulated = before.Filled(x.shape(), 1);
   Values<double> in_place = probe;
-  ops->RmsNormBackward(HostStream(), args, {probe.view(), accumulated.view(), {}, true});
-  ops->RmsNormBackward(HostStream(), args, {in_place.view(), in_place.view(), {}});
+  kOps->RmsNormBackward(HostStream(), args, {probe.view(), accumulated.view(), {}, true});
+  kOps->RmsNormBackward(HostStream(), args, {in_place.view(), in_place.view(), {}});
   ExpectSameBits("d_x in place", in_place, d_x);
   for (int64_t i = 0; i < d_x.size(); ++i) EXPECT_NEAR(accumulated[i], d_x[i] + 1, 1e-14);
 
@@ -105,22 +105,22 @@ TYPED_TEST(DenseTest, RowsStandAlone) {
   const auto matrix = Values<T>::Normal({37, 45}, 3);
   ExpectRowsStandAlone<T>("rms_norm", x, [&](const Values<T>& rows) {
     Values<T> y(rows.shape());
-    ops->RmsNorm(HostStream(), {rows.view(), weight.view(), 1e-5, y.view()});
+    kOps->RmsNorm(HostStream(), {rows.view(), weight.view(), 1e-5, y.view()});
     return y;
   });
   ExpectRowsStandAlone<T>("swiglu", x, [&](const Values<T>& rows) {
     Values<T> y(rows.shape());
-    ops->SwiGlu(HostStream(), {rows.view(), rows.view(), y.view()});
+    kOps->SwiGlu(HostStream(), {rows.view(), rows.view(), y.view()});
     return y;
   });
   ExpectRowsStandAlone<T>("gate", x, [&](const Values<T>& rows) {
     Values<T> y(rows.shape());
-    ops->Gate(HostStream(), {rows.view(), weight.view(), y.view()});
+    kOps->Gate(HostStream(), {rows.view(), weight.view(), y.view()});
     return y;
   });
   ExpectRowsStandAlone<T>("matmul", x, [&](const Values<T>& rows) {
     Values<T> y({rows.shape()[0], 45});
-    ops->MatMul(HostStream(), {rows.view(), matrix.view(), y.view()});
+    kOps->MatMul(HostStream(), {rows.view(), matrix.view(), y.view()});
     return y;
   });
 }
@@ -129,7 +129,7 @@ TYPED_TEST(DenseTest, SwiGluValues) {
   using T = TypeParam;
   const auto gate = Values<T>::Normal({5, 13}, 1, 3), up = Values<T>::Normal({5, 13}, 2);
   Values<T> y(gate.shape());
-  ops->SwiGlu(HostStream(), {gate.view(), up.view(), y.view()});
+  kOps->SwiGlu(HostStream(), {gate.view(), up.view(), y.view()});
   std::vector<double> expected;
   for (int64_t i = 0; i < y.size(); ++i) expected.push_back(gate[i] / (1 + std::exp(-double{gate[i]})) * up[i]);
   ExpectClose("y", y, expected);
@@ -140,13 +140,13 @@ TYPED_TEST(DenseTest, SigmoidsOfHugeNumbersAreFinite) {
   const Values<T> x({1, 4}, {T(-1e30), T(-200), T(200), T(1e30)});
   const auto one = Values<T>::Filled({1, 4}, 1), zero = Values<T>::Filled({4}, 0);
   Values<T> y(x.shape()), d_gate(x.shape()), d_up(x.shape());
-  ops->Gate(HostStream(), {x.view(), zero.view(), y.view()});
+  kOps->Gate(HostStream(), {x.view(), zero.view(), y.view()});
   EXPECT_NEAR(y[0], 0, 1e-80);
   EXPECT_EQ(y[3], 1);
-  ops->SwiGlu(HostStream(), {x.view(), one.view(), y.view()});
+  kOps->SwiGlu(HostStream(), {x.view(), one.view(), y.view()});
   EXPECT_NEAR(y[0], 0, 1e-50);
   EXPECT_EQ(y[3], T(1e30));
-  ops->SwiGluBackward(HostStream(), {x.view(), one.view(), y.view()}, {one.view(), d_gate.view(), d_up.view()});
+  kOps->SwiGluBackward(HostStream(), {x.view(), one.view(), y.view()}, {one.view(), d_gate.view(), d_up.view()});
   EXPECT_TRUE(AllFinite("d_gate", d_gate.Doubles()));
   EXPECT_TRUE(AllFinite("d_up", d_up.Doubles()));
 }
@@ -157,10 +157,10 @@ TEST(Dense, SwiGluGradient) {
   Values<double> y(gate.shape()), d_gate(gate.shape()), d_up(gate.shape());
   const SwiGluArgs args{gate.view(), up.view(), y.view()};
   const auto loss = [&] {
-    ops->SwiGlu(HostStream(), args);
+    kOps->SwiGlu(HostStream(), args);
     return Dot(y, probe);
   };
-  ops->SwiGluBackward(HostStream(), args, {probe.view(), d_gate.view(), d_up.view()});
+  kOps->SwiGluBackward(HostStream(), args, {probe.view(), d_gate.view(), d_up.view()});
   ExpectGradient("d_gate", d_gate, gate, loss);
   ExpectGradient("d_up", d_up, up, loss);
 }
@@ -172,12 +172,12 @@ TEST(Dense, GateGradient) {
   auto d_bias = Values<double>::Filled({6}, 0.5);
   const GateArgs args{x.view(), bias.view(), y.view()};
   const auto loss = [&] {
-    ops->Gate(HostStream(), args);
+    kOps->Gate(HostStream(), args);
     return Dot(y, probe);
   };
   loss();
   EXPECT_NEAR(y[8], 1 / (1 + std::exp(-(x[8] + bias[2]))), 1e-15);
-  ops->GateBackward(HostStream(), args, {probe.view(), d_x.view(), d_bias.view()});
+  kOps->GateBackward(HostStream(), args, {probe.view(), d_x.view(), d_bias.view()});
   for (int64_t c = 0; c < 6; ++c) d_bias[c] -= 0.5;
   ExpectGradient("d_x", d_x, x, loss);
   ExpectGradient("d_bias", d_bias, bias, loss);
@@ -189,8 +189,8 @@ TYPED_TEST(DenseTest, EmbeddingAndItsGradient) {
   const auto weight = Values<T>::Normal({4, 70}, 1), d_y = Values<T>::Normal({5, 70}, 2);
   Values<T> y({5, 70});
   auto d_weight = Values<T>::Filled({4, 70}, 1);
-  ops->Embedding(HostStream(), {tokens.view(), weight.view(), y.view()});
-  ops->EmbeddingBackward(HostStream(), {tokens.view(), weight.view(), y.view()}, {d_y.view(), d_weight.view()});
+  kOps->Embedding(HostStream(), {tokens.view(), weight.view(), y.view()});
+  kOps->EmbeddingBackward(HostStream(), {tokens.view(), weight.view(), y.view()}, {d_y.view(), d_weight.view()});
   auto expected = Values<T>::Filled({4, 70}, 1);
   for (int64_t t = 0; t < 5; ++t) {
     for (int64_t c = 0; c < 70; ++c) {
@@ -205,7 +205,7 @@ TYPED_TEST(DenseTest, Add) {
   using T = TypeParam;
   const auto x = Values<T>::Normal({3, 7000}, 1), start = Values<T>::Normal({3, 7000}, 2);
   Values<T> y = start;
-  ops->Add(HostStream(), x.view(), y.view());
+  kOps->Add(HostStream(), x.view(), y.view());
   for (int64_t i = 0; i < y.size(); ++i) ASSERT_EQ(y[i], start[i] + x[i]);
 }
 
@@ -218,18 +218,18 @@ TYPED_TEST(DenseTest, ThreadsDoNotMatter) {
   ExpectThreadsDoNotMatter<T>("rms_norm d_weight", [&] {
     Values<T> d_x(x.shape());
     auto d_weight = Values<T>::Filled({40}, 0);
-    ops->RmsNormBackward(HostStream(), {x.view(), weight.view(), 1e-5, {}}, {d_y.view(), d_x.view(), d_weight.view()});
+    kOps->RmsNormBackward(HostStream(), {x.view(), weight.view(), 1e-5, {}}, {d_y.view(), d_x.view(), d_weight.view()});
     return d_weight;
   });
   ExpectThreadsDoNotMatter<T>("gate d_bias", [&] {
     Values<T> d_x(x.shape());
     auto d_bias = Values<T>::Filled({40}, 0);
-    ops->GateBackward(HostStream(), {x.view(), weight.view(), x.view()}, {d_y.view(), d_x.view(), d_bias.view()});
+    kOps->GateBackward(HostStream(), {x.view(), weight.view(), x.view()}, {d_y.view(), d_x.view(), d_bias.view()});
     return d_bias;
   });
   ExpectThreadsDoNotMatter<T>("embedding d_weight", [&] {
     auto d_weight = Values<T>::Filled({13, 40}, 0);
-    ops->EmbeddingBackward(HostStream(), {tokens.view(), {}, {}}, {d_y.view(), d_weight.view()});
+    kOps->EmbeddingBackward(HostStream(), {tokens.view(), {}, {}}, {d_y.view(), d_weight.view()});
     return d_weight;
   });
 }
@@ -239,23 +239,23 @@ TEST(Dense, RefusesByName) {
   const auto wide = Values<double>::Normal({4, 6}, 1);
   Values<float> y({4, 6});
   ExpectError(ExitCode::kRankFailed, {"dense.rms_norm: weight", "[6]", "[5]"}, [&] {
-    ops->RmsNorm(HostStream(), {x.view(), small.view(), 1e-5, y.view()});
+    kOps->RmsNorm(HostStream(), {x.view(), small.view(), 1e-5, y.view()});
   });
   ExpectError(ExitCode::kRankFailed, {"dense.swiglu: up", "F32", "F64"}, [&] {
-    ops->SwiGlu(HostStream(), {x.view(), wide.view(), y.view()});
+    kOps->SwiGlu(HostStream(), {x.view(), wide.view(), y.view()});
   });
   ExpectError(ExitCode::kRankFailed, {"dense.matmul: b", "[6,6]", "[4,6]"}, [&] {
-    ops->MatMul(HostStream(), {x.view(), x.view(), y.view()});
+    kOps->MatMul(HostStream(), {x.view(), x.view(), y.view()});
   });
   ExpectError(ExitCode::kRankFailed, {"dense.add: x", "found none"}, [&] {
     Tensor none = y.view();
     none.data = nullptr;
-    ops->Add(HostStream(), none, y.view());
+    kOps->Add(HostStream(), none, y.view());
   });
   ExpectError(ExitCode::kRankFailed, {"dense.add: y", "contiguous"}, [&] {
     Tensor strided = y.view();
     strided.stride[0] = 12;
-    ops->Add(HostStream(), x.view(), strided);
+    kOps->Add(HostStream(), x.view(), strided);
   });
 }
 
@@ -265,7 +265,7 @@ TEST(Dense, RefusesTokensBeyondTheVocabulary) {
   for (const int32_t bad : {10, -1}) {
     const Values<int32_t> tokens({3}, {1, bad, 2});
     ExpectError(ExitCode::kData, {"token " + std::to_string(bad), "position 1", "[0,10)"}, [&] {
-      ops->Embedding(HostStream(), {tokens.view(), weight.view(), y.view()});
+      kOps->Embedding(HostStream(), {tokens.view(), weight.view(), y.view()});
     });
   }
 }

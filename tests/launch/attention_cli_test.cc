@@ -1,23 +1,17 @@
 // The program `longspan attention` itself: under mpirun at several ranks, and when it must refuse.
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
 #include "tests/launch/attention_case_file.h"
 #include "tests/launch/files.h"
+#include "tests/launch/program.h"
 
 namespace longspan::test {
 namespace {
 
 class AttentionCli : public ::testing::Test {
  protected:
-  // The exit code; `said_` gets what the command printed.
   int Run(int ranks, const std::string& arguments) {
-    const std::string launcher = ranks > 1 ? fmt::format("'{}' -np {} ", LONGSPAN_MPIEXEC, ranks) : "";
-    const std::string command =
-        fmt::format("{}'{}' attention {} > '{}' 2>&1", launcher, LONGSPAN_PROGRAM, arguments, folder_ / "said");
-    const int status = std::system(command.c_str());
-    said_ = ReadFile(folder_ / "said");
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    return RunProgram(folder_, ranks, "attention " + arguments, &said_);
   }
 
   std::string Files(const std::string& output) const {

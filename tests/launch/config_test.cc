@@ -190,6 +190,9 @@ TEST(Config, WrongTypesSayWhatWasExpected) {
   ExpectHas(OnlyProblem({"parallel.layout=HEADTAIL"}),
             {"expected one of CONTIGUOUS, HEAD_TAIL", "did you mean HEAD_TAIL?"});
   ExpectHas(OnlyProblem({"model.attention=NSA,FUL"}), {"expected one of NSA, FULL, WINDOW", "did you mean FULL?"});
+  ExpectHas(OnlyProblem({"model.attention="}), {"expected one of NSA, FULL, WINDOW"});
+  ExpectHas(Text(Parse("data { format: FIBONACCI }\nmodel { attention: [] }")),
+            {"run.textproto:2: model.attention", "expected one of NSA, FULL, WINDOW"});
   ExpectHas(Text(Parse("data { format: FIBONACCI }\nname: 3")),
             {"run.textproto:2: name = 3", "expected a string in quotes"});
   ExpectHas(Text(Parse("data { format: FIBONACCI }\nmodel: 3")),
@@ -208,6 +211,9 @@ TEST(Config, SyntaxErrorsNameTheLine) {
   ExpectHas(Text(Parse("name: 'x")), {"run.textproto:1"});
   ExpectHas(Text(Parse("}")), {"run.textproto:1", "expected a key, found '}'"});
   ExpectHas(Text(Parse("model { attention: [NSA FULL] }")), {"expected ',' or ']' in the list model.attention"});
+  std::string deep;
+  for (int i = 0; i < 100000; ++i) deep += "model {";
+  ExpectHas(Text(Parse(deep)), {"run.textproto:1", "expected no group in so many others"});
   EXPECT_EQ(Parse("name 'x'").problems.size(), 1u);  // no rules on a half-read file
 }
 

@@ -142,6 +142,8 @@ TEST(ConfigRules, Sequence) {
       {cp(int64_t{1} << 30, LayoutKind::kHeadTail, 64), {"no sequence is that long"}},
       {cp(1, LayoutKind::kHeadTail, 31),
        {"data.sequence_length = 31 and model.nsa.block = 32 disagree", "to 32 or more"}},
+      {cp(1, LayoutKind::kHeadTail, 65),
+       {"data.sequence_length = 65 and model.nsa.stride = 16 disagree", "to 64 or 80"}},
       {cp(1, LayoutKind::kHeadTail, 0), {"data.sequence_length = 0"}},
   });
   RunConfig config = Good();
