@@ -1,17 +1,27 @@
 #!/usr/bin/env bash
 # From a fresh clone to a trained model: installs what is missing, builds, makes a dataset of the C and C++ headers of this
-# machine, trains a small NSA model over 4 MPI ranks (cp=2 x dp=2), shows the report. Needs no GPU.
+# machine, trains a small NSA model over 4 MPI ranks (cp=2 x dp=2), shows the report. Needs no GPU; uses those it finds.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 echo "== packages"
 launch/packages.sh
 
+gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true)
+ranks=4 cp=2 dp=2 cuda=OFF
+if [ "$gpus" -gt 0 ]; then
+  echo "$gpus GPUs found: the build has CUDA, and every rank takes a GPU"
+  cuda=AUTO
+  if [ "$gpus" -lt 2 ]; then ranks=1 cp=1 dp=1; elif [ "$gpus" -lt 4 ]; then ranks=2 dp=1; fi
+fi
+
 echo "== build"
 mkdir -p build runs
 log=build/quickstart.log
-{ cmake --preset cpu -B build/quickstart -DBUILD_TESTING=OFF && cmake --build build/quickstart --target longspan; } \
-  >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
+{
+  cmake --preset cpu -B build/quickstart -DBUILD_TESTING=OFF -DLONGSPAN_CUDA=$cuda &&
+    cmake --build build/quickstart --target longspan
+} >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
 longspan=build/quickstart/longspan
 "$longspan" --version
 
@@ -24,16 +34,16 @@ echo "== train"
 # More ranks than cores must give way to each other; a container's root may run mpirun.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
 export OMPI_MCA_mpi_yield_when_idle=1 OMP_NUM_THREADS=1
-mpirun -np 4 "$longspan" train --config configs/quickstart.textproto \
+mpirun -np "$ranks" "$longspan" train --config configs/quickstart.textproto parallel.cp=$cp parallel.dp=$dp \
   data.train="${data}_train" data.validation="${data}_validation" "$@"
 
 cat <<MSG
 == what happened
-A byte-level transformer with Native Sparse Attention was trained on the headers of this machine. Each sequence was cut over two
-ranks (cp=2), two sequences ran side by side (dp=2).
+A byte-level transformer with Native Sparse Attention was trained on the headers of this machine. Each sequence was cut over
+$cp ranks (cp), $dp ran side by side (dp).
   runs/quickstart/metrics.jsonl        loss, gradient norm, speed and selection hashes of every step
   runs/quickstart/profile/report.txt   where the time went, by rank
   runs/quickstart/config.textproto     every setting; change one with key.path=value, e.g.
-    mpirun -np 4 $longspan train --config configs/quickstart.textproto \\
+    mpirun -np $ranks $longspan train --config configs/quickstart.textproto parallel.cp=$cp parallel.dp=$dp \\
       data.train=${data}_train data.validation=${data}_validation parallel.layout=CONTIGUOUS
 MSG
