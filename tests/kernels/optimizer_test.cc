@@ -22,8 +22,9 @@ TYPED_TEST(OptimizerTest, AdamWByThePaper) {
   const double rate = 0.01, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, decay = 0.1;
   for (int64_t step = 1; step <= 5; ++step) {
     const auto gradient = Values<T>::Normal({size}, 100 + step);
-    ops->AdamW(HostStream(), {weight.view(), gradient.view(), m.view(), v.view(), scale.view(), rate, beta1, beta2, eps,
-                              decay, step});
+    ops->AdamW(
+        HostStream(),
+        {weight.view(), gradient.view(), m.view(), v.view(), {}, scale.view(), rate, beta1, beta2, eps, decay, step});
     for (int64_t i = 0; i < size; ++i) {
       const double g = 0.5 * gradient[i];
       m_expected[i] = beta1 * m_expected[i] + (1 - beta1) * g;
@@ -43,7 +44,7 @@ TEST(Optimizer, FirstStepIsTheSign) {
   Values<double> weight({3}, {0, 0, 0}), m({3}, {0, 0, 0}), v({3}, {0, 0, 0});
   const Values<double> gradient({3}, {1e-3, -5, 0}), scale({1}, {1});
   ops->AdamW(HostStream(),
-             {weight.view(), gradient.view(), m.view(), v.view(), scale.view(), 0.1, 0.9, 0.999, 1e-12, 0});
+             {weight.view(), gradient.view(), m.view(), v.view(), {}, scale.view(), 0.1, 0.9, 0.999, 1e-12, 0});
   EXPECT_NEAR(weight[0], -0.1, 1e-9);
   EXPECT_NEAR(weight[1], 0.1, 1e-9);
   EXPECT_EQ(weight[2], 0);
@@ -63,7 +64,7 @@ TYPED_TEST(OptimizerTest, ThreadsDoNotMatter) {
     const auto scale = Values<double>::Filled({1}, 1);
     auto weight = Values<T>::Normal({50001}, 2), m = weight, v = Values<T>::Filled({50001}, 1);
     ops->AdamW(HostStream(),
-               {weight.view(), gradient.view(), m.view(), v.view(), scale.view(), 0.1, 0.9, 0.95, 1e-8, 0.1, 3});
+               {weight.view(), gradient.view(), m.view(), v.view(), {}, scale.view(), 0.1, 0.9, 0.95, 1e-8, 0.1, 3});
     return weight;
   });
 }
@@ -107,11 +108,15 @@ TEST(Optimizer, RefusesByName) {
   Values<float> weight({4});
   const auto wide = Values<double>::Filled({4}, 0), scale = Values<double>::Filled({1}, 1);
   ExpectError(ExitCode::kRankFailed, {"train.adamw: gradient", "F32 [4]", "F64 [4]"}, [&] {
-    ops->AdamW(HostStream(), {weight.view(), wide.view(), weight.view(), weight.view(), scale.view()});
+    ops->AdamW(HostStream(), {weight.view(), wide.view(), weight.view(), weight.view(), {}, scale.view()});
+  });
+  ExpectError(ExitCode::kRankFailed, {"train.adamw: master"}, [&] {
+    ops->AdamW(HostStream(), {weight.view(), weight.view(), weight.view(), weight.view(), weight.view(), scale.view()});
   });
   ExpectError(ExitCode::kRankFailed, {"train.adamw: step", "found 0"}, [&] {
-    ops->AdamW(HostStream(),
-               {weight.view(), weight.view(), weight.view(), weight.view(), scale.view(), 0.1, 0.9, 0.9, 1e-8, 0, 0});
+    ops->AdamW(
+        HostStream(),
+        {weight.view(), weight.view(), weight.view(), weight.view(), {}, scale.view(), 0.1, 0.9, 0.9, 1e-8, 0, 0});
   });
   ExpectError(ExitCode::kRankFailed, {"train.sum: sum", "F64 [1]", "F32 [4]"},
               [&] { ops->AddSum(HostStream(), weight.view(), weight.view()); });

@@ -34,6 +34,32 @@ TEST(Arena, CutsPlannedTensorsFromPoisonedMemory) {
   EXPECT_NE(table.find("of 1024 MiB available"), std::string::npos);
 }
 
+TEST(Arena, LaysWhatIsUsedByTurnsOverEachOther) {
+  const auto device = MakeCpuDevice();
+  Arena arena;
+  Tensor before, first, second, third, weight, after;
+  const auto reserve = [&](Tensor* slot, MemoryUse use, int64_t floats) {
+    arena.Reserve(slot, use, "x", DType::kF32, {floats});
+  };
+  reserve(&before, MemoryUse::kActivations, 64);
+  arena.Overlay();
+  reserve(&first, MemoryUse::kActivations, 64);
+  reserve(&weight, MemoryUse::kWeights, 64);
+  arena.EndOverlay();
+  reserve(&after, MemoryUse::kActivations, 64);
+  arena.Overlay();
+  reserve(&second, MemoryUse::kActivations, 64);
+  reserve(&third, MemoryUse::kActivations, 128);
+  arena.EndOverlay();
+  arena.Commit(*device);
+  EXPECT_EQ(first.data, second.data);
+  EXPECT_EQ(static_cast<char*>(third.data) - static_cast<char*>(second.data), 256);
+  EXPECT_EQ(static_cast<char*>(after.data) - static_cast<char*>(before.data), 256);
+  EXPECT_EQ(static_cast<char*>(first.data) - static_cast<char*>(before.data), 512);
+  EXPECT_EQ(arena.bytes(), 256 + 256 + 256 + 256 + 512);  // weight; before, after, second, third
+  EXPECT_EQ(arena.Rows()[1].bytes, 256 + 256 + 256 + 512);
+}
+
 TEST(Tensor, ViewsRowsAndRefusesTheWrongType) {
   float data[12] = {};
   for (int i = 0; i < 12; ++i) data[i] = static_cast<float>(i);
