@@ -3,7 +3,8 @@
 //
 // Writes, as safetensors: out, o_cmp, o_slc, o_win [S,H,V]; lse_cmp, lse_slc, lse_win [S,H] (natural log); selected
 // [S,G,N] I32; and when the case has d_out, a gradient d_NAME for every floating input and weight. Floats in the type
-// of the case, lse in F32 at least. The CPU computes BF16 cases in F32, F32 cases in F64; a GPU BF16 and F32 as they are.
+// of the case, lse in F32 at least. The CPU computes BF16 cases in F32, F32 cases in F64; a GPU BF16 and F32 as they
+// are.
 //
 // Each rank maps the file and takes its rows. A length that cannot be cut is padded at the end: causality hides the
 // padding. Forward results have the same bits whatever the ranks, layout and exchange.

@@ -67,8 +67,9 @@ std::unique_ptr<Communicator> MakeDeviceCommunicator(std::unique_ptr<Communicato
 bool HasNccl();  // of this build: comm_nccl.cc or no_nccl.cc
 std::unique_ptr<Communicator> MakeNcclCommunicator(std::unique_ptr<Communicator> host, Device& device);
 
-// When it goes while an exception passes, every NCCL transfer of this process ends at once. Declared after all that owns
-// GPU memory or streams, it goes first: freeing those waits for work under way, and that for peers that may never come.
+// When it goes while an exception passes, every NCCL transfer of this process ends at once. Declared after all that
+// owns GPU memory or streams, it goes first: freeing those waits for work under way, and that for peers that may never
+// come.
 class NcclGuard {
  public:
   NcclGuard();

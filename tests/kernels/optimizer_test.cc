@@ -7,7 +7,7 @@
 namespace longspan::test {
 namespace {
 
-const std::unique_ptr<TrainOps> ops = MakeCpuTrain();
+const std::unique_ptr<TrainOps> kOps = MakeCpuTrain();
 
 template <typename T>
 class OptimizerTest : public testing::Test {};
@@ -22,7 +22,7 @@ TYPED_TEST(OptimizerTest, AdamWByThePaper) {
   const double rate = 0.01, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, decay = 0.1;
   for (int64_t step = 1; step <= 5; ++step) {
     const auto gradient = Values<T>::Normal({size}, 100 + step);
-    ops->AdamW(
+    kOps->AdamW(
         HostStream(),
         {weight.view(), gradient.view(), m.view(), v.view(), {}, scale.view(), rate, beta1, beta2, eps, decay, step});
     for (int64_t i = 0; i < size; ++i) {
@@ -43,8 +43,8 @@ TYPED_TEST(OptimizerTest, AdamWByThePaper) {
 TEST(Optimizer, FirstStepIsTheSign) {
   Values<double> weight({3}, {0, 0, 0}), m({3}, {0, 0, 0}), v({3}, {0, 0, 0});
   const Values<double> gradient({3}, {1e-3, -5, 0}), scale({1}, {1});
-  ops->AdamW(HostStream(),
-             {weight.view(), gradient.view(), m.view(), v.view(), {}, scale.view(), 0.1, 0.9, 0.999, 1e-12, 0});
+  kOps->AdamW(HostStream(),
+              {weight.view(), gradient.view(), m.view(), v.view(), {}, scale.view(), 0.1, 0.9, 0.999, 1e-12, 0});
   EXPECT_NEAR(weight[0], -0.1, 1e-9);
   EXPECT_NEAR(weight[1], 0.1, 1e-9);
   EXPECT_EQ(weight[2], 0);
@@ -55,16 +55,16 @@ TYPED_TEST(OptimizerTest, ThreadsDoNotMatter) {
   const auto x = Values<T>::Normal({100, 1003}, 1);
   ExpectThreadsDoNotMatter<double>("sums", [&] {
     auto sums = Values<double>::Filled({2}, 0);
-    ops->AddSum(HostStream(), x.view(), sums.view().Rows(0, 1));
-    ops->AddSumOfSquares(HostStream(), x.view(), sums.view().Rows(1, 1));
+    kOps->AddSum(HostStream(), x.view(), sums.view().Rows(0, 1));
+    kOps->AddSumOfSquares(HostStream(), x.view(), sums.view().Rows(1, 1));
     return sums;
   });
   ExpectThreadsDoNotMatter<T>("adamw", [&] {
     const auto gradient = Values<T>::Normal({50001}, 3);
     const auto scale = Values<double>::Filled({1}, 1);
     auto weight = Values<T>::Normal({50001}, 2), m = weight, v = Values<T>::Filled({50001}, 1);
-    ops->AdamW(HostStream(),
-               {weight.view(), gradient.view(), m.view(), v.view(), {}, scale.view(), 0.1, 0.9, 0.95, 1e-8, 0.1, 3});
+    kOps->AdamW(HostStream(),
+                {weight.view(), gradient.view(), m.view(), v.view(), {}, scale.view(), 0.1, 0.9, 0.95, 1e-8, 0.1, 3});
     return weight;
   });
 }
@@ -74,8 +74,8 @@ TYPED_TEST(OptimizerTest, SumsAccumulate) {
   for (const int64_t size : {0, 1, 17, 8192, 30011}) {
     const auto x = Values<T>::Normal({size}, size + 1);
     Values<double> sum({1}, {3}), squares({1}, {4});
-    ops->AddSum(HostStream(), x.view(), sum.view());
-    ops->AddSumOfSquares(HostStream(), x.view(), squares.view());
+    kOps->AddSum(HostStream(), x.view(), sum.view());
+    kOps->AddSumOfSquares(HostStream(), x.view(), squares.view());
     long double sum_expected = 3, squares_expected = 4;
     for (int64_t i = 0; i < size; ++i) {
       sum_expected += x[i];
@@ -90,7 +90,7 @@ TEST(Optimizer, ClipScale) {
   const auto scale_of = [](double sum, double max_norm) {
     const Values<double> sum_of_squares({1}, {sum});
     Values<double> scale({1});
-    ops->ClipScale(HostStream(), sum_of_squares.view(), max_norm, scale.view());
+    kOps->ClipScale(HostStream(), sum_of_squares.view(), max_norm, scale.view());
     return scale[0];
   };
   EXPECT_EQ(scale_of(16, 1), 0.25);
@@ -108,18 +108,19 @@ TEST(Optimizer, RefusesByName) {
   Values<float> weight({4});
   const auto wide = Values<double>::Filled({4}, 0), scale = Values<double>::Filled({1}, 1);
   ExpectError(ExitCode::kRankFailed, {"train.adamw: gradient", "F32 [4]", "F64 [4]"}, [&] {
-    ops->AdamW(HostStream(), {weight.view(), wide.view(), weight.view(), weight.view(), {}, scale.view()});
+    kOps->AdamW(HostStream(), {weight.view(), wide.view(), weight.view(), weight.view(), {}, scale.view()});
   });
   ExpectError(ExitCode::kRankFailed, {"train.adamw: master"}, [&] {
-    ops->AdamW(HostStream(), {weight.view(), weight.view(), weight.view(), weight.view(), weight.view(), scale.view()});
+    kOps->AdamW(HostStream(),
+                {weight.view(), weight.view(), weight.view(), weight.view(), weight.view(), scale.view()});
   });
   ExpectError(ExitCode::kRankFailed, {"train.adamw: step", "found 0"}, [&] {
-    ops->AdamW(
+    kOps->AdamW(
         HostStream(),
         {weight.view(), weight.view(), weight.view(), weight.view(), {}, scale.view(), 0.1, 0.9, 0.9, 1e-8, 0, 0});
   });
   ExpectError(ExitCode::kRankFailed, {"train.sum: sum", "F64 [1]", "F32 [4]"},
-              [&] { ops->AddSum(HostStream(), weight.view(), weight.view()); });
+              [&] { kOps->AddSum(HostStream(), weight.view(), weight.view()); });
 }
 
 }  // namespace

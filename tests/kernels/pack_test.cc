@@ -8,7 +8,7 @@
 namespace longspan::test {
 namespace {
 
-const std::unique_ptr<TrainOps> ops = MakeCpuTrain();
+const std::unique_ptr<TrainOps> kOps = MakeCpuTrain();
 
 template <typename T>
 class RowsTest : public testing::Test {};
@@ -27,14 +27,14 @@ TYPED_TEST(RowsTest, GatherAndScatter) {
   const Values<int32_t> index({4}, {3, 0, 3, 1});
   const auto from = Counting<T>({5, 2, 3});
   Values<T> gathered({4, 2, 3});
-  ops->GatherRows(HostStream(), from.view(), index.view(), gathered.view());
+  kOps->GatherRows(HostStream(), from.view(), index.view(), gathered.view());
   for (int64_t i = 0; i < 4; ++i) {
     for (int64_t c = 0; c < 6; ++c) EXPECT_EQ(gathered[i * 6 + c], from[index[i] * 6 + c]);
   }
 
   const auto rows = Counting<T>({4, 2, 3});
   auto scattered = Values<T>::Filled({5, 2, 3}, 0);
-  ops->ScatterRows(HostStream(), rows.view(), index.view(), scattered.view());
+  kOps->ScatterRows(HostStream(), rows.view(), index.view(), scattered.view());
   const int64_t source_of[] = {1, 3, -1, 2, -1};  // row 3 is named twice: the last stays
   for (int64_t row = 0; row < 5; ++row) {
     for (int64_t c = 0; c < 6; ++c) {
@@ -59,7 +59,7 @@ TYPED_TEST(AddRowsTest, AddsInOrder) {
   }
   ExpectThreadsDoNotMatter<T>("add_rows", [&] {
     Values<T> to = start;
-    ops->AddRows(HostStream(), from.view(), index.view(), to.view());
+    kOps->AddRows(HostStream(), from.view(), index.view(), to.view());
     ExpectSameBits("add_rows", to, expected);
     return to;
   });
@@ -69,9 +69,9 @@ TEST(Rows, NoRows) {
   const Values<int32_t> index({0});
   const auto from = Counting<float>({5, 2});
   Values<float> none({0, 2});
-  ops->GatherRows(HostStream(), from.view(), index.view(), none.view());
-  ops->ScatterRows(HostStream(), none.view(), index.view(), from.view());
-  ops->AddRows(HostStream(), none.view(), index.view(), from.view());
+  kOps->GatherRows(HostStream(), from.view(), index.view(), none.view());
+  kOps->ScatterRows(HostStream(), none.view(), index.view(), from.view());
+  kOps->AddRows(HostStream(), none.view(), index.view(), from.view());
   ExpectSameBits("from", from, Counting<float>({5, 2}));
 }
 
@@ -80,20 +80,20 @@ TEST(Rows, RefusesByName) {
   Values<float> to({2, 2}), wrong({3, 2});
   const Values<int32_t> index({2}, {0, 1});
   ExpectError(ExitCode::kRankFailed, {"train.gather_rows: to", "F32 [2,2]", "F32 [3,2]"},
-              [&] { ops->GatherRows(HostStream(), from.view(), index.view(), wrong.view()); });
+              [&] { kOps->GatherRows(HostStream(), from.view(), index.view(), wrong.view()); });
   for (const int32_t bad : {5, -1}) {
     const Values<int32_t> outside({2}, {0, bad});
     ExpectError(ExitCode::kRankFailed, {"train.gather_rows: index[1]", "[0,5)", "found " + std::to_string(bad)},
-                [&] { ops->GatherRows(HostStream(), from.view(), outside.view(), to.view()); });
+                [&] { kOps->GatherRows(HostStream(), from.view(), outside.view(), to.view()); });
     ExpectError(ExitCode::kRankFailed, {"train.add_rows: index[1]"},
-                [&] { ops->AddRows(HostStream(), to.view(), outside.view(), from.view()); });
+                [&] { kOps->AddRows(HostStream(), to.view(), outside.view(), from.view()); });
     ExpectError(ExitCode::kRankFailed, {"train.scatter_rows: index[1]"},
-                [&] { ops->ScatterRows(HostStream(), to.view(), outside.view(), from.view()); });
+                [&] { kOps->ScatterRows(HostStream(), to.view(), outside.view(), from.view()); });
   }
   const auto integers = Counting<int32_t>({5, 2});
   const auto rows = Counting<int32_t>({2, 2});
   ExpectError(ExitCode::kRankFailed, {"train.add_rows: to", "I32"},
-              [&] { ops->AddRows(HostStream(), rows.view(), index.view(), integers.view()); });
+              [&] { kOps->AddRows(HostStream(), rows.view(), index.view(), integers.view()); });
 }
 
 Tensor AsBf16(const Values<uint16_t>& values) {
@@ -122,15 +122,15 @@ TEST(Cast, Bf16RoundsToNearestEven) {
   };
   for (const auto& [value, bits] : cases) {
     Values<uint16_t> from_float({1}), from_double({1});
-    ops->Copy(HostStream(), Values<float>({1}, {value}).view(), AsBf16(from_float));
-    ops->Copy(HostStream(), Values<double>({1}, {value}).view(), AsBf16(from_double));
+    kOps->Copy(HostStream(), Values<float>({1}, {value}).view(), AsBf16(from_float));
+    kOps->Copy(HostStream(), Values<double>({1}, {value}).view(), AsBf16(from_double));
     EXPECT_EQ(from_float[0], bits) << value;
     EXPECT_EQ(from_double[0], bits) << value;
   }
   Values<uint16_t> nan({1});
-  ops->Copy(HostStream(), Values<float>({1}, {std::bit_cast<float>(0x7F800001u)}).view(), AsBf16(nan));
+  kOps->Copy(HostStream(), Values<float>({1}, {std::bit_cast<float>(0x7F800001u)}).view(), AsBf16(nan));
   Values<float> back({1});
-  ops->Copy(HostStream(), AsBf16(nan), back.view());
+  kOps->Copy(HostStream(), AsBf16(nan), back.view());
   EXPECT_TRUE(std::isnan(back[0]));
 }
 
@@ -138,7 +138,7 @@ TEST(Cast, Bf16RoundsToNearestEven) {
 TEST(Cast, F64ToBf16RoundsOnce) {
   const Values<double> from({4}, {1 + 0x1p-8 + 0x1p-40, 1 + 3 * 0x1p-8 - 0x1p-40, -1 - 0x1p-8 - 0x1p-40, 1e300});
   Values<uint16_t> to({4});
-  ops->Copy(HostStream(), from.view(), AsBf16(to));
+  kOps->Copy(HostStream(), from.view(), AsBf16(to));
   EXPECT_EQ(to[0], 0x3F81);
   EXPECT_EQ(to[1], 0x3F81);
   EXPECT_EQ(to[2], 0xBF81);
@@ -157,41 +157,41 @@ TEST(Cast, EveryBf16SurvivesTheWayThroughF32AndF64) {
       ASSERT_EQ(back[i], nan ? all[i] | 0x40 : all[i]) << name << " " << i;
     }
   };
-  ops->Copy(HostStream(), AsBf16(all), single.view());
-  ops->Copy(HostStream(), single.view(), AsBf16(back));
+  kOps->Copy(HostStream(), AsBf16(all), single.view());
+  kOps->Copy(HostStream(), single.view(), AsBf16(back));
   same("F32");
-  ops->Copy(HostStream(), AsBf16(all), wide.view());
-  ops->Copy(HostStream(), wide.view(), AsBf16(back));
+  kOps->Copy(HostStream(), AsBf16(all), wide.view());
+  kOps->Copy(HostStream(), wide.view(), AsBf16(back));
   same("F64");
 }
 
 TEST(Cast, BetweenF32AndF64AndIntegers) {
   const Values<double> wide({3}, {0.1, -2.5, 1e40});
   Values<float> single({3});
-  ops->Copy(HostStream(), wide.view(), single.view());
+  kOps->Copy(HostStream(), wide.view(), single.view());
   EXPECT_EQ(single[0], 0.1f);
   EXPECT_EQ(single[2], std::numeric_limits<float>::infinity());
   Values<double> back({3});
-  ops->Copy(HostStream(), single.view(), back.view());
+  kOps->Copy(HostStream(), single.view(), back.view());
   EXPECT_EQ(back[0], double{0.1f});
   EXPECT_EQ(back[1], -2.5);
 
   const Values<int64_t> integers({2}, {1LL << 60, -1});
   Values<int64_t> copy({2});
-  ops->Copy(HostStream(), integers.view(), copy.view());
+  kOps->Copy(HostStream(), integers.view(), copy.view());
   EXPECT_EQ(copy[0], 1LL << 60);
   const Values<int32_t> small({2}, {1, 2});
   ExpectError(ExitCode::kRankFailed, {"train.copy", "I32 to I64"},
-              [&] { ops->Copy(HostStream(), small.view(), copy.view()); });
+              [&] { kOps->Copy(HostStream(), small.view(), copy.view()); });
   ExpectError(ExitCode::kRankFailed, {"train.copy", "[3]", "[2]"},
-              [&] { ops->Copy(HostStream(), wide.view(), copy.view()); });
+              [&] { kOps->Copy(HostStream(), wide.view(), copy.view()); });
 }
 
 TEST(Zero, FillsAllTypes) {
   Values<float> x({3, 5});
   Values<int64_t> integers({4});
-  ops->Zero(HostStream(), x.view());
-  ops->Zero(HostStream(), integers.view());
+  kOps->Zero(HostStream(), x.view());
+  kOps->Zero(HostStream(), integers.view());
   ExpectSameBits("x", x, Values<float>::Filled({3, 5}, 0));
   EXPECT_EQ(integers[3], 0);
 }

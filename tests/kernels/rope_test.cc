@@ -7,7 +7,7 @@
 namespace longspan::test {
 namespace {
 
-const std::unique_ptr<DenseOps> ops = MakeCpuDense();
+const std::unique_ptr<DenseOps> kOps = MakeCpuDense();
 
 template <typename T>
 class RopeTest : public testing::Test {};
@@ -21,7 +21,7 @@ TYPED_TEST(RopeTest, PairsChannelsHalfTheWidthApart) {
   const RopeTable table = MakeRopeTable({.theta = 10000}, width);
   const Values<double> frequency({half}, table.frequency);
   Values<T> y(x.shape());
-  ops->Rope(HostStream(), {x.view(), y.view(), positions.view(), frequency.view(), 1.25});
+  kOps->Rope(HostStream(), {x.view(), y.view(), positions.view(), frequency.view(), 1.25});
   std::vector<double> expected(y.size());
   for (int64_t i = 0; i < rows * heads; ++i) {
     for (int64_t c = 0; c < half; ++c) {
@@ -34,13 +34,13 @@ TYPED_TEST(RopeTest, PairsChannelsHalfTheWidthApart) {
   EXPECT_TRUE(RmsClose("y", y.Doubles(), expected, std::is_same_v<T, float> ? 1e-6 : 1e-10));
 
   Values<T> in_place = x;
-  ops->Rope(HostStream(), {in_place.view(), in_place.view(), positions.view(), frequency.view(), 1.25});
+  kOps->Rope(HostStream(), {in_place.view(), in_place.view(), positions.view(), frequency.view(), 1.25});
   ExpectSameBits("in place", in_place, y);
 
   // One row alone has the same bits.
   const Values<int32_t> last({1}, {999999});
   Values<T> alone({1, heads, width});
-  ops->Rope(HostStream(), {x.view().Rows(3, 1), alone.view(), last.view(), frequency.view(), 1.25});
+  kOps->Rope(HostStream(), {x.view().Rows(3, 1), alone.view(), last.view(), frequency.view(), 1.25});
   EXPECT_EQ(std::memcmp(&alone[0], &y[3 * heads * width], alone.view().bytes()), 0);
 }
 
@@ -50,11 +50,11 @@ TEST(Rope, InverseIsTheTranspose) {
   const Values<int32_t> positions({3}, {5, 0, 123});
   const Values<double> frequency({3}, {1.0, 0.3, 0.01});
   Values<double> y(shape), d_x(shape);
-  ops->Rope(HostStream(), {x.view(), y.view(), positions.view(), frequency.view(), 1.5});
-  ops->Rope(HostStream(), {probe.view(), d_x.view(), positions.view(), frequency.view(), 1.5, true});
+  kOps->Rope(HostStream(), {x.view(), y.view(), positions.view(), frequency.view(), 1.5});
+  kOps->Rope(HostStream(), {probe.view(), d_x.view(), positions.view(), frequency.view(), 1.5, true});
   EXPECT_NEAR(Dot(y, probe), Dot(x, d_x), 1e-13);
   Values<double> back(shape);
-  ops->Rope(HostStream(), {y.view(), back.view(), positions.view(), frequency.view(), 1 / 1.5, true});
+  kOps->Rope(HostStream(), {y.view(), back.view(), positions.view(), frequency.view(), 1 / 1.5, true});
   EXPECT_TRUE(RmsClose("back", back.Doubles(), x.Doubles(), 1e-14));
 }
 
@@ -120,11 +120,11 @@ TEST(Rope, RefusesByName) {
   const Values<int32_t> positions({3}, {0, 1, 2});
   const Values<double> frequency({2}, {1, 0.1});
   ExpectError(ExitCode::kRankFailed, {"dense.rope: positions", "[2]", "[3]"}, [&] {
-    ops->Rope(HostStream(), {x.view(), y.view(), positions.view(), frequency.view()});
+    kOps->Rope(HostStream(), {x.view(), y.view(), positions.view(), frequency.view()});
   });
   const auto odd = Values<float>::Normal({2, 1, 5}, 1);
   ExpectError(ExitCode::kRankFailed, {"dense.rope: x", "even", "[2,1,5]"}, [&] {
-    ops->Rope(HostStream(), {odd.view(), odd.view(), positions.view(), frequency.view()});
+    kOps->Rope(HostStream(), {odd.view(), odd.view(), positions.view(), frequency.view()});
   });
   ExpectError(ExitCode::kRankFailed, {"even key width", "7"}, [] { MakeRopeTable({}, 7); });
 }

@@ -464,11 +464,13 @@ TEST_F(AttentionErrors, DocumentsAndSelection) {
 }
 
 TEST_F(AttentionErrors, Files) {
-  ExpectError(ExitCode::kIo, {"nowhere"},
-              [&] { RunAttentionCase(Options(folder_ / "nowhere", folder_ / "alone"), *MakeCpuDevice(), *MakeMpiSelf()); });
+  ExpectError(ExitCode::kIo, {"nowhere"}, [&] {
+    RunAttentionCase(Options(folder_ / "nowhere", folder_ / "alone"), *MakeCpuDevice(), *MakeMpiSelf());
+  });
   CaseFile(case_, DType::kF32).Write(folder_ / "case");
-  ExpectError(ExitCode::kIo, {"no/such/folder"},
-              [&] { RunAttentionCase(Options(folder_ / "case", folder_ / "no/such/folder/out"), *MakeCpuDevice(), *MakeMpiSelf()); });
+  ExpectError(ExitCode::kIo, {"no/such/folder"}, [&] {
+    RunAttentionCase(Options(folder_ / "case", folder_ / "no/such/folder/out"), *MakeCpuDevice(), *MakeMpiSelf());
+  });
 }
 
 }  // namespace

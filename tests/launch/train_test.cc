@@ -81,7 +81,9 @@ TEST_F(TrainTest, FourRanksFollowOne) {
     ASSERT_EQ(four.losses.size(), one.losses.size());
     for (size_t i = 0; i < one.losses.size(); ++i) EXPECT_NEAR(four.losses[i], one.losses[i], 1e-4) << "step " << i + 1;
     // The hashes are those of replica 0's last sequence: another one with dp=2.
-    if (cp == 4) EXPECT_EQ(four.selections.front(), one.selections.front());
+    if (cp == 4) {
+      EXPECT_EQ(four.selections.front(), one.selections.front());
+    }
     EXPECT_NEAR(four.held_out, one.held_out, 0.01);
   }
 }

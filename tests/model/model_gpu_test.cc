@@ -22,7 +22,7 @@ class Cleanup : public testing::Environment {
  public:
   void TearDown() override { ranks.reset(); }
 };
-[[maybe_unused]] const auto* const cleanup = testing::AddGlobalTestEnvironment(new Cleanup);
+[[maybe_unused]] const auto* const kCleanup = testing::AddGlobalTestEnvironment(new Cleanup);
 
 struct Variant {
   std::string name;

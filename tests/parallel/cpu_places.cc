@@ -12,7 +12,7 @@ class Cleanup : public testing::Environment {
  public:
   void TearDown() override { machines.clear(); }
 };
-[[maybe_unused]] const auto* const cleanup = testing::AddGlobalTestEnvironment(new Cleanup);
+[[maybe_unused]] const auto* const kCleanup = testing::AddGlobalTestEnvironment(new Cleanup);
 
 }  // namespace
 
