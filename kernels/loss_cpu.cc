@@ -39,7 +39,7 @@ template <typename T>
 void Run(const LinearCrossEntropyArgs& args) {
   const int64_t tokens = args.x.dim(0), width = args.x.dim(1), vocabulary = args.weight.dim(0);
   const int32_t* const targets = args.targets.As<int32_t>();
-  const double* const scale = args.d_x ? &args.scale : nullptr;
+  const double* const scale = args.d_x ? args.scale.As<double>() : nullptr;
   static thread_local std::vector<T> scratch;
   scratch.resize(std::min(args.chunk, tokens) * vocabulary);
   T* const logits = scratch.data();
@@ -74,7 +74,10 @@ void CpuTrain::LinearCrossEntropy(Stream& stream, const LinearCrossEntropyArgs& 
   RequireTensor(kName, "loss", args.loss, dtype, {tokens});
   LS_CHECK(vocabulary > 0, "{}: weight: expected a vocabulary, found {}", kName, args.weight.shape.ToString());
   LS_CHECK(args.chunk > 0, "{}: chunk: expected a positive number of tokens, found {}", kName, args.chunk);
-  if (args.d_x) RequireTensor(kName, "d_x", args.d_x, dtype, args.x.shape);
+  if (args.d_x) {
+    RequireTensor(kName, "scale", args.scale, DType::kF64, {1});
+    RequireTensor(kName, "d_x", args.d_x, dtype, args.x.shape);
+  }
   if (args.d_weight) {
     LS_CHECK(args.d_x, "{}: d_weight is given without d_x: expected both or none", kName);
     RequireTensor(kName, "d_weight", args.d_weight, dtype, args.weight.shape);

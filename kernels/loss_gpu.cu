@@ -14,8 +14,8 @@ constexpr int64_t kChunkUnit = 128;
 // A block has a token. Its threads find maximum and sum in one reading of the logits, each over its own stride.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    LossKernel(const float* logits, const int32_t* targets, float* loss, T* d_logits, int64_t vocabulary, float scale,
-               int64_t first, GpuFaults* faults) {
+    LossKernel(const float* logits, const int32_t* targets, float* loss, T* d_logits, int64_t vocabulary,
+               const double* scale_at, int64_t first, GpuFaults* faults) {
   const int64_t token = blockIdx.x;
   const int32_t target = targets[token];
   const float* const row = logits + token * vocabulary;
@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(kThreads)
   sum = BlockSum(largest == -INFINITY && sum == 0 ? 0.f : sum * expf(largest - most));
   if (threadIdx.x == 0) loss[token] = logf(sum) - (row[target] - most);
   if (!slope) return;
-  const float factor = scale / sum;
+  const float scale = static_cast<float>(*scale_at), factor = scale / sum;
   for (int64_t x = threadIdx.x; x < vocabulary; x += kThreads) {
     const float value = expf(row[x] - most) * factor;
     slope[x] = FromFloat<T>(x == target ? value - scale : value);
@@ -68,7 +68,10 @@ void GpuTrain::LinearCrossEntropy(Stream& stream, const LinearCrossEntropyArgs& 
   RequireTensor(operation, "loss", args.loss, DType::kF32, {tokens});
   LS_CHECK(vocabulary > 0, "{}: weight: expected a vocabulary, found {}", operation.name, args.weight.shape.ToString());
   LS_CHECK(args.chunk > 0, "{}: chunk: expected a positive number of tokens, found {}", operation.name, args.chunk);
-  if (args.d_x) RequireTensor(operation, "d_x", args.d_x, dtype, args.x.shape);
+  if (args.d_x) {
+    RequireTensor(operation, "scale", args.scale, DType::kF64, {1});
+    RequireTensor(operation, "d_x", args.d_x, dtype, args.x.shape);
+  }
   if (args.d_weight) {
     LS_CHECK(args.d_x, "{}: d_weight is given without d_x: expected both or none", operation.name);
     RequireTensor(operation, "d_weight", args.d_weight, DType::kF32, args.weight.shape);
@@ -95,7 +98,7 @@ void GpuTrain::LinearCrossEntropy(Stream& stream, const LinearCrossEntropyArgs& 
       DispatchFloatGpu(dtype, [&]<typename T>() {
         LossKernel<<<static_cast<unsigned>(rows), kThreads, 0, cuda>>>(
             logits, GpuData<int32_t>(args.targets) + begin, GpuData<float>(args.loss) + begin,
-            reinterpret_cast<T*>(slopes), vocabulary, static_cast<float>(args.scale), begin, StreamFaults(stream));
+            reinterpret_cast<T*>(slopes), vocabulary, GpuData<double>(args.scale), begin, StreamFaults(stream));
       });
       if (!args.d_x) continue;
       matmul_.Run(stream, {.m = rows, .n = width, .k = vocabulary, .operands = dtype, .result = dtype}, slopes,

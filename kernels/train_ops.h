@@ -16,8 +16,8 @@ struct LinearCrossEntropyArgs {
   Tensor targets;  // [T] I32, -1 = ignored
   int64_t chunk = 256;
   Tensor loss;  // [T] output, per token
-  // With gradients (d_x not null): d loss_total = scale * sum of loss[t].
-  double scale = 0;
+  // With gradients (d_x not null): d loss_total = scale[0] * sum of loss[t].
+  Tensor scale;     // [1] F64
   Tensor d_x;       // [T,D], overwritten
   Tensor d_weight;  // [X,D], accumulated
 };

@@ -101,7 +101,7 @@ class AttentionRun {
   void Reserve() {
     const auto [heads, groups, key_width, value_width] = input_.sizes;
     const int64_t tokens = layout_.tokens();
-    core_.Reserve(arena_, "attention");
+    core_.Reserve(arena_, "attention", MemoryUse::kActivations);
     const auto integers = [&](Tensor* slot, const char* name, const Shape& shape) {
       arena_.Reserve(slot, MemoryUse::kActivations, name, DType::kI32, shape);
     };

@@ -59,6 +59,7 @@ void VisitKeys(Config& config, Visitor&& visit) {
   auto& runtime = config.runtime;
   visit("runtime.device", runtime.device);
   visit("runtime.dtype", runtime.dtype);
+  visit("runtime.graphs", runtime.graphs);
 
   auto& data = config.data;
   visit("data.format", data.format);
@@ -89,6 +90,7 @@ void VisitKeys(Config& config, Visitor&& visit) {
   visit("train.log_interval", train.log_interval);
   visit("train.seed", train.seed);
   visit("train.recompute", train.recompute);
+  visit("train.offload", train.offload);
 }
 
 }  // namespace longspan

@@ -76,7 +76,7 @@ std::string DescribeRun(const RunConfig& config, int64_t world) {
   optimizer.Reserve(session.arena(), session.context().dtype, session.context().gradient_dtype);
   return fmt::format("{}\n{} parameters\n\nMemory of rank 0 on {}, {}:\n{}", DescribeRanks(config, dp),
                      session.model().params().parameters(), DeviceName(machine.device), DTypeName(machine.dtype),
-                     MemoryTable(session.arena().Rows(), Available(machine.device)));
+                     MemoryTable(session.arena().Rows(), Available(machine.device), session.model().offloaded_bytes()));
 }
 
 }  // namespace longspan

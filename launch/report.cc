@@ -53,7 +53,7 @@ struct Row {
   int slowest = 0;
 };
 
-std::string Table(const std::vector<json>& profiles) {
+std::string Table(const std::vector<json>& profiles, bool gpu) {
   std::map<std::string, Row> rows;
   double wall = 0;
   const auto ranks = static_cast<double>(profiles.size());
@@ -78,9 +78,11 @@ std::string Table(const std::vector<json>& profiles) {
       fmt::format("{} ranks, {} steps, {:.2f} s\n", profiles.size(), profiles[0]["steps"].get<int64_t>(), wall);
   text += fmt::format("  {:<32} {:>8} {:>8} {:>8} {:>7} {:>6} {:>9} {:>8}\n", "span", "mean s", "min s", "max s",
                       "share", "max at", "GFLOP/s", "GB/s");
-  double covered = 0;
+  double covered = 0, stalled = 0, transferring = 0;
   for (const auto& [name, row] : order) {
     covered += row.sum / ranks;
+    if (name.starts_with("stall.")) stalled += row.sum / ranks;
+    if (name.starts_with("comm.")) transferring += row.sum / ranks;
     text += fmt::format("  {:<32} {:>8.3f} {:>8.3f} {:>8.3f} {:>6.1f}% {:>6} {:>9.2f} {:>8.2f}\n", name,
                         row.sum / ranks, row.least, row.most, 100 * row.sum / ranks / wall, row.slowest,
                         row.flops / row.sum * 1e-9, row.bytes / row.sum * 1e-9);
@@ -89,12 +91,17 @@ std::string Table(const std::vector<json>& profiles) {
   const double rest = wall - covered;
   text += fmt::format("  {:<32} {:>8.3f} {:>8} {:>8} {:>6.1f}%\n", rest < 0 ? "(overlapping)" : "(outside spans)",
                       std::abs(rest), "", "", 100 * std::abs(rest) / wall);
+  // On a CPU every transfer is.
+  const double exposed = gpu ? stalled : transferring;
+  text += fmt::format("  exposed communication: {:.3f} s of {:.3f} s of transfers, {:.1f}% of the time\n", exposed,
+                      transferring, 100 * exposed / wall);
   return text;
 }
 
 }  // namespace
 
-std::string WriteReport(Communicator& world, Stream& stream, const std::string& folder, double seconds, int64_t steps) {
+std::string WriteReport(Communicator& world, Stream& stream, DeviceKind device, const std::string& folder,
+                        double seconds, int64_t steps) {
   const json own = OwnProfile(world.rank(), seconds, steps);
   const std::string path = folder + "/profile";
   std::error_code error;
@@ -105,7 +112,7 @@ std::string WriteReport(Communicator& world, Stream& stream, const std::string& 
 
   std::vector<json> profiles;
   for (const std::string& text : GatherTexts(world, stream, own.dump())) profiles.push_back(json::parse(text));
-  const std::string table = Table(profiles);
+  const std::string table = Table(profiles, device == DeviceKind::kGpu);
   if (world.rank() == 0) std::ofstream(path + "/report.txt") << table;
   return table;
 }

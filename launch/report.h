@@ -10,7 +10,12 @@
 
 namespace longspan {
 
-// Collective over `world`. `seconds` is the wall time of the `steps` training steps that the trace covers.
-std::string WriteReport(Communicator& world, Stream& stream, const std::string& folder, double seconds, int64_t steps);
+// Collective over `world`, on a CPU stream. `device` is where the ranks compute. `seconds` is the wall time of the
+// `steps` training steps that the trace covers.
+//
+// Exposed communication is the time for which kernels waited for transfers: spans stall.* of a GPU's compute stream,
+// and on a CPU all transfers.
+std::string WriteReport(Communicator& world, Stream& stream, DeviceKind device, const std::string& folder,
+                        double seconds, int64_t steps);
 
 }  // namespace longspan

@@ -51,6 +51,7 @@ void RunLog::Step(const StepMetrics& m) {
                              {"tokens", m.tokens},
                              {"memory_mib", m.memory_bytes >> 20},
                              {"coverage", m.coverage},
+                             {"allocations", m.allocations},
                              {"selection", selection}}
                   .dump()
            << std::endl;  // at once: a run that is killed leaves its metrics

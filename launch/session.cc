@@ -10,8 +10,7 @@ Session::Session(const RunConfig& config, Device& device, Communicator& cp, DTyp
       layout_(config.parallel.layout, config.data.sequence_length, cp.size(), config.model.nsa.select_block) {
   const DType gradient_dtype = dtype == DType::kBf16 ? DType::kF32 : dtype;
   context_.emplace(Context{device_, ops_, *compute_, *comm_, cp, layout_, dtype, gradient_dtype});
-  model_ =
-      std::make_unique<Transformer>(*context_, config.model, config.parallel.selected_exchange, config.train.recompute);
+  model_ = std::make_unique<Transformer>(*context_, config.model, config.parallel.selected_exchange, config.train);
   model_->Reserve(arena_);
 
   const Shape tokens{layout_.tokens()}, summaries{layout_.tokens() / config.model.nsa.stride};
@@ -21,6 +20,7 @@ Session::Session(const RunConfig& config, Device& device, Communicator& cp, DTyp
   arena_.Reserve(&inputs_.summary_positions, MemoryUse::kActivations, "inputs.summary_positions", DType::kI32,
                  summaries);
   arena_.Reserve(&inputs_.doc_start, MemoryUse::kActivations, "inputs.doc_start", DType::kI32, {layout_.sequence()});
+  arena_.Reserve(&inputs_.loss_scale, MemoryUse::kActivations, "inputs.loss_scale", DType::kF64, {1});
 }
 
 void Session::Start(uint64_t seed) {
@@ -28,10 +28,11 @@ void Session::Start(uint64_t seed) {
   model_->Start(seed);
 }
 
-void Session::Load(const Batch& batch) {
+void Session::Load(const Batch& batch, double loss_scale) {
   const auto upload = [this](const Tensor& to, const std::vector<int32_t>& from) {
     device_.Copy(*compute_, to, HostView(from.data(), {static_cast<int64_t>(from.size())}));
   };
+  device_.Copy(*compute_, inputs_.loss_scale, HostView(&loss_scale, {1}));
   upload(inputs_.tokens, batch.tokens);
   upload(inputs_.targets, batch.targets);
   upload(inputs_.positions, batch.positions);

@@ -22,7 +22,9 @@ class Session {
   Session(const RunConfig& config, Device& device, Communicator& cp, DType dtype);
 
   void Start(uint64_t seed);
-  void Load(const Batch& batch);  // copies the batch to the device; the batch may then be reused
+  // Copies the batch to the device; it may then be reused. `loss_scale` is 1 / the number of labels of the whole step,
+  // over all ranks and accumulated sequences.
+  void Load(const Batch& batch, double loss_scale = 0);
 
   template <typename T>
   std::vector<T> ToHost(const Tensor& x) {  // after all work so far

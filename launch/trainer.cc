@@ -9,6 +9,7 @@
 #include "launch/binding.h"
 #include "launch/config.h"
 #include "launch/machine.h"
+#include "launch/micro_step.h"
 #include "launch/progress.h"
 #include "launch/report.h"
 #include "launch/run_log.h"
@@ -33,6 +34,7 @@ class Trainer {
         session_(config, device_, mesh_.cp(), machine_.dtype),
         optimizer_(session_.device(), session_.ops(), session_.compute(), session_.comm(), mesh_.world(),
                    session_.model().params(), config.optimizer),
+        micro_step_(session_, optimizer_, loss_sum_),
         loader_(*sources_.train, session_.layout(), mesh_.cp_index(), config.model.nsa, config.data.seed),
         log_(config, ConfigText(config), mesh_.world().rank() == 0) {
     optimizer_.Reserve(session_.arena(), session_.context().dtype, session_.context().gradient_dtype);
@@ -43,6 +45,7 @@ class Trainer {
     Announce();
     session_.Start(config_.train.seed);
     optimizer_.Start(config_.train.seed);
+    Rehearse();
     Trace::Get().Reset();
     const double begin = WallSeconds();
     for (int64_t step = 1; step <= config_.train.steps; ++step) {
@@ -73,34 +76,80 @@ class Trainer {
                           config_.data.sequence_length, config_.train.steps));
     log_.Line(fmt::format("  folder     {}", log_.folder()));
     log_.Line(binding_.table);
-    log_.Line(MemoryTable(session_.arena().Rows(), device_.AvailableBytes()));
+    log_.Line(MemoryTable(session_.arena().Rows(), device_.AvailableBytes(), session_.model().offloaded_bytes()));
+  }
+
+  // The first step, but nothing is learned from it. Afterwards all that grows on first use has its size: the steps
+  // allocate nothing, and what does not fit has failed.
+  void Rehearse() {
+    const double labels = LoadStep(1);
+    AddGradients(labels);
+    ChooseGraphs(labels);
+    optimizer_.Step(1, /*learning_rate=*/0);
+    optimizer_.ZeroMoments();
+    session_.compute().Synchronize();
+    log_.Line(fmt::format("  in use after a rehearsal of the step: {} MiB, {} of them scratch of kernels and transfers",
+                          MemoryBytes() >> 20, CountedAllocations().scratch_bytes >> 20));
+  }
+
+  // Whether forward and backward run as graphs: what the configuration says, or the faster of two tries of each way.
+  void ChooseGraphs(double labels) {
+    const Graphs graphs = config_.runtime.graphs;
+    const bool fetches = config_.parallel.selected_exchange == SelectedExchange::kFetch && mesh_.cp_size() > 1;
+    const bool host_waits = fetches || mesh_.world().host_waits();
+    if (device_.kind() == DeviceKind::kCpu || graphs == Graphs::kOff || host_waits) return;
+    const auto seconds = [&](bool use) {
+      micro_step_.UseGraphs(use);
+      AddGradients(labels);  // captures
+      double least = INFINITY;
+      for (int i = 0; i < 2; ++i) {
+        session_.compute().Synchronize();
+        const double begin = WallSeconds();
+        AddGradients(labels);
+        session_.compute().Synchronize();
+        least = std::min(least, Total(WallSeconds() - begin, ReduceOp::kMax));
+      }
+      return least;
+    };
+    const double enqueued = seconds(false), launched = seconds(true);
+    if (graphs == Graphs::kAuto && launched >= enqueued) micro_step_.UseGraphs(false);
+    log_.Line(
+        fmt::format("  graphs     forward and backward of a step: {:.2f} ms enqueued, {:.2f} ms as CUDA graphs: {}",
+                    enqueued * 1e3, launched * 1e3, micro_step_.uses_graphs() ? "used" : "not used"));
   }
 
   StepMetrics Step(int64_t step) {
     const double begin = WallSeconds();
+    const int64_t allocations = CountedAllocations().allocations;
     const double labels = LoadStep(step);
-    Transformer& model = session_.model();
-    session_.ops().train->Zero(session_.compute(), loss_sum_);
-    double coverage = 0;
-    for (const Batch& batch : batches_) {
-      session_.Load(batch);
-      model.ForwardBackward(session_.inputs(), labels > 0 ? 1 / labels : 0);
-      session_.ops().train->AddSum(session_.compute(), model.token_loss(), loss_sum_);
-      coverage += model.coverage() / static_cast<double>(batches_.size());
-    }
+    const double coverage = AddGradients(labels);
     StepMetrics metrics;
-    metrics.selection = SelectionHashes();
     metrics.learning_rate = LearningRate(config_.optimizer, step - 1, config_.train.steps);
     optimizer_.Step(step, metrics.learning_rate);
 
+    // All is under way; from here on the host waits for results.
     metrics.step = step;
+    metrics.selection = SelectionHashes();
     metrics.loss = labels > 0 ? Total(Value(loss_sum_)) / labels : 0;
     metrics.grad_norm = std::sqrt(Value(optimizer_.sum_of_squares()));
     metrics.tokens = config_.train.sequences_per_step * config_.data.sequence_length;
     metrics.coverage = Total(coverage) / mesh_.world().size();
     metrics.memory_bytes = static_cast<int64_t>(Total(static_cast<double>(MemoryBytes()), ReduceOp::kMax));
+    metrics.allocations = CountedAllocations().allocations - allocations;
     metrics.seconds = WallSeconds() - begin;
     return metrics;
+  }
+
+  // Forward and backward of the loaded sequences; returns the mean coverage.
+  double AddGradients(double labels) {
+    session_.ops().train->Zero(session_.compute(), loss_sum_);
+    double coverage = 0;
+    for (const Batch& batch : batches_) {
+      session_.Load(batch, labels > 0 ? 1 / labels : 0);
+      micro_step_.Run(&batch == &batches_.back());
+      coverage += session_.model().coverage() / static_cast<double>(batches_.size());
+    }
+    return coverage;
   }
 
   // Loads this replica's sequences of the step; returns the number of labels of the whole step, over all replicas.
@@ -163,7 +212,7 @@ class Trainer {
 
   void Finish(double seconds) {
     const std::string table =
-        WriteReport(mesh_.host_world(), *host_stream_, log_.folder(), seconds, config_.train.steps);
+        WriteReport(mesh_.host_world(), *host_stream_, machine_.device, log_.folder(), seconds, config_.train.steps);
     log_.Line(table);
     const Tensor& weights = session_.model().params().weights();
     const auto bytes = session_.ToHost<uint8_t>(Tensor(weights.data, DType::kU8, weights.device, {weights.bytes()}));
@@ -196,10 +245,11 @@ class Trainer {
   Sources sources_;
   Session session_;
   Optimizer optimizer_;
+  Tensor loss_sum_;  // [1] F64
+  MicroStep micro_step_;
   BatchLoader loader_;
   RunLog log_;
   std::vector<Batch> batches_;
-  Tensor loss_sum_;        // [1] F64
   const NcclGuard guard_;  // last: goes first
 };
 

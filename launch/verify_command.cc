@@ -48,8 +48,8 @@ struct Run {
     }
     BatchLoader loader(source, session.layout(), cp.rank(), config.model.nsa, config.data.seed);
     loader.Load(0, batch);
-    session.Load(batch);
-    session.model().ForwardBackward(session.inputs(), 1 / static_cast<double>(std::max<int64_t>(1, batch.labels)));
+    session.Load(batch, 1 / static_cast<double>(std::max<int64_t>(1, batch.labels)));
+    session.model().ForwardBackward(session.inputs());
     session.compute().Synchronize();
   }
 

@@ -99,9 +99,9 @@ void AttentionLayer::ReserveNormInput(Arena& arena, Projection* projection, int6
                 {context_.tokens(), heads, config_.key_width});
 }
 
-void AttentionLayer::Reserve(Arena& arena, AttentionWorkspace* workspace) {
+void AttentionLayer::Reserve(Arena& arena, AttentionWorkspace* workspace, MemoryUse outputs) {
   const int64_t tokens = context_.tokens();
-  core_->Reserve(arena, prefix_);
+  core_->Reserve(arena, prefix_, outputs);
   ReserveNormInput(arena, &q_, config_.heads);
   for (Projection& k : k_) ReserveNormInput(arena, &k, config_.kv_heads);
   // The first layer of a kind reserves what all of that kind share.
@@ -176,7 +176,7 @@ Tensor AttentionLayer::Unrotate(const SequenceInputs& inputs, const AttentionWor
 }
 
 void AttentionLayer::Forward(const SequenceInputs& inputs, const AttentionWorkspace& workspace, const Tensor& x,
-                             const Tensor& y) {
+                             const Tensor& y, bool restore) {
   Project(q_, x, core_->q());
   Rotate(inputs, core_->q(), core_->q(), false);
 
@@ -201,7 +201,11 @@ void AttentionLayer::Forward(const SequenceInputs& inputs, const AttentionWorksp
     MatMul(x, gate_->weight, workspace.gate_logits, false, false, false);
     context_.ops.dense->Gate(context_.compute, {workspace.gate_logits, gate_bias_->weight, Flat(core_->gates())});
   }
-  core_->Forward(inputs);
+  if (restore) {
+    core_->Restore(inputs);
+  } else {
+    core_->Forward(inputs);
+  }
   MatMul(core_->out(), o_->weight, y, false, false, true);
 }
 

@@ -36,15 +36,19 @@ class AttentionLayer {
   AttentionLayer(const Context& context, const ModelConfig& config, SelectedExchange exchange, int64_t layer,
                  const std::string& prefix, ParamTable* params);
 
-  void Reserve(Arena& arena, AttentionWorkspace* workspace);
+  // What the core keeps of its attention (AttentionCore::kept) is of the use `outputs`.
+  void Reserve(Arena& arena, AttentionWorkspace* workspace, MemoryUse outputs);
   void Start(const Rope& rope);  // after Commit and Bind
 
-  // y += attention(x). x [T,D] is kept by the caller for Backward.
-  void Forward(const SequenceInputs& inputs, const AttentionWorkspace& workspace, const Tensor& x, const Tensor& y);
+  // y += attention(x). x [T,D] is kept by the caller for Backward. `restore`: the same again after a Forward of which
+  // only core().kept() is left.
+  void Forward(const SequenceInputs& inputs, const AttentionWorkspace& workspace, const Tensor& x, const Tensor& y,
+               bool restore = false);
   // d_x [T,D] is overwritten; d_y [T,D] is the gradient of y.
   void Backward(const SequenceInputs& inputs, const AttentionWorkspace& workspace, const Tensor& x, const Tensor& d_y,
                 const Tensor& d_x);
 
+  const AttentionCore& core() const { return *core_; }
   NsaCore* nsa() const { return nsa_; }  // null for other kinds
 
  private:

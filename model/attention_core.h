@@ -4,7 +4,9 @@
 // borrows what other ranks hold, and reads `out`. NSA is one kind (model/nsa.h); FULL and WINDOW another
 // (model/dense_core.h). The `attention` command drives a core directly, the transformer through model/attention.h.
 //
-// A core keeps what its backward needs. Gradients go to an AttentionGradients, which all layers of a model share.
+// A core keeps what its backward needs, or, when tensors of several cores take turns in the same memory, only the
+// outputs of its attention (`kept`): Restore then makes the rest again. Gradients go to an AttentionGradients, which
+// all layers of a model share.
 #pragma once
 
 #include <array>
@@ -41,8 +43,8 @@ class AttentionCore {
   };
 
   virtual ~AttentionCore() = default;
-  // Reserves activations and exchange buffers under `name`.
-  virtual void Reserve(Arena& arena, const std::string& name) = 0;
+  // Reserves activations and exchange buffers under `name`; what kept() lists as of the use `outputs`.
+  virtual void Reserve(Arena& arena, const std::string& name, MemoryUse outputs) = 0;
   virtual void ReserveGradients(Arena& arena,
                                 AttentionGradients* gradients) = 0;  // workspace; once for all equal layers
   virtual void Start() = 0;                                          // after Commit: uploads tables, cuts views
@@ -52,6 +54,11 @@ class AttentionCore {
   virtual const Tensor& gates() const = 0;  // [T,H,3] after the sigmoid; null when the kind has none
   virtual const Tensor& out() const = 0;    // [T,H,V]
   virtual void Forward(const SequenceInputs& inputs) = 0;
+  // After a Forward of the same inputs of which only kept() is left, and with q, gates and own rows written again:
+  // makes everything else that Backward needs, and `out`.
+  virtual void Restore(const SequenceInputs& inputs) = 0;
+  // Outputs, statistics and choice of the attention: what costs most to make again.
+  virtual std::vector<Tensor> kept() const = 0;
   // d_out [T,H,V]. Overwrites `gradients`; accumulates into the core's own parameters' gradients.
   virtual void Backward(const SequenceInputs& inputs, const Tensor& d_out, const AttentionGradients& gradients) = 0;
 };

@@ -30,6 +30,7 @@ struct SequenceInputs {
   Tensor positions;          // [T] I32, counted from the document's start
   Tensor summary_positions;  // [T/d] I32, of the first token of each compressed token
   Tensor doc_start;          // [S] I32 of the whole sequence; null = one document
+  Tensor loss_scale;         // [1] F64, of the sum of token losses whose gradient is taken
 };
 
 }  // namespace longspan

@@ -11,7 +11,7 @@ DenseCore::DenseCore(const Context& context, const Sizes& sizes, int64_t window,
   done_ = context.device.MakeEvent();
 }
 
-void DenseCore::Reserve(Arena& arena, const std::string& name) {
+void DenseCore::Reserve(Arena& arena, const std::string& name, MemoryUse outputs) {
   const auto [heads, groups, key_width, value_width] = sizes_;
   const int64_t tokens = context_.tokens(), rows = exchange_->rows();
   exchange_->Reserve(arena, name + ".exchange", context_.dtype, context_.gradient_dtype,
@@ -19,8 +19,8 @@ void DenseCore::Reserve(Arena& arena, const std::string& name) {
   arena.Reserve(&q_, MemoryUse::kActivations, name + ".q", context_.dtype, {tokens, heads, key_width});
   arena.Reserve(&k_, MemoryUse::kActivations, name + ".k", context_.dtype, {rows, groups, key_width});
   arena.Reserve(&v_, MemoryUse::kActivations, name + ".v", context_.dtype, {rows, groups, value_width});
-  arena.Reserve(&out_, MemoryUse::kActivations, name + ".out", context_.dtype, {tokens, heads, value_width});
-  arena.Reserve(&lse_, MemoryUse::kActivations, name + ".lse", context_.gradient_dtype, {tokens, heads});
+  arena.Reserve(&out_, outputs, name + ".out", context_.dtype, {tokens, heads, value_width});
+  arena.Reserve(&lse_, outputs, name + ".lse", context_.gradient_dtype, {tokens, heads});
 }
 
 void DenseCore::ReserveGradients(Arena& arena, AttentionGradients* gradients) {
@@ -55,25 +55,32 @@ WindowArgs DenseCore::Branch(const SequenceInputs& inputs) const {
   return args;
 }
 
-void DenseCore::Forward(const SequenceInputs& inputs) {
+void DenseCore::BorrowRows() {
   context_.compute.Record(*ready_);
   context_.comm.Wait(*ready_);
   exchange_->Forward(context_.comm, {k_, v_});
   context_.comm.Record(*done_);
-  context_.compute.Wait(*done_);
+}
+
+void DenseCore::Forward(const SequenceInputs& inputs) {
+  BorrowRows();
+  context_.compute.Wait(*done_, "stall.rows");
   context_.ops.attention->Window(context_.compute, Branch(inputs));
 }
+
+void DenseCore::Restore(const SequenceInputs&) { BorrowRows(); }
 
 void DenseCore::Backward(const SequenceInputs& inputs, const Tensor& d_out, const AttentionGradients& gradients) {
   Stream& compute = context_.compute;
   const Tensor &d_k = gradients.d_k[0], &d_v = gradients.d_v[0];
   for (const Tensor& x : {gradients.d_q, d_k, d_v}) context_.ops.train->Zero(compute, x);
+  compute.Wait(*done_, "stall.restored_rows");
   context_.ops.attention->WindowBackward(compute, Branch(inputs), {d_out, gradients.d_q, d_k, d_v});
   compute.Record(*ready_);
   context_.comm.Wait(*ready_);
   exchange_->Backward(context_.comm, {d_k, d_v});
   context_.comm.Record(*done_);
-  compute.Wait(*done_);
+  compute.Wait(*done_, "stall.row_gradients");
 }
 
 }  // namespace longspan

@@ -16,7 +16,7 @@ class DenseCore : public AttentionCore {
   // window = 0: FULL.
   DenseCore(const Context& context, const Sizes& sizes, int64_t window, double scale);
 
-  void Reserve(Arena& arena, const std::string& name) override;
+  void Reserve(Arena& arena, const std::string& name, MemoryUse outputs) override;
   void ReserveGradients(Arena& arena, AttentionGradients* gradients) override;
   void Start() override;
   const std::vector<BranchRows>& branches() const override { return rows_; }
@@ -25,10 +25,13 @@ class DenseCore : public AttentionCore {
   const Tensor& gates() const override { return no_gates_; }
   const Tensor& out() const override { return out_; }
   void Forward(const SequenceInputs& inputs) override;
+  void Restore(const SequenceInputs& inputs) override;
+  std::vector<Tensor> kept() const override { return {out_, lse_}; }
   void Backward(const SequenceInputs& inputs, const Tensor& d_out, const AttentionGradients& gradients) override;
 
  private:
   WindowArgs Branch(const SequenceInputs& inputs) const;
+  void BorrowRows();  // until done_
 
   const Context& context_;
   Sizes sizes_;

@@ -24,7 +24,7 @@ NsaCore::NsaCore(const Context& context, const Sizes& sizes, const NsaConfig& ns
   for (auto& event : done_) event = context.device.MakeEvent();
 }
 
-void NsaCore::Reserve(Arena& arena, const std::string& name) {
+void NsaCore::Reserve(Arena& arena, const std::string& name, MemoryUse outputs) {
   const auto [heads, groups, key_width, value_width] = sizes_;
   const int64_t tokens = context_.tokens();
   const std::vector<Shape> shapes = {{groups, key_width}, {groups, value_width}};
@@ -35,8 +35,8 @@ void NsaCore::Reserve(Arena& arena, const std::string& name) {
     exchange_[b]->Reserve(arena, label + ".exchange", context_.dtype, context_.gradient_dtype, shapes);
     arena.Reserve(&k_[b], MemoryUse::kActivations, label + ".k", context_.dtype, {rows, groups, key_width});
     arena.Reserve(&v_[b], MemoryUse::kActivations, label + ".v", context_.dtype, {rows, groups, value_width});
-    arena.Reserve(&o_[b], MemoryUse::kActivations, label + ".o", context_.dtype, {tokens, heads, value_width});
-    arena.Reserve(&lse_[b], MemoryUse::kActivations, label + ".lse", context_.gradient_dtype, {tokens, heads});
+    arena.Reserve(&o_[b], outputs, label + ".o", context_.dtype, {tokens, heads, value_width});
+    arena.Reserve(&lse_[b], outputs, label + ".lse", context_.gradient_dtype, {tokens, heads});
   }
   const int64_t rows = summaries_->rows();
   summaries_->Reserve(arena, name + ".summaries.exchange", context_.dtype, context_.gradient_dtype, shapes);
@@ -46,7 +46,7 @@ void NsaCore::Reserve(Arena& arena, const std::string& name) {
   arena.Reserve(&q_, MemoryUse::kActivations, name + ".q", context_.dtype, {tokens, heads, key_width});
   arena.Reserve(&gates_, MemoryUse::kActivations, name + ".gates", context_.dtype, {tokens, heads, 3});
   arena.Reserve(&out_, MemoryUse::kActivations, name + ".out", context_.dtype, {tokens, heads, value_width});
-  arena.Reserve(&selected_, MemoryUse::kActivations, name + ".selected", DType::kI32, {tokens, groups, nsa_.select});
+  arena.Reserve(&selected_, outputs, name + ".selected", DType::kI32, {tokens, groups, nsa_.select});
 }
 
 void NsaCore::ReserveGradients(Arena& arena, AttentionGradients* gradients) {
@@ -85,9 +85,13 @@ Tensor NsaCore::OwnSummaries(const Tensor& rows) const {
   return rows.Rows(summaries_->own_row(), context_.tokens() / nsa_.stride);
 }
 
-void NsaCore::Begin(Direction direction, Exchange& exchange, const std::vector<Tensor>& tensors, Event& done) {
+void NsaCore::CommFollowsCompute() {
   context_.compute.Record(*ready_);
   context_.comm.Wait(*ready_);
+}
+
+void NsaCore::Begin(Direction direction, Exchange& exchange, const std::vector<Tensor>& tensors, Event& done) {
+  CommFollowsCompute();
   if (direction == Direction::kForward) {
     exchange.Forward(context_.comm, tensors);
   } else {
@@ -167,34 +171,53 @@ void NsaCore::Select(const SequenceInputs& inputs) {
                                                     .scores = {}});
 }
 
+// Own summaries, and the exchanges that need nothing else to begin.
+void NsaCore::Summarize(const SequenceInputs& inputs) {
+  AttentionOps& attention = *context_.ops.attention;
+  Begin(Direction::kForward, *exchange_[kCmp], {k_[kCmp], v_[kCmp]}, *done_[kCmp]);
+  Begin(Direction::kForward, *exchange_[kWin], {k_[kWin], v_[kWin]}, *done_[kWin]);
+  context_.compute.Wait(*done_[kCmp], "stall.compression_halo");
+  attention.Compress(context_.compute, CompressionOf(k_[kCmp], phi_.k, summary_k_));
+  attention.Compress(context_.compute, CompressionOf(v_[kCmp], phi_.v, summary_v_));
+  RotateSummaries(inputs, OwnSummaries(summary_k_), false);
+  Begin(Direction::kForward, *summaries_, {summary_k_, summary_v_}, *summaries_done_);
+}
+
 void NsaCore::Forward(const SequenceInputs& inputs) {
   AttentionOps& attention = *context_.ops.attention;
   Stream& compute = context_.compute;
 
-  Begin(Direction::kForward, *exchange_[kCmp], {k_[kCmp], v_[kCmp]}, *done_[kCmp]);
-  Begin(Direction::kForward, *exchange_[kWin], {k_[kWin], v_[kWin]}, *done_[kWin]);
-
-  compute.Wait(*done_[kCmp]);
-  attention.Compress(compute, CompressionOf(k_[kCmp], phi_.k, summary_k_));
-  attention.Compress(compute, CompressionOf(v_[kCmp], phi_.v, summary_v_));
-  RotateSummaries(inputs, OwnSummaries(summary_k_), false);
-  Begin(Direction::kForward, *summaries_, {summary_k_, summary_v_}, *summaries_done_);
+  Summarize(inputs);
   if (!fetch_) Begin(Direction::kForward, *exchange_[kSlc], {k_[kSlc], v_[kSlc]}, *done_[kSlc]);
 
   // The window branch needs only the halo: it hides the gathers, or the fetch when there is one.
-  compute.Wait(*done_[kWin]);
+  compute.Wait(*done_[kWin], "stall.window_halo");
   if (!fetch_) attention.Window(compute, WindowBranch(inputs));
-  compute.Wait(*summaries_done_);
+  compute.Wait(*summaries_done_, "stall.summaries");
   attention.Compressed(compute, CompressedBranch(inputs));
   Select(inputs);
   if (fetch_) {
-    fetch_->Choose(compute, selected_);
-    Begin(Direction::kForward, *exchange_[kSlc], {k_[kSlc], v_[kSlc]}, *done_[kSlc]);
+    // The host waits for the choice, on the communication stream; the device has the window branch meanwhile.
+    CommFollowsCompute();
     attention.Window(compute, WindowBranch(inputs));
+    fetch_->Choose(context_.comm, selected_);
+    fetch_->Forward(context_.comm, {k_[kSlc], v_[kSlc]});
+    context_.comm.Record(*done_[kSlc]);
   }
-  compute.Wait(*done_[kSlc]);
+  compute.Wait(*done_[kSlc], "stall.selected");
   attention.Selected(compute, SelectedBranch(inputs));
   attention.Combine(compute, {gates_, o_[kCmp], o_[kSlc], o_[kWin], out_});
+}
+
+void NsaCore::Restore(const SequenceInputs& inputs) {
+  Summarize(inputs);
+  // Who sends what is still what the choice made it. Nothing waits for the rows before the backward.
+  Begin(Direction::kForward, *exchange_[kSlc], {k_[kSlc], v_[kSlc]}, *done_[kSlc]);
+  context_.ops.attention->Combine(context_.compute, {gates_, o_[kCmp], o_[kSlc], o_[kWin], out_});
+}
+
+std::vector<Tensor> NsaCore::kept() const {
+  return {o_[kCmp], o_[kSlc], o_[kWin], lse_[kCmp], lse_[kSlc], lse_[kWin], selected_};
 }
 
 void NsaCore::Backward(const SequenceInputs& inputs, const Tensor& d_out, const AttentionGradients& gradients) {
@@ -213,6 +236,9 @@ void NsaCore::Backward(const SequenceInputs& inputs, const Tensor& d_out, const 
   train.Zero(compute, d_summary_k);
   train.Zero(compute, d_summary_v);
 
+  for (const Event* done : {done_[kWin].get(), summaries_done_.get(), done_[kSlc].get()}) {
+    compute.Wait(*done, "stall.restored_rows");
+  }
   // The largest transfer first, hidden by the other two branches.
   attention.SelectedBackward(compute, SelectedBranch(inputs), {d_o[kSlc], d_q, d_k[kSlc], d_v[kSlc]});
   Begin(Direction::kBackward, *exchange_[kSlc], {d_k[kSlc], d_v[kSlc]}, *done_[kSlc]);
@@ -221,14 +247,14 @@ void NsaCore::Backward(const SequenceInputs& inputs, const Tensor& d_out, const 
   attention.WindowBackward(compute, WindowBranch(inputs), {d_o[kWin], d_q, d_k[kWin], d_v[kWin]});
   Begin(Direction::kBackward, *exchange_[kWin], {d_k[kWin], d_v[kWin]}, *done_[kWin]);
 
-  compute.Wait(*summaries_done_);
+  compute.Wait(*summaries_done_, "stall.summary_gradients");
   RotateSummaries(inputs, OwnSummaries(d_summary_k), true);
   attention.CompressBackward(compute, CompressionOf(k_[kCmp], phi_.k, summary_k_),
                              {OwnSummaries(d_summary_k), d_k[kCmp], phi_.d_k});
   attention.CompressBackward(compute, CompressionOf(v_[kCmp], phi_.v, summary_v_),
                              {OwnSummaries(d_summary_v), d_v[kCmp], phi_.d_v});
   Begin(Direction::kBackward, *exchange_[kCmp], {d_k[kCmp], d_v[kCmp]}, *done_[kCmp]);
-  for (const auto& done : done_) compute.Wait(*done);
+  for (const auto& done : done_) compute.Wait(*done, "stall.row_gradients");
 }
 
 double NsaCore::coverage() const { return fetch_ ? fetch_->coverage() : 1.0; }

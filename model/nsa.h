@@ -6,7 +6,7 @@
 //   compress own rows -> summaries
 //   window branch                           all-gather of summaries; of selected rows (GATHER)
 //   compressed branch, selection
-//   (FETCH: the window branch here)         the chosen blocks (FETCH)
+//   (FETCH: the window branch here)         what was chosen, agreement on who sends what, the chosen blocks (FETCH)
 //   selected branch, combination
 //
 // Backward walks the other way and gives every borrowed row's gradient back to its owner.
@@ -39,7 +39,7 @@ class NsaCore : public AttentionCore {
   // `scale` multiplies the scores (1/sqrt(K)). `exchange` says how selected rows travel.
   NsaCore(const Context& context, const Sizes& sizes, const NsaConfig& nsa, SelectedExchange exchange, double scale);
 
-  void Reserve(Arena& arena, const std::string& name) override;
+  void Reserve(Arena& arena, const std::string& name, MemoryUse outputs) override;
   void ReserveGradients(Arena& arena, AttentionGradients* gradients) override;
   void Start() override;
   void SetPhi(const PhiPair& phi) { phi_ = phi; }  // before Forward; the tensors outlive the core's use
@@ -57,6 +57,8 @@ class NsaCore : public AttentionCore {
   const Tensor& branch_lse(int branch) const { return lse_[branch]; }  // [T,H]
 
   void Forward(const SequenceInputs& inputs) override;
+  void Restore(const SequenceInputs& inputs) override;
+  std::vector<Tensor> kept() const override;
   void Backward(const SequenceInputs& inputs, const Tensor& d_out, const AttentionGradients& gradients) override;
 
   double coverage() const;  // FETCH: fetched / remote blocks of the last Forward; GATHER: 1
@@ -67,6 +69,8 @@ class NsaCore : public AttentionCore {
   enum class Direction { kForward, kBackward };
   // Starts an exchange once the compute stream has come this far; `done` follows it on the communication stream.
   void Begin(Direction direction, Exchange& exchange, const std::vector<Tensor>& tensors, Event& done);
+  void CommFollowsCompute();
+  void Summarize(const SequenceInputs& inputs);
   Tensor OwnSummaries(const Tensor& rows) const;
   void RotateSummaries(const SequenceInputs& inputs, const Tensor& own, bool inverse);
   void Fill(const SequenceInputs& inputs, int branch, BranchArgs* args) const;

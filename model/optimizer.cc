@@ -1,5 +1,8 @@
 #include "model/optimizer.h"
 
+#include <algorithm>
+#include <utility>
+
 namespace longspan {
 
 std::vector<Shard> CutShards(const ParamTable& params, int ranks) {
@@ -49,30 +52,45 @@ void Optimizer::Reserve(Arena& arena, DType dtype, DType gradient_dtype) {
   arena.Reserve(&clip_scale_, MemoryUse::kWorkspace, "clip_scale", DType::kF64, {1});
 }
 
-void Optimizer::Start(uint64_t seed) {
+void Optimizer::ZeroMoments() {
   device_.FillBytes(compute_, m_, 0);
   device_.FillBytes(compute_, v_, 0);
+}
+
+void Optimizer::Start(uint64_t seed) {
+  ZeroMoments();
   if (master_) params_.Draw(device_, compute_, seed, own().first, own().last, master_);
 }
 
-void Optimizer::Order(Stream& first, Stream& second) {
+void Optimizer::Order(Stream& first, Stream& second, const char* stall) {
   first.Record(*event_);
-  second.Wait(*event_);
+  second.Wait(*event_, stall);
 }
+
+void Optimizer::Reduce(int64_t begin, int64_t end) {
+  const auto within = [&](const Shard& shard) {  // of the part
+    const int64_t first = std::clamp(shard.begin, begin, end);
+    return std::pair(first, std::clamp(shard.end, begin, end) - first);
+  };
+  std::vector<int64_t> counts;
+  for (const Shard& shard : shards_) counts.push_back(within(shard).second);
+  const auto [first, count] = within(own());
+  Order(compute_, comm_);
+  world_.ReduceScatter(comm_, params_.gradients().Rows(begin, end - begin), params_.gradients().Rows(first, count),
+                       counts);
+}
+
+void Optimizer::FinishReduce() { Order(comm_, compute_, "stall.gradients"); }
 
 void Optimizer::Step(int64_t step, double learning_rate) {
   TrainOps& train = *ops_.train;
-  Order(compute_, comm_);
-  world_.ReduceScatter(comm_, params_.gradients(), OwnPart(params_.gradients()), counts_);
-  Order(comm_, compute_);
-
   train.Zero(compute_, sum_of_squares_);
   for (int64_t i = own().first; i < own().last; ++i) {
     train.AddSumOfSquares(compute_, params_.params()[i]->gradient, sum_of_squares_);
   }
   Order(compute_, comm_);
   world_.AllReduce(comm_, sum_of_squares_, ReduceOp::kSum);
-  Order(comm_, compute_);
+  Order(comm_, compute_, "stall.gradient_norm");
 
   train.ClipScale(compute_, sum_of_squares_, config_.clip_norm, clip_scale_);
   for (int64_t i = own().first; i < own().last; ++i) {
@@ -94,7 +112,7 @@ void Optimizer::Step(int64_t step, double learning_rate) {
   }
   Order(compute_, comm_);
   world_.AllGather(comm_, OwnPart(params_.weights()), params_.weights(), counts_);
-  Order(comm_, compute_);
+  Order(comm_, compute_, "stall.weights");
   train.Zero(compute_, params_.gradients());
 }
 

@@ -1,7 +1,8 @@
 // AdamW with its state sharded over all ranks (ZeRO-1, arXiv 1910.02054), cut at tensor boundaries.
 //
 // A step: reduce-scatter of the gradients, so that each rank holds the sums for its own tensors; norm over all; clip;
-// AdamW on the own tensors; all-gather of the weights. Gradients are zero afterwards.
+// AdamW on the own tensors; all-gather of the weights. Gradients are zero afterwards. The reduce-scatter may begin
+// behind the backward: Reduce, part by part.
 #pragma once
 
 #include <cstdint>
@@ -30,17 +31,24 @@ class Optimizer {
             const OptimizerConfig& config);
   // Weights narrower than their gradients get a master copy of the own tensors.
   void Reserve(Arena& arena, DType dtype, DType gradient_dtype);
-  void Start(
-      uint64_t seed);  // after Commit: zeroes the state; masters get the draws that the weights were rounded from
+  // After Commit: zeroes the moments; masters get the draws that the weights were rounded from.
+  void Start(uint64_t seed);
+  void ZeroMoments();
 
-  // `step` counts from 1. Afterwards sum_of_squares() holds the squared norm of the whole gradient, before clipping.
+  // Starts the reduction of elements [begin,end) of the flat gradients, on the communication stream, once the compute
+  // stream has come this far. The parts of a step cover everything once, in the same order on all ranks.
+  void Reduce(int64_t begin, int64_t end);
+  void FinishReduce();  // the compute stream waits for all parts
+  // After all parts were reduced. `step` counts from 1. Afterwards sum_of_squares() holds the squared norm of the whole
+  // gradient, before clipping.
   void Step(int64_t step, double learning_rate);
   const Tensor& sum_of_squares() const { return sum_of_squares_; }  // [1] F64
 
  private:
   const Shard& own() const { return shards_[world_.rank()]; }
   Tensor OwnPart(const Tensor& flat) const { return flat.Rows(own().begin, own().end - own().begin); }
-  void Order(Stream& first, Stream& second);  // later work of `second` starts after all work of `first` so far
+  // Later work of `second` starts after all work of `first` so far.
+  void Order(Stream& first, Stream& second, const char* stall = nullptr);
 
   Device& device_;
   Ops& ops_;

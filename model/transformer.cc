@@ -3,8 +3,9 @@
 namespace longspan {
 
 Transformer::Transformer(const Context& context, const ModelConfig& config, SelectedExchange exchange,
-                         Recompute recompute)
-    : context_(context), config_(config), keep_(recompute == Recompute::kNone) {
+                         const TrainConfig& train)
+    : context_(context), config_(config), recompute_(train.recompute) {
+  if (train.offload) offload_ = std::make_unique<Offload>(context);
   const int64_t width = config.hidden;
   const Init one{1, 0};
   // As head, 0.02 gives logits near zero: the first loss is ln X. As input, the first norm lifts it to unit variance.
@@ -15,9 +16,9 @@ Transformer::Transformer(const Context& context, const ModelConfig& config, Sele
     Param* attention_norm = &params_.Add(prefix + "attention_norm.weight", {width}, one, false);
     AttentionLayer attention(context, config_, exchange, i, prefix + "attention", &params_);
     Param* ffn_norm = &params_.Add(prefix + "ffn_norm.weight", {width}, one, false);
-    FeedForward ffn(context, config_, keep_, prefix + "ffn", &params_);
-    blocks_.push_back(
-        std::make_unique<Block>(Block{std::move(attention), std::move(ffn), attention_norm, ffn_norm, {}, {}, {}, {}}));
+    FeedForward ffn(context, config_, recompute_ == Recompute::kNone, prefix + "ffn", &params_);
+    blocks_.push_back(std::make_unique<Block>(
+        Block{std::move(attention), std::move(ffn), attention_norm, ffn_norm, params_.size(), {}, {}, {}, {}}));
   }
   final_norm_ = &params_.Add("norm.weight", {width}, one, false);
   head_ = config.tied_head ? embedding_ : &params_.Add("head.weight", {config.vocab, width}, table, true);
@@ -32,15 +33,21 @@ void Transformer::Reserve(Arena& arena) {
   for (size_t i = 0; i < blocks_.size(); ++i) {
     Block& block = *blocks_[i];
     const std::string prefix = fmt::format("layers.{}.", i);
-    activation(&block.x, prefix + "x");
-    if (!keep_) arena.Overlay();
+    if (recompute_ != Recompute::kNone) {
+      arena.BeginTurn(MemoryUse::kActivations);
+      arena.BeginTurn(MemoryUse::kExchange);
+    }
+    if (offload_) arena.BeginTurn(MemoryUse::kKept, static_cast<int>(i % Offload::kSets));
+    arena.Reserve(&block.x, MemoryUse::kKept, prefix + "x", context_.dtype, stream);
     activation(&block.normed_x, prefix + "normed_x");
-    block.attention.Reserve(arena, &attention_workspace_);
+    block.attention.Reserve(arena, &attention_workspace_,
+                            recompute_ == Recompute::kSelective ? MemoryUse::kKept : MemoryUse::kActivations);
     activation(&block.middle, prefix + "middle");
     activation(&block.normed_middle, prefix + "normed_middle");
     block.ffn.Reserve(arena, i == 0 ? &ffn_workspace_ : nullptr);
-    arena.EndOverlay();
+    if (offload_ && i + Offload::kSets < blocks_.size()) offloaded_bytes_ = arena.ReservedBytes(MemoryUse::kKept);
   }
+  arena.EndTurns();
   activation(&last_, "last");
   activation(&normed_last_, "normed_last");
   arena.Reserve(&loss_, MemoryUse::kActivations, "loss", context_.gradient_dtype, {context_.tokens()});
@@ -58,17 +65,24 @@ void Transformer::Start(uint64_t seed) {
   context_.device.FillBytes(context_.compute, hashes_, 0);
   context_.compute.Synchronize();
   rope_.factor = table.factor;
-  for (auto& block : blocks_) block->attention.Start(rope_);
+  std::vector<std::vector<Tensor>> kept;
+  for (auto& block : blocks_) {
+    block->attention.Start(rope_);
+    kept.push_back({block->x});
+    if (recompute_ != Recompute::kSelective) continue;
+    for (const Tensor& tensor : block->attention.core().kept()) kept.back().push_back(tensor);
+  }
+  if (offload_) offload_->Start(kept);
 }
 
 void Transformer::Norm(const Tensor& x, const Param& weight, const Tensor& y) {
   context_.ops.dense->RmsNorm(context_.compute, {x, weight.weight, config_.norm_eps, y});
 }
 
-void Transformer::BlockForward(const SequenceInputs& inputs, Block& block) {
+void Transformer::BlockForward(const SequenceInputs& inputs, Block& block, bool restore) {
   Norm(block.x, *block.attention_norm, block.normed_x);
   context_.ops.train->Copy(context_.compute, block.x, block.middle);
-  block.attention.Forward(inputs, attention_workspace_, block.normed_x, block.middle);
+  block.attention.Forward(inputs, attention_workspace_, block.normed_x, block.middle, restore);
   Norm(block.middle, *block.ffn_norm, block.normed_middle);
 }
 
@@ -85,50 +99,63 @@ void Transformer::BlockBackward(const SequenceInputs& inputs, Block& block) {
                         {d_normed_, d_stream_, block.attention_norm->gradient, true});
 }
 
-void Transformer::RunBlocks(const SequenceInputs& inputs) {
+void Transformer::RunBlocks(const SequenceInputs& inputs, bool backward) {
   context_.ops.dense->Embedding(context_.compute, {inputs.tokens, embedding_->weight, blocks_[0]->x});
   for (size_t i = 0; i < blocks_.size(); ++i) {
     Block& block = *blocks_[i];
     const Tensor& y = i + 1 < blocks_.size() ? blocks_[i + 1]->x : last_;
-    BlockForward(inputs, block);
+    BlockForward(inputs, block, false);
+    if (offload_ && backward && i + 1 < blocks_.size()) offload_->Claim(i + 1);
     context_.ops.train->Copy(context_.compute, block.middle, y);
     block.ffn.Forward(block.normed_middle, y);
     if (const NsaCore* nsa = block.attention.nsa()) {
       context_.ops.attention->HashSelection(
           context_.compute, {context_.segments(), nsa->selected(), hashes_.Rows(static_cast<int64_t>(i), 1)});
     }
+    if (offload_ && backward) offload_->Store(i);
   }
   Norm(last_, *final_norm_, normed_last_);
 }
 
 void Transformer::Forward(const SequenceInputs& inputs) {
-  RunBlocks(inputs);
+  RunBlocks(inputs, false);
   context_.ops.train->LinearCrossEntropy(context_.compute, {.x = normed_last_,
                                                             .weight = head_->weight,
                                                             .targets = inputs.targets,
                                                             .loss = loss_,
+                                                            .scale = {},
                                                             .d_x = {},
                                                             .d_weight = {}});
 }
 
-void Transformer::ForwardBackward(const SequenceInputs& inputs, double scale) {
-  RunBlocks(inputs);
+void Transformer::ForwardBackward(const SequenceInputs& inputs, const GradientsReady& ready) {
+  const auto done = [&](int64_t begin, int64_t end) {
+    if (ready) ready(begin, end);
+  };
+  RunBlocks(inputs, true);
   context_.ops.train->LinearCrossEntropy(context_.compute, {.x = normed_last_,
                                                             .weight = head_->weight,
                                                             .targets = inputs.targets,
                                                             .loss = loss_,
-                                                            .scale = scale,
+                                                            .scale = inputs.loss_scale,
                                                             .d_x = d_normed_,
                                                             .d_weight = head_->gradient});
   context_.ops.dense->RmsNormBackward(context_.compute, {last_, final_norm_->weight, config_.norm_eps, normed_last_},
                                       {d_normed_, d_stream_, final_norm_->gradient});
+  done(blocks_.back()->end, params_.size());
   for (size_t i = blocks_.size(); i-- > 0;) {
+    if (offload_) offload_->Await(i);
     // The last block's activations are still there.
-    if (!keep_ && i + 1 < blocks_.size()) BlockForward(inputs, *blocks_[i]);
+    if (recompute_ != Recompute::kNone && i + 1 < blocks_.size()) {
+      BlockForward(inputs, *blocks_[i], recompute_ == Recompute::kSelective);
+    }
     BlockBackward(inputs, *blocks_[i]);
+    if (offload_) offload_->Release(i);
+    done(i > 0 ? blocks_[i - 1]->end : blocks_[0]->attention_norm->offset, blocks_[i]->end);
   }
   context_.ops.dense->EmbeddingBackward(context_.compute, {inputs.tokens, embedding_->weight, blocks_[0]->x},
                                         {d_stream_, embedding_->gradient});
+  done(0, blocks_[0]->attention_norm->offset);
 }
 
 double Transformer::coverage() const {

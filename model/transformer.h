@@ -6,28 +6,31 @@
 // Every rank of the cp group calls the same functions with its part of the same sequence.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <vector>
 
 #include "model/attention.h"
 #include "model/context.h"
 #include "model/feed_forward.h"
+#include "model/offload.h"
 #include "model/params.h"
 
 namespace longspan {
 
 class Transformer {
  public:
-  Transformer(const Context& context, const ModelConfig& config, SelectedExchange exchange, Recompute recompute);
+  Transformer(const Context& context, const ModelConfig& config, SelectedExchange exchange, const TrainConfig& train);
 
   void Reserve(Arena& arena);
   void Start(uint64_t seed);  // after Commit: binds and initialises the parameters
 
   // Fills token_loss().
   void Forward(const SequenceInputs& inputs);
-  // Forward, then adds scale * d(sum of token losses)/d(weight) to every gradient (zero at the start). `scale` is 1 /
-  // the number of valid tokens of the whole step, over all ranks and accumulated sequences.
-  void ForwardBackward(const SequenceInputs& inputs, double scale);
+  // Forward, then adds loss_scale * d(sum of token losses)/d(weight) to every gradient (zero at the start). `ready` is
+  // called for one part of the flat gradient buffer after another, once the compute stream has all of its kernels.
+  using GradientsReady = std::function<void(int64_t begin, int64_t end)>;  // elements
+  void ForwardBackward(const SequenceInputs& inputs, const GradientsReady& ready = {});
 
   ParamTable& params() { return params_; }
   const Tensor& token_loss() const { return loss_; }  // [T] F32 at least, 0 where there is no label
@@ -35,24 +38,29 @@ class Transformer {
     return hashes_;
   }  // [layers] I64 of the last forward, this rank's part; other kinds 0
   AttentionLayer& attention(int64_t layer) { return blocks_[layer]->attention; }
-  double coverage() const;  // mean over NSA layers of the last forward
+  double coverage() const;                                      // mean over NSA layers of the last forward
+  int64_t offloaded_bytes() const { return offloaded_bytes_; }  // of host memory, taken by Start
 
  private:
   struct Block {
     AttentionLayer attention;
     FeedForward ffn;
     Param *attention_norm, *ffn_norm;
+    int64_t end;                   // of the block's part of the flat buffers
     Tensor x, normed_x;            // [T,D] the block's input and its norm
     Tensor middle, normed_middle;  // [T,D] after attention
   };
-  void RunBlocks(const SequenceInputs& inputs);
-  void BlockForward(const SequenceInputs& inputs, Block& block);  // up to normed_middle
+  void RunBlocks(const SequenceInputs& inputs, bool backward);  // whether one follows
+  // Up to normed_middle; `restore`: from what the first time kept.
+  void BlockForward(const SequenceInputs& inputs, Block& block, bool restore);
   void BlockBackward(const SequenceInputs& inputs, Block& block);
   void Norm(const Tensor& x, const Param& weight, const Tensor& y);
 
   const Context& context_;
   ModelConfig config_;
-  const bool keep_;  // all activations; else only the blocks' inputs
+  const Recompute recompute_;
+  std::unique_ptr<Offload> offload_;  // null: none
+  int64_t offloaded_bytes_ = 0;
   ParamTable params_;
   Param *embedding_, *final_norm_, *head_;
   std::vector<std::unique_ptr<Block>> blocks_;

@@ -16,6 +16,7 @@ class StagedCommunicator final : public CheckedCommunicator {
  public:
   StagedCommunicator(std::unique_ptr<Communicator> host, Device& device)
       : CheckedCommunicator(device.kind(), host->rank(), host->size()), host_(std::move(host)), device_(device) {}
+  bool host_waits() const override { return size() > 1; }
 
  private:
   // Runs verb(host twins) on the host between the copies of `in` from the device and those of `out` back to it. The

@@ -48,7 +48,8 @@ std::unique_ptr<Exchange> MakeGatherExchange(const Layout& layout, Communicator&
 // Only the blocks that some local query selected. Its Forward needs the selection of that forward pass: see Choose.
 class FetchExchange : public Exchange {
  public:
-  // Reads selected [T,G,N] I32 (synchronises `stream`), agrees on who sends what, updates the table. Collective.
+  // Reads selected [T,G,N] I32 (synchronises `stream`), agrees on who sends what, updates the table. Holds for every
+  // Forward and Backward until the next Choose. Collective.
   virtual void Choose(Stream& stream, const Tensor& selected) = 0;
   virtual double coverage() const = 0;  // fetched blocks / blocks held by others
 };

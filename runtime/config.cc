@@ -308,6 +308,18 @@ std::vector<std::string> Problems(const RunConfig& config, int64_t world) {
         "parallel.transport to AUTO",
         config.parallel.transport == Transport::kNccl ? "NCCL" : "STAGED");
   }
+  if (config.runtime.graphs == Graphs::kOn) {
+    if (config.parallel.transport == Transport::kStaged) {
+      rules.Add(
+          "runtime.graphs = ON and parallel.transport = STAGED disagree: staged transfers wait on the host; set "
+          "runtime.graphs to AUTO");
+    }
+    if (config.parallel.selected_exchange == SelectedExchange::kFetch && config.parallel.cp > 1) {
+      rules.Add(
+          "runtime.graphs = ON and parallel.selected_exchange = FETCH disagree: a fetch waits on the host; set "
+          "runtime.graphs to AUTO");
+    }
+  }
   CheckSequence(config, nsa_good, &rules);
   CheckRuntime(config.runtime, &rules);
   CheckData(config, &rules);
@@ -317,6 +329,12 @@ std::vector<std::string> Problems(const RunConfig& config, int64_t world) {
   rules.Size("train.eval_interval", train.eval_interval, 0);
   rules.Size("train.eval_sequences", train.eval_sequences, 0);
   rules.Size("train.log_interval", train.log_interval);
+  if (train.offload && train.recompute == Recompute::kNone) {
+    rules.Add(
+        "train.offload = true and train.recompute = NONE disagree: only what recomputation starts from is offloaded; "
+        "set "
+        "train.recompute to SELECTIVE or FULL");
+  }
   return rules.problems;
 }
 

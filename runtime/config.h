@@ -20,7 +20,8 @@ enum class RopeScaling { kNone, kYarn };
 enum class ScheduleKind { kConstant, kLinear, kCosine, kWarmupStableDecay };
 enum class RuntimeDevice { kAuto, kCpu, kGpu };
 enum class RuntimeType { kAuto, kF32, kBf16 };
-enum class Recompute { kNone, kFull };
+enum class Graphs { kAuto, kOff, kOn };
+enum class Recompute { kNone, kSelective, kFull };
 enum class DataFormat { kMegatron, kLlmc, kNanogpt, kFibonacci };
 
 // The parameters of Native Sparse Attention, named as in arXiv 2502.11089 (DESIGN.md section 2).
@@ -88,6 +89,7 @@ struct ParallelConfig {
 struct RuntimeConfig {
   RuntimeDevice device = RuntimeDevice::kAuto;  // AUTO: GPUs where there are any
   RuntimeType dtype = RuntimeType::kAuto;       // of weights and activations; AUTO: BF16 on a GPU, F32 on a CPU
+  Graphs graphs = Graphs::kAuto;                // of forward and backward; AUTO: where they are faster
   bool operator==(const RuntimeConfig&) const = default;
 };
 
@@ -124,6 +126,7 @@ struct TrainConfig {
   int64_t log_interval = 1;
   uint64_t seed = 1;                       // of the initialisation
   Recompute recompute = Recompute::kNone;  // activations that the backward makes again instead of keeping them
+  bool offload = false;                    // what recomputation starts from waits in host memory
   bool operator==(const TrainConfig&) const = default;
 };
 

@@ -30,10 +30,19 @@ class Stream {
   // Runs `task` on the host in stream order. CPU kernels and MPI transfers are such tasks. The task owns (by value)
   // everything it reads but tensor memory.
   virtual void Enqueue(std::function<void()> task) = 0;
-  virtual void Record(Event& event) = 0;      // event happens when all work enqueued so far is done
-  virtual void Wait(const Event& event) = 0;  // later work of this stream starts after the event
-  virtual void Synchronize() = 0;             // host waits for all work of this stream; rethrows a task's exception, or
-                                              // throws what a GPU's kernels found wrong in their data
+  virtual void Record(Event& event) = 0;  // event happens when all work enqueued so far is done
+  // Later work of this stream starts after the event. `stall` (a literal) makes a span of the trace of the time for
+  // which that holds up a GPU's stream; on a CPU the work waited for is itself a span of the waiting thread.
+  virtual void Wait(const Event& event, const char* stall = nullptr) = 0;
+  virtual void Synchronize() = 0;  // host waits for all work of this stream; rethrows a task's exception, or
+                                   // throws what a GPU's kernels found wrong in their data
+};
+
+// Work that was enqueued once and can be enqueued again at once.
+class Graph {
+ public:
+  virtual ~Graph() = default;
+  virtual void Launch() = 0;  // on the stream of its capture
 };
 
 class Device {
@@ -54,6 +63,11 @@ class Device {
   // Same size and dtype, both contiguous. A GPU copies between any two memories, a CPU only host memory.
   virtual void Copy(Stream& stream, Tensor to, Tensor from) = 0;
   virtual void FillBytes(Stream& stream, Tensor tensor, uint8_t value) = 0;  // contiguous
+  // Work of `stream`, and of streams that events fork from it and join to it again. On a GPU a CUDA graph: `enqueue` is
+  // called now and may neither allocate nor wait on the host, and nothing runs before Launch; the tensors' addresses
+  // and the numbers given to kernels stay what they are, and spans within are not traced. On a CPU each Launch calls
+  // `enqueue`.
+  virtual std::unique_ptr<Graph> Capture(Stream& stream, std::function<void()> enqueue) = 0;
 };
 
 enum class CpuStreamMode { kImmediate, kReorder };

@@ -33,7 +33,7 @@ class ImmediateStream : public Stream {
   DeviceKind kind() const override { return DeviceKind::kCpu; }
   void Enqueue(std::function<void()> task) override { task(); }
   void Record(Event&) override {}
-  void Wait(const Event&) override {}
+  void Wait(const Event&, const char*) override {}
   void Synchronize() override {}
 };
 
@@ -62,7 +62,7 @@ class ReorderStream : public Stream {
     const int64_t number = ++cpu->recorded;
     Enqueue([cpu, number] { cpu->reached = std::max(cpu->reached, number); });
   }
-  void Wait(const Event& event) override {
+  void Wait(const Event& event, const char*) override {
     const auto* cpu = static_cast<const CpuEvent*>(&event);
     queue_.push_back({nullptr, cpu, cpu->recorded});
   }
@@ -115,6 +115,15 @@ CpuStreamMode ModeFromEnvironment() {
   return CpuStreamMode::kReorder;
 }
 
+class CpuGraph : public Graph {
+ public:
+  explicit CpuGraph(std::function<void()> enqueue) : enqueue_(std::move(enqueue)) {}
+  void Launch() override { enqueue_(); }
+
+ private:
+  std::function<void()> enqueue_;
+};
+
 class CpuDevice : public Device {
  public:
   DeviceKind kind() const override { return DeviceKind::kCpu; }
@@ -129,6 +138,7 @@ class CpuDevice : public Device {
     constexpr size_t kAlign = 64;
     const size_t size = (static_cast<size_t>(std::max<int64_t>(bytes, 1)) + kAlign - 1) / kAlign * kAlign;
     void* data = std::aligned_alloc(kAlign, size);
+    CountAllocation();
     if (!data) Fail(ExitCode::kRankFailed, "out of host memory: {} needs {} bytes", what, bytes);
     return data;
   }
@@ -150,6 +160,9 @@ class CpuDevice : public Device {
     LS_CHECK(tensor.contiguous(), "fill of a tensor {} that is not contiguous", tensor.shape.ToString());
     Launch(stream, "memory.fill", {0, static_cast<double>(tensor.bytes())},
            [tensor, value] { std::memset(tensor.data, value, tensor.bytes()); });
+  }
+  std::unique_ptr<Graph> Capture(Stream&, std::function<void()> enqueue) override {
+    return std::make_unique<CpuGraph>(std::move(enqueue));
   }
 };
 

@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "runtime/gpu.h"
+#include "runtime/memory.h"
 
 namespace longspan {
 namespace {
@@ -71,8 +72,15 @@ class GpuStream : public Stream {
   void Record(Event& event) override {
     CudaCheck(cudaEventRecord(static_cast<GpuEvent&>(event).event(), Use()), "recording an event");
   }
-  void Wait(const Event& event) override {
-    CudaCheck(cudaStreamWaitEvent(Use(), static_cast<const GpuEvent&>(event).event(), 0), "waiting for an event");
+  void Wait(const Event& event, const char* stall) override {
+    const auto wait = [&](cudaStream_t cuda) {
+      CudaCheck(cudaStreamWaitEvent(cuda, static_cast<const GpuEvent&>(event).event(), 0), "waiting for an event");
+    };
+    if (stall) {
+      LaunchGpu(*this, stall, {}, wait);
+    } else {
+      wait(Use());
+    }
   }
   void Synchronize() override {
     CudaCheck(cudaStreamSynchronize(Use()), fmt::format("waiting for stream {}", name_).c_str());
@@ -111,6 +119,24 @@ class GpuStream : public Stream {
   Failure failure_;
 };
 
+class GpuGraph : public Graph {
+ public:
+  GpuGraph(Stream& stream, cudaGraph_t graph) : stream_(stream) {
+    const cudaError_t status = cudaGraphInstantiate(&executable_, graph, 0);
+    cudaGraphDestroy(graph);
+    CudaCheck(status, "making a graph executable");
+  }
+  ~GpuGraph() override { cudaGraphExecDestroy(executable_); }
+  void Launch() override {
+    LaunchGpu(stream_, "graph", {},
+              [&](cudaStream_t cuda) { CudaCheck(cudaGraphLaunch(executable_, cuda), "launching a graph"); });
+  }
+
+ private:
+  Stream& stream_;
+  cudaGraphExec_t executable_ = nullptr;
+};
+
 class GpuDevice : public Device {
  public:
   explicit GpuDevice(int index) : index_(index) {
@@ -137,6 +163,7 @@ class GpuDevice : public Device {
   void* Allocate(int64_t bytes, const std::string& what) override {
     CudaCheck(cudaSetDevice(index_), "choosing the GPU");
     void* data = nullptr;
+    CountAllocation();
     const cudaError_t status = cudaMalloc(&data, static_cast<size_t>(std::max<int64_t>(bytes, 1)));
     if (status == cudaErrorMemoryAllocation) {
       cudaGetLastError();  // allocation errors do not stick
@@ -160,6 +187,7 @@ class GpuDevice : public Device {
   void* AllocateHost(int64_t bytes, const std::string& what) override {
     CudaCheck(cudaSetDevice(index_), "choosing the GPU");
     void* data = nullptr;
+    CountAllocation();
     CudaCheck(cudaHostAlloc(&data, static_cast<size_t>(std::max<int64_t>(bytes, 1)), cudaHostAllocDefault),
               what.c_str());
     return data;
@@ -182,6 +210,22 @@ class GpuDevice : public Device {
     LaunchGpu(stream, "memory.fill", {0, static_cast<double>(tensor.bytes())}, [&](cudaStream_t cuda) {
       CudaCheck(cudaMemsetAsync(tensor.data, value, tensor.bytes(), cuda), "memory.fill");
     });
+  }
+
+  std::unique_ptr<Graph> Capture(Stream& stream, std::function<void()> enqueue) override {
+    const cudaStream_t cuda = CudaStream(stream);
+    cudaGraph_t graph = nullptr;
+    CudaCheck(cudaStreamBeginCapture(cuda, cudaStreamCaptureModeThreadLocal), "beginning to capture a graph");
+    try {
+      enqueue();
+    } catch (...) {
+      cudaStreamEndCapture(cuda, &graph);
+      if (graph) cudaGraphDestroy(graph);
+      cudaGetLastError();  // the capture that broke off is no error of what comes next
+      throw;
+    }
+    CudaCheck(cudaStreamEndCapture(cuda, &graph), "capturing a graph");
+    return std::make_unique<GpuGraph>(stream, graph);
   }
 
  private:

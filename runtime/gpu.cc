@@ -2,9 +2,10 @@
 
 #include <fmt/format.h>
 
-#include <cstdio>
 #include <mutex>
 #include <vector>
+
+#include "runtime/memory.h"
 
 namespace longspan {
 namespace {
@@ -74,6 +75,9 @@ void CudaCheck(cudaError_t status, const char* what, const char* file, int line)
 
 GpuSpan::GpuSpan(Stream& stream, const char* name, const Cost& cost)
     : stream_(CudaStream(stream)), device_(CurrentDevice()), name_(name), cost_(cost) {
+  cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+  CudaCheck(cudaStreamIsCapturing(stream_, &capture), name_);
+  if (capture != cudaStreamCaptureStatusNone) return;
   begin_ = EventPool::Get().Take(device_);
   CudaCheck(cudaEventRecord(begin_, stream_), name_);
 }
@@ -84,6 +88,7 @@ GpuSpan::~GpuSpan() {
 
 void GpuSpan::End() {
   CudaCheck(cudaGetLastError(), name_);
+  if (!begin_) return;
   const SpanEvents events{begin_, EventPool::Get().Take(device_)};
   CudaCheck(cudaEventRecord(events.end, stream_), name_);
   begin_ = nullptr;
@@ -91,12 +96,16 @@ void GpuSpan::End() {
 }
 
 GpuScratch::~GpuScratch() {
-  for (const auto& [stream, block] : blocks_) cudaFree(block.data);
+  for (const auto& [stream, block] : blocks_) {
+    cudaFree(block.data);
+    CountScratch(-block.bytes);
+  }
 }
 
 void* GpuScratch::Get(Stream& stream, int64_t bytes) {
   Block& block = blocks_[CudaStream(stream)];
   if (bytes <= block.bytes) return block.data;
+  const int64_t freed = block.bytes;
   cudaFree(block.data);  // waits for the kernels that use it
   block = {};
   void* data = nullptr;
@@ -110,9 +119,9 @@ void* GpuScratch::Get(Stream& stream, int64_t bytes) {
         what_, (bytes >> 20) + 1);
   }
   CudaCheck(status, what_.c_str());
+  CountAllocation();
+  CountScratch(bytes - freed);
   block = {data, bytes};
-  fmt::print(stderr, "{}gpu: scratch of {}: {:.1f} MiB\n", ProcessPrefix(), what_,
-             static_cast<double>(bytes) / (1 << 20));
   return block.data;
 }
 

@@ -31,7 +31,8 @@ struct GpuFaults {
 // In memory that host and device share; lives as long as the stream.
 GpuFaults* StreamFaults(Stream& stream);
 
-// One span of the trace: from construction to End in the stream's order, timed by events, read when the totals are.
+// One span of the trace: from construction to End in the stream's order, timed by events, read when the totals are. Of
+// a stream that is being captured (Device::Capture) there are none.
 class GpuSpan {
  public:
   GpuSpan(Stream& stream, const char* name, const Cost& cost);
@@ -46,7 +47,7 @@ class GpuSpan {
   int device_;
   const char* name_;
   Cost cost_;
-  cudaEvent_t begin_;
+  cudaEvent_t begin_ = nullptr;
 };
 
 // Runs work(cudaStream_t), which launches kernels on it, as the span `name` (a literal).
@@ -57,8 +58,8 @@ void LaunchGpu(Stream& stream, const char* name, const Cost& cost, const Work& w
   span.End();
 }
 
-// Scratch of one family of kernels, one buffer a stream, which only grows: the first calls of a run allocate (logged on
-// stderr), later ones of the same sizes never do. Contents do not survive to the next Get.
+// Scratch of one family of kernels, one buffer a stream, which only grows: the first calls of a run allocate (counted,
+// runtime/memory.h), later ones of the same sizes never do. Contents do not survive to the next Get.
 class GpuScratch {
  public:
   explicit GpuScratch(std::string what) : what_(std::move(what)) {}

@@ -3,6 +3,7 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <atomic>
 #include <fstream>
 #include <utility>
 
@@ -10,12 +11,10 @@ namespace longspan {
 namespace {
 
 constexpr int64_t kAlign = 256;  // of every tensor in an arena
-constexpr MemoryUse kUses[] = {MemoryUse::kWeights,     MemoryUse::kGradients, MemoryUse::kOptimizer,
+constexpr MemoryUse kUses[] = {MemoryUse::kWeights,     MemoryUse::kGradients, MemoryUse::kOptimizer, MemoryUse::kKept,
                                MemoryUse::kActivations, MemoryUse::kExchange,  MemoryUse::kWorkspace};
 
-int64_t AlignedBytes(DType dtype, const Shape& shape) {
-  return (shape.count() * DTypeSize(dtype) + kAlign - 1) / kAlign * kAlign;
-}
+std::atomic<int64_t> allocations = 0, scratch_bytes = 0;
 
 double MiB(int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
 
@@ -46,6 +45,8 @@ const char* MemoryUseName(MemoryUse use) {
       return "gradients";
     case MemoryUse::kOptimizer:
       return "optimizer";
+    case MemoryUse::kKept:
+      return "kept";
     case MemoryUse::kActivations:
       return "activations";
     case MemoryUse::kExchange:
@@ -56,28 +57,34 @@ const char* MemoryUseName(MemoryUse use) {
   return "?";
 }
 
+int64_t Arena::Item::bytes() const { return (shape.count() * DTypeSize(dtype) + kAlign - 1) / kAlign * kAlign; }
+
 void Arena::Reserve(Tensor* slot, MemoryUse use, const std::string& name, DType dtype, const Shape& shape) {
   LS_CHECK(buffers_.empty(), "tensor {} reserved after the arena was committed", name);
-  const bool shared = use == MemoryUse::kActivations || use == MemoryUse::kExchange;
-  items_.push_back({slot, use, name, dtype, shape, shared ? overlay_ : 0});
+  const auto turn = turns_.find(use);
+  items_.push_back({slot, use, name, dtype, shape, turn != turns_.end() ? turn->second : Turn{}});
 }
 
 template <typename Place>
 int64_t Arena::PlaceAll(MemoryUse use, const Place& place) const {
-  int64_t alone = 0;
+  std::map<Turn, int64_t> sizes;
   for (const Item& item : items_) {
-    if (item.use == use && item.overlay == 0) alone += AlignedBytes(item.dtype, item.shape);
+    if (item.use == use) sizes[item.turn] += item.bytes();
   }
-  int64_t next_alone = 0, next = alone, end = alone;
-  int overlay = 0;
+  // A lane is as long as its longest turn; all its turns begin where it does.
+  std::map<Turn, int64_t> next;
+  int64_t begin = 0, end = 0;
+  int lane = -1;
+  for (const auto& [turn, size] : sizes) {
+    if (turn.lane != lane) begin = end;
+    lane = turn.lane;
+    next[turn] = begin;
+    end = std::max(end, begin + size);
+  }
   for (const Item& item : items_) {
     if (item.use != use) continue;
-    if (item.overlay != 0 && item.overlay != overlay) next = alone;
-    if (item.overlay != 0) overlay = item.overlay;
-    int64_t& at = item.overlay == 0 ? next_alone : next;
-    place(item, at);
-    at += AlignedBytes(item.dtype, item.shape);
-    end = std::max(end, at);
+    place(item, next[item.turn]);
+    next[item.turn] += item.bytes();
   }
   return end;
 }
@@ -103,15 +110,20 @@ int64_t Arena::bytes() const {
   return sum;
 }
 
+int64_t Arena::ReservedBytes(MemoryUse use) const {
+  int64_t sum = 0;
+  for (const Item& item : items_) sum += item.use == use ? item.bytes() : 0;
+  return sum;
+}
+
 std::vector<MemoryRow> Arena::Rows() const {
   std::vector<MemoryRow> rows;
   for (MemoryUse use : kUses) {
     MemoryRow row{use, 0, 0, "", -1};
     row.bytes = PlaceAll(use, [&](const Item& item, int64_t) {
-      const int64_t bytes = AlignedBytes(item.dtype, item.shape);
       row.tensors += 1;
-      if (bytes > row.largest_bytes) {
-        row.largest_bytes = bytes;
+      if (item.bytes() > row.largest_bytes) {
+        row.largest_bytes = item.bytes();
         row.largest = item.name;
       }
     });
@@ -120,7 +132,7 @@ std::vector<MemoryRow> Arena::Rows() const {
   return rows;
 }
 
-std::string MemoryTable(const std::vector<MemoryRow>& rows, int64_t available) {
+std::string MemoryTable(const std::vector<MemoryRow>& rows, int64_t available, int64_t offloaded) {
   std::string text = fmt::format("  {:<12} {:>8} {:>12}  {}\n", "memory", "tensors", "MiB", "largest");
   int64_t total = 0;
   for (const MemoryRow& row : rows) {
@@ -130,8 +142,16 @@ std::string MemoryTable(const std::vector<MemoryRow>& rows, int64_t available) {
   }
   text += fmt::format("  {:<12} {:>8} {:>12.2f}", "total", "", MiB(total));
   if (available >= 0) text += fmt::format("  of {:.0f} MiB available", MiB(available));
-  return text + "\n";
+  text += "\n";
+  if (offloaded > 0) text += fmt::format("  {:<12} {:>8} {:>12.2f}  of host memory\n", "offloaded", "", MiB(offloaded));
+  return text;
 }
+
+AllocationCounts CountedAllocations() { return {allocations, scratch_bytes}; }
+
+void CountAllocation() { ++allocations; }
+
+void CountScratch(int64_t bytes) { scratch_bytes += bytes; }
 
 int64_t PeakResidentBytes() {
   rusage usage{};

@@ -6,7 +6,9 @@
 // Nothing is allocated inside a training step: everything is reserved before step 1, and the table says how much.
 #pragma once
 
+#include <compare>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -32,7 +34,8 @@ class Buffer {
   int64_t bytes_ = 0;
 };
 
-enum class MemoryUse { kWeights, kGradients, kOptimizer, kActivations, kExchange, kWorkspace };
+// kKept: what recomputation starts from, and offloading moves to the host; the other activations can be made again.
+enum class MemoryUse { kWeights, kGradients, kOptimizer, kKept, kActivations, kExchange, kWorkspace };
 const char* MemoryUseName(MemoryUse use);
 
 struct MemoryRow {
@@ -47,35 +50,55 @@ class Arena {
  public:
   // Plans a tensor; `*slot` becomes its view at Commit() and must stay where it is until then.
   void Reserve(Tensor* slot, MemoryUse use, const std::string& name, DType dtype, const Shape& shape);
-  // From here on activations and exchange buffers lie over those reserved after earlier calls: for what is used by
-  // turns. Other uses are not touched.
-  void Overlay() { overlay_ = ++overlays_; }
-  void EndOverlay() { overlay_ = 0; }
+  // From here on tensors of `use` lie over those reserved after earlier calls with the same lane: for what is used by
+  // turns. Lanes lie side by side.
+  void BeginTurn(MemoryUse use, int lane = 0) { turns_[use] = {lane, ++turn_count_}; }
+  void EndTurns() { turns_.clear(); }
   // Allocates. The memory is filled with 0xFF bytes (NaN for floats), so that reading the unwritten shows.
   void Commit(Device& device);
   int64_t bytes() const;
-  std::vector<MemoryRow> Rows() const;  // one row per use that has tensors, in the order of MemoryUse
+  int64_t ReservedBytes(MemoryUse use) const;  // as if none took turns
+  std::vector<MemoryRow> Rows() const;         // one row per use that has tensors, in the order of MemoryUse
 
  private:
+  struct Turn {
+    int lane = -1;  // -1: alone
+    int number = 0;
+    auto operator<=>(const Turn&) const = default;
+  };
   struct Item {
     Tensor* slot;
     MemoryUse use;
     std::string name;
     DType dtype;
     Shape shape;
-    int overlay;  // 0: alone
+    Turn turn;
+    int64_t bytes() const;
   };
   // Calls place(item, offset) for each item of a use; returns the bytes of all.
   template <typename Place>
   int64_t PlaceAll(MemoryUse use, const Place& place) const;
 
-  int overlay_ = 0, overlays_ = 0;
+  int turn_count_ = 0;
+  std::map<MemoryUse, Turn> turns_;  // that reservations are now of; absent: alone
   std::vector<Item> items_;
   std::vector<Buffer> buffers_;
 };
 
-// The table printed before step 1 and by --dry-run: one line per use, a total, and `available` bytes when not negative.
-std::string MemoryTable(const std::vector<MemoryRow>& rows, int64_t available);
+// The table printed before step 1 and by --dry-run: one line per use, a total, `available` bytes when not negative, and
+// what is offloaded to the host's memory.
+std::string MemoryTable(const std::vector<MemoryRow>& rows, int64_t available, int64_t offloaded = 0);
+
+// Every allocation of the process on a device, in page-locked host memory or as scratch of GPU kernels. Between two
+// equal counts nothing was allocated: a training step must not.
+struct AllocationCounts {
+  int64_t allocations = 0;
+  int64_t scratch_bytes = 0;  // of GPU kernels and transfers, now
+};
+AllocationCounts CountedAllocations();
+// For those who allocate.
+void CountAllocation();
+void CountScratch(int64_t bytes);  // by which scratch grew
 
 int64_t PeakResidentBytes();   // of this process, from the system
 int64_t AvailableHostBytes();  // of this machine, -1 when unknown

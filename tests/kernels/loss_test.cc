@@ -9,6 +9,7 @@ namespace {
 
 const std::unique_ptr<TrainOps> kOps = MakeCpuTrain();
 
+constexpr double kOne = 1;
 constexpr int64_t kTokens = 13, kWidth = 9, kVocabulary = 21;
 
 Values<int32_t> Targets(int64_t tokens, int64_t vocabulary) {
@@ -47,8 +48,8 @@ TYPED_TEST(LossTest, ValuesAndGradientsByPlainSums) {
   for (const int64_t chunk : {1, 5, 13, 256}) {
     Values<T> loss({kTokens}), d_x(x.shape());
     auto d_weight = Values<T>::Filled(weight.shape(), 1);
-    kOps->LinearCrossEntropy(HostStream(), {x.view(), weight.view(), targets.view(), chunk, loss.view(), scale,
-                                            d_x.view(), d_weight.view()});
+    kOps->LinearCrossEntropy(HostStream(), {x.view(), weight.view(), targets.view(), chunk, loss.view(),
+                                            HostView(&scale, {1}), d_x.view(), d_weight.view()});
     ExpectClose("loss", loss, loss_expected);
     ExpectClose("d_x", d_x, d_x_expected);
     ExpectClose("d_weight", d_weight, d_weight_expected);
@@ -66,13 +67,13 @@ TEST(Loss, GradientByFiniteDifferences) {
   Values<double> loss({kTokens}), d_x(x.shape());
   auto d_weight = Values<double>::Filled(weight.shape(), 0);
   const auto total = [&] {
-    kOps->LinearCrossEntropy(HostStream(), {x.view(), weight.view(), targets.view(), 4, loss.view(), 0, {}, {}});
+    kOps->LinearCrossEntropy(HostStream(), {x.view(), weight.view(), targets.view(), 4, loss.view(), {}, {}, {}});
     double sum = 0;
     for (int64_t t = 0; t < kTokens; ++t) sum += loss[t];
     return scale * sum;
   };
-  kOps->LinearCrossEntropy(
-      HostStream(), {x.view(), weight.view(), targets.view(), 4, loss.view(), scale, d_x.view(), d_weight.view()});
+  kOps->LinearCrossEntropy(HostStream(), {x.view(), weight.view(), targets.view(), 4, loss.view(),
+                                          HostView(&scale, {1}), d_x.view(), d_weight.view()});
   ExpectGradient("d_x", d_x, x, total);
   ExpectGradient("d_weight", d_weight, weight, total);
 }
@@ -84,12 +85,12 @@ TYPED_TEST(LossTest, BitsOfATokenStandAlone) {
   const auto x = Values<T>::Normal({tokens, width}, 1), weight = Values<T>::Normal({vocabulary, width}, 2);
   const auto targets = Targets(tokens, vocabulary);
   Values<T> expected({tokens});
-  kOps->LinearCrossEntropy(HostStream(), {x.view(), weight.view(), targets.view(), 256, expected.view(), 0, {}, {}});
+  kOps->LinearCrossEntropy(HostStream(), {x.view(), weight.view(), targets.view(), 256, expected.view(), {}, {}, {}});
   for (const int64_t chunk : {1, 7, 64}) {
     Values<T> loss({tokens}), d_x(x.shape());
     auto d_weight = Values<T>::Filled(weight.shape(), 0);
-    kOps->LinearCrossEntropy(
-        HostStream(), {x.view(), weight.view(), targets.view(), chunk, loss.view(), 1, d_x.view(), d_weight.view()});
+    kOps->LinearCrossEntropy(HostStream(), {x.view(), weight.view(), targets.view(), chunk, loss.view(),
+                                            HostView(&kOne, {1}), d_x.view(), d_weight.view()});
     ExpectSameBits("loss", loss, expected);
   }
   for (const int64_t begin : {0, 3, 50}) {
@@ -99,7 +100,7 @@ TYPED_TEST(LossTest, BitsOfATokenStandAlone) {
                                             targets.view().Rows(begin, tokens - begin),
                                             16,
                                             part.view(),
-                                            0,
+                                            {},
                                             {},
                                             {}});
     EXPECT_EQ(std::memcmp(&part[0], &expected[begin], part.view().bytes()), 0) << begin;
@@ -107,8 +108,8 @@ TYPED_TEST(LossTest, BitsOfATokenStandAlone) {
   ExpectThreadsDoNotMatter<T>("d_weight", [&] {
     Values<T> loss({tokens}), d_x(x.shape());
     auto d_weight = Values<T>::Filled(weight.shape(), 0);
-    kOps->LinearCrossEntropy(
-        HostStream(), {x.view(), weight.view(), targets.view(), 32, loss.view(), 1, d_x.view(), d_weight.view()});
+    kOps->LinearCrossEntropy(HostStream(), {x.view(), weight.view(), targets.view(), 32, loss.view(),
+                                            HostView(&kOne, {1}), d_x.view(), d_weight.view()});
     return d_weight;
   });
 }
@@ -120,8 +121,8 @@ TYPED_TEST(LossTest, LargeLogitsAreFinite) {
   const Values<int32_t> targets({2}, {0, 0});
   Values<T> loss({2}), d_x({2, 1});
   auto d_weight = Values<T>::Filled({3, 1}, 0);
-  kOps->LinearCrossEntropy(HostStream(),
-                           {x.view(), weight.view(), targets.view(), 256, loss.view(), 1, d_x.view(), d_weight.view()});
+  kOps->LinearCrossEntropy(HostStream(), {x.view(), weight.view(), targets.view(), 256, loss.view(),
+                                          HostView(&kOne, {1}), d_x.view(), d_weight.view()});
   EXPECT_EQ(loss[0], 0);
   EXPECT_EQ(loss[1], T(2e4));
   EXPECT_EQ(d_x[0], 0);
@@ -134,7 +135,7 @@ TEST(Loss, NanShows) {
   const Values<float> x({1, 1}, {std::numeric_limits<float>::quiet_NaN()}), weight({2, 1}, {1, 2});
   const Values<int32_t> targets({1}, {0});
   Values<float> loss = Values<float>::Filled({1}, 0);
-  kOps->LinearCrossEntropy(HostStream(), {x.view(), weight.view(), targets.view(), 256, loss.view(), 0, {}, {}});
+  kOps->LinearCrossEntropy(HostStream(), {x.view(), weight.view(), targets.view(), 256, loss.view(), {}, {}, {}});
   EXPECT_TRUE(std::isnan(loss[0]));
 }
 
@@ -145,16 +146,16 @@ TEST(Loss, RefusesByName) {
   for (const int32_t bad : {5, -2}) {
     const Values<int32_t> targets({2}, {0, bad});
     ExpectError(ExitCode::kData, {"target " + std::to_string(bad), "position 1", "[0,5)"}, [&] {
-      kOps->LinearCrossEntropy(HostStream(), {x.view(), weight.view(), targets.view(), 256, loss.view(), 0, {}, {}});
+      kOps->LinearCrossEntropy(HostStream(), {x.view(), weight.view(), targets.view(), 256, loss.view(), {}, {}, {}});
     });
   }
   const Values<int32_t> targets({2}, {0, 1});
   ExpectError(ExitCode::kRankFailed, {"train.loss", "chunk", "found 0"}, [&] {
-    kOps->LinearCrossEntropy(HostStream(), {x.view(), weight.view(), targets.view(), 0, loss.view(), 0, {}, {}});
+    kOps->LinearCrossEntropy(HostStream(), {x.view(), weight.view(), targets.view(), 0, loss.view(), {}, {}, {}});
   });
   ExpectError(ExitCode::kRankFailed, {"train.loss", "d_weight", "d_x"}, [&] {
     kOps->LinearCrossEntropy(HostStream(),
-                             {x.view(), weight.view(), targets.view(), 8, loss.view(), 0, {}, d_weight.view()});
+                             {x.view(), weight.view(), targets.view(), 8, loss.view(), {}, {}, d_weight.view()});
   });
 }
 

@@ -20,6 +20,7 @@ TEST(TrainGpu, LinearCrossEntropy) {
           }
           const auto x = side.In(1, {tokens, width}), weight = side.In(2, {vocabulary, width}, 0.3);
           const auto ids = side.PutInts(targets);
+          const auto scale = side.PutF64({0.125}, {1});
           const auto loss = side.OutSum({tokens}), d_x = side.Out({tokens, width});
           const auto d_weight = side.InSum(3, {vocabulary, width}, 0.01);
           side.train().LinearCrossEntropy(side.stream(), {.x = x.view(),
@@ -27,7 +28,7 @@ TEST(TrainGpu, LinearCrossEntropy) {
                                                           .targets = ids.view(),
                                                           .chunk = 64,
                                                           .loss = loss.view(),
-                                                          .scale = 0.125,
+                                                          .scale = scale.view(),
                                                           .d_x = gradients > 0 ? d_x.view() : Tensor(),
                                                           .d_weight = gradients > 1 ? d_weight.view() : Tensor()});
           Named results = {{"loss", side.Read(loss)}, {"d_weight", side.Read(d_weight)}};

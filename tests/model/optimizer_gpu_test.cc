@@ -40,6 +40,8 @@ std::vector<float> StepThrice(Device& device, Communicator& world, DType dtype, 
       }
     }
     HostCopy(device, *compute, HostView(gradients.data(), {params.size()}), params.gradients());
+    optimizer.Reduce(0, params.size());
+    optimizer.FinishReduce();
     optimizer.Step(step, 0.01);
   }
   return HostValues<float>(device, *compute, params.weights());

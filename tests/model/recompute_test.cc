@@ -11,32 +11,51 @@ namespace {
 
 struct Result {
   std::vector<float> losses, gradients;
-  int64_t bytes = 0;  // of activations
+  int64_t bytes = 0;  // of activations and what is kept
 };
 
-Result RunWith(RunConfig config, Recompute recompute, Communicator& cp) {
+Result RunWith(RunConfig config, Recompute recompute, bool offload, Communicator& cp) {
   config.train.recompute = recompute;
+  config.train.offload = offload;
   ModelCase model(config, cp, DType::kF32);
   model.ForwardBackward();
+  model.ForwardBackward();  // what the first left behind must not matter
   Result result{model.session.ToHost<float>(model.session.model().token_loss()),
                 model.session.ToHost<float>(model.session.model().params().gradients())};
   for (const MemoryRow& row : model.session.arena().Rows()) {
-    if (row.use == MemoryUse::kActivations) result.bytes = row.bytes;
+    if (row.use == MemoryUse::kActivations || row.use == MemoryUse::kKept) result.bytes += row.bytes;
   }
+  EXPECT_EQ(model.session.model().offloaded_bytes() > 0, offload);
   return result;
 }
 
+// Each policy takes less memory than the one before it.
 void ExpectSame(const RunConfig& config) {
   const auto world = MakeMpiWorld();
+  const std::pair<Recompute, bool> policies[] = {{Recompute::kSelective, false},
+                                                 {Recompute::kSelective, true},
+                                                 {Recompute::kFull, false},
+                                                 {Recompute::kFull, true}};
   for (const bool reorder : {false, true}) {
     if (reorder) SetCpuStreamMode(CpuStreamMode::kReorder, 3);
-    const Result kept = RunWith(config, Recompute::kNone, *world);
-    const Result made = RunWith(config, Recompute::kFull, *world);
+    const Result kept = RunWith(config, Recompute::kNone, false, *world);
+    int64_t bytes[2] = {kept.bytes, kept.bytes};  // without and with offloading
+    for (const auto& [recompute, offload] : policies) {
+      const Result made = RunWith(config, recompute, offload, *world);
+      EXPECT_TRUE(kept.losses == made.losses);
+      ASSERT_EQ(kept.gradients.size(), made.gradients.size());
+      for (size_t i = 0; i < kept.gradients.size(); ++i) {
+        ASSERT_EQ(kept.gradients[i], made.gradients[i])
+            << "at " << i << ", policy " << static_cast<int>(recompute) << ", offload " << offload;
+      }
+      EXPECT_LT(made.bytes, bytes[offload ? 1 : 0]);
+      if (offload) {
+        EXPECT_LT(made.bytes, bytes[0]);
+      }
+      bytes[offload ? 1 : 0] = made.bytes;
+    }
     SetCpuStreamMode(CpuStreamMode::kImmediate);
-    EXPECT_TRUE(kept.losses == made.losses);
-    ASSERT_EQ(kept.gradients.size(), made.gradients.size());
-    for (size_t i = 0; i < kept.gradients.size(); ++i) ASSERT_EQ(kept.gradients[i], made.gradients[i]) << "at " << i;
-    EXPECT_LT(made.bytes, kept.bytes * 2 / config.model.layers);
+    EXPECT_LT(bytes[0], kept.bytes * 2 / config.model.layers);
   }
 }
 
@@ -62,8 +81,8 @@ TEST(Recompute, SeveralChunks) {
   const auto self = MakeMpiSelf();
   RunConfig config = SmallConfig();
   config.data.sequence_length = FeedForward::kChunk + 64;
-  const Result whole = RunWith(config, Recompute::kFull, *self);  // two chunks
-  Result parts = RunWith(config, Recompute::kFull, *world);       // two ranks: one chunk each
+  const Result whole = RunWith(config, Recompute::kFull, false, *self);  // two chunks
+  Result parts = RunWith(config, Recompute::kFull, false, *world);       // two ranks: one chunk each
   world->AllReduce(*MakeCpuDevice()->MakeStream("test"),
                    HostView(parts.gradients.data(), {static_cast<int64_t>(parts.gradients.size())}), ReduceOp::kSum);
   double error = 0, squares = 0;

@@ -49,7 +49,19 @@ TEST(ConfigRules, Runtime) {
              c.runtime.device = RuntimeDevice::kCpu;
              c.runtime.dtype = RuntimeType::kBf16;
            },
-           {"runtime.device = CPU and runtime.dtype = BF16 disagree"}}});
+           {"runtime.device = CPU and runtime.dtype = BF16 disagree"}},
+          {[](auto& c) {
+             c.runtime.graphs = Graphs::kOn;
+             c.parallel.transport = Transport::kStaged;
+           },
+           {"runtime.graphs = ON and parallel.transport = STAGED disagree", "to AUTO"}},
+          {[](auto& c) {
+             c.runtime.graphs = Graphs::kOn;
+             c.parallel.selected_exchange = SelectedExchange::kFetch;
+             c.parallel.cp = 2;
+           },
+           {"runtime.graphs = ON and parallel.selected_exchange = FETCH disagree", "to AUTO"},
+           2}});
 }
 
 TEST(ConfigRules, Nsa) {
@@ -197,6 +209,7 @@ TEST(ConfigRules, OptimizerAndTrain) {
       {[](auto& c) { c.train.eval_interval = -1; }, {"train.eval_interval = -1"}},
       {[](auto& c) { c.train.eval_sequences = -1; }, {"train.eval_sequences = -1"}},
       {[](auto& c) { c.train.log_interval = 0; }, {"train.log_interval = 0"}},
+      {[](auto& c) { c.train.offload = true; }, {"train.offload = true and train.recompute = NONE disagree"}},
   });
 }
 

@@ -139,13 +139,77 @@ TEST(GpuTrace, ASpanThatFailsIsNotCounted) {
   EXPECT_TRUE(Trace::Get().totals().empty());
 }
 
+TEST(GpuTrace, AStallIsASpanOfTheStreamThatWaits) {
+  const auto slow = Gpu().MakeStream("slow"), waiting = Gpu().MakeStream("waiting");
+  const auto event = Gpu().MakeEvent();
+  Trace::Get().Reset();
+  slow->Enqueue(Doze);
+  slow->Record(*event);
+  waiting->Wait(*event, "test.stall");
+  waiting->Wait(*event);
+  const auto totals = Trace::Get().totals();
+  ASSERT_EQ(totals.count("test.stall"), 1u);
+  EXPECT_EQ(totals.at("test.stall").count, 1);
+  EXPECT_GT(totals.at("test.stall").seconds, 0.01);
+}
+
+// a is filled, its copy forks to a second stream and joins again.
+TEST(GpuGraph, RunsAtEveryLaunchAndNotBefore) {
+  constexpr int64_t kCount = 1000;
+  const auto stream = Gpu().MakeStream("s"), other = Gpu().MakeStream("other");
+  const auto fork = Gpu().MakeEvent(), join = Gpu().MakeEvent();
+  const Buffer memory(Gpu(), 8 * kCount, "a test");
+  const Tensor a(memory.data(), DType::kI32, DeviceKind::kGpu, {kCount});
+  const Tensor b(static_cast<char*>(memory.data()) + 4 * kCount, DType::kI32, DeviceKind::kGpu, {kCount});
+  const auto fill = [&](const Tensor& x, uint8_t value) { Gpu().FillBytes(*stream, x, value); };
+  std::vector<int32_t> host(kCount);
+  const auto value_of_b = [&] {
+    Gpu().Copy(*stream, HostView(host.data(), {kCount}), b);
+    stream->Synchronize();
+    return host[kCount - 1];
+  };
+  fill(b, 1);
+  const std::unique_ptr<Graph> graph = Gpu().Capture(*stream, [&] {
+    fill(a, 2);
+    stream->Record(*fork);
+    other->Wait(*fork, "test.stall");
+    Gpu().Copy(*other, b, a);
+    other->Record(*join);
+    stream->Wait(*join);
+  });
+  EXPECT_EQ(value_of_b(), 0x01010101);
+  Trace::Get().Reset();
+  for (int i = 0; i < 2; ++i) {
+    fill(b, 1);
+    graph->Launch();
+    EXPECT_EQ(value_of_b(), 0x02020202);
+  }
+  const auto totals = Trace::Get().totals();
+  EXPECT_EQ(totals.at("graph").count, 2);
+  EXPECT_EQ(totals.count("test.stall"), 0u);
+  EXPECT_EQ(totals.at("memory.fill").count, 2);  // those outside
+}
+
+TEST(GpuGraph, AFailureWithinEndsTheCapture) {
+  const auto stream = Gpu().MakeStream("s");
+  EXPECT_THROW(Gpu().Capture(*stream, [] { Fail(ExitCode::kData, "no"); }), Error);
+  bool ran = false;
+  stream->Enqueue([&] { ran = true; });
+  stream->Synchronize();
+  EXPECT_TRUE(ran);
+}
+
 TEST(GpuScratch, GrowsAndStays) {
   const auto a = Gpu().MakeStream("a"), b = Gpu().MakeStream("b");
   GpuScratch scratch("a test");
+  const AllocationCounts before = CountedAllocations();
   void* const first = scratch.Get(*a, 1000);
+  EXPECT_EQ(CountedAllocations().allocations, before.allocations + 1);
+  EXPECT_EQ(CountedAllocations().scratch_bytes, before.scratch_bytes + 1000);
   EXPECT_EQ(scratch.Get(*a, 500), first);
   EXPECT_NE(scratch.Get(*b, 500), first);
   EXPECT_EQ(scratch.Get(*a, 1000), first);
+  EXPECT_EQ(CountedAllocations().allocations, before.allocations + 2);
   EXPECT_NE(scratch.Get(*a, 1 << 20), nullptr);
   EXPECT_THROW(scratch.Get(*a, int64_t{1} << 50), Error);
   EXPECT_NE(scratch.Get(*a, 16), nullptr);

@@ -72,6 +72,17 @@ TEST(ReorderingStreams, ShowAMissingWait) {
   EXPECT_GT(wrong, 5);
 }
 
+TEST(CpuGraph, EnqueuesAtEveryLaunch) {
+  const auto device = MakeCpuDevice();
+  const auto stream = device->MakeStream("s");
+  int ran = 0;
+  const auto graph = device->Capture(*stream, [&] { stream->Enqueue([&] { ++ran; }); });
+  EXPECT_EQ(ran, 0);
+  graph->Launch();
+  graph->Launch();
+  EXPECT_EQ(ran, 2);
+}
+
 TEST(ReorderingStreams, AnEventNeverRecordedIsNoWait) {
   SetCpuStreamMode(CpuStreamMode::kReorder, 3);
   const auto device = MakeCpuDevice();

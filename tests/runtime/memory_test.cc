@@ -37,27 +37,41 @@ TEST(Arena, CutsPlannedTensorsFromPoisonedMemory) {
 TEST(Arena, LaysWhatIsUsedByTurnsOverEachOther) {
   const auto device = MakeCpuDevice();
   Arena arena;
-  Tensor before, first, second, third, weight, after;
+  Tensor before, first, second, third, weight, after, even, odd, even_again;
   const auto reserve = [&](Tensor* slot, MemoryUse use, int64_t floats) {
     arena.Reserve(slot, use, "x", DType::kF32, {floats});
   };
   reserve(&before, MemoryUse::kActivations, 64);
-  arena.Overlay();
+  arena.BeginTurn(MemoryUse::kActivations);
+  arena.BeginTurn(MemoryUse::kKept, 0);
   reserve(&first, MemoryUse::kActivations, 64);
   reserve(&weight, MemoryUse::kWeights, 64);
-  arena.EndOverlay();
+  reserve(&even, MemoryUse::kKept, 64);
+  arena.EndTurns();
   reserve(&after, MemoryUse::kActivations, 64);
-  arena.Overlay();
+  arena.BeginTurn(MemoryUse::kActivations);
+  arena.BeginTurn(MemoryUse::kKept, 1);
   reserve(&second, MemoryUse::kActivations, 64);
   reserve(&third, MemoryUse::kActivations, 128);
-  arena.EndOverlay();
+  reserve(&odd, MemoryUse::kKept, 64);
+  arena.BeginTurn(MemoryUse::kKept, 0);
+  reserve(&even_again, MemoryUse::kKept, 128);
+  arena.EndTurns();
   arena.Commit(*device);
+  const auto distance = [](const Tensor& from, const Tensor& to) {
+    return static_cast<char*>(to.data) - static_cast<char*>(from.data);
+  };
   EXPECT_EQ(first.data, second.data);
-  EXPECT_EQ(static_cast<char*>(third.data) - static_cast<char*>(second.data), 256);
-  EXPECT_EQ(static_cast<char*>(after.data) - static_cast<char*>(before.data), 256);
-  EXPECT_EQ(static_cast<char*>(first.data) - static_cast<char*>(before.data), 512);
-  EXPECT_EQ(arena.bytes(), 256 + 256 + 256 + 256 + 512);  // weight; before, after, second, third
-  EXPECT_EQ(arena.Rows()[1].bytes, 256 + 256 + 256 + 512);
+  EXPECT_EQ(distance(second, third), 256);
+  EXPECT_EQ(distance(before, after), 256);
+  EXPECT_EQ(distance(before, first), 512);
+  EXPECT_EQ(even.data, even_again.data);
+  EXPECT_EQ(distance(even, odd), 512);  // lanes lie side by side
+  const auto rows = arena.Rows();
+  ASSERT_EQ(rows.size(), 3u);
+  EXPECT_EQ(rows[1].bytes, 512 + 256);              // kept: the longer turn of lane 0, lane 1
+  EXPECT_EQ(rows[2].bytes, 256 + 256 + 256 + 512);  // before, after, second, third
+  EXPECT_EQ(arena.bytes(), 256 + rows[1].bytes + rows[2].bytes);
 }
 
 TEST(Tensor, ViewsRowsAndRefusesTheWrongType) {

@@ -47,12 +47,12 @@ class ModelCase {
     session.Start(config.train.seed);
     BatchLoader loader(source, session.layout(), cp.rank(), config.model.nsa, 1);
     loader.Load(0, batch);
-    session.Load(batch);
+    session.Load(batch, 1 / static_cast<double>(batch.labels));
   }
 
   void ForwardBackward() {
     session.ops().train->Zero(session.compute(), session.model().params().gradients());
-    session.model().ForwardBackward(session.inputs(), 1 / static_cast<double>(batch.labels));
+    session.model().ForwardBackward(session.inputs());
     session.compute().Synchronize();
   }
   void Forward() {
