@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in one command and without network: configures, builds and runs the tests of label gpu and
-# the attention benchmark. A table comes last; the exit status is not 0 when anything failed or nothing ran.
+# the benchmarks. A table comes last; the exit status is not 0 when anything failed or nothing ran.
 #
 #   tests/gpu.sh [BUILD_FOLDER]      default build/gpu; its logs/ holds the whole output
 #
 #   GPU_TESTS=REGEX       only tests of these names        GPU_SKIP_LABELS=REGEX   not tests of these labels, e.g. slow
-#   GPU_JOBS=N            processors that tests share (4)  GPU_BENCH=0             no benchmark
+#   GPU_JOBS=N            processors that tests share (4)  GPU_BENCH=0             no benchmarks
 #
 # A header-only library that the machine lacks (xxhash.h) may lie in .deps/include, which git ignores.
 set -uo pipefail
@@ -78,9 +78,9 @@ if [[ $passed -eq 0 ]]; then
 fi
 [[ $failed -eq 0 ]] || grep -E '\[  FAILED  \]|Failure|rror|xpected|what\(\)|Which is|found' "$logs/tests.log" | head -70
 
-bench=$build/tests/kernels/attention_gpu_bench
-if [[ ${GPU_BENCH:-1} != 0 && -x $bench ]]; then
-  step attention_gpu_bench bench.log "$bench"
-  tail -40 "$logs/bench.log"
-fi
+for bench in attention_gpu_bench matmul_gpu_bench; do
+  [[ ${GPU_BENCH:-1} != 0 && -x $build/tests/kernels/$bench ]] || continue
+  step "$bench" "$bench.log" "$build/tests/kernels/$bench"
+  tail -60 "$logs/$bench.log"
+done
 finish

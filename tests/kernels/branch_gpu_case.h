@@ -105,6 +105,17 @@ inline Inputs MakeInputs(const BranchCase& c, int64_t key_rows, int64_t unseen) 
 struct BranchRun {
   OwnedTensor doc_start, q, k, v, table, selected, o, lse;
   BranchArgs args;
+
+  // Points args to the tensors.
+  void Bind(const std::vector<Segment>& segments, int64_t page_rows) {
+    args.segments = segments;
+    args.doc_start = doc_start.view();
+    args.q = q.view();
+    args.kv = {k.view(), v.view(), {table.view(), page_rows}};
+    args.scale = 1 / std::sqrt(static_cast<double>(args.q.dim(2)));
+    args.o = o.view();
+    args.lse = lse.view();
+  }
 };
 
 inline BranchRun MakeRun(const Machine& machine, const BranchCase& c, const Inputs& in) {
@@ -121,13 +132,7 @@ inline BranchRun MakeRun(const Machine& machine, const BranchCase& c, const Inpu
   run.selected = Upload(machine, "selected", in.selected, {in.query_rows, c.groups, c.nsa.select});
   run.o = OwnedTensor(machine, "o", machine.dtype, {in.query_rows, c.heads, c.value_width});
   run.lse = OwnedTensor(machine, "lse", gpu ? DType::kF32 : machine.dtype, {in.query_rows, c.heads});
-  run.args.segments = in.segments;
-  run.args.doc_start = run.doc_start.view();
-  run.args.q = run.q.view();
-  run.args.kv = {run.k.view(), run.v.view(), {run.table.view(), in.page_rows}};
-  run.args.scale = 1 / std::sqrt(static_cast<double>(c.key_width));
-  run.args.o = run.o.view();
-  run.args.lse = run.lse.view();
+  run.Bind(in.segments, in.page_rows);
   return run;
 }
 
@@ -135,6 +140,13 @@ inline void Launch(Branch branch, AttentionOps& ops, Stream& stream, const Branc
   if (branch == kCmp) ops.Compressed(stream, {run.args, c.nsa.block, c.nsa.stride});
   if (branch == kSlc) ops.Selected(stream, {run.args, c.nsa.select_block, run.selected.view()});
   if (branch == kWin) ops.Window(stream, {run.args, c.nsa.window});
+}
+
+inline void LaunchBackward(Branch branch, AttentionOps& ops, Stream& stream, const BranchCase& c, const BranchRun& run,
+                           const BranchGradient& gradient) {
+  if (branch == kCmp) ops.CompressedBackward(stream, {run.args, c.nsa.block, c.nsa.stride}, gradient);
+  if (branch == kSlc) ops.SelectedBackward(stream, {run.args, c.nsa.select_block, run.selected.view()}, gradient);
+  if (branch == kWin) ops.WindowBackward(stream, {run.args, c.nsa.window}, gradient);
 }
 
 // The rows of the segments, [query_rows, width].

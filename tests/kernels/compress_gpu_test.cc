@@ -9,6 +9,7 @@
 #include <random>
 
 #include "kernels/attention_gpu.h"
+#include "tests/kernels/compress_gpu_case.h"
 #include "tests/support/compare.h"
 #include "tests/support/gpu_values.h"
 
@@ -21,52 +22,6 @@ constexpr double kStart = 0.5;
 AttentionOps& GpuOps() {
   static const std::unique_ptr<AttentionOps> ops = MakeGpuAttention();
   return *ops;
-}
-
-struct CompressCase {
-  DType dtype = DType::kBf16;
-  Phi phi = Phi::kMlp;
-  int64_t tokens = 512;
-  int64_t groups = 2, width = 64, hidden = 128;
-  int64_t block = 32, stride = 16;
-  std::vector<Segment> segments = {};  // empty = the whole sequence; multiples of the stride
-  int64_t page_rows = 0;               // 0 = one page
-  bool d_x = true;
-  uint64_t seed = 1;
-};
-
-// Names and shapes of the inputs: x in the order of the sequence, then the weights in PhiWeights' order.
-struct Named {
-  std::string name;
-  Shape shape;
-  double scale;
-};
-std::vector<Named> InputsOf(const CompressCase& c) {
-  const int64_t n = c.block * c.width;
-  std::vector<Named> inputs = {{"x", {c.tokens, c.groups, c.width}, 1}};
-  const double fan = 1 / std::sqrt(static_cast<double>(n)), out = 1 / std::sqrt(static_cast<double>(c.hidden));
-  if (c.phi == Phi::kMlp) {
-    inputs.insert(inputs.end(), {{"position", {c.block, c.width}, 1},
-                                 {"weight1", {n, c.hidden}, fan},
-                                 {"bias1", {c.hidden}, 1},
-                                 {"weight2", {c.hidden, c.width}, out},
-                                 {"bias2", {c.width}, 1}});
-  }
-  if (c.phi == Phi::kLinear) {
-    inputs.insert(inputs.end(),
-                  {{"position", {c.groups, c.block, c.width}, 1}, {"weight", {c.groups, n, c.width}, fan}});
-  }
-  return inputs;
-}
-
-PhiWeights WeightsOf(Phi phi, const std::vector<OwnedTensor>& t) {
-  PhiWeights weights;
-  if (phi == Phi::kMlp) weights = {t[1].view(), t[2].view(), t[3].view(), t[4].view(), t[5].view(), {}};
-  if (phi == Phi::kLinear) {
-    weights.position = t[1].view();
-    weights.weight = t[2].view();
-  }
-  return weights;
 }
 
 std::vector<Segment> SegmentsOf(const CompressCase& c) {
@@ -100,7 +55,7 @@ Results RunOn(AttentionOps& ops, const Machine& machine, const CompressCase& c, 
               const Array& d_y) {
   const bool gpu = machine.device->kind() == DeviceKind::kGpu;
   const Machine sums = {machine.device, machine.stream, machine.ops, gpu ? DType::kF32 : machine.dtype};
-  const std::vector<Named> named = InputsOf(c);
+  const std::vector<CompressInput> named = InputsOf(c);
   const Placement place(c);
   const int64_t row_size = c.groups * c.width;
   std::vector<OwnedTensor> tensors, gradients;
@@ -153,7 +108,7 @@ void ExpectSame(const CompressCase& c) {
     return Rounded(std::move(values), dtype);
   };
   std::vector<Array> inputs;
-  for (const Named& input : InputsOf(c)) inputs.push_back(normals(input.shape.count(), input.scale, c.dtype));
+  for (const CompressInput& input : InputsOf(c)) inputs.push_back(normals(input.shape.count(), input.scale, c.dtype));
   const Array d_y = normals((c.tokens / c.stride + 16) * c.groups * c.width, 1, DType::kF32);
 
   const Machine cpu = CpuMachine(DType::kF64), gpu = GpuMachine(c.dtype);
@@ -175,7 +130,7 @@ void ExpectSame(const CompressCase& c) {
   const double tolerance = c.dtype == DType::kF32 ? 1e-5 : 0.005;
   EXPECT_TRUE(RmsClose("y", found_y, expected_y, tolerance));
   EXPECT_TRUE(BitEqual("y", again.y, found.y));
-  const std::vector<Named> named = InputsOf(c);
+  const std::vector<CompressInput> named = InputsOf(c);
   for (size_t i = 0; i < named.size(); ++i) {
     // The reference keeps the hidden layer unrounded, and few elements hardly average the rounding of BF16.
     const double allowed = named[i].shape.count() < 100 ? 1.5 * tolerance : tolerance;
@@ -216,7 +171,9 @@ TEST(CompressGpu, OddSizes) {
                   .stride = 16,
                   .page_rows = 7});
     }
-    ExpectSame({.dtype = DType::kF32, .phi = phi, .tokens = 700, .groups = 2, .width = 64});
+    for (const int64_t width : {64, 128, 192}) {
+      ExpectSame({.dtype = DType::kF32, .phi = phi, .tokens = 700, .groups = 2, .width = width});
+    }
   }
 }
 
@@ -257,7 +214,7 @@ TEST(CompressGpu, SplitsDoNotMatter) {
   std::mt19937_64 random(9);
   std::normal_distribution<double> normal;
   std::vector<Array> inputs;
-  for (const Named& input : InputsOf(c)) {
+  for (const CompressInput& input : InputsOf(c)) {
     Array& values = inputs.emplace_back(input.shape.count());
     for (double& x : values) x = input.scale * normal(random);
   }

@@ -153,6 +153,64 @@ TEST(DenseGpu, Embedding) {
   }
 }
 
+// As many rows as a long sequence has.
+TEST(DenseGpu, ManyRows) {
+  const int64_t rows = 65536 + 1;
+  std::vector<double> frequency(8);
+  for (int i = 0; i < 8; ++i) frequency[i] = std::pow(10000.0, -i / 8.0);
+  std::vector<int32_t> positions(rows), tokens(rows);
+  for (int64_t t = 0; t < rows; ++t) {
+    positions[t] = static_cast<int32_t>(t);
+    tokens[t] = static_cast<int32_t>(t * 7919 % 301);
+  }
+  for (const DType dtype : kGpuTypes) {
+    ExpectSameOnBothSides(dtype, [&](const Side& side) -> Named {
+      DenseOps& ops = side.dense();
+      Stream& stream = side.stream();
+      const Shape wide{rows, 24}, narrow{rows, 16};
+      const auto x = side.In(1, wide), w = side.In(2, {24, 16}), d_y = side.In(3, narrow);
+      const auto y = side.Out(narrow), d_x = side.Out(wide), d_w = side.InSum(4, {24, 16});
+      ops.MatMul(stream, {x.view(), w.view(), y.view()});
+      ops.MatMul(stream, {d_y.view(), w.view(), d_x.view(), false, true});
+      ops.MatMul(stream, {x.view(), d_y.view(), d_w.view(), true, false, true});
+      Named results = {{"product", side.Read(y)}, {"product's d_x", side.Read(d_x)}, {"product's d_w", side.Read(d_w)}};
+
+      const auto weight = side.In(5, {24}), up = side.In(6, wide), act = side.Out(wide), d_act = side.In(7, wide);
+      const auto d_gate = side.Out(wide), d_up = side.Out(wide), d_weight = side.InSum(8, {24});
+      ops.SwiGlu(stream, {x.view(), up.view(), act.view()});
+      ops.SwiGluBackward(stream, {x.view(), up.view(), act.view()}, {d_act.view(), d_gate.view(), d_up.view()});
+      results.insert(results.end(),
+                     {{"act", side.Read(act)}, {"d_gate", side.Read(d_gate)}, {"d_up", side.Read(d_up)}});
+      const RmsNormArgs norm{x.view(), weight.view(), 1e-5, act.view()};
+      ops.RmsNorm(stream, norm);
+      ops.RmsNormBackward(stream, norm, {d_act.view(), d_up.view(), d_weight.view()});
+      results.insert(results.end(),
+                     {{"norm", side.Read(act)}, {"norm's d_x", side.Read(d_up)}, {"d_weight", side.Read(d_weight)}});
+
+      const auto bias = side.In(9, {24}), gates = side.In(10, wide, 0.2), d_gates = side.InSum(11, wide),
+                 d_bias = side.InSum(12, {24});
+      ops.Gate(stream, {x.view(), bias.view(), act.view()});
+      ops.GateBackward(stream, {x.view(), bias.view(), gates.view()}, {d_gates.view(), d_up.view(), d_bias.view()});
+      ops.Add(stream, up.view(), d_act.view());
+      results.insert(results.end(), {{"gates", side.Read(act)},
+                                     {"gates' d_x", side.Read(d_up)},
+                                     {"d_bias", side.Read(d_bias)},
+                                     {"sum", side.Read(d_act)}});
+
+      const auto at = side.PutInts(positions), ids = side.PutInts(tokens), f = side.PutF64(frequency, {8});
+      const auto table = side.In(13, {301, 16}), d_table = side.InSum(14, {301, 16});
+      const EmbeddingArgs embedding{ids.view(), table.view(), y.view()};
+      ops.Embedding(stream, embedding);
+      ops.EmbeddingBackward(stream, embedding, {d_y.view(), d_table.view()});
+      results.insert(results.end(), {{"embedding", side.Read(y)}, {"d_embedding", side.Read(d_table)}});
+      const Tensor rotated = y.view().Reshape({rows, 1, 16});
+      ops.Rope(stream, {d_y.view().Reshape(rotated.shape), rotated, at.view(), f.view(), 1, false});
+      results.push_back({"rotated", side.Read(y)});
+      return results;
+    });
+  }
+}
+
 TEST(DenseGpu, TokensOutsideTheVocabularyAreErrors) {
   const Side side = GpuSide(DType::kF32);
   for (const int32_t bad : {-1, 10}) {

@@ -10,6 +10,7 @@
 #include <random>
 
 #include "kernels/attention_gpu.h"
+#include "tests/kernels/choice_check.h"
 #include "tests/support/compare.h"
 #include "tests/support/gpu_values.h"
 #include "tests/support/nsa_case.h"
@@ -177,45 +178,15 @@ std::vector<double> AllScores(SelectCase c, const Inputs& in, int64_t blocks) {
 void ExpectRightChoice(const SelectCase& c, const Inputs& in, const Choice& choice) {
   const int64_t n = c.nsa.select, blocks = std::max((c.tokens - 1) / c.nsa.select_block + 1, n);
   const std::vector<double> all = AllScores(c, in, blocks);
-  std::vector<double> found, expected, found_best, expected_best;
+  ChoiceCheck check(c.nsa);
   for (const Segment& segment : c.segments.empty() ? Whole(c) : c.segments) {
-    for (int64_t t = segment.begin; t < segment.begin + segment.length; ++t) {
-      const int64_t first = c.FirstBlock(t), own = t / c.nsa.select_block, count = std::min(n, own - first + 1);
-      for (int64_t g = 0; g < c.groups; ++g) {
-        const int32_t* const chosen = &choice.selected[(t * c.groups + g) * n];
-        const double* const scores = &choice.scores[(t * c.groups + g) * n];
-        const double* const reference = &all[(t * c.groups + g) * blocks];
-        std::vector<double> candidates, contested;
-        const auto forced = [&](int64_t block) { return block < first + c.nsa.init || block > own - c.nsa.local; };
-        for (int64_t block = first; block <= own; ++block) {
-          if (!forced(block)) {
-            candidates.push_back(reference[block - first]);
-          } else {
-            ASSERT_TRUE(std::binary_search(chosen, chosen + count, block)) << "query " << t << ", block " << block;
-          }
-        }
-        for (int64_t i = 0; i < n; ++i) {
-          if (i >= count) {
-            ASSERT_EQ(chosen[i], -1) << "query " << t << ", place " << i;
-            ASSERT_EQ(scores[i], 0) << "query " << t << ", place " << i;
-            continue;
-          }
-          ASSERT_GE(chosen[i], i == 0 ? first : chosen[i - 1] + 1) << "query " << t << ", place " << i;
-          ASSERT_LE(chosen[i], own) << "query " << t << ", place " << i;
-          found.push_back(scores[i]);
-          expected.push_back(reference[chosen[i] - first]);
-          if (!forced(chosen[i])) contested.push_back(scores[i]);
-        }
-        std::sort(candidates.begin(), candidates.end(), std::greater<>());
-        std::sort(contested.begin(), contested.end(), std::greater<>());
-        ASSERT_LE(contested.size(), candidates.size());
-        found_best.insert(found_best.end(), contested.begin(), contested.end());
-        expected_best.insert(expected_best.end(), candidates.begin(), candidates.begin() + contested.size());
-      }
+    for (int64_t row = segment.begin * c.groups; row < (segment.begin + segment.length) * c.groups; ++row) {
+      const int64_t t = row / c.groups;
+      check.Add(t, c.FirstBlock(t), &choice.selected[row * n], &choice.scores[row * n], &all[row * blocks]);
+      if (testing::Test::HasFatalFailure()) return;
     }
   }
-  EXPECT_TRUE(RmsClose("scores", found, expected, 1e-5));
-  EXPECT_TRUE(RmsClose("best scores", found_best, expected_best, 1e-5));
+  check.ExpectScores();
 }
 
 void ExpectSame(const SelectCase& c) {
@@ -241,13 +212,21 @@ TEST(SelectGpu, Widths) {
   for (const int64_t width : {8, 16, 64, 72, 96, 128, 136, 192}) {
     ExpectSame({.tokens = 1700, .heads = 8, .groups = 2, .width = width});
   }
+  for (const int64_t group : {1, 2, 8, 16}) {
+    for (const int64_t width : {128, 192}) {
+      ExpectSame({.tokens = 1300, .heads = 2 * group, .groups = 2, .width = width});
+    }
+  }
   // Not for the tensor cores.
   for (const int64_t width : {6, 256}) ExpectSame({.tokens = 1300, .heads = 4, .groups = 2, .width = width});
 }
 
 TEST(SelectGpu, F32) {
-  for (const int64_t width : {3, 5, 64, 128}) {
+  for (const int64_t width : {3, 5, 64, 128, 192}) {
     ExpectSame({.dtype = DType::kF32, .tokens = 1500, .heads = 6, .groups = 2, .width = width});
+  }
+  for (const int64_t group : {1, 2, 4, 8, 16}) {
+    ExpectSame({.dtype = DType::kF32, .tokens = 1100, .heads = 2 * group, .groups = 2, .width = 40});
   }
 }
 

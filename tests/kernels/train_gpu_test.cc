@@ -10,7 +10,8 @@ namespace {
 
 TEST(TrainGpu, LinearCrossEntropy) {
   for (const DType dtype : kGpuTypes) {
-    for (const auto& [tokens, width, vocabulary] : {std::array<int64_t, 3>{1, 8, 3}, {300, 64, 1000}, {513, 40, 257}}) {
+    for (const auto& [tokens, width, vocabulary] :
+         {std::array<int64_t, 3>{1, 8, 3}, {300, 64, 1000}, {513, 40, 257}, {65537, 16, 31}}) {
       for (int gradients = 0; gradients < 3; ++gradients) {
         SCOPED_TRACE(fmt::format("T={} D={} X={} gradients {}", tokens, width, vocabulary, gradients));
         ExpectSameOnBothSides(dtype, [&](const Side& side) -> Named {
