@@ -16,19 +16,27 @@ struct Variant {
   Phi phi;
   bool shared = false;
   bool documents = false;
+  double gradient = 1e-5;           // allowed against the CPU
   std::set<std::string> zero = {};  // gradients that are zero in exact arithmetic
 };
 
 // In BF16 every gradient is one that exact arithmetic does not make zero: summaries are rotated, or have no weights.
+// The CPU does not round the summaries, whose weights then differ: rounding them, o and d_o to BF16 and nothing else
+// moves d_q, d_k_cmp and d_phi_k by 0.0057 of their RMS with MLP, by 0.0046 with LINEAR, by 0.0024 with MEAN.
 std::vector<Variant> Variants() {
   using enum DType;
   return {{.name = "mlp_documents_f32", .dtype = kF32, .phi = Phi::kMlp, .documents = true},
           {.name = "linear_f32", .dtype = kF32, .phi = Phi::kLinear},
           {.name = "shared_mlp_f32", .dtype = kF32, .phi = Phi::kMlp, .shared = true, .zero = {"d_phi_k.bias2"}},
           {.name = "shared_mean_documents_f32", .dtype = kF32, .phi = Phi::kMean, .shared = true, .documents = true},
-          {.name = "mlp_documents_bf16", .dtype = kBf16, .phi = Phi::kMlp, .documents = true},
-          {.name = "linear_bf16", .dtype = kBf16, .phi = Phi::kLinear},
-          {.name = "shared_mean_documents_bf16", .dtype = kBf16, .phi = Phi::kMean, .shared = true, .documents = true}};
+          {.name = "mlp_documents_bf16", .dtype = kBf16, .phi = Phi::kMlp, .documents = true, .gradient = 0.01},
+          {.name = "linear_bf16", .dtype = kBf16, .phi = Phi::kLinear, .gradient = 0.01},
+          {.name = "shared_mean_documents_bf16",
+           .dtype = kBf16,
+           .phi = Phi::kMean,
+           .shared = true,
+           .documents = true,
+           .gradient = 0.005}};
 }
 
 // No chunk length of 2 or 4 ranks divides the sequence.
@@ -66,18 +74,20 @@ class AttentionGpu : public testing::TestWithParam<Variant> {
     return SafetensorsFile::Open(output);
   }
 
-  void ExpectClose(const std::string& what, const SafetensorsFile& found, const SafetensorsFile& expected) {
+  double Tolerance() const { return GetParam().dtype == DType::kBf16 ? 0.005 : 1e-5; }
+
+  void ExpectClose(const std::string& what, const SafetensorsFile& found, const SafetensorsFile& expected,
+                   double gradient) {
     SCOPED_TRACE(what);
     ASSERT_EQ(found.names(), expected.names());
-    const double tolerance = GetParam().dtype == DType::kBf16 ? 0.005 : 1e-5;
     for (const std::string& name : expected.names()) {
       if (name == "selected") {
         EXPECT_TRUE(BitEqual(name, Get(found, name), Get(expected, name)));
       } else if (!IsGradient(name)) {
-        EXPECT_TRUE(RmsClose(name, Get(found, name), Get(expected, name), tolerance));
+        EXPECT_TRUE(RmsClose(name, Get(found, name), Get(expected, name), Tolerance()));
       }
     }
-    ExpectGradients(found, expected, tolerance, GetParam().zero);
+    ExpectGradients(found, expected, gradient, GetParam().zero);
   }
 
   TempFolder folder_;
@@ -95,15 +105,15 @@ TEST_P(AttentionGpu, EqualsCpuOnAnyNumberOfRanks) {
 
   const SafetensorsFile cpu = Run("frozen", 1, "--device cpu");
   const SafetensorsFile one = Run("frozen", 1, "--device gpu");
-  ExpectClose("GPU on 1 rank against CPU", one, cpu);
+  ExpectClose("GPU on 1 rank against CPU", one, cpu, GetParam().gradient);
   EXPECT_TRUE(SameBits(Run("frozen", 1, "--device gpu"), one)) << "1 rank, a second run";
   const SafetensorsFile two = Run("frozen", 2, "--device gpu --share-gpu");
-  ExpectClose("GPU on 2 ranks against CPU", two, cpu);
-  ExpectClose("GPU on 2 ranks against 1", two, one);
+  ExpectClose("GPU on 2 ranks against CPU", two, cpu, GetParam().gradient);
+  ExpectClose("GPU on 2 ranks against 1", two, one, Tolerance());
   EXPECT_TRUE(SameBits(Run("frozen", 2, "--device gpu --share-gpu"), two)) << "2 ranks, a second run";
   const SafetensorsFile four =
       Run("frozen", 4, "--device gpu --share-gpu --layout CONTIGUOUS --selected-exchange FETCH");
-  ExpectClose("GPU on 4 ranks, other layout and exchange, against CPU", four, cpu);
+  ExpectClose("GPU on 4 ranks, other layout and exchange, against CPU", four, cpu, GetParam().gradient);
 }
 
 // The rules of the choice hold exactly; in F32 nearly all choices are the CPU's, and on two ranks as on one.
