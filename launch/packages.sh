@@ -3,7 +3,8 @@
 set -euo pipefail
 
 needed=(g++ cmake ninja-build git openmpi-bin libopenmpi-dev protobuf-compiler libprotobuf-dev libeigen3-dev libcli11-dev
-        libfmt-dev nlohmann-json3-dev libxxhash-dev libsentencepiece-dev pkg-config)
+        libfmt-dev nlohmann-json3-dev libxxhash-dev libsentencepiece-dev libhwloc-dev
+        pkg-config)
 [ "${1:-}" = test ] && needed+=(libgtest-dev clang-format clang-tidy)
 
 missing=()

@@ -2,9 +2,7 @@
 
 #include <fmt/format.h>
 #include <mpi.h>
-#include <omp.h>
 
-#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -49,17 +47,6 @@ int ProcessRank() {
   std::exit(static_cast<int>(code));
 }
 
-// Unless told otherwise (OMP_NUM_THREADS), the ranks of a node share its cores instead of each taking all.
-void ShareCores() {
-  if (std::getenv("OMP_NUM_THREADS")) return;
-  MPI_Comm node;
-  int ranks = 1;
-  MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
-  MPI_Comm_size(node, &ranks);
-  MPI_Comm_free(&node);
-  omp_set_num_threads(std::max(1, omp_get_num_procs() / ranks));
-}
-
 }  // namespace
 
 World::World() : exceptions_(std::uncaught_exceptions()) {
@@ -71,7 +58,6 @@ World::World() : exceptions_(std::uncaught_exceptions()) {
   int length = 0;
   MPI_Get_processor_name(name, &length);
   SetProcessIdentity(rank_, size_, std::string(name, length));
-  ShareCores();
 }
 
 World::~World() {

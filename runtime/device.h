@@ -79,5 +79,7 @@ std::unique_ptr<Device> MakeCpuDevice();
 // Throws Error (configuration) in a build without CUDA (runtime/no_gpu.cc).
 std::unique_ptr<Device> MakeGpuDevice(int index);
 int GpuCount();  // 0 in a build without CUDA
+// On the PCI bus, as in /sys/bus/pci/devices: "0000:1b:00.0"; "" when unknown, and in a build without CUDA.
+std::string GpuAddress(int index);
 
 }  // namespace longspan

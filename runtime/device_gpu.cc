@@ -2,6 +2,7 @@
 // on a thread of CUDA's, in stream order; it must not call CUDA. Its exception is kept, host tasks after it are
 // skipped, and Synchronize rethrows it.
 #include <atomic>
+#include <cctype>
 #include <exception>
 #include <mutex>
 
@@ -252,6 +253,17 @@ int GpuCount() {
   if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
   cudaGetLastError();  // no driver: no GPU
   return 0;
+}
+
+std::string GpuAddress(int index) {
+  char address[32] = "";
+  if (cudaDeviceGetPCIBusId(address, sizeof address, index) != cudaSuccess) {
+    cudaGetLastError();
+    return "";
+  }
+  std::string lower = address;
+  for (char& c : lower) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return lower;
 }
 
 }  // namespace longspan

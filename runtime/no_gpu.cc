@@ -9,4 +9,6 @@ std::unique_ptr<Device> MakeGpuDevice(int) {
 
 int GpuCount() { return 0; }
 
+std::string GpuAddress(int) { return ""; }
+
 }  // namespace longspan

@@ -6,6 +6,7 @@
 #
 #   GPU_TESTS=REGEX       only tests of these names        GPU_SKIP_LABELS=REGEX   not tests of these labels, e.g. slow
 #   GPU_JOBS=N            processors that tests share (4)  GPU_BENCH=0             no benchmarks
+#   GPU_SANITIZE=1        small kernel tests under compute-sanitizer too: memcheck and racecheck
 #
 # A header-only library that the machine lacks (xxhash.h) may lie in .deps/include, which git ignores.
 set -uo pipefail
@@ -77,6 +78,37 @@ if [[ $passed -eq 0 ]]; then
   rows+=("$(printf '%-56s %-8s' "tests that passed: none" FAIL)")
 fi
 [[ $failed -eq 0 ]] || grep -E '\[  FAILED  \]|Failure|rror|xpected|what\(\)|Which is|found' "$logs/tests.log" | head -70
+
+# The smallest cases of each kernel family: the tools slow kernels down 10 to 1000 times.
+small_tests=(
+  "dense_gpu_test DenseGpu.RmsNorm:DenseGpu.Rope:DenseGpu.SwiGluAndAdd:DenseGpu.Gate"
+  "train_gpu_test TrainGpu.AdamW:TrainGpu.RowsByIndex:TrainGpu.TargetsOutsideTheVocabularyAreErrors"
+  "compress_gpu_test CompressGpu.OddSizes:CompressGpu.NoTokensAtAll"
+  "select_gpu_test SelectGpu.ShortSequences:SelectGpu.HashIsTheReferences"
+  "branch_gpu_test BranchGpu.BlockSizes:CombineGpu.ForwardAndBackward"
+  "branch_backward_gpu_test BranchBackwardGpu.BlockSizes"
+)
+# sanitized TOOL TEST FILTER: passes when a test ran and the tool found nothing.
+sanitized() {
+  local sanitizer output code
+  sanitizer=$(command -v compute-sanitizer || command -v /usr/local/cuda/bin/compute-sanitizer) || {
+    echo "error: compute-sanitizer not found"
+    return 1
+  }
+  output=$(timeout 120 "$sanitizer" --tool "$1" --error-exitcode 9 "$build/tests/kernels/$2" --gtest_filter="$3" 2>&1)
+  code=$?
+  echo "$output"
+  [[ $code -eq 0 ]] && grep -q '\[  PASSED  \] [1-9]' <<<"$output"
+}
+if [[ ${GPU_SANITIZE:-0} != 0 ]]; then
+  for tool in memcheck racecheck; do
+    for small in "${small_tests[@]}"; do
+      read -r name filter <<<"$small"
+      step "$tool: $name" "$tool-$name.log" sanitized $tool "$name" "$filter" ||
+        grep -E '^=========|FAILED|^error' "$logs/$tool-$name.log" | head -20
+    done
+  done
+fi
 
 for bench in attention_gpu_bench matmul_gpu_bench; do
   [[ ${GPU_BENCH:-1} != 0 && -x $build/tests/kernels/$bench ]] || continue

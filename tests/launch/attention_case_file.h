@@ -7,10 +7,12 @@
 #include <bit>
 #include <cstring>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "launch/safetensors.h"
+#include "tests/support/compare.h"
 #include "tests/support/nsa_case.h"
 
 namespace longspan::test {
@@ -114,15 +116,17 @@ struct CaseFile {
 
 inline bool IsGradient(const std::string& name) { return name.starts_with("d_"); }
 
-// Forward results have the same bits; both files hold the same names, types and shapes.
-inline ::testing::AssertionResult SameForward(const SafetensorsFile& a, const SafetensorsFile& b) {
+inline Array Get(const SafetensorsFile& file, const std::string& name) { return Decode(file.Get(name)); }
+
+// All results have the same bits, or only those of the forward; both files hold the same names, types and shapes.
+inline ::testing::AssertionResult SameBits(const SafetensorsFile& a, const SafetensorsFile& b, bool gradients = true) {
   if (a.names() != b.names()) return ::testing::AssertionFailure() << "the files hold different names";
   for (const std::string& name : a.names()) {
     const Tensor x = a.Get(name), y = b.Get(name);
     if (x.dtype != y.dtype || x.shape != y.shape) {
       return ::testing::AssertionFailure() << name << " has different types or shapes";
     }
-    if (!IsGradient(name) && std::memcmp(x.data, y.data, x.bytes()) != 0) {
+    if ((gradients || !IsGradient(name)) && std::memcmp(x.data, y.data, x.bytes()) != 0) {
       const Array p = Decode(x), q = Decode(y);
       size_t i = 0;
       while (i < p.size() && std::bit_cast<uint64_t>(p[i]) == std::bit_cast<uint64_t>(q[i])) ++i;
@@ -131,6 +135,26 @@ inline ::testing::AssertionResult SameForward(const SafetensorsFile& a, const Sa
     }
   }
   return ::testing::AssertionSuccess();
+}
+
+inline ::testing::AssertionResult SameForward(const SafetensorsFile& a, const SafetensorsFile& b) {
+  return SameBits(a, b, false);
+}
+
+// DESIGN.md section 5: relative to the larger of the gradient's own RMS and 1e-3 of that of all; to that of all for
+// those of `zero`, which are zero in exact arithmetic and rounding alone in `found`.
+inline void ExpectGradients(const SafetensorsFile& found, const SafetensorsFile& expected, double tolerance,
+                            const std::set<std::string>& zero = {}) {
+  std::map<std::string, Array> gradients;
+  for (const std::string& name : expected.names()) {
+    if (IsGradient(name)) gradients[name] = Get(expected, name);
+  }
+  std::vector<const Array*> all;
+  for (const auto& [name, values] : gradients) all.push_back(&values);
+  const double floor = GradientFloor(all);
+  for (const auto& [name, values] : gradients) {
+    EXPECT_TRUE(RmsClose(name, Get(found, name), values, tolerance, zero.contains(name) ? 1e3 * floor : floor));
+  }
 }
 
 }  // namespace longspan::test

@@ -1,48 +1,14 @@
 // `longspan train` as a whole, on the Fibonacci task: it learns, golden losses, the same run twice, 4 ranks against
 // one.
-#include <gtest/gtest.h>
-
-#include <cmath>
-#include <nlohmann/json.hpp>
-#include <sstream>
-
-#include "tests/launch/program.h"
+#include "tests/launch/train_run.h"
 
 namespace longspan {
 namespace {
 
-using nlohmann::json;
-
-struct Outcome {
-  std::vector<double> losses;
-  std::vector<json> selections;
-  double held_out = NAN;
-  std::string parameters;  // hash of the final ones
-};
-
 class TrainTest : public testing::Test {
  protected:
-  Outcome Train(int ranks, const std::string& keys) {
-    std::string said;
-    const int code = RunProgram(folder_, ranks,
-                                fmt::format("train --config '{}/configs/fibonacci.textproto' output='{}' {}",
-                                            LONGSPAN_SOURCE, folder_ / "runs", keys),
-                                &said);
-    EXPECT_EQ(code, 0) << said;
-    Outcome outcome;
-    const size_t at = said.find("parameters ", said.find("done: "));
-    if (at != std::string::npos) outcome.parameters = said.substr(at + 11, 16);
-    std::istringstream lines(ReadFile(folder_ / "runs/fibonacci/metrics.jsonl"));
-    for (std::string line; std::getline(lines, line);) {
-      const json entry = json::parse(line);
-      if (entry["kind"] == "step") {
-        outcome.losses.push_back(entry["loss"]);
-        outcome.selections.push_back(entry["selection"]);
-      } else {
-        outcome.held_out = entry["loss"];
-      }
-    }
-    return outcome;
+  TrainRun Train(int ranks, const std::string& keys) {
+    return TrainFibonacci(folder_, ranks, "runtime.device=CPU " + keys);
   }
   TempFolder folder_;
 };
@@ -50,7 +16,7 @@ class TrainTest : public testing::Test {
 // The first losses of the preset. They move when the model, its initialisation, the data's order or the optimizer
 // change.
 TEST_F(TrainTest, GoldenLosses) {
-  const Outcome run = Train(1, "train.steps=20 train.eval_sequences=0 optimizer.schedule=CONSTANT");
+  const TrainRun run = Train(1, "train.steps=20 train.eval_sequences=0 optimizer.schedule=CONSTANT");
   const std::vector<double> golden = {2.3082, 2.3089, 2.2896, 2.2393, 2.2277, 2.1476, 2.0911, 2.0897, 2.0190, 1.9672,
                                       1.8998, 1.8530, 1.7529, 1.6707, 1.6054, 1.5305, 1.4274, 1.3710, 1.2320, 1.1360};
   ASSERT_EQ(run.losses.size(), golden.size());
@@ -58,14 +24,14 @@ TEST_F(TrainTest, GoldenLosses) {
 }
 
 TEST_F(TrainTest, LearnsTheRule) {
-  const Outcome run = Train(1, "");
+  const TrainRun run = Train(1, "");
   EXPECT_NEAR(run.losses.front(), std::log(10), 0.02);
   EXPECT_LT(run.held_out, 0.05);
 }
 
 TEST_F(TrainTest, SameRunSameBits) {
-  const Outcome first = Train(2, "train.steps=10 optimizer.warmup_steps=2 parallel.cp=2");
-  const Outcome second = Train(2, "train.steps=10 optimizer.warmup_steps=2 parallel.cp=2");
+  const TrainRun first = Train(2, "train.steps=10 optimizer.warmup_steps=2 parallel.cp=2");
+  const TrainRun second = Train(2, "train.steps=10 optimizer.warmup_steps=2 parallel.cp=2");
   EXPECT_EQ(first.parameters.size(), 16u);
   EXPECT_EQ(first.parameters, second.parameters);
   EXPECT_EQ(first.losses, second.losses);
@@ -73,9 +39,9 @@ TEST_F(TrainTest, SameRunSameBits) {
 
 // Four ranks walk with one: the bound is 1e-4 over the first 50 steps.
 TEST_F(TrainTest, FourRanksFollowOne) {
-  const Outcome one = Train(1, "train.steps=50 optimizer.schedule=CONSTANT");
+  const TrainRun one = Train(1, "train.steps=50 optimizer.schedule=CONSTANT");
   for (const int cp : {2, 4}) {
-    const Outcome four = Train(
+    const TrainRun four = Train(
         4,
         fmt::format("train.steps=50 optimizer.schedule=CONSTANT parallel.cp={} parallel.selected_exchange=FETCH", cp));
     ASSERT_EQ(four.losses.size(), one.losses.size());

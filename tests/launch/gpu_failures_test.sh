@@ -1,0 +1,104 @@
+#!/bin/bash
+# gpu_failures_test.sh LONGSPAN FAILING_RANK SOURCE_FOLDER MPIEXEC: how a job on GPUs ends when memory is out, a rank dies or
+# throws, NCCL fails, or there are too few GPUs: soon, on every rank, with the documented code and a message that helps.
+set -u
+longspan=$1
+failing_rank=$2
+source=$3
+mpiexec=$4
+failures=0
+limit=30 # seconds that a job may take to end
+if ! nvidia-smi -L >/dev/null 2>&1; then
+  echo "skipped: no GPU"
+  exit 77
+fi
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+said=$scratch/said
+export CUDA_VISIBLE_DEVICES=0
+train=("$longspan" train --config "$source/configs/fibonacci.textproto" output="$scratch" runtime.device=GPU)
+two=("$mpiexec" -n 2)
+shared=(parallel.cp=2 parallel.share_gpu=true)
+
+wrong() {
+  echo "WRONG $1, and it said:"
+  tail -c 3000 "$said"
+  failures=$((failures + 1))
+}
+
+# check NAME CODE PATTERN COMMAND...: COMMAND ends within the limit with CODE and says PATTERN
+check() {
+  local name=$1 expected=$2 pattern=$3 begin=$EPOCHREALTIME code
+  shift 3
+  timeout 120 "$@" >"$said" 2>&1
+  code=$?
+  local seconds=$(((${EPOCHREALTIME/./} - ${begin/./}) / 1000000))
+  echo "$name: code $code after $seconds s"
+  [[ $code == "$expected" ]] || wrong "$name: expected code $expected, found $code"
+  grep -q -E -e "$pattern" "$said" || wrong "$name: expected '$pattern'"
+  [[ $seconds -lt $limit ]] || wrong "$name: expected an end within $limit s, found $seconds s"
+}
+
+# More than a terabyte of activations. The message has the sizes and what to do.
+check "out of memory" 70 \
+  "out of GPU memory: .* needs [0-9]+ bytes \([0-9.]+ GiB\); GPU 0 has [0-9.]+ GiB free of [0-9.]+\. .*more ranks" \
+  "${train[@]}" data.sequence_length=4194304 model.hidden=1024 model.ffn=4096 model.layers=24
+
+check "NCCL fails" 70 "error: \[rank [01]/2 .*comm\.make_nccl, call [0-9]+ of rank [01]/2 in its group: NCCL: [a-zA-Z]" \
+  env NCCL_SOCKET_IFNAME=doesnotexist "${two[@]}" "${train[@]}" "${shared[@]}"
+
+# The other rank waits inside NCCL.
+for rank in 0 1; do
+  check "rank $rank throws" 65 "error: \[rank $rank/2 .*wrong on one rank" "${two[@]}" "$failing_rank" $rank gpu
+done
+
+# Tokens 0 and one 9999, in the last of 32 sequences: the replica that draws it fails, the other waits for its count.
+head -c 8192 /dev/zero >"$scratch/tokens"
+printf '\x0f\x27' | dd of="$scratch/tokens" bs=1 seek=8100 conv=notrunc status=none
+check "bad data on one rank" 65 "error: \[rank [01]/2 .*token id 9999 is outside the vocabulary of 10" \
+  "${two[@]}" "${train[@]}" parallel.dp=2 parallel.share_gpu=true data.format=NANOGPT data.train="$scratch/tokens" \
+  data.validation_fraction=0 train.eval_sequences=0 train.sequences_per_step=2
+
+check "two ranks, one GPU" 78 "2 ranks for 1 GPUs.*parallel\.share_gpu" "${two[@]}" "${train[@]}" parallel.cp=2
+check "no GPU" 78 "has no GPU" env CUDA_VISIBLE_DEVICES= "${train[@]}"
+
+# A rank is killed outright in the middle of training: no code of ours, but the whole job ends.
+running() { # one of these processes; what is dead and not yet collected has no command line
+  local process
+  for process in "$@"; do
+    [[ -n $(tr -d '\0' 2>/dev/null <"/proc/$process/cmdline") ]] && return 0
+  done
+  return 1
+}
+"${two[@]}" "${train[@]}" "${shared[@]}" train.steps=1000000 train.log_interval=1 >"$said" 2>&1 &
+job=$!
+for ((i = 0; i < 1200; ++i)); do
+  if grep -q "step 3/" "$said" || ! running $job; then break; fi
+  sleep 0.1
+done
+ranks=()
+for process in /proc/[0-9]*; do
+  command=$(tr '\0' ' ' 2>/dev/null <"$process/cmdline")
+  [[ $command == "$longspan train "*"output=$scratch "* ]] && ranks+=("${process#/proc/}")
+done
+if grep -q "step 3/" "$said" && [[ ${#ranks[@]} -eq 2 ]]; then
+  begin=$EPOCHREALTIME
+  kill -KILL "${ranks[1]}"
+  for ((i = 0; i < 10 * limit; ++i)); do
+    running $job "${ranks[@]}" || break
+    sleep 0.1
+  done
+  milliseconds=$(((${EPOCHREALTIME/./} - ${begin/./}) / 1000))
+  if running $job "${ranks[@]}"; then
+    wrong "rank killed: expected mpirun and both ranks to end within $limit s"
+  else
+    wait $job
+    code=$?
+    echo "rank killed: code $code after $milliseconds ms"
+    [[ $code != 0 ]] || wrong "rank killed: expected a code other than 0"
+  fi
+else
+  wrong "rank killed: expected two ranks, and step 3 within 120 s; found ${#ranks[@]} ranks"
+fi
+kill -KILL $job "${ranks[@]}" 2>/dev/null
+exit $((failures > 0))

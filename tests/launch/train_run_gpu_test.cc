@@ -1,0 +1,56 @@
+// `longspan train` on GPUs as a whole: the same run twice gives the same bits, on one rank and on two that share a GPU,
+// and in F32 the first losses are the CPU's.
+#include "tests/kernels/gpu_sides.h"
+#include "tests/launch/train_run.h"
+
+namespace longspan {
+namespace {
+
+// Sizes that tensor cores take; two documents' worth of blocks to choose from.
+constexpr const char* kModel =
+    "model.hidden=128 model.key_width=32 model.value_width=32 model.ffn=192 model.vocab=16 model.nsa.block=16 "
+    "model.nsa.stride=8 model.nsa.select_block=16 model.nsa.window=24 data.sequence_length=256 "
+    "train.sequences_per_step=2 train.eval_sequences=0 optimizer.schedule=CONSTANT ";
+
+class TrainGpu : public testing::Test {
+ protected:
+  TrainRun Train(int ranks, const std::string& keys) { return TrainFibonacci(folder_, ranks, kModel + keys); }
+
+  // 50 steps in BF16, twice.
+  void ExpectSameBits(int ranks, const std::string& keys) {
+    const std::string all = "train.steps=50 runtime.device=GPU runtime.dtype=BF16 " + keys;
+    const TrainRun first = Train(ranks, all), second = Train(ranks, all);
+    ASSERT_EQ(first.losses.size(), 50U);
+    ASSERT_EQ(second.losses.size(), 50U);
+    for (size_t i = 0; i < 50; ++i) {
+      ASSERT_EQ(first.losses[i], second.losses[i]) << "loss of step " << i + 1 << ", the first that differs";
+      ASSERT_EQ(first.selections[i], second.selections[i]) << "selection of step " << i + 1;
+    }
+    EXPECT_EQ(first.parameters.size(), 16U);
+    EXPECT_EQ(first.parameters, second.parameters);
+    EXPECT_NEAR(first.losses.front(), std::log(16), 0.3);
+    EXPECT_LT(first.losses.back(), first.losses.front() - 0.3) << "50 steps taught nothing";
+  }
+
+  TempFolder folder_;
+};
+
+TEST_F(TrainGpu, SameRunSameBits) { ExpectSameBits(1, ""); }
+
+TEST_F(TrainGpu, SameRunSameBitsOnTwoRanks) { ExpectSameBits(2, "parallel.cp=2 parallel.share_gpu=true"); }
+
+TEST_F(TrainGpu, FirstLossesAreTheCpus) {
+  const std::string steps = "train.steps=20 runtime.dtype=F32 runtime.device=";
+  const TrainRun cpu = Train(1, steps + "CPU"), gpu = Train(1, steps + "GPU");
+  ASSERT_EQ(cpu.losses.size(), 20U);
+  ASSERT_EQ(gpu.losses.size(), 20U);
+  for (size_t i = 0; i < 20; ++i) {
+    EXPECT_NEAR(gpu.losses[i] / cpu.losses[i], 1, 1e-3)
+        << "step " << i + 1 << ": " << gpu.losses[i] << " on the GPU, " << cpu.losses[i] << " on the CPU";
+  }
+}
+
+}  // namespace
+}  // namespace longspan
+
+int main(int argc, char** argv) { return longspan::test::RunGpuTests(argc, argv); }
