@@ -2,9 +2,9 @@
 
 namespace longspan {
 
-Session::Session(const RunConfig& config, Device& device, Communicator& cp, DType dtype)
+Session::Session(const RunConfig& config, Device& device, Communicator& cp, DType dtype, Ops ops)
     : device_(device),
-      ops_(MakeOps(device.kind())),
+      ops_(ops.dense ? std::move(ops) : MakeOps(device.kind())),
       compute_(device.MakeStream("compute")),
       comm_(device.MakeStream("comm")),
       layout_(config.parallel.layout, config.data.sequence_length, cp.size(), config.model.nsa.select_block) {

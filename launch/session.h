@@ -18,8 +18,8 @@ namespace longspan {
 class Session {
  public:
   // `cp`: the ranks that share a sequence, over the device's memory. Both outlive the session. `dtype` is of weights
-  // and activations; F64 (CPU) is for checking.
-  Session(const RunConfig& config, Device& device, Communicator& cp, DType dtype);
+  // and activations; F64 (CPU) is for checking. `ops` instead of the device's own, for tests.
+  Session(const RunConfig& config, Device& device, Communicator& cp, DType dtype, Ops ops = {});
 
   void Start(uint64_t seed);
   // Copies the batch to the device; it may then be reused. `loss_scale` is 1 / the number of labels of the whole step,

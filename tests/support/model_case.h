@@ -38,10 +38,11 @@ inline Device& TestCpu() {
 
 class ModelCase {
  public:
-  // `cp` is over the memory of `on`, which outlives this.
-  ModelCase(const RunConfig& config, Communicator& cp, DType dtype, bool documents = true, Device& on = TestCpu())
+  // `cp` is over the memory of `on`, which outlives this. `ops` instead of the device's own.
+  ModelCase(const RunConfig& config, Communicator& cp, DType dtype, bool documents = true, Device& on = TestCpu(),
+            Ops ops = {})
       : device(on),
-        session(config, on, cp, dtype),
+        session(config, on, cp, dtype, std::move(ops)),
         source(config.data.sequence_length, config.model.vocab, config.model.nsa.select_block, documents),
         layers(config.model.layers) {
     session.Start(config.train.seed);
