@@ -37,6 +37,7 @@ inline TrainRun TrainFibonacci(const TempFolder& folder, int ranks, const std::s
     const json entry = json::parse(line);
     if (entry["kind"] == "step") {
       run.losses.push_back(entry["loss"]);
+      EXPECT_EQ(entry["allocations"], 0) << "step " << run.losses.size();
       run.selections.push_back(entry["selection"]);
     } else {
       run.held_out = entry["loss"];

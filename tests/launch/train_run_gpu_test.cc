@@ -1,5 +1,5 @@
 // `longspan train` on GPUs as a whole: the same run twice gives the same bits, on one rank and on two that share a GPU,
-// and in F32 the first losses are the CPU's.
+// as graphs or not, whatever is recomputed or offloaded; and in F32 the first losses are the CPU's.
 #include "tests/kernels/gpu_sides.h"
 #include "tests/launch/train_run.h"
 
@@ -38,6 +38,26 @@ class TrainGpu : public testing::Test {
 TEST_F(TrainGpu, SameRunSameBits) { ExpectSameBits(1, ""); }
 
 TEST_F(TrainGpu, SameRunSameBitsOnTwoRanks) { ExpectSameBits(2, "parallel.cp=2 parallel.share_gpu=true"); }
+
+// A step has two micro-batches: a graph without and one with the reduction of gradients.
+TEST_F(TrainGpu, GraphsAndRecomputationChangeNothing) {
+  const std::string steps = "train.steps=10 optimizer.warmup_steps=2 runtime.device=GPU runtime.dtype=BF16 ";
+  for (const int ranks : {1, 2}) {
+    const std::string all = steps + (ranks > 1 ? "parallel.cp=2 parallel.share_gpu=true " : "");
+    const TrainRun plain = Train(ranks, all + "runtime.graphs=OFF");
+    EXPECT_EQ(plain.parameters.size(), 16U);
+    for (const char* const keys :
+         {"", "train.recompute=SELECTIVE train.offload=true", "train.recompute=FULL train.offload=true"}) {
+      const TrainRun run = Train(ranks, all + "runtime.graphs=ON " + keys);
+      EXPECT_EQ(run.losses, plain.losses) << ranks << " ranks, " << keys;
+      EXPECT_EQ(run.parameters, plain.parameters) << ranks << " ranks, " << keys;
+    }
+    if (ranks == 1) continue;
+    const TrainRun fetched = Train(ranks, all + "parallel.selected_exchange=FETCH train.recompute=SELECTIVE");
+    EXPECT_EQ(fetched.losses.size(), plain.losses.size());
+    for (size_t i = 0; i < fetched.losses.size(); ++i) EXPECT_NEAR(fetched.losses[i], plain.losses[i], 1e-3) << i;
+  }
+}
 
 TEST_F(TrainGpu, FirstLossesAreTheCpus) {
   const std::string steps = "train.steps=20 runtime.dtype=F32 runtime.device=";

@@ -108,8 +108,8 @@ class Part {
     session_.ops().train->Zero(session_.compute(), params().gradients());
     for (int sequence = first; sequence < kSequences; sequence += every) {
       if (selections) Freeze(sequence, *selections);
-      session_.Load(batches_[sequence]);
-      model.ForwardBackward(session_.inputs(), 1 / static_cast<double>(labels_));
+      session_.Load(batches_[sequence], 1 / static_cast<double>(labels_));
+      model.ForwardBackward(session_.inputs());
       Append(session_.ToHost<float>(model.token_loss()), &outcome.losses);
       for (int64_t layer = 0; layer < config_.model.layers; ++layer) {
         Append(session_.ToHost<int32_t>(model.attention(layer).nsa()->selected()), &outcome.selections);
