@@ -5,6 +5,7 @@
 #include "launch/binding.h"
 #include "launch/verify_command.h"
 #include "tests/support/model_case.h"
+#include "tests/support/rounding_ops.h"
 
 namespace longspan {
 namespace {
@@ -102,7 +103,7 @@ class ModelGpu : public testing::TestWithParam<std::tuple<Variant, DType>> {
     const ParamTable& params = model.session.model().params();
     for (const GradientRow& row : CompareGradients(params, expected.gradients, found.gradients)) {
       EXPECT_TRUE(row.ratio <= gradient) << row.name << ": RMS error " << row.error << " of " << row.reference
-                                         << ", ratio " << row.ratio;
+                                         << ", ratio " << row.ratio << ", allowed " << gradient;
     }
   }
 
@@ -111,26 +112,30 @@ class ModelGpu : public testing::TestWithParam<std::tuple<Variant, DType>> {
 };
 
 // The CPU's weights become what BF16 holds of them.
-void RoundWeights(ModelCase& model) {
-  const Tensor& weights = model.session.model().params().weights();
-  const Buffer memory(model.device, weights.size() * 2, "rounded weights");
-  const Tensor rounded(memory.data(), DType::kBf16, DeviceKind::kCpu, weights.shape);
-  model.session.ops().train->Copy(model.session.compute(), weights, rounded);
-  model.session.ops().train->Copy(model.session.compute(), rounded, weights);
-  model.session.compute().Synchronize();
-}
+void RoundWeights(ModelCase& model) { RoundToBf16(model.session.compute(), model.session.model().params().weights()); }
 
 TEST_P(ModelGpu, EqualsCpu) {
   const auto host_self = MakeMpiSelf();
-  ModelCase cpu(config_, *host_self, DType::kF32);
   const bool narrow = dtype_ == DType::kBf16;
+  ModelCase cpu(config_, *host_self, DType::kF32, true, TestCpu(), narrow ? MakeRoundingOps() : Ops());
   if (narrow) RoundWeights(cpu);
   const Outcome expected = Run(cpu);
+  double allowed = 1e-5;
+  if (narrow) {
+    // Two devices soon round independently: a last bit of F32 before a rounding can be one of BF16 after it. Where
+    // rounding alone moves gradients by more than 0.01, they may be sqrt(2) of that apart, and a margin for parameters
+    // of few elements.
+    ModelCase exact(config_, *host_self, DType::kF32);
+    RoundWeights(exact);
+    exact.Freeze(cpu.Selections());
+    const Outcome unrounded = Run(exact);
+    const auto moved = CompareGradients(cpu.session.model().params(), unrounded.gradients, expected.gradients);
+    allowed = std::max(0.01, 2 * WorstGradient(moved).ratio);
+  }
   ModelCase gpu(config_, *ranks->self, dtype_, true, ranks->device);
   gpu.Freeze(cpu.Selections());
   const Outcome found = Run(gpu);
-  // The CPU rounds nothing on the way: BF16's rounding adds up over the layers (0.025 measured with three).
-  ExpectClose(cpu, found, expected, narrow ? 0.02 : 1e-4, narrow ? 0.04 : 1e-5);
+  ExpectClose(cpu, found, expected, narrow ? 0.01 : 1e-4, allowed);
   const Outcome again = Run(gpu);
   EXPECT_TRUE(again.losses == found.losses) << "a second run has other losses";
   EXPECT_TRUE(again.gradients == found.gradients) << "a second run has other gradients";
