@@ -56,7 +56,7 @@ step build build.log cmake --build "$build" --parallel "$(nproc)" --target gpu_t
   grep -E -A6 'error|FAILED' "$logs/build.log" | head -60
 
 echo "== tests"
-selection=(-L gpu)
+selection=(-L gpu -E '^equivalence_gpu$')
 [[ -n ${GPU_TESTS:-} ]] && selection+=(-R "$GPU_TESTS")
 [[ -n ${GPU_SKIP_LABELS:-} ]] && selection+=(-LE "$GPU_SKIP_LABELS")
 ctest --test-dir "$build" "${selection[@]}" -j "${GPU_JOBS:-4}" --output-on-failure >"$logs/tests.log" 2>&1
@@ -78,6 +78,11 @@ if [[ $passed -eq 0 ]]; then
   rows+=("$(printf '%-56s %-8s' "tests that passed: none" FAIL)")
 fi
 [[ $failed -eq 0 ]] || grep -E '\[  FAILED  \]|Failure|rror|xpected|what\(\)|Which is|found' "$logs/tests.log" | head -70
+
+if [[ -z ${GPU_TESTS:-} || equivalence_gpu =~ $GPU_TESTS ]]; then
+  step "equivalence: GPU = several ranks = CPU" equivalence.log tests/model/equivalence.sh gpu "$build/tests/model/equivalence"
+  cat "$logs/equivalence.log"
+fi
 
 # The smallest cases of each kernel family: the tools slow kernels down 10 to 1000 times.
 small_tests=(

@@ -1,5 +1,5 @@
 // The model on a GPU: in F32 and BF16 against the CPU, on several ranks against one, twice the same bits, recomputed
-// activations against kept ones. Selections are given, so that numbers are compared and not near ties.
+// and offloaded activations against kept ones. Selections are given, so that numbers are compared and not near ties.
 #include <gtest/gtest.h>
 
 #include "launch/binding.h"
@@ -178,14 +178,21 @@ TEST_P(ModelGpu, RanksEqualOne) {
   ExpectClose(parts, found, {own_rows(expected.losses), expected.gradients}, tolerance, tolerance);
 }
 
-TEST_P(ModelGpu, RecomputedEqualsKept) {
+TEST_P(ModelGpu, RecomputedAndOffloadedEqualKept) {
+  config_.model.layers += 2;  // of more than two blocks some are offloaded
   ModelCase kept(config_, *ranks->world, dtype_, true, ranks->device);
   const Outcome expected = Run(kept);
-  config_.train.recompute = Recompute::kFull;
-  ModelCase made(config_, *ranks->world, dtype_, true, ranks->device);
-  const Outcome found = Run(made);
-  EXPECT_TRUE(found.losses == expected.losses);
-  EXPECT_TRUE(found.gradients == expected.gradients);
+  for (const Recompute recompute : {Recompute::kSelective, Recompute::kFull}) {
+    for (const bool offload : {false, true}) {
+      SCOPED_TRACE(fmt::format("recompute {}, offload {}", static_cast<int>(recompute), offload));
+      config_.train.recompute = recompute;
+      config_.train.offload = offload;
+      ModelCase made(config_, *ranks->world, dtype_, true, ranks->device);
+      const Outcome found = Run(made);
+      EXPECT_TRUE(found.losses == expected.losses);
+      EXPECT_TRUE(found.gradients == expected.gradients);
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Variants, ModelGpu,
