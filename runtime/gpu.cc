@@ -48,6 +48,12 @@ int CurrentDevice() {
   return device;
 }
 
+bool Capturing(cudaStream_t stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  CudaCheck(cudaStreamIsCapturing(stream, &status), "asking whether a stream is captured");
+  return status != cudaStreamCaptureStatusNone;
+}
+
 struct SpanEvents {
   cudaEvent_t begin, end;
 };
@@ -75,9 +81,7 @@ void CudaCheck(cudaError_t status, const char* what, const char* file, int line)
 
 GpuSpan::GpuSpan(Stream& stream, const char* name, const Cost& cost)
     : stream_(CudaStream(stream)), device_(CurrentDevice()), name_(name), cost_(cost) {
-  cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
-  CudaCheck(cudaStreamIsCapturing(stream_, &capture), name_);
-  if (capture != cudaStreamCaptureStatusNone) return;
+  if (Capturing(stream_)) return;
   begin_ = EventPool::Get().Take(device_);
   CudaCheck(cudaEventRecord(begin_, stream_), name_);
 }
@@ -88,7 +92,8 @@ GpuSpan::~GpuSpan() {
 
 void GpuSpan::End() {
   CudaCheck(cudaGetLastError(), name_);
-  if (!begin_) return;
+  // A stream may have joined a capture since: by the very wait that is the span.
+  if (!begin_ || Capturing(stream_)) return;
   const SpanEvents events{begin_, EventPool::Get().Take(device_)};
   CudaCheck(cudaEventRecord(events.end, stream_), name_);
   begin_ = nullptr;
