@@ -55,6 +55,7 @@ TEST(TrainGpu, LinearCrossEntropyInChunks) {
                                                     .weight = weight.view(),
                                                     .targets = ids.view().Rows(begin, count),
                                                     .loss = loss.view(),
+                                                    .scale = {},
                                                     .d_x = {},
                                                     .d_weight = {}});
     return side.Read(loss);
@@ -76,6 +77,7 @@ TEST(TrainGpu, TargetsOutsideTheVocabularyAreErrors) {
                                                     .weight = weight.view(),
                                                     .targets = ids.view(),
                                                     .loss = loss.view(),
+                                                    .scale = {},
                                                     .d_x = {},
                                                     .d_weight = {}});
     ExpectGpuError(ExitCode::kData, fmt::format("target {} at position 1", bad), [&] { side.stream().Synchronize(); });
