@@ -34,9 +34,9 @@ class Trainer {
         session_(config, device_, mesh_.cp(), machine_.dtype),
         optimizer_(session_.device(), session_.ops(), session_.compute(), session_.comm(), mesh_.world(),
                    session_.model().params(), config.optimizer),
-        micro_step_(session_, optimizer_, loss_sum_),
         loader_(*sources_.train, session_.layout(), mesh_.cp_index(), config.model.nsa, config.data.seed),
-        log_(config, ConfigText(config), mesh_.world().rank() == 0) {
+        log_(config, ConfigText(config), mesh_.world().rank() == 0),
+        micro_step_(session_, optimizer_, loss_sum_) {
     optimizer_.Reserve(session_.arena(), session_.context().dtype, session_.context().gradient_dtype);
     session_.arena().Reserve(&loss_sum_, MemoryUse::kWorkspace, "loss_sum", DType::kF64, {1});
   }
@@ -246,11 +246,11 @@ class Trainer {
   Session session_;
   Optimizer optimizer_;
   Tensor loss_sum_;  // [1] F64
-  MicroStep micro_step_;
   BatchLoader loader_;
   RunLog log_;
   std::vector<Batch> batches_;
-  const NcclGuard guard_;  // last: goes first
+  const NcclGuard guard_;  // goes before all that owns GPU memory
+  MicroStep micro_step_;   // goes before the guard: its graphs may hold transfers
 };
 
 }  // namespace

@@ -70,7 +70,7 @@ std::unique_ptr<Communicator> MakeNcclCommunicator(std::unique_ptr<Communicator>
 
 // When it goes while an exception passes, every NCCL transfer of this process ends at once. Declared after all that
 // owns GPU memory or streams, it goes first: freeing those waits for work under way, and that for peers that may never
-// come.
+// come. Only graphs with transfers in them go before the guard: NCCL does not end while they hold it.
 class NcclGuard {
  public:
   NcclGuard();

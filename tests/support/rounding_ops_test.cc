@@ -104,11 +104,12 @@ TEST(RoundingOps, GradientsOfActivationsAreRounded) {
 
   const Operand logits_x(rows, 0.1F), head({7, 4}, 0.2F), loss({6}, 0.3F), d_x(rows, 0.4F), d_head({7, 4}, 0.5F);
   std::vector<int32_t> targets = {0, 3, 6, -1, 2, 1};
+  const double scale = 0.3;
   ops.train->LinearCrossEntropy(*stream, {.x = logits_x.view,
                                           .weight = head.view,
                                           .targets = HostView(targets.data(), {6}),
                                           .loss = loss.view,
-                                          .scale = 0.3,
+                                          .scale = HostView(&scale, {1}),
                                           .d_x = d_x.view,
                                           .d_weight = d_head.view});
   EXPECT_EQ(Wide(d_x.view), 0);
