@@ -22,6 +22,8 @@
 namespace longspan {
 namespace {
 
+constexpr double kGraphsPay = 0.95;  // of the time without them
+
 class Trainer {
  public:
   explicit Trainer(const RunConfig& config)
@@ -92,7 +94,8 @@ class Trainer {
                           MemoryBytes() >> 20, CountedAllocations().scratch_bytes >> 20));
   }
 
-  // Whether forward and backward run as graphs: what the configuration says, or the faster of two tries of each way.
+  // Whether forward and backward run as graphs: what the configuration says, or the faster of two tries of each way. A
+  // small gain is not worth a report without kernels.
   void ChooseGraphs(double labels) {
     const Graphs graphs = config_.runtime.graphs;
     const bool fetches = config_.parallel.selected_exchange == SelectedExchange::kFetch && mesh_.cp_size() > 1;
@@ -112,7 +115,7 @@ class Trainer {
       return least;
     };
     const double enqueued = seconds(false), launched = seconds(true);
-    if (graphs == Graphs::kAuto && launched >= enqueued) micro_step_.UseGraphs(false);
+    if (graphs == Graphs::kAuto && launched >= kGraphsPay * enqueued) micro_step_.UseGraphs(false);
     log_.Line(
         fmt::format("  graphs     forward and backward of a step: {:.2f} ms enqueued, {:.2f} ms as CUDA graphs: {}",
                     enqueued * 1e3, launched * 1e3, micro_step_.uses_graphs() ? "used" : "not used"));

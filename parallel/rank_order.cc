@@ -24,7 +24,7 @@ void Reduce(const std::vector<const void*>& parts, void* result, int64_t count) 
   constexpr int64_t kBlock = 1024;
   using Wide = std::conditional_t<std::is_same_v<T, Bf16>, float, T>;
   T* out = static_cast<T*>(result);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (count > kBlock)
   for (int64_t begin = 0; begin < count; begin += kBlock) {
     const int64_t n = std::min(kBlock, count - begin);
     Wide sum[kBlock];

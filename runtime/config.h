@@ -89,7 +89,7 @@ struct ParallelConfig {
 struct RuntimeConfig {
   RuntimeDevice device = RuntimeDevice::kAuto;  // AUTO: GPUs where there are any
   RuntimeType dtype = RuntimeType::kAuto;       // of weights and activations; AUTO: BF16 on a GPU, F32 on a CPU
-  Graphs graphs = Graphs::kAuto;                // of forward and backward; AUTO: where they are faster
+  Graphs graphs = Graphs::kAuto;                // of forward and backward; AUTO: where they pay
   bool operator==(const RuntimeConfig&) const = default;
 };
 
