@@ -91,6 +91,9 @@ std::string Table(const std::vector<json>& profiles, bool gpu) {
   const double rest = wall - covered;
   text += fmt::format("  {:<32} {:>8.3f} {:>8} {:>8} {:>6.1f}%\n", rest < 0 ? "(overlapping)" : "(outside spans)",
                       std::abs(rest), "", "", 100 * std::abs(rest) / wall);
+  if (rows.contains("graph")) {
+    return text + "  exposed communication: not seen within graphs; runtime.graphs = OFF shows it\n";
+  }
   // On a CPU every transfer is.
   const double exposed = gpu ? stalled : transferring;
   text += fmt::format("  exposed communication: {:.3f} s of {:.3f} s of transfers, {:.1f}% of the time\n", exposed,

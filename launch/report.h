@@ -14,7 +14,7 @@ namespace longspan {
 // `steps` training steps that the trace covers.
 //
 // Exposed communication is the time for which kernels waited for transfers: spans stall.* of a GPU's compute stream,
-// and on a CPU all transfers.
+// and on a CPU all transfers. Within graphs it is not seen.
 std::string WriteReport(Communicator& world, Stream& stream, DeviceKind device, const std::string& folder,
                         double seconds, int64_t steps);
 

@@ -61,7 +61,8 @@ if [[ $code != 78 || $(grep -c "must divide the number of ranks, 3" <<<"$output"
 fi
 
 # Two ranks against one, and one that has nothing to be compared with.
-output=$(timeout 60 "$mpiexec" -n 2 "$longspan" verify --config "$fibonacci" parallel.cp=2 parallel.selected_exchange=FETCH 2>&1)
+output=$(timeout 60 "$mpiexec" -n 2 "$longspan" verify --config "$fibonacci" runtime.device=CPU parallel.cp=2 \
+  parallel.selected_exchange=FETCH 2>&1)
 code=$?
 if [[ $code != 0 ]] || ! grep -q "^verify: good" <<<"$output" || ! grep -q "phi_k.weight1" <<<"$output"; then
   echo "verify: expected code 0, the table and 'verify: good', found code $code and:"

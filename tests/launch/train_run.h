@@ -29,6 +29,7 @@ inline TrainRun TrainFibonacci(const TempFolder& folder, int ranks, const std::s
                                           LONGSPAN_SOURCE, folder / "runs", keys),
                               &said);
   EXPECT_EQ(code, 0) << said;
+  EXPECT_NE(ReadFile(folder / "runs/fibonacci/profile/report.txt").find("exposed communication: "), std::string::npos);
   TrainRun run;
   const size_t at = said.find("parameters ", said.find("done: "));
   if (at != std::string::npos) run.parameters = said.substr(at + 11, 16);
