@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <bit>
 #include <cub/device/device_radix_sort.cuh>
 
@@ -9,6 +10,8 @@ namespace {
 
 constexpr int kThreads = 128;
 constexpr int kAhead = 8;  // rows in flight
+// Lists of blocks (32,768 of them fit) are of another length in every step: none makes the scratch grow.
+constexpr int64_t kLeastScratch = 1 << 20;
 
 __global__ void EntriesKernel(const int32_t* index, int32_t* row, int32_t* entry, int64_t count, int64_t rows,
                               GpuFaults* faults, GpuFault kind) {
@@ -62,7 +65,7 @@ SortedRows SortRows(Stream& stream, GpuScratch& scratch, const Tensor& index, in
   ScratchCut cut;
   const int64_t row = cut.Add(count * 4), entry = cut.Add(count * 4), sorted_row = cut.Add(count * 4),
                 sorted_entry = cut.Add(count * 4), temporary = cut.Add(static_cast<int64_t>(sort_bytes));
-  char* const base = static_cast<char*>(scratch.Get(stream, cut.bytes));
+  char* const base = static_cast<char*>(scratch.Get(stream, std::max(cut.bytes, kLeastScratch)));
   const auto at = [&](int64_t offset) { return reinterpret_cast<int32_t*>(base + offset); };
   EntriesKernel<<<GridFor(count, 256), 256, 0, cuda>>>(GpuData<int32_t>(index), at(row), at(entry), count, rows,
                                                        StreamFaults(stream), kind);

@@ -25,7 +25,7 @@ struct StepMetrics {
   int64_t tokens = 0;               // of the step, all ranks
   int64_t memory_bytes = 0;         // in use on the device, the largest of all ranks
   double coverage = 0;              // of remote blocks fetched; 1 for GATHER
-  int64_t allocations = 0;          // that this rank made within the step (CountedAllocations): 0
+  int64_t allocations = 0;          // within the step, the most of all ranks (CountedAllocations): 0
   std::vector<uint64_t> selection;  // by layer
 };
 

@@ -94,13 +94,23 @@ class Trainer {
                           MemoryBytes() >> 20, CountedAllocations().scratch_bytes >> 20));
   }
 
-  // Whether forward and backward run as graphs: what the configuration says, or the faster of two tries of each way. A
+  // Whether forward and backward run as graphs. AUTO takes them when the better of two tries each is clearly faster: a
   // small gain is not worth a report without kernels.
   void ChooseGraphs(double labels) {
     const Graphs graphs = config_.runtime.graphs;
     const bool fetches = config_.parallel.selected_exchange == SelectedExchange::kFetch && mesh_.cp_size() > 1;
-    const bool host_waits = fetches || mesh_.world().host_waits();
-    if (device_.kind() == DeviceKind::kCpu || graphs == Graphs::kOff || host_waits) return;
+    const bool possible = device_.kind() == DeviceKind::kGpu && !fetches && !mesh_.world().host_waits();
+    if (graphs == Graphs::kOn) {
+      if (!possible) {
+        Fail(ExitCode::kConfig,
+             "runtime.graphs = ON: needs GPUs, and transfers that do not wait on the host (NCCL, no FETCH); set it to "
+             "AUTO");
+      }
+      micro_step_.UseGraphs(true);
+      AddGradients(labels);  // captures
+      return;
+    }
+    if (graphs == Graphs::kOff || !possible) return;
     const auto seconds = [&](bool use) {
       micro_step_.UseGraphs(use);
       AddGradients(labels);  // captures
@@ -115,7 +125,7 @@ class Trainer {
       return least;
     };
     const double enqueued = seconds(false), launched = seconds(true);
-    if (graphs == Graphs::kAuto && launched >= kGraphsPay * enqueued) micro_step_.UseGraphs(false);
+    if (launched >= kGraphsPay * enqueued) micro_step_.UseGraphs(false);
     log_.Line(
         fmt::format("  graphs     forward and backward of a step: {:.2f} ms enqueued, {:.2f} ms as CUDA graphs: {}",
                     enqueued * 1e3, launched * 1e3, micro_step_.uses_graphs() ? "used" : "not used"));
@@ -138,7 +148,8 @@ class Trainer {
     metrics.tokens = config_.train.sequences_per_step * config_.data.sequence_length;
     metrics.coverage = Total(coverage) / mesh_.world().size();
     metrics.memory_bytes = static_cast<int64_t>(Total(static_cast<double>(MemoryBytes()), ReduceOp::kMax));
-    metrics.allocations = CountedAllocations().allocations - allocations;
+    metrics.allocations = static_cast<int64_t>(
+        Total(static_cast<double>(CountedAllocations().allocations - allocations), ReduceOp::kMax));
     metrics.seconds = WallSeconds() - begin;
     return metrics;
   }

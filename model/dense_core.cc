@@ -63,18 +63,22 @@ void DenseCore::BorrowRows() {
 }
 
 void DenseCore::Forward(const SequenceInputs& inputs) {
+  restored_ = false;
   BorrowRows();
   context_.compute.Wait(*done_, "stall.rows");
   context_.ops.attention->Window(context_.compute, Branch(inputs));
 }
 
-void DenseCore::Restore(const SequenceInputs&) { BorrowRows(); }
+void DenseCore::Restore(const SequenceInputs&) {
+  restored_ = true;
+  BorrowRows();
+}
 
 void DenseCore::Backward(const SequenceInputs& inputs, const Tensor& d_out, const AttentionGradients& gradients) {
   Stream& compute = context_.compute;
   const Tensor &d_k = gradients.d_k[0], &d_v = gradients.d_v[0];
   for (const Tensor& x : {gradients.d_q, d_k, d_v}) context_.ops.train->Zero(compute, x);
-  compute.Wait(*done_, "stall.restored_rows");
+  if (restored_) compute.Wait(*done_, "stall.restored_rows");
   context_.ops.attention->WindowBackward(compute, Branch(inputs), {d_out, gradients.d_q, d_k, d_v});
   compute.Record(*ready_);
   context_.comm.Wait(*ready_);

@@ -41,6 +41,7 @@ class DenseCore : public AttentionCore {
   Tensor q_, k_, v_, out_, lse_, no_gates_;
   std::vector<BranchRows> rows_;
   std::unique_ptr<Event> ready_, done_;
+  bool restored_ = false;  // the backward waits for rows, not the forward
 };
 
 }  // namespace longspan

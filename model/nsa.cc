@@ -184,6 +184,7 @@ void NsaCore::Summarize(const SequenceInputs& inputs) {
 }
 
 void NsaCore::Forward(const SequenceInputs& inputs) {
+  restored_ = false;
   AttentionOps& attention = *context_.ops.attention;
   Stream& compute = context_.compute;
 
@@ -210,6 +211,7 @@ void NsaCore::Forward(const SequenceInputs& inputs) {
 }
 
 void NsaCore::Restore(const SequenceInputs& inputs) {
+  restored_ = true;
   Summarize(inputs);
   // Who sends what is still what the choice made it. Nothing waits for the rows before the backward.
   Begin(Direction::kForward, *exchange_[kSlc], {k_[kSlc], v_[kSlc]}, *done_[kSlc]);
@@ -237,7 +239,7 @@ void NsaCore::Backward(const SequenceInputs& inputs, const Tensor& d_out, const 
   train.Zero(compute, d_summary_v);
 
   for (const Event* done : {done_[kWin].get(), summaries_done_.get(), done_[kSlc].get()}) {
-    compute.Wait(*done, "stall.restored_rows");
+    if (restored_) compute.Wait(*done, "stall.restored_rows");
   }
   // The largest transfer first, hidden by the other two branches.
   attention.SelectedBackward(compute, SelectedBranch(inputs), {d_o[kSlc], d_q, d_k[kSlc], d_v[kSlc]});

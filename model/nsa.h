@@ -100,6 +100,7 @@ class NsaCore : public AttentionCore {
 
   std::unique_ptr<Event> ready_, summaries_done_;
   std::array<std::unique_ptr<Event>, 3> done_;  // of exchange_, by branch
+  bool restored_ = false;                       // the backward waits for rows, not the forward
 };
 
 }  // namespace longspan

@@ -143,16 +143,21 @@ void Transformer::ForwardBackward(const SequenceInputs& inputs, const GradientsR
   context_.ops.dense->RmsNormBackward(context_.compute, {last_, final_norm_->weight, config_.norm_eps, normed_last_},
                                       {d_normed_, d_stream_, final_norm_->gradient});
   done(blocks_.back()->end, params_.size());
+  const auto block_done = [&](size_t i) {
+    done(i > 0 ? blocks_[i - 1]->end : blocks_[0]->attention_norm->offset, blocks_[i]->end);
+  };
   for (size_t i = blocks_.size(); i-- > 0;) {
     if (offload_) offload_->Await(i);
     // The last block's activations are still there.
     if (recompute_ != Recompute::kNone && i + 1 < blocks_.size()) {
       BlockForward(inputs, *blocks_[i], recompute_ == Recompute::kSelective);
     }
+    // Not before: what is made again has transfers that the kernels wait for, a reduction would be in their way.
+    if (i + 1 < blocks_.size()) block_done(i + 1);
     BlockBackward(inputs, *blocks_[i]);
     if (offload_) offload_->Release(i);
-    done(i > 0 ? blocks_[i - 1]->end : blocks_[0]->attention_norm->offset, blocks_[i]->end);
   }
+  block_done(0);
   context_.ops.dense->EmbeddingBackward(context_.compute, {inputs.tokens, embedding_->weight, blocks_[0]->x},
                                         {d_stream_, embedding_->gradient});
   done(0, blocks_[0]->attention_norm->offset);

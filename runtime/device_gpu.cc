@@ -66,6 +66,10 @@ class GpuStream : public Stream {
   DeviceKind kind() const override { return DeviceKind::kGpu; }
 
   void Enqueue(std::function<void()> task) override {
+    cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+    CudaCheck(cudaStreamIsCapturing(Use(), &capture), "enqueuing a host task");
+    LS_CHECK(capture == cudaStreamCaptureStatusNone, "stream {}: a host task runs once: it cannot be part of a graph",
+             name_);
     auto host = std::make_unique<HostTask>(HostTask{std::move(task), &failure_});
     CudaCheck(cudaLaunchHostFunc(Use(), RunHostTask, host.get()), "enqueuing a host task");
     host.release();

@@ -69,5 +69,7 @@ if [[ $code != 0 ]] || ! grep -q "^verify: good" <<<"$output" || ! grep -q "phi_
   echo "$output"
   failures=$((failures + 1))
 fi
+check 78 "runtime.graphs = ON: needs GPUs" train --config "$fibonacci" runtime.device=CPU runtime.graphs=ON \
+  output="$scratch"
 check 78 "parallel.cp = 1: verify" verify --config "$fibonacci"
 exit $((failures > 0))

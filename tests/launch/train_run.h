@@ -18,21 +18,23 @@ struct TrainRun {
   std::vector<nlohmann::json> selections;  // hashes of the layers' selections, by step
   double held_out = NAN;
   std::string parameters;  // hash of the final ones
+  std::string said;        // by the program
+  std::string report;      // profile/report.txt
 };
 
 // configs/fibonacci.textproto with these keys over it. LONGSPAN_SOURCE is set by CMake.
 inline TrainRun TrainFibonacci(const TempFolder& folder, int ranks, const std::string& keys) {
   using nlohmann::json;
-  std::string said;
+  TrainRun run;
   const int code = RunProgram(folder, ranks,
                               fmt::format("train --config '{}/configs/fibonacci.textproto' output='{}' {}",
                                           LONGSPAN_SOURCE, folder / "runs", keys),
-                              &said);
-  EXPECT_EQ(code, 0) << said;
-  EXPECT_NE(ReadFile(folder / "runs/fibonacci/profile/report.txt").find("exposed communication: "), std::string::npos);
-  TrainRun run;
-  const size_t at = said.find("parameters ", said.find("done: "));
-  if (at != std::string::npos) run.parameters = said.substr(at + 11, 16);
+                              &run.said);
+  EXPECT_EQ(code, 0) << run.said;
+  run.report = ReadFile(folder / "runs/fibonacci/profile/report.txt");
+  EXPECT_NE(run.report.find("exposed communication: "), std::string::npos);
+  const size_t at = run.said.find("parameters ", run.said.find("done: "));
+  if (at != std::string::npos) run.parameters = run.said.substr(at + 11, 16);
   std::istringstream lines(ReadFile(folder / "runs/fibonacci/metrics.jsonl"));
   for (std::string line; std::getline(lines, line);) {
     const json entry = json::parse(line);

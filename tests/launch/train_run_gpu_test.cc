@@ -41,7 +41,9 @@ TEST_F(TrainGpu, SameRunSameBitsOnTwoRanks) { ExpectSameBits(2, "parallel.cp=2 p
 
 // A step has two micro-batches: a graph without and one with the reduction of gradients.
 TEST_F(TrainGpu, GraphsAndRecomputationChangeNothing) {
-  const std::string steps = "train.steps=10 optimizer.warmup_steps=2 runtime.device=GPU runtime.dtype=BF16 ";
+  // Of more than two blocks some are offloaded.
+  const std::string steps =
+      "model.layers=4 train.steps=10 optimizer.warmup_steps=2 runtime.device=GPU runtime.dtype=BF16 ";
   for (const int ranks : {1, 2}) {
     const std::string all = steps + (ranks > 1 ? "parallel.cp=2 parallel.share_gpu=true " : "");
     const TrainRun plain = Train(ranks, all + "runtime.graphs=OFF");
@@ -51,6 +53,9 @@ TEST_F(TrainGpu, GraphsAndRecomputationChangeNothing) {
       const TrainRun run = Train(ranks, all + "runtime.graphs=ON " + keys);
       EXPECT_EQ(run.losses, plain.losses) << ranks << " ranks, " << keys;
       EXPECT_EQ(run.parameters, plain.parameters) << ranks << " ranks, " << keys;
+      EXPECT_NE(run.report.find("not seen within graphs"), std::string::npos) << run.report;
+      const bool offload = std::string(keys).find("offload") != std::string::npos;
+      EXPECT_EQ(run.said.find("  offloaded ") != std::string::npos, offload) << run.said;
     }
     if (ranks == 1) continue;
     const TrainRun fetched = Train(ranks, all + "parallel.selected_exchange=FETCH train.recompute=SELECTIVE");

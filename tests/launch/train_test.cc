@@ -37,7 +37,7 @@ TEST_F(TrainTest, SameRunSameBits) {
   EXPECT_EQ(first.losses, second.losses);
 }
 
-// Four ranks walk with one: the bound is 1e-4 over the first 50 steps.
+// Four ranks walk with one: to 1e-4 over the first 50 steps.
 TEST_F(TrainTest, FourRanksFollowOne) {
   const TrainRun one = Train(1, "train.steps=50 optimizer.schedule=CONSTANT");
   for (const int cp : {2, 4}) {

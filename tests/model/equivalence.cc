@@ -10,8 +10,8 @@
 //
 // Allowed: 1e-5 in F32, 0.01 in BF16. The BF16 reference rounds what a GPU stores in BF16
 // (tests/support/rounding_ops.h), but a last bit of F32 before a rounding can be one of BF16 after it, and a few
-// roundings later two devices are as far apart as any two BF16 runs. So on a GPU, where rounding alone moves a gradient
-// of the reference by more than 0.01, what is allowed is kApart times the most that it moves any.
+// roundings later two devices are as far apart as any two BF16 runs. So on a GPU, kApart times the most that rounding
+// alone moves any gradient of the reference is allowed, where that is more than 0.01.
 #include <algorithm>
 #include <cmath>
 #include <map>

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <map>
 
+#include "model/optimizer.h"
 #include "tests/support/model_case.h"
 
 namespace longspan {
@@ -125,6 +126,46 @@ TEST_P(ModelParallel, EqualsOneRank) {
     error = std::sqrt(error / static_cast<double>(size));
     scale = std::max(std::sqrt(scale / static_cast<double>(size)), floor);
     EXPECT_TRUE(error <= 1e-5 * scale) << params[p]->name << ": RMS error " << error << ", scale " << scale;
+  }
+}
+
+// Weights after two steps in which every part of the gradients is reduced as soon as it is there.
+std::vector<float> TrainedWeights(const RunConfig& config, Communicator& world) {
+  ModelCase model(config, world, DType::kF32);
+  Session& session = model.session;
+  ParamTable& params = session.model().params();
+  Optimizer optimizer(session.device(), session.ops(), session.compute(), session.comm(), world, params,
+                      config.optimizer);
+  Arena arena;
+  optimizer.Reserve(arena, DType::kF32, DType::kF32);
+  arena.Commit(session.device());
+  optimizer.Start(config.train.seed);
+  for (int step = 1; step <= 2; ++step) {
+    session.model().ForwardBackward(session.inputs(),
+                                    [&](int64_t begin, int64_t end) { optimizer.Reduce(begin, end); });
+    optimizer.FinishReduce();
+    optimizer.Step(step, 0.01);
+  }
+  return session.ToHost<float>(params.weights());
+}
+
+// In whatever order the events allow, the same bits.
+TEST(ModelReduction, BehindTheBackwardNeedsNoOrderButItsEvents) {
+  const auto world = MakeMpiWorld();
+  RunConfig config = SmallConfig();
+  config.model.layers = 3;
+  config.data.sequence_length = 384;
+  for (const Recompute recompute : {Recompute::kNone, Recompute::kFull}) {
+    config.train.recompute = recompute;
+    config.train.offload = recompute != Recompute::kNone;
+    const std::vector<float> expected = TrainedWeights(config, *world);
+    for (uint64_t seed = 1; seed <= 4; ++seed) {
+      SetCpuStreamMode(CpuStreamMode::kReorder, 10 * seed + world->rank());
+      const std::vector<float> found = TrainedWeights(config, *world);
+      SetCpuStreamMode(CpuStreamMode::kImmediate);
+      ASSERT_EQ(found.size(), expected.size());
+      for (size_t i = 0; i < found.size(); ++i) ASSERT_EQ(found[i], expected[i]) << i << ", seed " << seed;
+    }
   }
 }
 
