@@ -42,12 +42,9 @@ row() {
 
 for dtype in F32 BF16; do
   if [[ $which != gpu ]]; then
-    row CPU $dtype 1 1 GATHER AUTO
     row CPU $dtype 2 1 GATHER AUTO
     row CPU $dtype 1 2 GATHER AUTO
-    row CPU $dtype 1 2 FETCH AUTO
     row CPU $dtype 2 2 FETCH AUTO
-    row CPU $dtype 1 4 FETCH AUTO
   fi
   if [[ $which != cpu ]]; then
     row GPU $dtype 1 1 GATHER AUTO
