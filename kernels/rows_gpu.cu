@@ -10,7 +10,7 @@ namespace {
 
 constexpr int kThreads = 128;
 constexpr int kAhead = 8;  // rows in flight
-// Lists of blocks (32,768 of them fit) are of another length in every step: none makes the scratch grow.
+// Lists of blocks to be fetched are of another length in every step: up to this they do not make the scratch grow.
 constexpr int64_t kLeastScratch = 1 << 20;
 
 __global__ void EntriesKernel(const int32_t* index, int32_t* row, int32_t* entry, int64_t count, int64_t rows,

@@ -108,6 +108,7 @@ class Trainer {
       }
       micro_step_.UseGraphs(true);
       AddGradients(labels);  // captures
+      log_.Line("  graphs     forward and backward are CUDA graphs, as runtime.graphs says");
       return;
     }
     if (graphs == Graphs::kOff || !possible) return;

@@ -168,23 +168,7 @@ TEST(BranchBackwardGpu, PaddedWidths) {
 }
 
 TEST(BranchBackwardGpu, GroupSizes) {
-  for (const DType dtype : {DType::kBf16, DType::kF32}) {
-    for (const int64_t group_heads : {1, 2, 4, 8, 16}) {
-      for (const auto& [key_width, value_width] : {std::pair(64, 64), std::pair(128, 128), std::pair(192, 128)}) {
-        ExpectSame({.dtype = dtype,
-                    .tokens = 331,
-                    .heads = 2 * group_heads,
-                    .groups = 2,
-                    .key_width = key_width,
-                    .value_width = value_width,
-                    .nsa = {.select = 4, .window = 150},
-                    .seed = 7});
-      }
-    }
-  }
-  for (const int64_t group_heads : {3, 20, 64}) {
-    ExpectSame({.tokens = 700, .heads = 2 * group_heads, .groups = 2, .seed = 7});
-  }
+  for (const BranchCase& c : GroupSizeCases()) ExpectSame(c);
 }
 
 TEST(BranchBackwardGpu, Float) {

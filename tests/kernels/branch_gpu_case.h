@@ -33,6 +33,29 @@ struct BranchCase {
   uint64_t seed = 1;
 };
 
+// 1 to 16 heads a group in every width that is promised and either type, and group sizes that fill no tile.
+inline std::vector<BranchCase> GroupSizeCases() {
+  std::vector<BranchCase> cases;
+  for (const DType dtype : {DType::kBf16, DType::kF32}) {
+    for (const int64_t group_heads : {1, 2, 4, 8, 16}) {
+      for (const auto& [key_width, value_width] : {std::pair(64, 64), std::pair(128, 128), std::pair(192, 128)}) {
+        cases.push_back({.dtype = dtype,
+                         .tokens = 331,
+                         .heads = 2 * group_heads,
+                         .groups = 2,
+                         .key_width = key_width,
+                         .value_width = value_width,
+                         .nsa = {.select = 4, .window = 150},
+                         .seed = 7});
+      }
+    }
+  }
+  for (const int64_t group_heads : {3, 20, 64}) {
+    cases.push_back({.tokens = 700, .heads = 2 * group_heads, .groups = 2, .seed = 7});
+  }
+  return cases;
+}
+
 // Host inputs of one branch, from the seed.
 struct Inputs {
   std::vector<Segment> segments;

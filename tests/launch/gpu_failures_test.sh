@@ -53,10 +53,11 @@ for rank in 0 1; do
 done
 
 # Tokens 0 and one 9999, in the last of 32 sequences: the replica that draws it fails, the other waits for its count.
+# Both have graphs that hold NCCL's transfers.
 head -c 8192 /dev/zero >"$scratch/tokens"
 printf '\x0f\x27' | dd of="$scratch/tokens" bs=1 seek=8100 conv=notrunc status=none
 check "bad data on one rank" 65 "error: \[rank [01]/2 .*token id 9999 is outside the vocabulary of 10" \
-  "${two[@]}" "${train[@]}" parallel.dp=2 parallel.share_gpu=true data.format=NANOGPT data.train="$scratch/tokens" \
+  "${two[@]}" "${train[@]}" parallel.dp=2 parallel.share_gpu=true runtime.graphs=ON data.format=NANOGPT data.train="$scratch/tokens" \
   data.validation_fraction=0 train.eval_sequences=0 train.sequences_per_step=2
 
 check "two ranks, one GPU" 78 "2 ranks for 1 GPUs.*parallel\.share_gpu" "${two[@]}" "${train[@]}" parallel.cp=2

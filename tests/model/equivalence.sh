@@ -45,6 +45,7 @@ for dtype in F32 BF16; do
     row CPU $dtype 2 1 GATHER AUTO
     row CPU $dtype 1 2 GATHER AUTO
     row CPU $dtype 2 2 FETCH AUTO
+    row CPU $dtype 1 4 FETCH AUTO
   fi
   if [[ $which != cpu ]]; then
     row GPU $dtype 1 1 GATHER AUTO
