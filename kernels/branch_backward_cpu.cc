@@ -33,11 +33,12 @@ template <typename T>
 void BackwardTile(const BranchArgs& args, const BranchGradient& gradient, const Visibility& visible,
                   const PackedKeys<T>& keys, const QueryTile& queries, int64_t group, T* d_k, T* d_v) {
   static thread_local Workspace<T> work;
+  const TileMath<T>& math = TileMathOf<T>();
   const int64_t groups = args.kv.k.dim(1), key_width = args.kv.k.dim(2), value_width = args.kv.v.dim(2);
   const int64_t heads = args.q.dim(1), group_heads = heads / groups;
   const int64_t rows = queries.count * group_heads, tile_rows = keys.map.tile_rows();
-  const int64_t score_width = PadToVector<T>(tile_rows);
-  const int64_t q_width = PadToVector<T>(key_width), o_width = PadToVector<T>(value_width);
+  const int64_t score_width = PadRow<T>(tile_rows);
+  const int64_t q_width = PadRow<T>(key_width), o_width = PadRow<T>(value_width);
   const auto row_of = [&](int64_t i) {
     return (queries.first.row + i / group_heads) * heads + group * group_heads + i % group_heads;
   };
@@ -55,9 +56,7 @@ void BackwardTile(const BranchArgs& args, const BranchGradient& gradient, const 
   work.delta.resize(rows);
   for (int64_t i = 0; i < rows; ++i) {
     work.lse[i] = args.lse.As<const T>()[row_of(i)];
-    Vector<T> delta = {};
-    for (int64_t c = 0; c < o_width; c += kLanes<T>) delta += Load(d_o + i * o_width + c) * Load(o + i * o_width + c);
-    work.delta[i] = SumLanes<T>(delta);
+    work.delta[i] = math.dot(d_o + i * o_width, o + i * o_width, o_width);
   }
 
   for (const Patch& patch : work.patches.List(queries, group, tile_rows, visible)) {
@@ -66,28 +65,22 @@ void BackwardTile(const BranchArgs& args, const BranchGradient& gradient, const 
     const int64_t seen = patch.end - patch.begin;
     const T* const q_rows = q + first * q_width;
     const T* const d_o_rows = d_o + first * o_width;
-    TileProduct<T>({q_rows, q_width, 1}, keys.k_columns.tile(slot), score_width, p, score_width, count, score_width,
-                   key_width, false);
-    TileProduct<T>({d_o_rows, o_width, 1}, keys.v_columns.tile(slot), score_width, d_s, score_width, count, score_width,
-                   value_width, false);
+    math.product({q_rows, q_width, 1}, keys.k_columns.tile(slot), score_width, p, score_width, count, score_width,
+                 key_width, false);
+    math.product({d_o_rows, o_width, 1}, keys.v_columns.tile(slot), score_width, d_s, score_width, count, score_width,
+                 value_width, false);
     for (int64_t i = 0; i < count; ++i) {
-      const T lse = work.lse[first + i], delta = work.delta[first + i];
-      for (int64_t j = i * score_width; j < (i + 1) * score_width; j += kLanes<T>) {
-        const Vector<T> probability = Exp(Load(p + j) - lse);
-        Store(p + j, probability);
-        Store(d_s + j, probability * (Load(d_s + j) - delta));
-      }
+      math.softmax_backward(p + i * score_width, d_s + i * score_width, score_width, work.lse[first + i],
+                            work.delta[first + i]);
     }
     // From here on only the rows that are seen.
     const T* const p_seen = p + patch.begin;
     const T* const d_s_seen = d_s + patch.begin;
     const int64_t key = slot * tile_rows + patch.begin;
-    TileProduct<T>({d_s_seen, score_width, 1}, keys.k_rows.tile(slot) + patch.begin * q_width, q_width,
-                   d_q + first * q_width, q_width, count, q_width, seen, true);
-    TileProduct<T>({d_s_seen, 1, score_width}, q_rows, q_width, d_k + key * q_width, q_width, seen, q_width, count,
-                   true);
-    TileProduct<T>({p_seen, 1, score_width}, d_o_rows, o_width, d_v + key * o_width, o_width, seen, o_width, count,
-                   true);
+    math.product({d_s_seen, score_width, 1}, keys.k_rows.tile(slot) + patch.begin * q_width, q_width,
+                 d_q + first * q_width, q_width, count, q_width, seen, true);
+    math.product({d_s_seen, 1, score_width}, q_rows, q_width, d_k + key * q_width, q_width, seen, q_width, count, true);
+    math.product({p_seen, 1, score_width}, d_o_rows, o_width, d_v + key * o_width, o_width, seen, o_width, count, true);
   }
 
   if (!gradient.d_q) return;
@@ -114,8 +107,8 @@ void BackwardBranch(const BranchArgs& args, const BranchGradient& gradient, int6
     keys.v_rows.PackRows(keys.map, args.kv.v, group);
     keys.k_columns.PackColumns(keys.map, args.kv.k, group);
     keys.v_columns.PackColumns(keys.map, args.kv.v, group);
-    const int64_t k_size = keys.map.slots() * key_tile * PadToVector<T>(args.kv.k.dim(2));
-    const int64_t v_size = keys.map.slots() * key_tile * PadToVector<T>(args.kv.v.dim(2));
+    const int64_t k_size = keys.map.slots() * key_tile * PadRow<T>(args.kv.k.dim(2));
+    const int64_t v_size = keys.map.slots() * key_tile * PadRow<T>(args.kv.v.dim(2));
     T* const d_k = d_k_memory.Get(kParts * k_size);
     T* const d_v = d_v_memory.Get(kParts * v_size);
 #pragma omp parallel for schedule(dynamic)

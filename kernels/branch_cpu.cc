@@ -20,29 +20,17 @@ struct RunningSoftmax {
   T sum = 0;
 
   // Turns one tile's scores [width], of which [begin, end) count, into exp(score - max), 0 elsewhere; rescales o.
-  void Take(T* scores, int64_t width, int64_t begin, int64_t end, T* o, int64_t o_width) {
+  void Take(const TileMath<T>& math, T* scores, int64_t width, int64_t begin, int64_t end, T* o, int64_t o_width) {
     std::fill(scores, scores + begin, -std::numeric_limits<T>::infinity());
     std::fill(scores + end, scores + width, -std::numeric_limits<T>::infinity());
-    Vector<T> largest = Load(scores);
-    for (int64_t i = kLanes<T>; i < width; i += kLanes<T>) {
-      const Vector<T> x = Load(scores + i);
-      largest = x > largest ? x : largest;
-    }
-    T new_max = max;
-    for (int64_t lane = 0; lane < kLanes<T>; ++lane) new_max = std::max(new_max, T(largest[lane]));
+    const T new_max = std::max(max, math.max(scores, width));
     if (new_max > max) {
       const T shrink = std::exp(max - new_max);
       sum *= shrink;
-      for (int64_t i = 0; i < o_width; i += kLanes<T>) Store(o + i, Load(o + i) * shrink);
+      math.scale(o, o_width, shrink);
       max = new_max;
     }
-    Vector<T> total = {};
-    for (int64_t i = 0; i < width; i += kLanes<T>) {
-      const Vector<T> p = Exp(Load(scores + i) - max);
-      Store(scores + i, p);
-      total += p;
-    }
-    sum += SumLanes<T>(total);
+    sum += math.exp(scores, width, max);
   }
 };
 
@@ -60,11 +48,12 @@ template <typename T>
 void ForwardTile(const BranchArgs& args, const Visibility& visible, const KeyMap& map, const KeyTiles<T>& k_columns,
                  const KeyTiles<T>& v_rows, const QueryTile& queries, int64_t group) {
   static thread_local Workspace<T> work;
+  const TileMath<T>& math = TileMathOf<T>();
   const int64_t groups = args.kv.k.dim(1), key_width = args.kv.k.dim(2), value_width = args.kv.v.dim(2);
   const int64_t heads = args.q.dim(1), group_heads = heads / groups;
   const int64_t rows = queries.count * group_heads;
-  const int64_t score_width = PadToVector<T>(map.tile_rows());
-  const int64_t q_width = PadToVector<T>(key_width), o_width = PadToVector<T>(value_width);
+  const int64_t score_width = PadRow<T>(map.tile_rows());
+  const int64_t q_width = PadRow<T>(key_width), o_width = PadRow<T>(value_width);
   T* const q = work.q.Get(rows * q_width);
   T* const o = work.o.Get(rows * o_width);
   T* const scores = work.scores.Get(rows * score_width);
@@ -75,14 +64,14 @@ void ForwardTile(const BranchArgs& args, const Visibility& visible, const KeyMap
   for (const Patch& patch : work.patches.List(queries, group, map.tile_rows(), visible)) {
     const int64_t slot = map.slot(patch.tile);
     const int64_t first = patch.first * group_heads, count = (patch.last - patch.first) * group_heads;
-    TileProduct<T>({q + first * q_width, q_width, 1}, k_columns.tile(slot), k_columns.stride(), scores, score_width,
-                   count, score_width, key_width, false);
+    math.product({q + first * q_width, q_width, 1}, k_columns.tile(slot), k_columns.stride(), scores, score_width,
+                 count, score_width, key_width, false);
     for (int64_t i = 0; i < count; ++i) {
-      work.softmax[first + i].Take(scores + i * score_width, score_width, patch.begin, patch.end,
+      work.softmax[first + i].Take(math, scores + i * score_width, score_width, patch.begin, patch.end,
                                    o + (first + i) * o_width, o_width);
     }
-    TileProduct<T>({scores + patch.begin, score_width, 1}, v_rows.tile(slot) + patch.begin * o_width, o_width,
-                   o + first * o_width, o_width, count, o_width, patch.end - patch.begin, true);
+    math.product({scores + patch.begin, score_width, 1}, v_rows.tile(slot) + patch.begin * o_width, o_width,
+                 o + first * o_width, o_width, count, o_width, patch.end - patch.begin, true);
   }
 
   for (int64_t i = 0; i < rows; ++i) {
@@ -104,7 +93,7 @@ std::vector<QueryTile> CutForHeads(const std::vector<Segment>& segments, int64_t
 template <typename T>
 void PackQueries(const Tensor& x, const QueryTile& queries, int64_t group, int64_t groups, T factor, T* to) {
   const int64_t heads = x.dim(1), width = x.dim(2), group_heads = heads / groups;
-  const int64_t to_width = PadToVector<T>(width);
+  const int64_t to_width = PadRow<T>(width);
   for (int64_t i = 0; i < queries.count * group_heads; ++i, to += to_width) {
     const int64_t row = (queries.first.row + i / group_heads) * heads + group * group_heads + i % group_heads;
     const T* const from = x.As<const T>() + row * width;

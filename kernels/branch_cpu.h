@@ -3,7 +3,8 @@
 #pragma once
 
 #include "kernels/attention_ops.h"
-#include "kernels/simd_cpu.h"
+#include "kernels/scratch_cpu.h"
+#include "kernels/tile_math_cpu.h"
 #include "kernels/visibility_cpu.h"
 
 namespace longspan {
@@ -15,7 +16,7 @@ constexpr int64_t kKeyTile = 64;
 
 std::vector<QueryTile> CutForHeads(const std::vector<Segment>& segments, int64_t heads_per_group);
 
-// to[count*heads_per_group, PadToVector(width)] = factor * x[queries, heads of the group, :], padded with zeros.
+// to[count*heads_per_group, PadRow(width)] = factor * x[queries, heads of the group, :], padded with zeros.
 template <typename T>
 void PackQueries(const Tensor& x, const QueryTile& queries, int64_t group, int64_t groups, T factor, T* to);
 

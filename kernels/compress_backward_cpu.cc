@@ -6,7 +6,7 @@
 
 #include "kernels/compress_cpu.h"
 #include "kernels/matmul_cpu.h"
-#include "kernels/simd_cpu.h"
+#include "kernels/scratch_cpu.h"
 
 namespace longspan {
 namespace {

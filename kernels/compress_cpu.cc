@@ -8,7 +8,7 @@
 
 #include "kernels/matmul_cpu.h"
 #include "kernels/pages_cpu.h"
-#include "kernels/simd_cpu.h"
+#include "kernels/scratch_cpu.h"
 
 namespace longspan {
 namespace {

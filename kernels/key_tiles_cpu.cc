@@ -43,7 +43,7 @@ void KeyMap::Build(const std::vector<QueryTile>& queries, int64_t group, const V
 template <typename T>
 void KeyTiles<T>::PackRows(const KeyMap& map, const Tensor& x, int64_t group) {
   const int64_t groups = x.dim(1), width = x.dim(2), tile_rows = map.tile_rows();
-  stride_ = PadToVector<T>(width);
+  stride_ = PadRow<T>(width);
   tile_size_ = tile_rows * stride_;
   data_ = memory_.Get(map.slots() * tile_size_);
   const T* const from = x.As<const T>() + group * width;
@@ -61,7 +61,7 @@ void KeyTiles<T>::PackRows(const KeyMap& map, const Tensor& x, int64_t group) {
 template <typename T>
 void KeyTiles<T>::PackColumns(const KeyMap& map, const Tensor& x, int64_t group) {
   const int64_t groups = x.dim(1), width = x.dim(2), tile_rows = map.tile_rows();
-  stride_ = PadToVector<T>(tile_rows);
+  stride_ = PadRow<T>(tile_rows);
   tile_size_ = width * stride_;
   data_ = memory_.Get(map.slots() * tile_size_);
   const T* const from = x.As<const T>() + group * width;
@@ -81,7 +81,7 @@ void KeyTiles<T>::PackColumns(const KeyMap& map, const Tensor& x, int64_t group)
 template <typename T>
 void AddTileRows(const KeyMap& map, const T* tiles, int64_t parts, const Tensor& d_x, int64_t group) {
   const int64_t groups = d_x.dim(1), width = d_x.dim(2), tile_rows = map.tile_rows();
-  const int64_t stride = PadToVector<T>(width);
+  const int64_t stride = PadRow<T>(width);
   const int64_t part_size = map.slots() * tile_rows * stride;
   T* const to = d_x.As<T>() + group * width;
 #pragma omp parallel for

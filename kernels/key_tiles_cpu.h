@@ -8,7 +8,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernels/simd_cpu.h"
+#include "kernels/scratch_cpu.h"
+#include "kernels/tile_math_cpu.h"
 #include "kernels/visibility_cpu.h"
 
 namespace longspan {
@@ -37,9 +38,9 @@ class KeyMap {
 template <typename T>
 class KeyTiles {
  public:
-  // x [R,G,W] -> tiles [tile_rows, PadToVector(W)]
+  // x [R,G,W] -> tiles [tile_rows, PadRow(W)]
   void PackRows(const KeyMap& map, const Tensor& x, int64_t group);
-  // x [R,G,W] -> tiles [W, PadToVector(tile_rows)]
+  // x [R,G,W] -> tiles [W, PadRow(tile_rows)]
   void PackColumns(const KeyMap& map, const Tensor& x, int64_t group);
 
   const T* tile(int64_t slot) const { return data_ + slot * tile_size_; }
@@ -53,7 +54,7 @@ class KeyTiles {
 };
 
 // d_x[row,group] += the tiles' rows, summed over `parts` first to last; part p's tiles [slots, tile_rows,
-// PadToVector(W)] start at tiles + p * slots * tile_rows * PadToVector(W).
+// PadRow(W)] start at tiles + p * slots * tile_rows * PadRow(W).
 template <typename T>
 void AddTileRows(const KeyMap& map, const T* tiles, int64_t parts, const Tensor& d_x, int64_t group);
 

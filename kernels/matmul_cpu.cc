@@ -1,81 +1,69 @@
-// Why a row of c meets the same additions wherever it stands: our row-major c is Eigen's column-major c^T, so our rows
-// are the columns of Eigen's product, which its kernel takes in groups of four, each group alike. Only leftover
-// columns, vectors and tiny products take other paths. Rows are therefore always given in multiples of kRowGroup, the
-// last group padded with zeros, and products that Eigen calls vectors or tiny go through plain loops, by n and k alone.
-// How Eigen blocks k depends on k and the cache; how it blocks rows and n moves whole groups and so changes no sum.
+// A slice of op(b) of kDepth rows is packed into strips of kStrip columns, which then meet panels of kPanelRows rows of
+// op(a): a panel's slice stays in the second cache, a strip's in the first. Every element of c adds its slices one
+// after another, and within a slice goes by the order of depth (TileMath): so nothing but its row, b and k decides its
+// bits. Bound by the multiply-adds.
 #include "kernels/matmul_cpu.h"
 
 #include <omp.h>
 
-#include <Eigen/Core>
 #include <algorithm>
-#include <vector>
+
+#include "kernels/scratch_cpu.h"
+#include "kernels/tile_math_cpu.h"
 
 namespace longspan {
 namespace {
 
-constexpr int64_t kRowGroup = 8;
-constexpr int64_t kPanelRows = 512;         // one thread's unit of work; op(b) is packed once for each
-constexpr int64_t kTiny = 12;               // n + k below this: Eigen might take its path for tiny products
+constexpr int64_t kDepth = 256;
+template <typename T>
+constexpr int64_t kStrip = 2 * kRowLanes<T>;
+constexpr int64_t kPanelRows = 96;
+constexpr int64_t kFewRows = 12;
+constexpr int64_t kDirectColumns = 1024;
 constexpr int64_t kWorthThreads = 1 << 16;  // multiply-adds
 
-static_assert(kRowGroup % Eigen::internal::gebp_traits<float, float>::nr == 0);
-static_assert(kRowGroup % Eigen::internal::gebp_traits<double, double>::nr == 0);
-static_assert(kRowGroup + kTiny >= EIGEN_GEMM_TO_COEFFBASED_THRESHOLD);
-
+// to[strips, depth, kStrip] = b[depth,n], zeros after its last column.
 template <typename T>
-using Matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic>;
-template <typename T>
-using View = Eigen::Map<const Matrix<T>, Eigen::Unaligned, Eigen::OuterStride<>>;
-
-// c[rows,n] += a b for a multiple of kRowGroup rows; `a_stride` is the distance of a's stored rows.
-template <typename T>
-void AddPanel(const T* a, int64_t a_stride, const T* b, T* c, int64_t rows, int64_t n, int64_t k, bool transpose_a,
-              bool transpose_b) {
-  const View<T> a_t(a, transpose_a ? rows : k, transpose_a ? k : rows, Eigen::OuterStride<>(a_stride));
-  const View<T> b_t(b, transpose_b ? k : n, transpose_b ? n : k, Eigen::OuterStride<>(transpose_b ? k : n));
-  Eigen::Map<Matrix<T>> c_t(c, n, rows);
-  const auto add = [&](const auto& left) {
-    if (transpose_a) {
-      c_t.noalias() += left * a_t.transpose();
+void PackStrips(const Strided<T>& b, int64_t depth, int64_t n, T* to, bool threads) {
+  constexpr int64_t kColumns = kStrip<T>;
+#pragma omp parallel for if (threads)
+  for (int64_t column = 0; column < n; column += kColumns) {
+    T* const strip = to + column * depth;
+    const int64_t columns = std::min(kColumns, n - column);
+    if (columns < kColumns) std::fill_n(strip, depth * kColumns, T(0));
+    const T* const from = b.data + column * b.column;
+    if (b.column == 1) {
+      for (int64_t p = 0; p < depth; ++p) std::copy_n(from + p * b.row, columns, strip + p * kColumns);
     } else {
-      c_t.noalias() += left * a_t;
+      for (int64_t j = 0; j < columns; ++j) {
+        for (int64_t p = 0; p < depth; ++p) strip[p * kColumns + j] = from[p * b.row + j * b.column];
+      }
     }
-  };
-  if (transpose_b) {
-    add(b_t.transpose());
-  } else {
-    add(b_t);
   }
 }
 
-// The rows after the last whole group, padded with zeros to one group.
+// c[rows,n] += a[rows,depth] b; rows of c are c_row apart.
 template <typename T>
-void AddLastRows(const T* a, int64_t row_stride, int64_t depth_stride, const T* b, T* c, int64_t rows, int64_t n,
-                 int64_t k, bool transpose_b) {
-  static thread_local std::vector<T> scratch;
-  scratch.assign(kRowGroup * (k + n), T(0));
-  T* const a_rows = scratch.data();
-  T* const c_rows = a_rows + kRowGroup * k;
-  for (int64_t i = 0; i < rows; ++i) {
-    for (int64_t p = 0; p < k; ++p) a_rows[i * k + p] = a[i * row_stride + p * depth_stride];
+void AddPanel(const TileMath<T>& math, Strided<T> a, const T* strips, T* c, int64_t c_row, int64_t rows, int64_t n,
+              int64_t depth) {
+  constexpr int64_t kColumns = kStrip<T>;
+  static thread_local Scratch<T> a_memory, c_memory;
+  if (a.column != 1) {  // each strip reads all of it: rows apart as they are, depths together
+    T* const copy = a_memory.Get(depth * rows);
+    for (int64_t p = 0; p < depth; ++p) std::copy_n(a.data + p * a.column, rows, copy + p * rows);
+    a = {copy, 1, rows};
   }
-  std::copy_n(c, rows * n, c_rows);
-  AddPanel(a_rows, k, b, c_rows, kRowGroup, n, k, false, transpose_b);
-  std::copy_n(c_rows, rows * n, c);
-}
-
-template <typename T>
-void AddTiny(const T* a, int64_t row_stride, int64_t depth_stride, const T* b, T* c, int64_t m, int64_t n, int64_t k,
-             bool transpose_b) {
-  const int64_t b_row = transpose_b ? 1 : n;
-  const int64_t b_column = transpose_b ? k : 1;
-#pragma omp parallel for if (m * n * k > kWorthThreads)
-  for (int64_t i = 0; i < m; ++i) {
-    for (int64_t j = 0; j < n; ++j) {
-      T sum = 0;
-      for (int64_t p = 0; p < k; ++p) sum += a[i * row_stride + p * depth_stride] * b[p * b_row + j * b_column];
-      c[i * n + j] += sum;
+  for (int64_t column = 0; column < n; column += kColumns) {
+    const T* const strip = strips + column * depth;
+    const int64_t columns = std::min(kColumns, n - column);
+    if (columns == kColumns) {
+      math.product(a, strip, kColumns, c + column, c_row, rows, kColumns, depth, true);
+      continue;
+    }
+    T* const part = c_memory.Get(rows * kColumns);
+    math.product(a, strip, kColumns, part, kColumns, rows, kColumns, depth, false);
+    for (int64_t i = 0; i < rows; ++i) {
+      for (int64_t j = 0; j < columns; ++j) c[i * c_row + column + j] += part[i * kColumns + j];
     }
   }
 }
@@ -85,27 +73,29 @@ void AddTiny(const T* a, int64_t row_stride, int64_t depth_stride, const T* b, T
 template <typename T>
 void MatMulCpu(const T* a, const T* b, T* c, int64_t m, int64_t n, int64_t k, bool transpose_a, bool transpose_b,
                bool accumulate) {
+  static thread_local Scratch<T> memory;
   if (!accumulate) std::fill_n(c, m * n, T(0));
-  if (m == 0 || n == 0 || k == 0) return;
-  const int64_t row_stride = transpose_a ? 1 : k;
-  const int64_t depth_stride = transpose_a ? m : 1;
-  if (n == 1 || n + k < kTiny) {
-    AddTiny(a, row_stride, depth_stride, b, c, m, n, k, transpose_b);
-    return;
-  }
-  const int64_t threads = omp_in_parallel() || m * n * k < kWorthThreads ? 1 : omp_get_max_threads();
-  const int64_t share = (m + threads - 1) / threads;
-  const int64_t panel = std::min(kPanelRows, (share + kRowGroup - 1) / kRowGroup * kRowGroup);
-#pragma omp parallel for schedule(dynamic) if (threads > 1)
-  for (int64_t row = 0; row < m; row += panel) {
-    const int64_t rows = std::min(panel, m - row);
-    const int64_t whole = rows / kRowGroup * kRowGroup;
-    if (whole > 0) {
-      AddPanel(a + row * row_stride, transpose_a ? m : k, b, c + row * n, whole, n, k, transpose_a, transpose_b);
+  const TileMath<T>& math = TileMathOf<T>();
+  const bool threads = !omp_in_parallel() && m * n * k >= kWorthThreads;
+  // Few rows are not worth packing b.
+  const int64_t direct = m <= kFewRows && !transpose_b ? n / kRowLanes<T> * kRowLanes<T> : 0;
+  for (int64_t first = 0; first < k; first += kDepth) {
+    const int64_t depth = std::min(kDepth, k - first);
+    const Strided<T> a_slice{a + first * (transpose_a ? m : 1), transpose_a ? 1 : k, transpose_a ? m : 1};
+    const Strided<T> b_slice{b + first * (transpose_b ? 1 : n), transpose_b ? 1 : n, transpose_b ? k : 1};
+#pragma omp parallel for if (threads)
+    for (int64_t column = 0; column < direct; column += kDirectColumns) {
+      math.product(a_slice, b_slice.data + column, n, c + column, n, m, std::min(kDirectColumns, direct - column),
+                   depth, true);
     }
-    if (whole < rows) {
-      const int64_t first = row + whole;
-      AddLastRows(a + first * row_stride, row_stride, depth_stride, b, c + first * n, rows - whole, n, k, transpose_b);
+    if (direct == n) continue;
+    const int64_t rest = n - direct;
+    T* const strips = memory.Get((rest + kStrip<T> - 1) / kStrip<T> * kStrip<T> * depth);
+    PackStrips({b_slice.data + direct, b_slice.row, b_slice.column}, depth, rest, strips, threads);
+#pragma omp parallel for schedule(dynamic) if (threads)
+    for (int64_t row = 0; row < m; row += kPanelRows) {
+      const Strided<T> panel{a_slice.data + row * a_slice.row, a_slice.row, a_slice.column};
+      AddPanel(math, panel, strips, c + row * n + direct, n, std::min(kPanelRows, m - row), rest, depth);
     }
   }
 }

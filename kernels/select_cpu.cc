@@ -73,9 +73,10 @@ bool NeedsScores(const SelectArgs& args, const QueryTile& queries) {
 template <typename T>
 void AddScores(const SelectArgs& args, const Visibility& visible, const KeyMap& map, const KeyTiles<T>& k_columns,
                const QueryTile& queries, int64_t group, int64_t blocks, Workspace<T>& work) {
+  const TileMath<T>& math = TileMathOf<T>();
   const int64_t heads = args.q.dim(1), groups = args.k.dim(1), key_width = args.k.dim(2);
   const int64_t group_heads = heads / groups, rows = queries.count * group_heads;
-  const int64_t score_width = PadToVector<T>(map.tile_rows()), q_width = PadToVector<T>(key_width);
+  const int64_t score_width = PadRow<T>(map.tile_rows()), q_width = PadRow<T>(key_width);
   T* const q = work.q.Get(rows * q_width);
   T* const scores = work.scores.Get(rows * score_width);
   T* const p = work.p.Get(score_width);
@@ -84,18 +85,12 @@ void AddScores(const SelectArgs& args, const Visibility& visible, const KeyMap& 
   for (const Patch& patch : work.patches.List(queries, group, map.tile_rows(), visible)) {
     const int64_t first = patch.first * group_heads, count = (patch.last - patch.first) * group_heads;
     const int64_t token = patch.tile * map.tile_rows() + patch.begin - args.nsa.lead();
-    TileProduct<T>({q + first * q_width, q_width, 1}, k_columns.tile(map.slot(patch.tile)), score_width, scores,
-                   score_width, count, score_width, key_width, false);
+    math.product({q + first * q_width, q_width, 1}, k_columns.tile(map.slot(patch.tile)), score_width, scores,
+                 score_width, count, score_width, key_width, false);
     for (int64_t query = patch.first; query < patch.last; ++query) {
       const T* const query_scores = scores + (query - patch.first) * group_heads * score_width;
       const T* const lse = args.lse.As<const T>() + (queries.first.row + query) * heads + group * group_heads;
-      for (int64_t j = 0; j < score_width; j += kLanes<T>) {
-        Vector<T> sum = {};
-        for (int64_t head = 0; head < group_heads; ++head) {
-          sum += Exp(Load(query_scores + head * score_width + j) - lse[head]);
-        }
-        Store(p + j, sum);
-      }
+      math.exp_columns(query_scores, group_heads, score_width, lse, p);
       AddToBlocks(args.nsa, token, patch.end - patch.begin, p + patch.begin, work.block_scores.data() + query * blocks);
     }
   }

@@ -91,7 +91,7 @@ int Main() {
         Case{"weight gradient", 512, 512, 2048, true, false, true},
         Case{"weight gradient", 128, 344, 2048, true, false, true},
         Case{"odd sizes", 1001, 333, 257, false, false, true}, Case{"one tile", 64, 64, 128, false, true, false},
-        Case{"one row", 1, 512, 512, false, false, false}}) {
+        Case{"eight rows", 8, 512, 512, false, false, false}, Case{"one row", 1, 512, 512, false, false, false}}) {
     good &= Measure(size);
   }
   return good ? 0 : 1;
