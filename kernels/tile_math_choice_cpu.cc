@@ -47,8 +47,8 @@ std::vector<const TileMath<T>*> AllTileMath() {
 
 template <typename T>
 const TileMath<T>& TileMathOf() {
-  static const TileMath<T>* const kChoice = BitsAskedFor() == 256 ? AllTileMath<T>().front() : AllTileMath<T>().back();
-  return *kChoice;
+  static const TileMath<T>* const choice = BitsAskedFor() == 256 ? AllTileMath<T>().front() : AllTileMath<T>().back();
+  return *choice;
 }
 
 template std::vector<const TileMath<float>*> AllTileMath();

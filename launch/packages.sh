@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# Installs the Debian or Ubuntu packages that are missing. `packages.sh` to build and run, `packages.sh test` for tests too.
+# Installs the Debian or Ubuntu packages that are missing: packages.sh to build and run, packages.sh tests for
+# tests/run.sh, packages.sh all-tests for tests/run.sh --all.
 set -euo pipefail
 
-needed=(g++ cmake ninja-build git openmpi-bin libopenmpi-dev protobuf-compiler libprotobuf-dev libeigen3-dev libcli11-dev
-        libfmt-dev nlohmann-json3-dev libxxhash-dev libsentencepiece-dev libhwloc-dev
-        pkg-config)
-[ "${1:-}" = test ] && needed+=(libgtest-dev clang-format clang-tidy)
+needed=(g++ cmake ninja-build git openmpi-bin libopenmpi-dev protobuf-compiler libprotobuf-dev libcli11-dev libfmt-dev
+        nlohmann-json3-dev libxxhash-dev libsentencepiece-dev libhwloc-dev pkg-config)
+case ${1:-} in
+  *tests) needed+=(libgtest-dev libeigen3-dev clang-format clang-tidy-19 libomp-19-dev) ;;&
+  all-tests) needed+=(qemu-user) ;;
+esac
 
 missing=()
 for package in "${needed[@]}"; do
