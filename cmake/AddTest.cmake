@@ -9,6 +9,8 @@ set(LONGSPAN_TEST_ENVIRONMENT
 
 # All programs that tests of label gpu need: cmake --build . --target gpu_tests
 add_custom_target(gpu_tests)
+# Programs that only tests of label all need.
+add_custom_target(all_tests)
 
 # Registers a ctest entry of an existing program: longspan_add_entry(<test> <target> <ranks> <labels> <timeout> <environment>)
 function(longspan_add_entry test target ranks labels timeout environment)

@@ -1,33 +1,187 @@
-# Fails on an include against the direction runtime <- kernels <- parallel <- model <- launch, on protobuf outside launch/,
-# on MPI or NCCL outside parallel/ and launch/, and on a wait for a whole GPU: streams and events order all work.
+# Who may include whom, and the other rules that sources keep: no wait for a whole GPU, since streams and events order all
+# work. Each broken rule is an error, and so is an exception that is no longer needed.
 # cmake -DROOT=<source> -P CheckSources.cmake
 cmake_minimum_required(VERSION 3.25)
-set(order runtime kernels parallel model launch)
-set(allowed "")
+
+function(room name)
+  set_property(GLOBAL APPEND PROPERTY rooms ${name})
+  set_property(GLOBAL PROPERTY may_${name} ${ARGN})
+endfunction()
+function(library name includes)
+  set_property(GLOBAL APPEND PROPERTY libraries ${name})
+  set_property(GLOBAL PROPERTY includes_${name} ${includes})
+  set_property(GLOBAL PROPERTY places_${name} ${ARGN})
+endfunction()
+function(exception file)
+  foreach(what IN LISTS ARGN)
+    set_property(GLOBAL APPEND PROPERTY exceptions "${file} -> ${what}")
+  endforeach()
+endfunction()
+
+# ---- Rooms: a folder, and what its files may include besides each other: the files of a room, or one file --------------
+
+# What stands on kernels/ sees its menu, not its rooms.
+set(menu kernels kernels/attention kernels/dense/ops.h kernels/rows/ops.h kernels/train/ops.h)
+
+room(runtime)
+room(runtime/files          runtime)
+
+room(kernels/base           runtime)
+room(kernels/matmul         runtime kernels/base)
+room(kernels/rows           runtime kernels/base)
+room(kernels/attention      runtime kernels/base kernels/matmul kernels/rows)
+room(kernels/attention/cpu  runtime kernels/base kernels/matmul kernels/rows kernels/attention)
+room(kernels/attention/gpu  runtime kernels/base kernels/matmul kernels/rows kernels/attention)
+room(kernels/attention/sm80 runtime kernels/base kernels/matmul kernels/rows kernels/attention kernels/attention/gpu)
+room(kernels/dense          runtime kernels/base kernels/matmul kernels/rows)
+room(kernels/train          runtime kernels/base kernels/matmul kernels/rows)
+room(kernels                runtime ${menu} kernels/attention/gpu/attention.h kernels/dense/gpu.h kernels/train/gpu.h)
+
+room(parallel/comm          runtime)
+room(parallel               runtime kernels/attention/pages.h)
+room(parallel/exchange      runtime kernels/attention/pages.h kernels/rows/ops.h kernels/dense/ops.h kernels/host_copy.h
+                            parallel parallel/comm/comm.h)
+
+room(model                  runtime ${menu} parallel parallel/comm/comm.h)
+room(model/attention        runtime ${menu} parallel parallel/comm/comm.h model parallel/exchange)
+room(model/network          runtime ${menu} parallel parallel/comm/comm.h model model/attention)
+room(model/training         runtime ${menu} parallel parallel/comm/comm.h model model/network)
+
+room(launch/config          runtime)
+room(launch/job             runtime parallel/comm)
+room(launch/data            runtime runtime/files parallel)
+room(launch/report          runtime parallel/comm/comm.h)
+room(launch/train           runtime runtime/files ${menu} parallel parallel/comm parallel/exchange
+                            model model/attention model/network model/training
+                            launch/config launch/job launch/data launch/report)
+room(launch/commands        runtime runtime/files ${menu} parallel parallel/comm parallel/exchange
+                            model model/attention model/network model/training
+                            launch/config launch/job launch/data launch/report launch/train launch/version.h)
+room(launch                 runtime launch/commands)
+
+# ---- Libraries: what their headers are called, and the beginnings of the paths that may include them ---------------------
+
+library(MPI           "^mpi\\.h$"                          parallel/comm/mpi_ launch/job/)
+library(NCCL          "^nccl\\.h$"                         parallel/comm/nccl_comm.cc)
+library(protobuf      "^google/protobuf/|\\.pb\\.h$"       launch/config/ launch/report/)
+library(NVML          "^nvml\\.h$"                         runtime/)
+library(NVTX          "nvToolsExt|^nvtx"                   runtime/)
+library(CLI11         "^CLI/"                              launch/commands/ launch/main.cc)
+library(JSON          "^nlohmann/"                         runtime/files/ launch/report/ launch/train/run_log.)
+library(hwloc         "^hwloc"                             launch/job/)
+library(cuBLAS        "^cublas"                            kernels/matmul/)
+library(SentencePiece "^sentencepiece"                     launch/data/sentencepiece.cc)
+
+# ---- Words that the files of a folder do not contain ----------------------------------------------------------------------
+
+set(everywhere_words     cudaDeviceSynchronize cuCtxSynchronize)
+set(below_launch_words   RunConfig DataConfig TrainConfig)
+
+# ---- Exceptions: a file, and what it includes or contains ---------------------------------------------------------------
+
+# Segment and Pages are among the arguments of attention.
+exception(kernels/base/gpu_common.cuh       kernels/attention/ops.h)
+exception(parallel/layout.h                 kernels/attention/ops.h)
+exception(parallel/exchange/frame.h         kernels/attention/ops.h)
+# The operations on rows are among those of the training step.
+exception(kernels/rows/cast_cpu.cc          kernels/train/cpu.h)
+exception(kernels/rows/cast_gpu.cu          kernels/train/gpu.h)
+exception(kernels/rows/index_cpu.cc         kernels/train/cpu.h)
+exception(kernels/rows/index_gpu.cu         kernels/train/gpu.h)
+exception(parallel/exchange/exchange.h      kernels/ops.h)
+exception(parallel/exchange/sequence_rows.h model/context.h)
+# A sequence's inputs are described twice, for the host and for the device.
+exception(model/network/session.h           launch/data/batches.h)
+# What commands are told is declared with them.
+exception(launch/data/find_files.h          launch/commands/data.h)
+exception(launch/train/trainer.h            launch/commands/options.h)
+exception(launch/main.cc                    launch/config/config.h launch/job/world.h launch/train/trainer.h)
+# The configuration is one.
+exception(runtime/config.h                  RunConfig DataConfig TrainConfig)
+exception(runtime/config.cc                 RunConfig DataConfig TrainConfig)
+exception(model/network/session.h           RunConfig)
+exception(model/network/session.cc          RunConfig)
+exception(model/network/transformer.h       TrainConfig)
+exception(model/network/transformer.cc      TrainConfig)
+
+# ---- The check ----------------------------------------------------------------------------------------------------------
+
+get_property(rooms GLOBAL PROPERTY rooms)
+get_property(libraries GLOBAL PROPERTY libraries)
+get_property(unused GLOBAL PROPERTY exceptions)
 set(bad "")
-foreach(folder IN LISTS order)
-  list(APPEND allowed ${folder})
-  file(GLOB_RECURSE files RELATIVE ${ROOT} ${ROOT}/${folder}/*.h ${ROOT}/${folder}/*.cc ${ROOT}/${folder}/*.cu
-       ${ROOT}/${folder}/*.cuh)
-  foreach(file IN LISTS files)
-    file(STRINGS ${ROOT}/${file} lines REGEX "^[ \t]*#[ \t]*include")
-    foreach(line IN LISTS lines)
-      if(line MATCHES "\"(runtime|kernels|parallel|model|launch)/" AND NOT CMAKE_MATCH_1 IN_LIST allowed)
-        string(APPEND bad "\n  ${file}: ${line}")
-      endif()
-      if(line MATCHES "google/protobuf|\\.pb\\.h" AND NOT folder STREQUAL "launch")
-        string(APPEND bad "\n  ${file}: ${line} (protobuf belongs to launch/)")
-      endif()
-      if(line MATCHES "[<\"](mpi|nccl)\\.h" AND NOT folder MATCHES "^(parallel|launch)$")
-        string(APPEND bad "\n  ${file}: ${line} (MPI and NCCL belong to parallel/ and launch/)")
-      endif()
-    endforeach()
-    file(STRINGS ${ROOT}/${file} lines REGEX "cudaDeviceSynchronize|cuCtxSynchronize")
-    foreach(line IN LISTS lines)
-      string(APPEND bad "\n  ${file}: ${line} (wait for a stream)")
-    endforeach()
+
+# Not allowed, unless it is an exception.
+function(refuse file what why)
+  if("${file} -> ${what}" IN_LIST exceptions)
+    list(REMOVE_ITEM unused "${file} -> ${what}")
+    set(unused "${unused}" PARENT_SCOPE)
+  else()
+    set(bad "${bad}\n  ${file} -> ${what} (${why})" PARENT_SCOPE)
+  endif()
+endfunction()
+get_property(exceptions GLOBAL PROPERTY exceptions)
+
+set(files "")
+foreach(top runtime kernels parallel model launch)
+  foreach(extension h cc cu cuh)
+    file(GLOB_RECURSE found RELATIVE ${ROOT} ${ROOT}/${top}/*.${extension})
+    list(APPEND files ${found})
   endforeach()
 endforeach()
+
+foreach(file IN LISTS files)
+  get_filename_component(folder ${file} DIRECTORY)
+  if(NOT folder IN_LIST rooms)
+    refuse(${file} ${folder} "not a room of the table")
+  endif()
+  get_property(may GLOBAL PROPERTY may_${folder})
+
+  file(STRINGS ${ROOT}/${file} lines REGEX "^[ \t]*#[ \t]*include")
+  foreach(line IN LISTS lines)
+    string(REGEX REPLACE "^[^\"<]*[\"<]([^\">]*)[\">].*" "\\1" include "${line}")
+    foreach(name IN LISTS libraries)
+      get_property(includes GLOBAL PROPERTY includes_${name})
+      if(NOT include MATCHES "${includes}")
+        continue()
+      endif()
+      set(allowed FALSE)
+      get_property(places GLOBAL PROPERTY places_${name})
+      foreach(place IN LISTS places)
+        string(FIND ${file} ${place} at)
+        if(at EQUAL 0)
+          set(allowed TRUE)
+        endif()
+      endforeach()
+      if(NOT allowed)
+        refuse(${file} ${include} "${name} is for ${places}")
+      endif()
+    endforeach()
+    if(include MATCHES "^(runtime|kernels|parallel|model|launch|tests)/")
+      get_filename_component(from ${include} DIRECTORY)
+      if(NOT from STREQUAL folder AND NOT from IN_LIST may AND NOT include IN_LIST may)
+        refuse(${file} ${include} "${folder} may not include it")
+      elseif(include MATCHES "\\.cuh$" AND NOT file MATCHES "^kernels/")
+        refuse(${file} ${include} "device code stays in kernels/")
+      endif()
+    endif()
+  endforeach()
+
+  set(words ${everywhere_words})
+  if(NOT file MATCHES "^launch/")
+    list(APPEND words ${below_launch_words})
+  endif()
+  foreach(word IN LISTS words)
+    file(STRINGS ${ROOT}/${file} lines REGEX "(^|[^A-Za-z0-9_])${word}([^A-Za-z0-9_]|$)" LIMIT_COUNT 1)
+    if(lines)
+      refuse(${file} ${word} "a word that is not for ${folder}")
+    endif()
+  endforeach()
+endforeach()
+
+foreach(exception IN LISTS unused)
+  string(APPEND bad "\n  ${exception} (an exception that is no longer needed)")
+endforeach()
 if(bad)
-  message(FATAL_ERROR "includes against the dependency direction, or waits for a whole GPU:${bad}")
+  message(FATAL_ERROR "sources against the rules of cmake/CheckSources.cmake:${bad}")
 endif()

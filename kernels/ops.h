@@ -1,17 +1,17 @@
 // The menu of kernels: one implementation a device, the same Args for launcher, reference and test.
 //
-//   attention   kernels/attention_ops.h   the branches of NSA, compression, selection, combination
-//   dense       kernels/dense_ops.h       matrix products, norms, RoPE, SwiGLU, embedding, gates
-//   train       kernels/train_ops.h       loss, optimizer, packing
+//   attention   kernels/attention/ops.h   the branches of NSA, compression, selection, combination
+//   dense       kernels/dense/ops.h       matrix products, norms, RoPE, SwiGLU, embedding, gates
+//   train       kernels/train/ops.h       loss, optimizer, packing
 //
 // The CPU implementation is the reference for every other. Streams are explicit; a stream belongs to the ops' device.
 #pragma once
 
 #include <memory>
 
-#include "kernels/attention_ops.h"
-#include "kernels/dense_ops.h"
-#include "kernels/train_ops.h"
+#include "kernels/attention/ops.h"
+#include "kernels/dense/ops.h"
+#include "kernels/train/ops.h"
 
 namespace longspan {
 

@@ -1,7 +1,7 @@
-#include "kernels/attention_gpu.h"
-#include "kernels/dense_gpu.h"
+#include "kernels/attention/gpu/attention.h"
+#include "kernels/dense/gpu.h"
 #include "kernels/ops.h"
-#include "kernels/train_gpu.h"
+#include "kernels/train/gpu.h"
 
 namespace longspan {
 

@@ -2,14 +2,14 @@
 // GPU.
 #include <fmt/format.h>
 
-#include "launch/attention_command.h"
-#include "launch/command_line.h"
-#include "launch/config.h"
-#include "launch/data_command.h"
-#include "launch/dry_run.h"
-#include "launch/trainer.h"
-#include "launch/verify_command.h"
-#include "launch/world.h"
+#include "launch/commands/attention.h"
+#include "launch/commands/command_line.h"
+#include "launch/commands/data.h"
+#include "launch/commands/plan.h"
+#include "launch/commands/verify.h"
+#include "launch/config/config.h"
+#include "launch/job/world.h"
+#include "launch/train/trainer.h"
 #include "runtime/error.h"
 
 namespace longspan {

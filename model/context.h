@@ -2,7 +2,7 @@
 #pragma once
 
 #include "kernels/ops.h"
-#include "parallel/comm.h"
+#include "parallel/comm/comm.h"
 #include "parallel/layout.h"
 #include "runtime/config.h"
 #include "runtime/device.h"

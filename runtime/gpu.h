@@ -19,7 +19,7 @@ void CudaCheck(cudaError_t status, const char* what, const char* file = __builti
 cudaStream_t CudaStream(Stream& stream);
 
 // What a kernel found wrong in data that only the device has seen: out-of-range indices. A kernel reports by
-// ReportFault (kernels/gpu_common.cuh); the stream's next Synchronize throws Error. Results until then are NaN or
+// ReportFault (kernels/base/gpu_common.cuh); the stream's next Synchronize throws Error. Results until then are NaN or
 // skipped where the fault is.
 enum class GpuFault : int { kToken, kTarget, kIndex };
 struct GpuFaults {

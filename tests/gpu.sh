@@ -86,15 +86,15 @@ fi
 
 # The smallest cases of each kernel family: the tools slow kernels down 10 to 1000 times.
 small_tests=(
-  "dense_gpu_test DenseGpu.RmsNorm:DenseGpu.Rope:DenseGpu.SwiGluAndAdd:DenseGpu.Gate"
-  "train_gpu_test TrainGpu.AdamW:TrainGpu.RowsByIndex:TrainGpu.TargetsOutsideTheVocabularyAreErrors"
-  "compress_gpu_test CompressGpu.OddSizes:CompressGpu.NoTokensAtAll"
-  "select_gpu_test SelectGpu.ShortSequences:SelectGpu.HashIsTheReferences"
-  "branch_gpu_test BranchGpu.BlockSizes:CombineGpu.ForwardAndBackward"
-  "branch_backward_gpu_test BranchBackwardGpu.BlockSizes"
+  "dense/dense_gpu_test DenseGpu.RmsNorm:DenseGpu.Rope:DenseGpu.SwiGluAndAdd:DenseGpu.Gate"
+  "train/train_gpu_test TrainGpu.AdamW:TrainGpu.RowsByIndex:TrainGpu.TargetsOutsideTheVocabularyAreErrors"
+  "attention/compress_gpu_test CompressGpu.OddSizes:CompressGpu.NoTokensAtAll"
+  "attention/select_gpu_test SelectGpu.ShortSequences:SelectGpu.HashIsTheReferences"
+  "attention/branch_gpu_test BranchGpu.BlockSizes:CombineGpu.ForwardAndBackward"
+  "attention/branch_backward_gpu_test BranchBackwardGpu.BlockSizes"
 )
-# sanitized TOOL TEST FILTER: passes when a test ran and the tool found nothing. cuBLASLt's kernels are not ours to check,
-# and racecheck takes their asynchronous copies for hazards.
+# sanitized TOOL PROGRAM FILTER: passes when a test ran and the tool found nothing. cuBLASLt's kernels are not ours to
+# check, and racecheck takes their asynchronous copies for hazards.
 sanitized() {
   local sanitizer output code options=()
   [[ $1 == racecheck ]] && options=(--kernel-name-exclude 'regex=nvjet|cublas|cutlass|xmma')
@@ -110,16 +110,17 @@ sanitized() {
 if [[ ${GPU_SANITIZE:-0} != 0 ]]; then
   for tool in memcheck racecheck; do
     for small in "${small_tests[@]}"; do
-      read -r name filter <<<"$small"
-      step "$tool: $name" "$tool-$name.log" sanitized $tool "$name" "$filter" ||
+      read -r program filter <<<"$small"
+      name=${program##*/}
+      step "$tool: $name" "$tool-$name.log" sanitized $tool "$program" "$filter" ||
         grep -E '^=========|FAILED|^error' "$logs/$tool-$name.log" | head -20
     done
   done
 fi
 
 for bench in attention_gpu_bench matmul_gpu_bench; do
-  [[ ${GPU_BENCH:-1} != 0 && -x $build/tests/kernels/$bench ]] || continue
-  step "$bench" "$bench.log" "$build/tests/kernels/$bench"
+  [[ ${GPU_BENCH:-1} != 0 && -x $build/tests/bench/$bench ]] || continue
+  step "$bench" "$bench.log" "$build/tests/bench/$bench"
   tail -60 "$logs/$bench.log"
 done
 finish

@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "launch/mapped_file.h"
 #include "runtime/config.h"
+#include "runtime/files/mapped_file.h"
 
 namespace longspan {
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "launch/data_command.h"
+#include "launch/commands/data.h"
 
 namespace longspan {
 
@@ -21,7 +21,7 @@ struct FoundFiles {
 };
 
 // In the order of the inputs, a folder's entries by name (bytes): the same on every file system. The patterns and links
-// are treated as launch/data_command.h says. Throws Error (io) when an input does not exist.
+// are treated as launch/commands/data.h says. Throws Error (io) when an input does not exist.
 FoundFiles FindFiles(const DataOptions& options);
 
 }  // namespace longspan

@@ -20,7 +20,7 @@
 #include <vector>
 
 #include "launch/data/dataset.h"
-#include "launch/output_file.h"
+#include "runtime/files/output_file.h"
 
 namespace longspan {
 

@@ -2,8 +2,8 @@
 #include <sentencepiece_processor.h>
 
 #include "launch/data/tokenizer.h"
-#include "launch/mapped_file.h"
 #include "runtime/error.h"
+#include "runtime/files/mapped_file.h"
 
 namespace longspan {
 namespace {

@@ -16,14 +16,14 @@
 #include <cmath>
 #include <map>
 
-#include "launch/binding.h"
+#include "kernels/host_copy.h"
+#include "launch/commands/verify.h"
 #include "launch/data/random_source.h"
-#include "launch/host_copy.h"
-#include "launch/sequence_rows.h"
-#include "launch/session.h"
-#include "launch/verify_command.h"
-#include "launch/world.h"
-#include "parallel/mesh.h"
+#include "launch/job/binding.h"
+#include "launch/job/world.h"
+#include "model/network/session.h"
+#include "parallel/comm/mesh.h"
+#include "parallel/exchange/sequence_rows.h"
 #include "runtime/trace.h"
 #include "tests/support/rounding_ops.h"
 

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "kernels/ops.h"
-#include "parallel/comm.h"
+#include "parallel/comm/comm.h"
 #include "runtime/host_buffer.h"
 #include "runtime/memory.h"
 

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "launch/data/random_source.h"
-#include "launch/session.h"
+#include "model/network/session.h"
 
 namespace longspan {
 

@@ -17,7 +17,7 @@ using Array = std::vector<double>;
 enum Branch { kCmp = 0, kSlc = 1, kWin = 2 };
 inline constexpr std::array<const char*, 3> kBranchNames = {"cmp", "slc", "win"};
 
-// Weights of phi for width W, shapes as in kernels/attention_ops.h; those that the kind of phi does not use are empty.
+// Weights of phi for width W, shapes as in kernels/attention/ops.h; those that the kind of phi does not use are empty.
 struct PhiArrays {
   Array position, weight1, bias1, weight2, bias2, weight;
 };

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/attention_ops.h"
+#include "kernels/attention/ops.h"
 #include "tests/support/machine.h"
 #include "tests/support/nsa_case.h"
 

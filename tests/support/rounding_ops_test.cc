@@ -9,7 +9,7 @@
 #include <cmath>
 #include <limits>
 
-#include "launch/verify_command.h"
+#include "launch/commands/verify.h"
 #include "tests/support/model_case.h"
 
 namespace longspan {

@@ -1,0 +1,236 @@
+#include "kernels/attention/check.h"
+
+#include <algorithm>
+
+#include "kernels/base/arguments.h"
+
+namespace longspan {
+namespace {
+
+void CheckSegments(const Operation& operation, const std::vector<Segment>& segments, int64_t tokens,
+                   const Tensor& doc_start) {
+  if (doc_start) {
+    RequireRank(operation, "doc_start", doc_start, 1);
+    RequireTensor(operation, "doc_start", doc_start, DType::kI32, doc_start.shape);
+  }
+  for (const Segment& segment : segments) {
+    LS_CHECK(segment.begin >= 0 && segment.length >= 0 && segment.row >= 0 && segment.row + segment.length <= tokens,
+             "{}: segments: expected local rows in [0,{}), found {} from row {} on", operation.name, tokens,
+             segment.length, segment.row);
+    LS_CHECK(!doc_start || segment.begin + segment.length <= doc_start.dim(0),
+             "{}: doc_start: expected the start of every token up to {}, found {}", operation.name,
+             segment.begin + segment.length, doc_start.dim(0));
+  }
+}
+
+void CheckPages(const Operation& operation, const Pages& pages) {
+  RequireRank(operation, "pages.table", pages.table, 1);
+  RequireTensor(operation, "pages.table", pages.table, DType::kI32, pages.table.shape);
+  LS_CHECK(pages.page_rows > 0, "{}: pages.page_rows: expected 1 or more, found {}", operation.name, pages.page_rows);
+}
+
+// q [T,H,K] against k [R,G,K].
+void CheckHeads(const Operation& operation, const Tensor& q, const Tensor& k) {
+  RequireRank(operation, "q", q, 3);
+  RequireRank(operation, "k", k, 3);
+  LS_CHECK(k.dim(1) > 0 && q.dim(1) > 0 && q.dim(1) % k.dim(1) == 0,
+           "{}: q: expected heads in multiples of the {} groups of k, found {}", operation.name, k.dim(1), q.dim(1));
+  LS_CHECK(q.dim(2) > 0, "{}: q: expected a width above 0, found {}", operation.name, q.shape.ToString());
+  RequireTensor(operation, "k", k, q.dtype, {k.dim(0), k.dim(1), q.dim(2)});
+}
+
+// A gradient that accumulates; it may be null.
+void CheckGradient(const Operation& operation, const char* name, const Tensor& gradient, const Tensor& of) {
+  if (gradient) RequireTensor(operation, name, gradient, SumType(operation, of.dtype), of.shape);
+}
+
+template <typename Count>
+double SumOverQueries(const std::vector<Segment>& segments, const Count& count) {
+  double sum = 0;
+  for (const Segment& segment : segments) {
+    for (int64_t t = segment.begin; t < segment.begin + segment.length; ++t) sum += static_cast<double>(count(t));
+  }
+  return sum;
+}
+
+// Products of one panel of rows with the weights, once forward; backward recomputes the first and has two for each.
+Cost ProductsCost(const CompressArgs& args, bool backward, double bytes) {
+  const double width = args.x.dim(2), block_width = args.block * width;
+  double tokens = 0;
+  for (const Segment& segment : args.segments) tokens += segment.length / args.stride;
+  double first = 0, second = 0;
+  if (args.phi == Phi::kMlp) {
+    const double hidden = args.weights.weight1.dim(1);
+    first = block_width * hidden;
+    second = hidden * width;
+  } else if (args.phi == Phi::kLinear) {
+    second = block_width * width;
+  } else {
+    second = block_width / 2;  // additions only
+  }
+  return {2 * tokens * args.x.dim(1) * (backward ? 3 * first + 2 * second : first + second), bytes};
+}
+
+double WeightBytes(const PhiWeights& weights) {
+  return BytesOf({weights.position, weights.weight1, weights.bias1, weights.weight2, weights.bias2, weights.weight});
+}
+
+}  // namespace
+
+DType CheckBranch(const Operation& operation, const BranchArgs& args) {
+  const DType dtype = RequireFloat(operation, "q", args.q);
+  CheckHeads(operation, args.q, args.kv.k);
+  RequireRank(operation, "v", args.kv.v, 3);
+  const int64_t tokens = args.q.dim(0), heads = args.q.dim(1), value_width = args.kv.v.dim(2);
+  LS_CHECK(value_width > 0, "{}: v: expected a width above 0, found {}", operation.name, args.kv.v.shape.ToString());
+  RequireTensor(operation, "v", args.kv.v, dtype, {args.kv.k.dim(0), args.kv.k.dim(1), value_width});
+  RequireTensor(operation, "o", args.o, dtype, {tokens, heads, value_width});
+  RequireTensor(operation, "lse", args.lse, SumType(operation, dtype), {tokens, heads});
+  CheckSegments(operation, args.segments, tokens, args.doc_start);
+  CheckPages(operation, args.kv.pages);
+  return dtype;
+}
+
+DType CheckBranchGradient(const Operation& operation, const BranchArgs& args, const BranchGradient& gradient) {
+  const DType dtype = CheckBranch(operation, args);
+  RequireTensor(operation, "d_o", gradient.d_o, dtype, args.o.shape);
+  CheckGradient(operation, "d_q", gradient.d_q, args.q);
+  CheckGradient(operation, "d_k", gradient.d_k, args.kv.k);
+  CheckGradient(operation, "d_v", gradient.d_v, args.kv.v);
+  return dtype;
+}
+
+DType CheckSelect(const Operation& operation, const SelectArgs& args) {
+  const std::vector<std::string> problems = Problems(args.nsa, "nsa.");
+  LS_CHECK(problems.empty(), "{}: {}", operation.name, problems.front());
+  const DType dtype = RequireFloat(operation, "q", args.q);
+  CheckHeads(operation, args.q, args.k);
+  const int64_t tokens = args.q.dim(0);
+  const Shape chosen = {tokens, args.k.dim(1), args.nsa.select};
+  RequireTensor(operation, "lse", args.lse, SumType(operation, dtype), {tokens, args.q.dim(1)});
+  RequireTensor(operation, "selected", args.selected, DType::kI32, chosen);
+  if (args.scores) RequireTensor(operation, "scores", args.scores, SumType(operation, dtype), chosen);
+  CheckSegments(operation, args.segments, tokens, args.doc_start);
+  CheckPages(operation, args.pages);
+  return dtype;
+}
+
+void CheckSelected(const Operation& operation, const SelectedArgs& args) {
+  LS_CHECK(args.select_block > 0, "{}: select_block: expected 1 or more, found {}", operation.name, args.select_block);
+  RequireRank(operation, "selected", args.selected, 3);
+  RequireTensor(operation, "selected", args.selected, DType::kI32,
+                {args.q.dim(0), args.kv.k.dim(1), args.selected.dim(2)});
+}
+
+void CheckBlockAndStride(const Operation& operation, int64_t block, int64_t stride) {
+  LS_CHECK(stride > 0 && block > 0 && block % stride == 0,
+           "{}: block, stride: expected a stride that divides the block, found {} and {}", operation.name, block,
+           stride);
+}
+
+DType CheckCompress(const Operation& operation, const CompressArgs& args) {
+  CheckBlockAndStride(operation, args.block, args.stride);
+  const DType dtype = RequireFloat(operation, "x", args.x);
+  RequireRank(operation, "x", args.x, 3);
+  RequireRank(operation, "y", args.y, 3);
+  const int64_t groups = args.x.dim(1), width = args.x.dim(2), block_width = args.block * width;
+  LS_CHECK(width > 0, "{}: x: expected a width above 0, found {}", operation.name, args.x.shape.ToString());
+  RequireTensor(operation, "y", args.y, dtype, {args.y.dim(0), groups, width});
+  CheckPages(operation, args.pages);
+  for (const Segment& segment : args.segments) {
+    LS_CHECK(segment.begin >= 0 && segment.begin % args.stride == 0 && segment.row % args.stride == 0,
+             "{}: segments: expected multiples of the stride {}, found begin {} in row {}", operation.name, args.stride,
+             segment.begin, segment.row);
+    LS_CHECK(segment.length >= 0 && segment.row >= 0 && (segment.row + segment.length) / args.stride <= args.y.dim(0),
+             "{}: segments: expected rows within the {} of y, found {} tokens from row {} on", operation.name,
+             args.y.dim(0), segment.length, segment.row);
+  }
+  const PhiWeights& weights = args.weights;
+  if (args.phi == Phi::kMlp) {
+    RequireRank(operation, "weight1", weights.weight1, 2);
+    const int64_t hidden = weights.weight1.dim(1);
+    RequireTensor(operation, "position", weights.position, dtype, {args.block, width});
+    RequireTensor(operation, "weight1", weights.weight1, dtype, {block_width, hidden});
+    RequireTensor(operation, "bias1", weights.bias1, dtype, {hidden});
+    RequireTensor(operation, "weight2", weights.weight2, dtype, {hidden, width});
+    RequireTensor(operation, "bias2", weights.bias2, dtype, {width});
+  }
+  if (args.phi == Phi::kLinear) {
+    RequireTensor(operation, "position", weights.position, dtype, {groups, args.block, width});
+    RequireTensor(operation, "weight", weights.weight, dtype, {groups, block_width, width});
+  }
+  return dtype;
+}
+
+DType CheckCompressGradient(const Operation& operation, const CompressArgs& args, const CompressGradient& gradient) {
+  const DType dtype = CheckCompress(operation, args);
+  RequireTensor(operation, "d_y", gradient.d_y, SumType(operation, dtype), args.y.shape);
+  CheckGradient(operation, "d_x", gradient.d_x, args.x);
+  const PhiWeights &weights = args.weights, &d_weights = gradient.d_weights;
+  CheckGradient(operation, "d_position", d_weights.position, weights.position);
+  CheckGradient(operation, "d_weight1", d_weights.weight1, weights.weight1);
+  CheckGradient(operation, "d_bias1", d_weights.bias1, weights.bias1);
+  CheckGradient(operation, "d_weight2", d_weights.weight2, weights.weight2);
+  CheckGradient(operation, "d_bias2", d_weights.bias2, weights.bias2);
+  CheckGradient(operation, "d_weight", d_weights.weight, weights.weight);
+  return dtype;
+}
+
+DType CheckCombine(const Operation& operation, const CombineArgs& args) {
+  const DType dtype = RequireFloat(operation, "o_cmp", args.o_cmp);
+  RequireRank(operation, "o_cmp", args.o_cmp, 3);
+  const Shape& shape = args.o_cmp.shape;
+  RequireTensor(operation, "gates", args.gates, dtype, {shape[0], shape[1], 3});
+  RequireTensor(operation, "o_slc", args.o_slc, dtype, shape);
+  RequireTensor(operation, "o_win", args.o_win, dtype, shape);
+  return dtype;
+}
+
+DType CheckCombineGradient(const Operation& operation, const CombineArgs& args, const CombineGradient& gradient) {
+  const DType dtype = CheckCombine(operation, args);
+  RequireTensor(operation, "d_o", gradient.d_o, dtype, args.o_cmp.shape);
+  CheckGradient(operation, "d_gates", gradient.d_gates, args.gates);
+  if (gradient.d_o_cmp) RequireTensor(operation, "d_o_cmp", gradient.d_o_cmp, dtype, args.o_cmp.shape);
+  if (gradient.d_o_slc) RequireTensor(operation, "d_o_slc", gradient.d_o_slc, dtype, args.o_slc.shape);
+  if (gradient.d_o_win) RequireTensor(operation, "d_o_win", gradient.d_o_win, dtype, args.o_win.shape);
+  return dtype;
+}
+
+void CheckHashSelection(const Operation& operation, const HashSelectionArgs& args) {
+  RequireRank(operation, "selected", args.selected, 3);
+  RequireTensor(operation, "selected", args.selected, DType::kI32, args.selected.shape);
+  RequireTensor(operation, "hash", args.hash, DType::kI64, {1});
+  CheckSegments(operation, args.segments, args.selected.dim(0), Tensor());
+}
+
+double CompressedPairs(const std::vector<Segment>& segments, int64_t block, int64_t stride) {
+  return SumOverQueries(segments, [=](int64_t t) { return t + 1 < block ? 0 : (t + 1 - block) / stride + 1; });
+}
+
+double SelectedPairs(const std::vector<Segment>& segments, int64_t select_block, int64_t select) {
+  return SumOverQueries(segments, [=](int64_t t) {
+    const int64_t others = std::min(select - 1, t / select_block);
+    return others * select_block + t % select_block + 1;
+  });
+}
+
+double WindowPairs(const std::vector<Segment>& segments, int64_t window) {
+  return SumOverQueries(segments, [=](int64_t t) { return std::min(t + 1, window); });
+}
+
+Cost CompressCost(const CompressArgs& args) {
+  return ProductsCost(args, false, BytesOf({args.x, args.y}) + WeightBytes(args.weights));
+}
+
+Cost CompressBackwardCost(const CompressArgs& args, const CompressGradient& gradient) {
+  const double weights = WeightBytes(args.weights) + WeightBytes(gradient.d_weights);
+  return ProductsCost(args, true, BytesOf({args.x, gradient.d_y, gradient.d_x}) + weights);
+}
+
+double BytesOf(std::initializer_list<Tensor> tensors) {
+  double bytes = 0;
+  for (const Tensor& tensor : tensors) bytes += tensor ? static_cast<double>(tensor.bytes()) : 0;
+  return bytes;
+}
+
+}  // namespace longspan

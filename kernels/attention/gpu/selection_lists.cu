@@ -1,0 +1,153 @@
+// Turns the choice of the selected branch round by a counting sort. A warp owns 256 queries of one group and a counter
+// of each of the group's blocks: it counts, the counters of all warps are summed in order, and then it writes each
+// query's row where its blocks' counters say. Overwrites. Bound by the latency of the counters.
+#include <algorithm>
+
+#include "kernels/attention/gpu/selection_lists.cuh"
+
+namespace longspan {
+namespace {
+
+constexpr int kStretch = 256;  // queries of a warp
+constexpr int kWarps = 4;
+constexpr int kScanThreads = 1024;
+constexpr int64_t kMinChunk = 1024;            // queries of a work item
+constexpr int64_t kMaxPartialBytes = 1 << 28;  // of all partial results, unless they are few
+
+// counts [stretches, lists]. Counting: counts += 1 for each choice. Filling: counts are places, relative to the list's
+// beginning, of the stretch's next row.
+template <bool Fill>
+__global__ void __launch_bounds__(kWarps * 32)
+    WalkKernel(const __grid_constant__ BackwardParams params, int tokens, int blocks, int32_t* counts,
+               const int32_t* begin, int32_t* rows) {
+  const int lane = threadIdx.x % 32;
+  const int stretch = blockIdx.x, group = blockIdx.y * kWarps + threadIdx.x / 32;
+  if (group >= params.groups) return;
+  const int lists = params.groups * blocks, choices = params.sight.choices;
+  int32_t* const own = counts + static_cast<int64_t>(stretch) * lists + group * blocks;
+  const int end = min((stretch + 1) * kStretch, tokens);
+  for (int row = stretch * kStretch; row < end; ++row) {
+    if (PositionOf(params.queries, row) < 0) continue;
+    const int32_t* const chosen = params.sight.selected + (static_cast<int64_t>(row) * params.groups + group) * choices;
+    for (int i = lane; i < choices; i += 32) {
+      const int block = chosen[i];
+      if (block < 0 || block >= blocks) continue;
+      const int place = own[block];
+      own[block] = place + 1;
+      if (Fill) rows[begin[group * blocks + block] + place] = row;
+    }
+    __syncwarp();  // blocks of one query differ; the next query's come after
+  }
+}
+
+// counts become the sums of the stretches before; totals[list] the whole.
+__global__ void SumStretchesKernel(int32_t* counts, int stretches, int lists, int32_t* totals) {
+  const int list = blockIdx.x * blockDim.x + threadIdx.x;
+  if (list >= lists) return;
+  int sum = 0;
+  for (int i = 0; i < stretches; ++i) {
+    int32_t& count = counts[static_cast<int64_t>(i) * lists + list];
+    const int here = count;
+    count = sum;
+    sum += here;
+  }
+  totals[list] = sum;
+}
+
+struct Sums {
+  int entries, items, parts;
+};
+
+__device__ Sums operator+(const Sums& a, const Sums& b) {
+  return {a.entries + b.entries, a.items + b.items, a.parts + b.parts};
+}
+
+__device__ Sums SumsOf(int count, int chunk) {
+  const int items = (count + chunk - 1) / chunk;
+  return {count, items, items > 1 ? items : 0};
+}
+
+// begin, first_item, first_partial [lists+1] from the lists' lengths, which stand in `begin`. One block.
+__global__ void __launch_bounds__(kScanThreads)
+    ScanListsKernel(int lists, int chunk, int32_t* begin, int32_t* first_item, int32_t* first_partial) {
+  __shared__ Sums sums[kScanThreads];
+  const int per_thread = (lists + kScanThreads - 1) / kScanThreads;
+  const int first = min(static_cast<int>(threadIdx.x) * per_thread, lists), end = min(first + per_thread, lists);
+  Sums own = {0, 0, 0};
+  for (int i = first; i < end; ++i) own = own + SumsOf(begin[i], chunk);
+  sums[threadIdx.x] = own;
+  __syncthreads();
+  for (int step = 1; step < kScanThreads; step *= 2) {
+    const Sums before = static_cast<int>(threadIdx.x) >= step ? sums[threadIdx.x - step] : Sums{0, 0, 0};
+    __syncthreads();
+    sums[threadIdx.x] = sums[threadIdx.x] + before;
+    __syncthreads();
+  }
+  Sums running = threadIdx.x == 0 ? Sums{0, 0, 0} : sums[threadIdx.x - 1];
+  const auto write = [&](int i) {
+    begin[i] = running.entries;
+    first_item[i] = running.items;
+    first_partial[i] = running.parts;
+  };
+  for (int i = first; i < end; ++i) {
+    const Sums here = SumsOf(begin[i], chunk);
+    write(i);
+    running = running + here;
+  }
+  if (threadIdx.x == kScanThreads - 1) {
+    running = sums[kScanThreads - 1];
+    write(lists);
+  }
+}
+
+}  // namespace
+
+SelectionListsPlan::SelectionListsPlan(const BackwardParams& params, int64_t tokens, int64_t part_bytes,
+                                       ScratchCut* cut)
+    : tokens_(tokens) {
+  const int64_t block = params.sight.select_block;
+  entries_ = tokens * params.groups * params.sight.choices;
+  lists_ = params.groups * CeilDiv(params.key_rows, block);
+  tiles_ = CeilDiv(std::min<int64_t>(block, params.key_rows), kBackwardKeys);
+  // A list of n > chunk entries has at most 2 n / chunk items.
+  chunk_ = part_bytes == 0 ? INT32_MAX / 2
+                           : std::max(kMinChunk, CeilDiv(2 * entries_ * tiles_ * part_bytes, kMaxPartialBytes));
+  max_parts_ = 2 * entries_ / chunk_;
+  counts_at_ = cut->Add(CeilDiv(tokens, kStretch) * lists_ * 4);
+  rows_at_ = cut->Add(entries_ * 4);
+  begin_at_ = cut->Add((lists_ + 1) * 4);
+  item_at_ = cut->Add((lists_ + 1) * 4);
+  partial_index_at_ = cut->Add((lists_ + 1) * 4);
+  partial_at_ = cut->Add(max_parts_ * tiles_ * part_bytes);
+}
+
+KeyWork SelectionListsPlan::Build(cudaStream_t stream, const char* operation, const BackwardParams& params,
+                                  unsigned char* scratch) const {
+  LS_CHECK(entries_ < INT32_MAX && lists_ < INT32_MAX,
+           "{}: selected: expected fewer than 2^31 entries on a GPU, found {}", operation, entries_);
+  const int lists = static_cast<int>(lists_), blocks = lists / params.groups, tokens = static_cast<int>(tokens_);
+  const int stretches = static_cast<int>(CeilDiv(tokens_, kStretch));
+  int32_t* const counts = reinterpret_cast<int32_t*>(scratch + counts_at_);
+  int32_t* const rows = reinterpret_cast<int32_t*>(scratch + rows_at_);
+  int32_t* const begin = reinterpret_cast<int32_t*>(scratch + begin_at_);
+  int32_t* const first_item = reinterpret_cast<int32_t*>(scratch + item_at_);
+  int32_t* const first_partial = reinterpret_cast<int32_t*>(scratch + partial_index_at_);
+  const dim3 grid(stretches, static_cast<unsigned>(CeilDiv(params.groups, kWarps)));
+  CudaCheck(cudaMemsetAsync(counts, 0, static_cast<size_t>(stretches * lists_ * 4), stream), operation);
+  WalkKernel<false><<<grid, kWarps * 32, 0, stream>>>(params, tokens, blocks, counts, nullptr, nullptr);
+  SumStretchesKernel<<<GridFor(lists, 256), 256, 0, stream>>>(counts, stretches, lists, begin);
+  ScanListsKernel<<<1, kScanThreads, 0, stream>>>(lists, static_cast<int>(chunk_), begin, first_item, first_partial);
+  WalkKernel<true><<<grid, kWarps * 32, 0, stream>>>(params, tokens, blocks, counts, begin, rows);
+
+  KeyWork work;
+  work.chunk = static_cast<int>(chunk_);
+  work.tiles = static_cast<int>(tiles_);
+  work.partial = max_parts_ > 0 ? reinterpret_cast<float*>(scratch + partial_at_) : nullptr;
+  work.lists = {rows, begin, blocks};
+  work.first_item = first_item;
+  work.first_partial = first_partial;
+  work.max_items = static_cast<int>(lists_ + entries_ / chunk_);
+  return work;
+}
+
+}  // namespace longspan

@@ -1,0 +1,34 @@
+// Sums over rows in an order that the sizes alone decide: parts of neighbouring rows, then the parts.
+#pragma once
+
+#include "kernels/base/gpu_common.cuh"
+
+namespace longspan {
+
+constexpr int64_t kRowParts = 512;
+
+inline int64_t PartRows(int64_t rows) { return rows > 0 ? CeilDiv(rows, kRowParts) : 1; }
+inline int64_t PartCount(int64_t rows) { return CeilDiv(rows, PartRows(rows)); }
+
+// total[c] += parts[0,c] + parts[1,c] + .., by blocks of 32 columns and 8 lanes of parts.
+static __global__ void AddPartsKernel(const float* parts, int64_t count, int64_t width, float* total) {
+  __shared__ float lanes[8][kWarp + 1];
+  const int64_t column = static_cast<int64_t>(blockIdx.x) * kWarp + threadIdx.x;
+  float sum = 0;
+  if (column < width) {
+    for (int64_t part = threadIdx.y; part < count; part += 8) sum += parts[part * width + column];
+  }
+  lanes[threadIdx.y][threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.y == 0 && column < width) {
+    for (int lane = 1; lane < 8; ++lane) sum += lanes[lane][threadIdx.x];
+    total[column] += sum;
+  }
+}
+
+inline void AddParts(cudaStream_t cuda, const float* parts, int64_t count, int64_t width, float* total) {
+  if (count == 0 || width == 0) return;
+  AddPartsKernel<<<GridFor(width, kWarp), dim3(kWarp, 8), 0, cuda>>>(parts, count, width, total);
+}
+
+}  // namespace longspan

@@ -1,0 +1,101 @@
+// AdamW and the global norm.
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "kernels/base/arguments.h"
+#include "kernels/base/blocks_cpu.h"
+#include "kernels/train/cpu.h"
+#include "runtime/trace.h"
+
+namespace longspan {
+namespace {
+
+template <typename T>
+void Update(const AdamWArgs& args) {
+  const T scale = static_cast<T>(*args.grad_scale.As<double>());
+  const T beta1 = static_cast<T>(args.beta1), beta2 = static_cast<T>(args.beta2);
+  const T rest1 = static_cast<T>(1 - args.beta1), rest2 = static_cast<T>(1 - args.beta2);
+  const auto steps = static_cast<double>(args.step);
+  const T correction1 = static_cast<T>(1 / (1 - std::pow(args.beta1, steps)));
+  const T correction2 = static_cast<T>(1 / (1 - std::pow(args.beta2, steps)));
+  const T rate = static_cast<T>(args.learning_rate), eps = static_cast<T>(args.eps);
+  const T decay = static_cast<T>(args.weight_decay);
+  const T* const gradient = args.gradient.As<T>();
+  T* const weight = args.weight.As<T>();
+  T* const m = args.m.As<T>();
+  T* const v = args.v.As<T>();
+  ForBlocks(args.weight.size(), [=](int64_t begin, int64_t end) {
+#pragma omp simd
+    for (int64_t i = begin; i < end; ++i) {
+      const T g = gradient[i] * scale;
+      m[i] = beta1 * m[i] + rest1 * g;
+      v[i] = beta2 * v[i] + rest2 * g * g;
+      weight[i] -= rate * (m[i] * correction1 / (std::sqrt(v[i] * correction2) + eps) + decay * weight[i]);
+    }
+  });
+}
+
+// *sum += term(x[0]) + .. in F64: within a block by lanes, the blocks in their order.
+template <typename Term>
+void AddTerms(Stream& stream, const char* name, const Tensor& x, const Tensor& sum, const Term& term) {
+  const DType dtype = RequireFloat(name, "x", x);
+  RequireTensor(name, "sum", sum, DType::kF64, {1});
+  Launch(stream, name, Cost{2.0 * x.size(), 1.0 * x.bytes()}, [x, sum, term, dtype] {
+    DispatchFloat(dtype, [&]<typename T>() {
+      const T* const values = x.As<T>();
+      static thread_local std::vector<double> scratch;
+      scratch.resize((x.size() + kBlockElements - 1) / kBlockElements);
+      double* const parts = scratch.data();
+      ForBlocks(x.size(), [=](int64_t begin, int64_t end) {
+        parts[begin / kBlockElements] =
+            LaneSum<double>(end - begin, [=](int64_t i) { return term(static_cast<double>(values[begin + i])); });
+      });
+      for (const double part : scratch) *sum.As<double>() += part;
+    });
+  });
+}
+
+}  // namespace
+
+void CpuTrain::AdamW(Stream& stream, const AdamWArgs& args) {
+  constexpr const char* kName = "train.adamw";
+  const DType dtype = RequireFloat(kName, "weight", args.weight);
+  RequireRank(kName, "weight", args.weight, 1);
+  RequireTensor(kName, "gradient", args.gradient, dtype, args.weight.shape);
+  RequireTensor(kName, "m", args.m, dtype, args.weight.shape);
+  RequireTensor(kName, "v", args.v, dtype, args.weight.shape);
+  RequireTensor(kName, "grad_scale", args.grad_scale, DType::kF64, {1});
+  LS_CHECK(!args.master, "{}: master: the CPU's weights are their own masters", kName);
+  LS_CHECK(args.step >= 1, "{}: step: expected 1 for the first, found {}", kName, args.step);
+  LS_CHECK(args.beta1 >= 0 && args.beta1 < 1 && args.beta2 >= 0 && args.beta2 < 1,
+           "{}: expected beta1 and beta2 in [0,1), found {} and {}", kName, args.beta1, args.beta2);
+  Launch(stream, kName, Cost{14.0 * args.weight.size(), 7.0 * args.weight.bytes()},
+         [args, dtype] { DispatchFloat(dtype, [&]<typename T>() { Update<T>(args); }); });
+}
+
+void CpuTrain::AddSumOfSquares(Stream& stream, const Tensor& x, const Tensor& sum) {
+  AddTerms(stream, "train.sum_of_squares", x, sum, [](double value) { return value * value; });
+}
+
+void CpuTrain::AddSum(Stream& stream, const Tensor& x, const Tensor& sum) {
+  AddTerms(stream, "train.sum", x, sum, [](double value) { return value; });
+}
+
+void CpuTrain::ClipScale(Stream& stream, const Tensor& sum_of_squares, double max_norm, const Tensor& scale) {
+  constexpr const char* kName = "train.clip_scale";
+  RequireTensor(kName, "sum_of_squares", sum_of_squares, DType::kF64, {1});
+  RequireTensor(kName, "scale", scale, DType::kF64, {1});
+  LS_CHECK(max_norm >= 0, "{}: max_norm: expected 0 (no clipping) or more, found {}", kName, max_norm);
+  Launch(stream, kName, Cost{}, [sum_of_squares, max_norm, scale] {
+    const double norm = std::sqrt(*sum_of_squares.As<double>());
+    double& result = *scale.As<double>();
+    if (!std::isfinite(norm)) {
+      result = std::numeric_limits<double>::quiet_NaN();
+    } else {
+      result = max_norm > 0 && norm > max_norm ? max_norm / norm : 1;
+    }
+  });
+}
+
+}  // namespace longspan

@@ -1,0 +1,120 @@
+// Linear cross entropy over chunks of tokens: per chunk the logits in F32, their gradient (softmax - one-hot) * scale
+// in the activations' type, then two products. A chunk is args.chunk tokens or as many as kScratchBytes of logits and
+// gradient hold, whichever is more: small chunks would read and write d_weight too often.
+#include "kernels/base/gpu_common.cuh"
+#include "kernels/train/gpu.h"
+
+namespace longspan {
+namespace {
+
+constexpr int kThreads = 512;
+constexpr int64_t kScratchBytes = int64_t{384} << 20;
+constexpr int64_t kChunkUnit = 128;
+
+// A block has a token. Its threads find maximum and sum in one reading of the logits, each over its own stride.
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    LossKernel(const float* logits, const int32_t* targets, float* loss, T* d_logits, int64_t vocabulary,
+               const double* scale_at, int64_t first, GpuFaults* faults) {
+  const int64_t token = blockIdx.x;
+  const int32_t target = targets[token];
+  const float* const row = logits + token * vocabulary;
+  T* const slope = d_logits ? d_logits + token * vocabulary : nullptr;
+  if (target == -1) {
+    if (threadIdx.x == 0) loss[token] = 0;
+    for (int64_t x = threadIdx.x; slope && x < vocabulary; x += kThreads) slope[x] = FromFloat<T>(0.f);
+    return;
+  }
+  if (target < -1 || target >= vocabulary) {
+    if (threadIdx.x == 0) {
+      ReportFault(faults, GpuFault::kTarget, first + token, target, vocabulary);
+      loss[token] = NAN;
+    }
+    for (int64_t x = threadIdx.x; slope && x < vocabulary; x += kThreads) slope[x] = FromFloat<T>(NAN);
+    return;
+  }
+  float largest = -INFINITY, sum = 0;
+  for (int64_t x = threadIdx.x; x < vocabulary; x += kThreads) {
+    const float value = row[x];
+    if (value > largest) {
+      sum = sum * expf(largest - value) + 1.f;
+      largest = value;
+    } else {
+      sum += expf(value - largest);
+    }
+  }
+  const float most = BlockMax(largest);
+  // A thread without logits has -inf and no sum; a NaN among the logits stays one.
+  sum = BlockSum(largest == -INFINITY && sum == 0 ? 0.f : sum * expf(largest - most));
+  if (threadIdx.x == 0) loss[token] = logf(sum) - (row[target] - most);
+  if (!slope) return;
+  const float scale = static_cast<float>(*scale_at), factor = scale / sum;
+  for (int64_t x = threadIdx.x; x < vocabulary; x += kThreads) {
+    const float value = expf(row[x] - most) * factor;
+    slope[x] = FromFloat<T>(x == target ? value - scale : value);
+  }
+}
+
+}  // namespace
+
+void GpuTrain::LinearCrossEntropy(Stream& stream, const LinearCrossEntropyArgs& args) {
+  const Operation operation = OnGpu("train.loss");
+  const DType dtype = RequireFloat(operation, "x", args.x);
+  RequireRank(operation, "x", args.x, 2);
+  RequireRank(operation, "weight", args.weight, 2);
+  const int64_t tokens = args.x.dim(0), width = args.x.dim(1), vocabulary = args.weight.dim(0);
+  RequireTensor(operation, "weight", args.weight, dtype, {vocabulary, width});
+  RequireTensor(operation, "targets", args.targets, DType::kI32, {tokens});
+  RequireTensor(operation, "loss", args.loss, DType::kF32, {tokens});
+  LS_CHECK(vocabulary > 0, "{}: weight: expected a vocabulary, found {}", operation.name, args.weight.shape.ToString());
+  LS_CHECK(args.chunk > 0, "{}: chunk: expected a positive number of tokens, found {}", operation.name, args.chunk);
+  if (args.d_x) {
+    RequireTensor(operation, "scale", args.scale, DType::kF64, {1});
+    RequireTensor(operation, "d_x", args.d_x, dtype, args.x.shape);
+  }
+  if (args.d_weight) {
+    LS_CHECK(args.d_x, "{}: d_weight is given without d_x: expected both or none", operation.name);
+    RequireTensor(operation, "d_weight", args.d_weight, DType::kF32, args.weight.shape);
+  }
+  const int64_t element = DTypeSize(dtype);
+  const int64_t fitting = kScratchBytes / (vocabulary * (4 + element)) / kChunkUnit * kChunkUnit;
+  const int64_t chunk = std::min(tokens, std::max(args.chunk, fitting));
+  const double products = args.d_weight ? 3 : args.d_x ? 2 : 1;
+  const Cost cost{2.0 * products * tokens * width * vocabulary,
+                  products * static_cast<double>(args.x.bytes() + args.weight.bytes())};
+  LaunchGpu(stream, operation.name, cost, [&](cudaStream_t cuda) {
+    if (tokens == 0) return;
+    ScratchCut cut;
+    const int64_t logits_at = cut.Add(chunk * vocabulary * 4);
+    const int64_t slopes_at = cut.Add(args.d_x ? chunk * vocabulary * element : 0);
+    char* const base = static_cast<char*>(loss_scratch_.Get(stream, cut.bytes));
+    auto* const logits = reinterpret_cast<float*>(base + logits_at);
+    char* const slopes = args.d_x ? base + slopes_at : nullptr;
+    for (int64_t begin = 0; begin < tokens; begin += chunk) {
+      const int64_t rows = std::min(chunk, tokens - begin);
+      const Tensor x = args.x.Rows(begin, rows);
+      matmul_.Run(stream, {.m = rows, .n = vocabulary, .k = width, .transpose_b = true, .operands = dtype}, x.data,
+                  args.weight.data, logits);
+      DispatchFloatGpu(dtype, [&]<typename T>() {
+        LossKernel<<<static_cast<unsigned>(rows), kThreads, 0, cuda>>>(
+            logits, GpuData<int32_t>(args.targets) + begin, GpuData<float>(args.loss) + begin,
+            reinterpret_cast<T*>(slopes), vocabulary, GpuData<double>(args.scale), begin, StreamFaults(stream));
+      });
+      if (!args.d_x) continue;
+      matmul_.Run(stream, {.m = rows, .n = width, .k = vocabulary, .operands = dtype, .result = dtype}, slopes,
+                  args.weight.data, args.d_x.Rows(begin, rows).data);
+      if (!args.d_weight) continue;
+      matmul_.Run(stream,
+                  {.m = vocabulary,
+                   .n = width,
+                   .k = rows,
+                   .transpose_a = true,
+                   .accumulate = true,
+                   .operands = dtype,
+                   .result = DType::kF32},
+                  slopes, x.data, args.d_weight.data);
+    }
+  });
+}
+
+}  // namespace longspan

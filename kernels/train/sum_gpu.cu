@@ -1,0 +1,72 @@
+// Sums in F64 by a cut that does not depend on the GPU: kParts blocks stride over x, one block adds their parts. And
+// the clipping scale, on the device, so that no step waits for the host.
+#include "kernels/base/gpu_common.cuh"
+#include "kernels/train/gpu.h"
+
+namespace longspan {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kParts = 512;
+
+template <typename T, bool kSquares>
+__global__ void __launch_bounds__(kThreads) PartsKernel(const T* x, int64_t count, double* parts) {
+  double sum = 0;
+  for (int64_t i = GridThread(); i < count; i += kParts * kThreads) {
+    const double value = ToFloat(x[i]);
+    sum += kSquares ? value * value : value;
+  }
+  sum = BlockSum(sum);
+  if (threadIdx.x == 0) parts[blockIdx.x] = sum;
+}
+
+__global__ void __launch_bounds__(kParts) TotalKernel(const double* parts, double* total) {
+  const double sum = BlockSum(parts[threadIdx.x]);
+  if (threadIdx.x == 0) *total += sum;
+}
+
+__global__ void ClipKernel(const double* sum_of_squares, double max_norm, double* scale) {
+  const double norm = sqrt(*sum_of_squares);
+  if (!isfinite(norm)) {
+    *scale = NAN;
+  } else {
+    *scale = max_norm > 0 && norm > max_norm ? max_norm / norm : 1;
+  }
+}
+
+template <bool kSquares>
+void AddTerms(Stream& stream, GpuScratch& scratch, const char* name, const Tensor& x, const Tensor& sum) {
+  const Operation operation = OnGpu(name);
+  const DType dtype = RequireFloat(operation, "x", x);
+  RequireTensor(operation, "sum", sum, DType::kF64, {1});
+  LaunchGpu(stream, name, Cost{2.0 * x.size(), 1.0 * x.bytes()}, [&](cudaStream_t cuda) {
+    if (x.size() == 0) return;
+    auto* const parts = static_cast<double*>(scratch.Get(stream, kParts * sizeof(double)));
+    DispatchFloatGpu(dtype, [&]<typename T>() {
+      PartsKernel<T, kSquares><<<kParts, kThreads, 0, cuda>>>(GpuData<T>(x), x.size(), parts);
+    });
+    TotalKernel<<<1, kParts, 0, cuda>>>(parts, GpuData<double>(sum));
+  });
+}
+
+}  // namespace
+
+void GpuTrain::AddSumOfSquares(Stream& stream, const Tensor& x, const Tensor& sum) {
+  AddTerms<true>(stream, sum_scratch_, "train.sum_of_squares", x, sum);
+}
+
+void GpuTrain::AddSum(Stream& stream, const Tensor& x, const Tensor& sum) {
+  AddTerms<false>(stream, sum_scratch_, "train.sum", x, sum);
+}
+
+void GpuTrain::ClipScale(Stream& stream, const Tensor& sum_of_squares, double max_norm, const Tensor& scale) {
+  const Operation operation = OnGpu("train.clip_scale");
+  RequireTensor(operation, "sum_of_squares", sum_of_squares, DType::kF64, {1});
+  RequireTensor(operation, "scale", scale, DType::kF64, {1});
+  LS_CHECK(max_norm >= 0, "{}: max_norm: expected 0 (no clipping) or more, found {}", operation.name, max_norm);
+  LaunchGpu(stream, operation.name, Cost{}, [&](cudaStream_t cuda) {
+    ClipKernel<<<1, 1, 0, cuda>>>(GpuData<double>(sum_of_squares), max_norm, GpuData<double>(scale));
+  });
+}
+
+}  // namespace longspan

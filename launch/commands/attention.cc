@@ -1,0 +1,258 @@
+#include "launch/commands/attention.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "kernels/host_copy.h"
+#include "launch/commands/attention_case.h"
+#include "launch/data/batches.h"
+#include "launch/job/binding.h"
+#include "model/attention/nsa.h"
+#include "parallel/exchange/sequence_rows.h"
+#include "runtime/trace.h"
+
+namespace longspan {
+namespace {
+
+int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
+
+DType AtLeastF32(DType type) { return type == DType::kBf16 ? DType::kF32 : type; }
+
+// CPU kernels have F32 and F64: each case is computed in a type wider than its own where there is one. Then a gradient
+// that is 0 in exact arithmetic is so in F32, too, and not the noise of one order of sums. A GPU takes a case as it is.
+DType ComputeType(const AttentionCase& input, DeviceKind device) {
+  if (device == DeviceKind::kCpu) return input.dtype == DType::kBf16 ? DType::kF32 : DType::kF64;
+  if (input.dtype == DType::kF64) {
+    Fail(ExitCode::kConfig, "{}: device gpu takes cases in BF16 and F32, found F64; use device cpu", input.file.path());
+  }
+  return input.dtype;
+}
+
+// Of whole strides, so that every row of summaries has its tokens; on several ranks of whole chunks.
+Layout LayoutOf(const AttentionCase& input, LayoutKind kind, int ranks) {
+  const int64_t unit = input.nsa.select_block;
+  const int64_t length = RoundUp(Layout::PaddedLength(kind, input.sequence, ranks, unit), input.nsa.stride);
+  if (length > std::numeric_limits<int32_t>::max()) {
+    Fail(ExitCode::kData, "{}: q: expected at most {} tokens, found {}, {} when padded for {} ranks", input.file.path(),
+         std::numeric_limits<int32_t>::max(), input.sequence, length, ranks);
+  }
+  return Layout(kind, length, ranks, unit);
+}
+
+// One rank's part of a run.
+class AttentionRun {
+ public:
+  AttentionRun(const AttentionOptions& options, const AttentionCase& input, Device& device, Communicator& cp)
+      : input_(input),
+        device_(device),
+        ops_(MakeOps(device.kind())),
+        compute_(device.MakeStream("compute")),
+        comm_(device.MakeStream("comm")),
+        layout_(LayoutOf(input, options.layout, cp.size())),
+        type_(ComputeType(input, device.kind())),
+        context_{device_, ops_, *compute_, *comm_, cp, layout_, type_, AtLeastF32(type_)},
+        core_(context_, input.sizes, input.nsa, options.selected_exchange, input.scale),
+        rows_(context_, input.sequence) {
+    Reserve();
+    arena_.Commit(device_);
+    core_.Start();
+    Load();
+  }
+
+  void Run() {
+    core_.Forward(sequence_);
+    if (!d_out_) {
+      compute_->Synchronize();
+      return;
+    }
+    core_.Backward(sequence_, d_out_, gradients_);
+    if (input_.shared()) {
+      for (int b : {NsaCore::kSlc, NsaCore::kWin}) {
+        ops_.dense->Add(*compute_, core_.OwnRows(b, gradients_.d_k[b]), core_.OwnRows(0, gradients_.d_k[0]));
+        ops_.dense->Add(*compute_, core_.OwnRows(b, gradients_.d_v[b]), core_.OwnRows(0, gradients_.d_v[0]));
+      }
+    }
+    compute_->Synchronize();
+    for (const Weight& weight : weights_) context_.cp.AllReduce(*comm_, *weight.gradient, ReduceOp::kSum);
+    comm_->Synchronize();
+  }
+
+  // Collective; rank 0 writes.
+  void Write(const std::string& path) {
+    Collect("out", core_.out(), input_.dtype);
+    for (int b = 0; b < 3; ++b) {
+      const std::string& branch = core_.branches()[b].name;
+      Collect("o_" + branch, core_.branch_out(b), input_.dtype);
+      Collect("lse_" + branch, core_.branch_lse(b), AtLeastF32(input_.dtype));
+    }
+    Collect("selected", core_.selected(), DType::kI32);
+    if (d_out_) CollectGradients();
+    if (root()) WriteSafetensors(path, results_);
+  }
+
+ private:
+  struct Weight {
+    std::string name;          // in the case
+    Tensor *value, *gradient;  // in phi_; the gradient is null without backward
+  };
+
+  bool root() const { return context_.cp.rank() == 0; }
+
+  void Reserve() {
+    const auto [heads, groups, key_width, value_width] = input_.sizes;
+    const int64_t tokens = layout_.tokens();
+    core_.Reserve(arena_, "attention", MemoryUse::kActivations);
+    const auto integers = [&](Tensor* slot, const char* name, const Shape& shape) {
+      arena_.Reserve(slot, MemoryUse::kActivations, name, DType::kI32, shape);
+    };
+    integers(&sequence_.doc_start, "doc_start", {layout_.sequence()});
+    integers(&sequence_.summary_positions, "summary_positions", {tokens / input_.nsa.stride});
+    if (input_.file.Has("selected")) integers(&frozen_, "selected", {tokens, groups, input_.nsa.select});
+    if (input_.rope_theta != 0) {
+      arena_.Reserve(&rope_.frequency, MemoryUse::kWeights, "frequency", DType::kF64, {key_width / 2});
+    }
+    const bool backward = input_.file.Has("d_out");
+    ReservePhi("phi_k.", &phi_.k, backward ? &phi_.d_k : nullptr);
+    ReservePhi("phi_v.", &phi_.v, backward ? &phi_.d_v : nullptr);
+    if (!backward) return;
+    arena_.Reserve(&d_out_, MemoryUse::kWorkspace, "d_out", context_.dtype, {tokens, heads, value_width});
+    core_.ReserveGradients(arena_, &gradients_);
+  }
+
+  void ReservePhi(const std::string& prefix, PhiWeights* weights, PhiWeights* gradients) {
+    for (const auto& [suffix, member] : kPhiTensors) {
+      const std::string name = prefix + suffix;
+      const Tensor found = input_.Find(name);
+      if (!found) continue;
+      const Weight weight{name, &(weights->*member), gradients ? &(gradients->*member) : nullptr};
+      arena_.Reserve(weight.value, MemoryUse::kWeights, name, context_.dtype, found.shape);
+      if (gradients) {
+        arena_.Reserve(weight.gradient, MemoryUse::kGradients, name, context_.gradient_dtype, found.shape);
+      }
+      weights_.push_back(weight);
+    }
+  }
+
+  void Load() {
+    rows_.Scatter(input_.file.Get("q"), core_.q());
+    for (const AttentionCore::BranchRows& branch : core_.branches()) {
+      rows_.Scatter(input_.file.Get(input_.K(branch.name)), branch.k);
+      rows_.Scatter(input_.file.Get(input_.V(branch.name)), branch.v);
+    }
+    LoadGates();
+    LoadPositions();
+    LoadPhi();
+    if (frozen_) {
+      rows_.Scatter(input_.file.Get("selected"), frozen_, 0xFF);  // padding chooses nothing: -1
+      core_.FreezeSelection(frozen_);
+    }
+    if (d_out_) rows_.Scatter(input_.file.Get("d_out"), d_out_);
+  }
+
+  void LoadGates() {
+    if (input_.file.Has("gates")) return rows_.Scatter(input_.file.Get("gates"), core_.gates());
+    std::vector<float> ones(core_.gates().size(), 1.0F);
+    Transfer(HostView(ones.data(), core_.gates().shape), core_.gates());
+  }
+
+  void LoadPositions() {
+    // Padding belongs to the last document.
+    std::vector<int32_t> doc_start(layout_.sequence(), 0);
+    if (const Tensor given = input_.Find("doc_start")) {
+      const int32_t* const starts = given.As<int32_t>();
+      std::copy_n(starts, input_.sequence, doc_start.begin());
+      std::fill(doc_start.begin() + input_.sequence, doc_start.end(), starts[input_.sequence - 1]);
+    }
+    const std::vector<int32_t> positions = SummaryPositions(layout_, context_.cp.rank(), input_.nsa, doc_start);
+    Transfer(HostView(doc_start.data(), sequence_.doc_start.shape), sequence_.doc_start);
+    Transfer(HostView(positions.data(), sequence_.summary_positions.shape), sequence_.summary_positions);
+  }
+
+  void LoadPhi() {
+    for (const Weight& weight : weights_) {
+      Transfer(input_.file.Get(weight.name), *weight.value);
+      if (weight.gradient) ops_.train->Zero(*compute_, *weight.gradient);
+    }
+    core_.SetPhi(phi_);
+    if (input_.nsa.compress_rope == CompressRope::kBefore || input_.rope_theta == 0) return;
+    const RopeTable table = MakeRopeTable({.theta = input_.rope_theta}, input_.sizes.key_width);
+    Transfer(HostView(table.frequency.data(), rope_.frequency.shape), rope_.frequency);
+    rope_.factor = table.factor;
+    core_.SetSummaryRope(rope_);
+  }
+
+  // To or from the device, cast when the types differ. Done when it returns.
+  void Transfer(const Tensor& from, const Tensor& to) { HostCopy(device_, *compute_, from, to); }
+
+  void CollectGradients() {
+    Collect("d_q", gradients_.d_q, input_.dtype);
+    for (int b = 0; b < (input_.shared() ? 1 : 3); ++b) {
+      const std::string& branch = core_.branches()[b].name;
+      Collect("d_" + input_.K(branch), core_.OwnRows(b, gradients_.d_k[b]), input_.dtype);
+      Collect("d_" + input_.V(branch), core_.OwnRows(b, gradients_.d_v[b]), input_.dtype);
+    }
+    if (input_.file.Has("gates")) Collect("d_gates", gradients_.d_gates, input_.dtype);
+    if (!root()) return;
+    for (const Weight& weight : weights_) {
+      Transfer(*weight.gradient, Result("d_" + weight.name, input_.dtype, weight.gradient->shape));
+    }
+  }
+
+  // Collective: rows of the sequence become a result.
+  void Collect(const std::string& name, const Tensor& part, DType dtype) {
+    Shape shape = part.shape;
+    shape[0] = input_.sequence;
+    rows_.Gather(part, dtype, root() ? Result(name, dtype, shape) : Tensor());
+  }
+
+  Tensor Result(const std::string& name, DType dtype, const Shape& shape) {
+    const Buffer& memory = memory_.emplace_back(*host_, shape.count() * DTypeSize(dtype), name);
+    return results_.emplace_back(name, Tensor(memory.data(), dtype, DeviceKind::kCpu, shape)).second;
+  }
+
+  const AttentionCase& input_;
+  const std::unique_ptr<Device> host_ = MakeCpuDevice();
+  Device& device_;
+  Ops ops_;
+  const std::unique_ptr<Stream> compute_, comm_;
+  const Layout layout_;
+  const DType type_;  // of the computation
+  const Context context_;
+  Arena arena_;
+  NsaCore core_;
+  const SequenceRows rows_;
+
+  SequenceInputs sequence_;
+  SummaryRope rope_;
+  Tensor frozen_;  // [T,G,N] I32 or null
+  Tensor d_out_;   // [T,H,V], null without backward
+  AttentionGradients gradients_;
+  PhiPair phi_;
+  std::vector<Weight> weights_;
+
+  std::vector<Buffer> memory_;                           // of results_
+  std::vector<std::pair<std::string, Tensor>> results_;  // rank 0
+};
+
+}  // namespace
+
+void RunAttentionCase(const AttentionOptions& options, Device& device, Communicator& cp) {
+  const AttentionCase input = ReadAttentionCase(options.input);
+  AttentionRun run(options, input, device, cp);
+  run.Run();
+  run.Write(options.output);
+}
+
+int RunAttention(const AttentionOptions& options) {
+  const double begin = WallSeconds();
+  const Binding binding = BindRank(options.device, options.share_gpu);
+  const auto world = MakeDeviceCommunicator(MakeMpiWorld(), *binding.device, Transport::kAuto);
+  RunAttentionCase(options, *binding.device, *world);
+  if (world->rank() == 0) {
+    fmt::print("wrote {} (ranks: {}, {}, {:.1f} s)\n", options.output, world->size(), binding.device->name(),
+               WallSeconds() - begin);
+  }
+  return static_cast<int>(ExitCode::kOk);
+}
+
+}  // namespace longspan

@@ -1,0 +1,24 @@
+// `longspan attention`: the NSA operator on the tensors of a case file (launch/commands/attention_case.h), under any
+// number of ranks.
+//
+// Writes, as safetensors: out, o_cmp, o_slc, o_win [S,H,V]; lse_cmp, lse_slc, lse_win [S,H] (natural log); selected
+// [S,G,N] I32; and when the case has d_out, a gradient d_NAME for every floating input and weight. Floats in the type
+// of the case, lse in F32 at least. The CPU computes BF16 cases in F32, F32 cases in F64; a GPU BF16 and F32 as they
+// are.
+//
+// Each rank maps the file and takes its rows. A length that cannot be cut is padded at the end: causality hides the
+// padding. Forward results have the same bits whatever the ranks, layout and exchange.
+#pragma once
+
+#include "launch/commands/options.h"
+#include "parallel/comm/comm.h"
+
+namespace longspan {
+
+// Collective over `cp`, whose memory is the device's; its rank 0 writes. Throws Error (data) when the case is wrong.
+void RunAttentionCase(const AttentionOptions& options, Device& device, Communicator& cp);
+
+// `longspan attention` over all ranks of the world. Returns the exit code.
+int RunAttention(const AttentionOptions& options);
+
+}  // namespace longspan

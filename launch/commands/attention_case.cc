@@ -1,0 +1,185 @@
+#include "launch/commands/attention_case.h"
+
+#include <fmt/ranges.h>
+
+#include <cmath>
+
+#include "launch/commands/attention_metadata.h"
+#include "launch/config/nearest_name.h"
+#include "launch/data/batches.h"
+
+namespace longspan {
+namespace {
+
+constexpr const char* kBranches[] = {"cmp", "slc", "win"};
+
+bool IsFloating(DType dtype) { return dtype == DType::kF32 || dtype == DType::kF64 || dtype == DType::kBf16; }
+
+// Compares a file with the case that its metadata, q, k and v describe.
+class CaseChecker {
+ public:
+  explicit CaseChecker(AttentionCase* out) : case_(*out), path_(out->file.path()) {}
+
+  void Check() {
+    ReadAttentionMetadata(path_, case_.file.metadata(), &case_);
+    ReadSizes();
+    CheckInputs();
+    CheckPhi("phi_k.", case_.sizes.key_width);
+    CheckPhi("phi_v.", case_.sizes.value_width);
+    RefuseUnknown();
+    if (case_.file.Has("doc_start")) ValidateDocStart(Ints("doc_start"), case_.nsa.select_block, path_);
+    if (case_.file.Has("selected")) CheckSelected();
+  }
+
+ private:
+  // A floating tensor of three dimensions, none of them 0.
+  Tensor Get3(const std::string& name, const char* dims) const {
+    const Tensor x = case_.file.Get(name);
+    if (x.shape.rank() != 3 || x.size() == 0) {
+      Fail(ExitCode::kData, "{}: {}: expected {}, none of them 0, found {}", path_, name, dims, x.shape.ToString());
+    }
+    return x;
+  }
+
+  void ReadSizes() {
+    const bool shared = case_.file.Has("k") || case_.file.Has("v");
+    for (const char* branch : kBranches) {
+      for (const char* kind : {"k_", "v_"}) {
+        if (!shared || !case_.file.Has(kind + std::string(branch))) continue;
+        Fail(ExitCode::kData,
+             "{}: {} and {}{} disagree: expected k and v for all branches, or k_cmp, k_slc, k_win "
+             "and v_cmp, v_slc, v_win",
+             path_, case_.file.Has("k") ? "k" : "v", kind, branch);
+      }
+    }
+    case_.nsa.kv_branches = shared ? KvBranches::kShared : KvBranches::kSeparate;
+    if (shared && case_.rope_theta != 0 && case_.nsa.compress_rope == CompressRope::kAfter) {
+      Fail(ExitCode::kData,
+           "{}: k, rope_theta = {} and compress_rope = AFTER disagree: one k cannot be unrotated for "
+           "the compression and rotated for the other branches; give k_cmp, k_slc, k_win, or leave out rope_theta",
+           path_, case_.rope_theta);
+    }
+
+    const Tensor q = Get3("q", "[S,H,K]");
+    if (!IsFloating(q.dtype)) {
+      Fail(ExitCode::kData, "{}: q: expected F32, F64 or BF16, found {}", path_, DTypeName(q.dtype));
+    }
+    case_.dtype = q.dtype;
+    case_.sequence = q.dim(0);
+    const int64_t heads = q.dim(1), width = q.dim(2);
+    if (width % 2 != 0) {
+      Fail(ExitCode::kData, "{}: q: expected an even K, since RoPE turns pairs of channels, found {}", path_,
+           q.shape.ToString());
+    }
+    const Tensor k = Get3(case_.K("cmp"), "[S,G,K]");
+    const Tensor v = Get3(case_.V("cmp"), "[S,G,V]");
+    if (heads % k.dim(1) != 0) {
+      Fail(ExitCode::kData, "{}: {}: expected groups that divide the {} heads of q, found {}", path_, case_.K("cmp"),
+           heads, k.shape.ToString());
+    }
+    case_.sizes = {heads, k.dim(1), width, v.dim(2)};
+    if (case_.scale == 0) case_.scale = 1 / std::sqrt(static_cast<double>(width));
+  }
+
+  void CheckInputs() {
+    const auto [heads, groups, key_width, value_width] = case_.sizes;
+    const int64_t tokens = case_.sequence;
+    Require("q", case_.dtype, {tokens, heads, key_width});
+    for (const char* branch : kBranches) {
+      Require(case_.K(branch), case_.dtype, {tokens, groups, key_width});
+      Require(case_.V(branch), case_.dtype, {tokens, groups, value_width});
+    }
+    Allow("gates", case_.dtype, {tokens, heads, 3});
+    Allow("d_out", case_.dtype, {tokens, heads, value_width});
+    Allow("doc_start", DType::kI32, {tokens});
+    Allow("selected", DType::kI32, {tokens, groups, case_.nsa.select});
+  }
+
+  void CheckPhi(const std::string& prefix, int64_t width) {
+    const int64_t groups = case_.sizes.kv_heads, block = case_.nsa.block, rows = block * width;
+    if (case_.nsa.phi == Phi::kMlp) {
+      const Tensor weight1 = case_.file.Get(prefix + "weight1");
+      const int64_t hidden = weight1.shape.rank() == 2 && weight1.size() > 0 ? weight1.dim(1) : 2 * width;
+      Require(prefix + "position", case_.dtype, {block, width});
+      Require(prefix + "weight1", case_.dtype, {rows, hidden});
+      Require(prefix + "bias1", case_.dtype, {hidden});
+      Require(prefix + "weight2", case_.dtype, {hidden, width});
+      Require(prefix + "bias2", case_.dtype, {width});
+    } else if (case_.nsa.phi == Phi::kLinear) {
+      Require(prefix + "position", case_.dtype, {groups, block, width});
+      Require(prefix + "weight", case_.dtype, {groups, rows, width});
+    }
+  }
+
+  void Require(const std::string& name, DType dtype, const Shape& shape) {
+    known_.push_back(name);
+    const Tensor x = case_.file.Get(name);
+    if (x.dtype == dtype && x.shape == shape) return;
+    const bool mixed = IsFloating(dtype) && IsFloating(x.dtype) && x.dtype != dtype;
+    Fail(ExitCode::kData, "{}: {}: expected {} {}, found {} {}{}", path_, name, DTypeName(dtype), shape.ToString(),
+         DTypeName(x.dtype), x.shape.ToString(), mixed ? "; floating tensors are all of the type of q" : "");
+  }
+
+  void Allow(const std::string& name, DType dtype, const Shape& shape) {
+    if (case_.file.Has(name)) {
+      Require(name, dtype, shape);
+    } else {
+      known_.push_back(name);
+    }
+  }
+
+  // A misspelt optional tensor must not pass for an absent one.
+  void RefuseUnknown() const {
+    for (const std::string& name : case_.file.names()) {
+      if (std::find(known_.begin(), known_.end(), name) != known_.end()) continue;
+      for (const auto& [suffix, member] : kPhiTensors) {
+        if (name != std::string("phi_k.") + suffix && name != std::string("phi_v.") + suffix) continue;
+        Fail(ExitCode::kData, "{}: {}: expected only weights of phi = {}, found one of another phi", path_, name,
+             PhiName(case_.nsa.phi));
+      }
+      Fail(ExitCode::kData, "{}: {}: expected only tensors of an attention case; the nearest name is {}", path_, name,
+           NearestName(name, known_));
+    }
+  }
+
+  std::span<const int32_t> Ints(const std::string& name) const {
+    const Tensor x = case_.file.Get(name);
+    return {x.As<int32_t>(), static_cast<size_t>(x.size())};
+  }
+
+  void CheckSelected() const {
+    const std::span<const int32_t> selected = Ints("selected");
+    const std::span<const int32_t> doc_start =
+        case_.file.Has("doc_start") ? Ints("doc_start") : std::span<const int32_t>();
+    const int64_t count = case_.nsa.select, groups = case_.sizes.kv_heads, unit = case_.nsa.select_block;
+    for (int64_t row = 0; row < case_.sequence * groups; ++row) {
+      const int64_t t = row / groups;
+      const int64_t first = (doc_start.empty() ? 0 : doc_start[t]) / unit, last = t / unit;
+      for (int64_t i = 0; i < count; ++i) {
+        const int32_t block = selected[row * count + i];
+        const int32_t before = i > 0 ? selected[row * count + i - 1] : -1;
+        const bool padding = block == -1, after_padding = i > 0 && before == -1;
+        if (padding || (!after_padding && block > before && block >= first && block <= last)) continue;
+        Fail(ExitCode::kData,
+             "{}: selected[{},{},{}] = {}: expected blocks {} to {} of the token's document, "
+             "ascending, then -1{}",
+             path_, t, row % groups, i, block, first, last, i > 0 ? fmt::format("; before it stands {}", before) : "");
+      }
+    }
+  }
+
+  AttentionCase& case_;
+  const std::string path_;
+  std::vector<std::string> known_;
+};
+
+}  // namespace
+
+AttentionCase ReadAttentionCase(const std::string& path) {
+  AttentionCase result;
+  result.file = SafetensorsFile::Open(path);
+  CaseChecker(&result).Check();
+  return result;
+}
+
+}  // namespace longspan

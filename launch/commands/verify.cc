@@ -1,0 +1,199 @@
+#include "launch/commands/verify.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "launch/commands/links.h"
+#include "launch/data/batches.h"
+#include "launch/data/random_source.h"
+#include "launch/job/binding.h"
+#include "launch/job/machine.h"
+#include "model/network/session.h"
+#include "parallel/comm/mesh.h"
+#include "parallel/exchange/sequence_rows.h"
+
+namespace longspan {
+namespace {
+
+// Largest ratios of RMS error to RMS (DESIGN.md section 5).
+struct Allowed {
+  double gradient, loss;
+};
+constexpr Allowed kCpuAllowed{1e-5, 0};
+Allowed GpuAllowed(DType dtype) { return dtype == DType::kBf16 ? Allowed{0.01, 0.01} : Allowed{1e-5, 1e-5}; }
+
+// By layer, the chosen blocks [S,G,N] of the whole sequence; nothing for other kinds of attention.
+using Selections = std::vector<std::vector<int32_t>>;
+
+// A session that has run one sequence forward and backward.
+struct Run {
+  // `selections`: what to choose instead of the own choice; null is free.
+  Run(const RunConfig& config, Device& device, Communicator& cp, DType dtype, const Selections* selections = nullptr)
+      : session(config, device, cp, dtype),
+        source(config.data.sequence_length, config.model.vocab, config.model.nsa.select_block,
+               config.data.document_masks),
+        frozen(config.model.layers) {
+    for (int64_t layer = 0; selections && layer < config.model.layers; ++layer) {
+      if (!session.model().attention(layer).nsa()) continue;
+      session.arena().Reserve(&frozen[layer], MemoryUse::kWorkspace, "frozen selection", DType::kI32,
+                              {session.layout().tokens(), config.model.kv_heads, config.model.nsa.select});
+    }
+    session.Start(config.train.seed);
+    for (int64_t layer = 0; selections && layer < config.model.layers; ++layer) {
+      NsaCore* nsa = session.model().attention(layer).nsa();
+      if (!nsa) continue;
+      SequenceRows(session.context(), session.layout().sequence())
+          .Scatter(HostView((*selections)[layer].data(), nsa->selected().shape), frozen[layer]);
+      nsa->FreezeSelection(frozen[layer]);
+    }
+    BatchLoader loader(source, session.layout(), cp.rank(), config.model.nsa, config.data.seed);
+    loader.Load(0, batch);
+    session.Load(batch, 1 / static_cast<double>(std::max<int64_t>(1, batch.labels)));
+    session.model().ForwardBackward(session.inputs());
+    session.compute().Synchronize();
+  }
+
+  const ParamTable& params() { return session.model().params(); }
+
+  Session session;
+  RandomSource source;
+  Batch batch;
+  std::vector<Tensor> frozen;
+};
+
+// What the first rank compares: of the whole sequence, sums over its ranks.
+struct Outcome {
+  std::vector<float> losses;     // [S]
+  std::vector<float> gradients;  // a flat buffer of the parameter table
+  std::vector<int64_t> hashes;   // of each layer's selection
+  Selections selections;
+};
+
+// Collective; complete on the first rank.
+Outcome OutcomeOf(Run& run, Communicator& cp) {
+  Session& session = run.session;
+  for (const Tensor& sum : {run.params().gradients(), session.model().selection_hashes()}) {
+    cp.AllReduce(session.comm(), sum, ReduceOp::kSum);
+  }
+  session.comm().Synchronize();
+  const int64_t length = session.layout().sequence();
+  const bool root = cp.rank() == 0;
+  const SequenceRows rows(session.context(), length);
+  Outcome outcome{std::vector<float>(length), session.ToHost<float>(run.params().gradients()),
+                  session.ToHost<int64_t>(session.model().selection_hashes()), Selections(run.frozen.size())};
+  rows.Gather(session.model().token_loss(), DType::kF32, HostView(outcome.losses.data(), {length}));
+  for (size_t layer = 0; layer < outcome.selections.size(); ++layer) {
+    const NsaCore* nsa = session.model().attention(static_cast<int64_t>(layer)).nsa();
+    if (!nsa) continue;
+    Shape shape = nsa->selected().shape;
+    shape[0] = length;
+    outcome.selections[layer].resize(root ? shape.count() : 0);
+    rows.Gather(nsa->selected(), DType::kI32, HostView(outcome.selections[layer].data(), shape));
+  }
+  return outcome;
+}
+
+double Rms(std::span<const float> values) {
+  double sum = 0;
+  for (float x : values) sum += static_cast<double>(x) * static_cast<double>(x);
+  return std::sqrt(sum / static_cast<double>(std::max<size_t>(1, values.size())));
+}
+
+double RmsError(std::span<const float> a, std::span<const float> b) {
+  std::vector<float> difference(a.size());
+  for (size_t i = 0; i < a.size(); ++i) difference[i] = a[i] - b[i];
+  return Rms(difference);
+}
+
+// Prints the comparison; returns what is wrong, "" for nothing.
+std::string Compare(const ParamTable& params, const Outcome& alone, const Outcome& parts, const Allowed& allowed) {
+  const auto rows = CompareGradients(params, alone.gradients, parts.gradients);
+  fmt::print("  {:<44} {:>12} {:>12} {:>10}\n", "gradient of", "RMS cp=1", "RMS error", "ratio");
+  for (const GradientRow& row : rows) {
+    const bool good = row.ratio <= allowed.gradient;
+    fmt::print("  {:<44} {:>12.4e} {:>12.4e} {:>10.2e}{}\n", row.name, row.reference, row.error, row.ratio,
+               good ? "" : "  OFF");
+  }
+  const GradientRow& worst = WorstGradient(rows);
+  std::string wrong;
+  for (size_t layer = 0; layer < alone.hashes.size() && wrong.empty(); ++layer) {
+    if (alone.hashes[layer] != parts.hashes[layer]) {
+      wrong = fmt::format("layer {} selects other blocks at cp=P than at cp=1", layer);
+    }
+  }
+  fmt::print("  selected blocks of every layer: {}\n", wrong.empty() ? "the same" : "DIFFERENT");
+  const double loss_error = RmsError(alone.losses, parts.losses) / Rms(alone.losses);
+  const bool good_losses = loss_error <= allowed.loss;
+  fmt::print("  losses of the tokens: RMS error ratio {:.2e}{}\n", loss_error, good_losses ? "" : "  OFF");
+  if (!(worst.ratio <= allowed.gradient)) {
+    wrong = fmt::format("gradient of {}: expected an error ratio of at most {:.0e}, found {:.2e}", worst.name,
+                        allowed.gradient, worst.ratio);
+  } else if (wrong.empty() && !good_losses) {
+    wrong = fmt::format("losses of the tokens: expected an error ratio of at most {:.0e}, found {:.2e}", allowed.loss,
+                        loss_error);
+  }
+  return wrong;
+}
+
+}  // namespace
+
+std::vector<GradientRow> CompareGradients(const ParamTable& params, std::span<const float> reference,
+                                          std::span<const float> found) {
+  double squares = 0;  // the gaps between parameters hold zeros
+  for (float x : reference) squares += static_cast<double>(x) * static_cast<double>(x);
+  const double floor = 1e-3 * std::sqrt(squares / static_cast<double>(params.parameters()));
+  std::vector<GradientRow> rows;
+  for (const auto& param : params.params()) {
+    const auto a = reference.subspan(param->offset, param->size()), b = found.subspan(param->offset, param->size());
+    GradientRow row{param->name, Rms(a), RmsError(a, b), 0};
+    const double scale = std::max(row.reference, floor);
+    row.ratio = scale > 0 ? row.error / scale : row.error;
+    rows.push_back(row);
+  }
+  return rows;
+}
+
+const GradientRow& WorstGradient(const std::vector<GradientRow>& rows) {
+  return *std::max_element(rows.begin(), rows.end(), [](const GradientRow& a, const GradientRow& b) {
+    return !std::isnan(a.ratio) && (std::isnan(b.ratio) || a.ratio < b.ratio);
+  });
+}
+
+int RunVerify(const VerifyOptions& options) {
+  const RunConfig& config = options.config;
+  if (config.parallel.cp == 1) {
+    Fail(ExitCode::kConfig,
+         "parallel.cp = 1: verify compares ranks that share a sequence with one; set it to 2 or more");
+  }
+  const Machine machine = ChooseMachine(config.runtime);
+  const Binding binding = BindRank(machine.device, config.parallel.share_gpu);
+  Device& device = *binding.device;
+  const bool gpu = machine.device == DeviceKind::kGpu;
+  Mesh mesh(MakeMpiWorld(), config.parallel.dp, config.parallel.cp, device, config.parallel.transport);
+  Run run(config, device, mesh.cp(), machine.dtype);
+  const NcclGuard guard;
+  const Outcome parts = OutcomeOf(run, mesh.cp());
+
+  // The first rank alone runs and compares; all end alike.
+  const bool first = mesh.world().rank() == 0;
+  int64_t wrong = 0;
+  std::string what;
+  if (first) {
+    fmt::print("longspan verify: cp=1 against cp={} on {}, {}; {} tokens, {} parameters\n", mesh.cp_size(),
+               device.name(), DTypeName(machine.dtype), config.data.sequence_length, run.params().parameters());
+    const auto self = MakeDeviceCommunicator(MakeMpiSelf(), device, Transport::kStaged);
+    // A CPU's losses and choices have the same bits; on a GPU a near tie may turn over, so the choice is given there.
+    Run alone(config, device, *self, machine.dtype, gpu ? &parts.selections : nullptr);
+    what = Compare(run.params(), OutcomeOf(alone, *self), parts, gpu ? GpuAllowed(machine.dtype) : kCpuAllowed);
+    wrong = what.empty() ? 0 : 1;
+  }
+  const std::string links = MeasureLinks(mesh.world(), device, run.session.comm());
+  if (first) fmt::print("{}{}\n", links, wrong != 0 ? "verify: OFF" : "verify: good");
+  const auto host_stream = MakeCpuDevice()->MakeStream("host");
+  mesh.host_world().Broadcast(*host_stream, HostView(&wrong, {1}), 0);
+  host_stream->Synchronize();
+  if (wrong != 0) Fail(ExitCode::kRankFailed, "verify: {}", first ? what : "see rank 0");
+  return static_cast<int>(ExitCode::kOk);
+}
+
+}  // namespace longspan

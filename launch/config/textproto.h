@@ -1,0 +1,31 @@
+// The structure of a textproto: which keys are given where. Values stay text; launch/config/fields reads them.
+//
+//   fields := { field [ "," | ";" ] }
+//   field  := name [":"] "{" fields "}"  |  name ":" value  |  name ":" "[" [ value { "," value } ] "]"
+//   value  := ["-"] (identifier | number)  |  string { string }        # to the end of the line is a comment
+//
+// A parser of its own, and not TextFormat alone, so that one run can report every wrong key with its line:
+// TextFormat stops at the first one.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace longspan {
+
+struct TextprotoEntry {
+  std::string path;       // "model.nsa.block"
+  std::string value;      // as written, strings with their quotes; an element of a list is one entry
+  int line;               // from 1
+  bool is_group = false;  // the opening of a group; no value
+};
+
+struct Textproto {
+  std::vector<TextprotoEntry> entries;  // in the order of the text
+  std::string error;                    // what is wrong with the syntax, "" when nothing is; reading stopped there
+  int error_line = 0;
+};
+
+Textproto ScanTextproto(const std::string& text);
+
+}  // namespace longspan

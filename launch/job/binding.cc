@@ -1,0 +1,142 @@
+#include "launch/job/binding.h"
+
+#include <mpi.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <cstring>
+#include <string_view>
+#include <vector>
+
+#include "launch/job/cores.h"
+#include "parallel/comm/comm.h"
+#include "runtime/error.h"
+
+namespace longspan {
+namespace {
+
+constexpr int kText = 1024;  // bytes of a line that ranks tell each other
+using Text = std::array<char, kText>;
+
+Text Cut(const std::string& text) {
+  Text cut{};
+  std::strncpy(cut.data(), text.c_str(), kText - 1);
+  return cut;
+}
+
+std::vector<Text> GatherTexts(const std::string& text, MPI_Comm comm) {
+  int size = 0;
+  MPI_Comm_size(comm, &size);
+  std::vector<Text> all(size);
+  const Text own = Cut(text);
+  MPI_Allgather(own.data(), kText, MPI_CHAR, all.data(), kText, MPI_CHAR, comm);
+  return all;
+}
+
+std::string NodeName() {
+  char name[MPI_MAX_PROCESSOR_NAME] = "";
+  int length = 0;
+  MPI_Get_processor_name(name, &length);
+  return {name, static_cast<size_t>(length)};
+}
+
+// Of this rank among those of its node that say the same.
+struct Place {
+  int index = 0;
+  int ranks = 0;
+};
+
+Place FindPlace(const std::string& said, MPI_Comm node) {
+  int rank = 0;
+  MPI_Comm_rank(node, &rank);
+  const std::vector<Text> all = GatherTexts(said, node);
+  Place place;
+  for (int other = 0; other < static_cast<int>(all.size()); ++other) {
+    if (all[other] != all[rank]) continue;
+    if (other < rank) ++place.index;
+    ++place.ranks;
+  }
+  return place;
+}
+
+int TakeGpu(int rank, bool share_gpu, MPI_Comm node) {
+  const char* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  const Place place = FindPlace(visible ? visible : "all", node);
+  const int gpus = GpuCount();
+  const int gpu = ChooseGpu(NodeName(), place.index, place.ranks, gpus, share_gpu);
+  const int shared = place.ranks > gpus ? 1 : 0;
+  int any_shared = 0;
+  MPI_Allreduce(&shared, &any_shared, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD);
+  PrepareNccl(rank, any_shared != 0);
+  return gpu;
+}
+
+// Binds this rank to its share of `cpus`, unless someone did so before or does not want it. Returns who bound it.
+const char* BindCores(const CoreMap& map, const std::string& cpus, MPI_Comm node) {
+  const Place place = FindPlace(cpus, node);
+  if (map.Bound()) return "by launcher";
+  const char* const wanted = std::getenv("LONGSPAN_BIND");
+  if (wanted && std::string_view(wanted) == "0") return "unbound";
+  const std::string share = map.Share(cpus, place.index, place.ranks);
+  if (share.empty() || share == map.Own()) return "unbound";
+  return map.Bind(share) ? "by longspan" : "unbound";
+}
+
+void ShareThreads(const std::string& cpus, MPI_Comm node) {
+  const Place place = FindPlace(cpus, node);
+  if (std::getenv("OMP_NUM_THREADS")) return;
+  omp_set_num_threads(std::max(1, omp_get_num_procs() / place.ranks));
+}
+
+std::string Row(std::array<std::string, 7> cells) {
+  for (std::string& cell : cells) {
+    if (cell.empty()) cell = "-";
+  }
+  const auto& [rank, node, device, cpus, numa, gpu_numa, bound] = cells;
+  return fmt::format("  {:>6}  {:<16} {:<32} {:<12} {:<5} {:<5} {}", rank, node, device, cpus, numa, gpu_numa, bound);
+}
+
+}  // namespace
+
+int ChooseGpu(const std::string& node, int place, int ranks, int gpus, bool share_gpu) {
+  if (gpus == 0) Fail(ExitCode::kConfig, "device gpu: {} has no GPU that this program can use", node);
+  if (ranks > gpus && !share_gpu) {
+    Fail(
+        ExitCode::kConfig,
+        "{} has {} ranks for {} GPUs: every rank needs its own; start {} ranks on a node, or set parallel.share_gpu to "
+        "true (for tests: slow)",
+        node, ranks, gpus, gpus);
+  }
+  return place % gpus;
+}
+
+Binding BindRank(DeviceKind kind, bool share_gpu) {
+  int rank = 0;
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  MPI_Comm node = MPI_COMM_NULL;
+  MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
+
+  // Cores first: the device's threads and page-locked memory follow them.
+  const bool on_gpu = kind == DeviceKind::kGpu;
+  const int gpu = on_gpu ? TakeGpu(rank, share_gpu, node) : 0;
+  const CoreMap map;
+  const std::string near = on_gpu ? map.Near(GpuAddress(gpu)) : "";
+  const char* const bound = BindCores(map, near.empty() ? map.Allowed() : near, node);
+  const std::string own = map.Own();
+  ShareThreads(own, node);
+  MPI_Comm_free(&node);
+
+  Binding binding;
+  binding.device = on_gpu ? MakeGpuDevice(gpu) : MakeCpuDevice();
+  const std::vector<Text> lines = GatherTexts(
+      Row({std::to_string(rank), NodeName(), binding.device->name(), own, map.Nodes(own), map.Nodes(near), bound}),
+      MPI_COMM_WORLD);
+  if (rank != 0) return binding;
+  binding.table = Row({"rank", "node", "device", "cpus", "NUMA", "GPU's", "bound"}) + "\n";
+  for (const Text& line : lines) binding.table += fmt::format("{}\n", line.data());
+  return binding;
+}
+
+}  // namespace longspan

@@ -1,0 +1,79 @@
+#include "launch/job/world.h"
+
+#include <fmt/format.h>
+#include <mpi.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <new>
+#include <string>
+#include <thread>
+
+#include "runtime/error.h"
+
+namespace longspan {
+namespace {
+
+bool MpiIsRunning() {
+  int initialised = 0, finalised = 0;
+  MPI_Initialized(&initialised);
+  MPI_Finalized(&finalised);
+  return initialised != 0 && finalised == 0;
+}
+
+// MPI's, else what the launcher (mpirun, srun) says, else 0.
+int ProcessRank() {
+  int rank = 0;
+  if (MpiIsRunning()) {
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    return rank;
+  }
+  for (const char* variable : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID"}) {
+    if (const char* value = std::getenv(variable)) return std::atoi(value);
+  }
+  return rank;
+}
+
+[[noreturn]] void EndAllRanks(ExitCode code, const std::string& message) {
+  // A wrong configuration fails on all ranks alike: rank 0 gets the time to say so for all.
+  if (ProcessRank() != 0) std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  std::fflush(stdout);
+  fmt::print(stderr, "error: {}\n", message);
+  int size = 1;
+  if (MpiIsRunning()) MPI_Comm_size(MPI_COMM_WORLD, &size);
+  if (size > 1) MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code));
+  std::exit(static_cast<int>(code));
+}
+
+}  // namespace
+
+World::World() : exceptions_(std::uncaught_exceptions()) {
+  int provided = 0;
+  MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided);
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
+  MPI_Comm_size(MPI_COMM_WORLD, &size_);
+  char name[MPI_MAX_PROCESSOR_NAME] = "";
+  int length = 0;
+  MPI_Get_processor_name(name, &length);
+  SetProcessIdentity(rank_, size_, std::string(name, length));
+}
+
+World::~World() {
+  if (std::uncaught_exceptions() == exceptions_) MPI_Finalize();
+}
+
+int RunAndReport(const std::function<int()>& run) {
+  try {
+    return run();
+  } catch (const Error& error) {
+    EndAllRanks(error.code(), error.what());
+  } catch (const std::bad_alloc&) {
+    EndAllRanks(ExitCode::kRankFailed, ProcessPrefix() + "out of memory");
+  } catch (const std::exception& error) {
+    EndAllRanks(ExitCode::kRankFailed, ProcessPrefix() + error.what());
+  }
+}
+
+}  // namespace longspan

@@ -1,0 +1,278 @@
+#include "launch/train/trainer.h"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include <cmath>
+
+#include "launch/config/config.h"
+#include "launch/data/batches.h"
+#include "launch/job/binding.h"
+#include "launch/job/machine.h"
+#include "launch/report/profile.h"
+#include "launch/train/progress.h"
+#include "launch/train/run_log.h"
+#include "model/network/session.h"
+#include "model/training/micro_step.h"
+#include "model/training/optimizer.h"
+#include "model/training/schedule.h"
+#include "parallel/comm/mesh.h"
+#include "runtime/trace.h"
+
+namespace longspan {
+namespace {
+
+constexpr double kGraphsPay = 0.95;  // of the time without them
+
+class Trainer {
+ public:
+  explicit Trainer(const RunConfig& config)
+      : config_(config),
+        machine_(ChooseMachine(config.runtime)),
+        binding_(BindRank(machine_.device, config.parallel.share_gpu)),
+        device_(*binding_.device),
+        mesh_(MakeMpiWorld(), config.parallel.dp, config.parallel.cp, device_, config.parallel.transport),
+        sources_(OpenSources(config.data, config.model.vocab, config.model.nsa.select_block)),
+        session_(config, device_, mesh_.cp(), machine_.dtype),
+        optimizer_(session_.device(), session_.ops(), session_.compute(), session_.comm(), mesh_.world(),
+                   session_.model().params(), config.optimizer),
+        loader_(*sources_.train, session_.layout(), mesh_.cp_index(), config.model.nsa, config.data.seed),
+        log_(config, ConfigText(config), mesh_.world().rank() == 0),
+        micro_step_(session_, optimizer_, loss_sum_) {
+    optimizer_.Reserve(session_.arena(), session_.context().dtype, session_.context().gradient_dtype);
+    session_.arena().Reserve(&loss_sum_, MemoryUse::kWorkspace, "loss_sum", DType::kF64, {1});
+  }
+
+  void Run() {
+    Announce();
+    session_.Start(config_.train.seed);
+    optimizer_.Start(config_.train.seed);
+    Rehearse();
+    Trace::Get().Reset();
+    const double begin = WallSeconds();
+    for (int64_t step = 1; step <= config_.train.steps; ++step) {
+      const StepMetrics metrics = Step(step);
+      log_.Step(metrics);
+      RefuseNonFinite(metrics);
+      const int64_t interval = config_.train.eval_interval;
+      if (step == config_.train.steps || (interval > 0 && step % interval == 0)) Evaluate(step);
+    }
+    Finish(WallSeconds() - begin);
+  }
+
+ private:
+  // What the run is, before anything is allocated.
+  void Announce() {
+    const ModelConfig& model = config_.model;
+    const Layout& layout = session_.layout();
+    log_.Line(fmt::format("longspan train: {} on {}, {}", config_.name, device_.name(), DTypeName(machine_.dtype)));
+    log_.Line(fmt::format("  ranks      {} = dp {} x cp {}, {} tokens of each sequence a rank", mesh_.world().size(),
+                          mesh_.dp_size(), mesh_.cp_size(), layout.tokens()));
+    log_.Line(fmt::format("  model      {} parameters, {} layers, D={} H={} G={} K={} V={} F={} X={}",
+                          FormatCount(static_cast<double>(session_.model().params().parameters())), model.layers,
+                          model.hidden, model.heads, model.kv_heads, model.key_width, model.value_width, model.ffn,
+                          model.vocab));
+    log_.Line(fmt::format("  data       {}", sources_.train->Summary()));
+    if (sources_.validation) log_.Line(fmt::format("  held out   {}", sources_.validation->Summary()));
+    log_.Line(fmt::format("  step       {} sequences of {} tokens, {} steps", config_.train.sequences_per_step,
+                          config_.data.sequence_length, config_.train.steps));
+    log_.Line(fmt::format("  folder     {}", log_.folder()));
+    log_.Line(binding_.table);
+    log_.Line(MemoryTable(session_.arena().Rows(), device_.AvailableBytes(), session_.model().offloaded_bytes()));
+  }
+
+  // The first step, but nothing is learned from it. Afterwards all that grows on first use has its size: the steps
+  // allocate nothing, and what does not fit has failed.
+  void Rehearse() {
+    const double labels = LoadStep(1);
+    AddGradients(labels);
+    ChooseGraphs(labels);
+    optimizer_.Step(1, /*learning_rate=*/0);
+    optimizer_.ZeroMoments();
+    session_.compute().Synchronize();
+    log_.Line(fmt::format("  in use after a rehearsal of the step: {} MiB, {} of them scratch of kernels and transfers",
+                          MemoryBytes() >> 20, CountedAllocations().scratch_bytes >> 20));
+  }
+
+  // Whether forward and backward run as graphs. AUTO takes them when the better of two tries each is clearly faster: a
+  // small gain is not worth a report without kernels.
+  void ChooseGraphs(double labels) {
+    const Graphs graphs = config_.runtime.graphs;
+    const bool fetches = config_.parallel.selected_exchange == SelectedExchange::kFetch && mesh_.cp_size() > 1;
+    const bool possible = device_.kind() == DeviceKind::kGpu && !fetches && !mesh_.world().host_waits();
+    if (graphs == Graphs::kOn) {
+      if (!possible) {
+        Fail(ExitCode::kConfig,
+             "runtime.graphs = ON: needs GPUs, and transfers that do not wait on the host (NCCL, no FETCH); set it to "
+             "AUTO");
+      }
+      micro_step_.UseGraphs(true);
+      AddGradients(labels);  // captures
+      log_.Line("  graphs     forward and backward are CUDA graphs, as runtime.graphs says");
+      return;
+    }
+    if (graphs == Graphs::kOff || !possible) return;
+    const auto seconds = [&](bool use) {
+      micro_step_.UseGraphs(use);
+      AddGradients(labels);  // captures
+      double least = INFINITY;
+      for (int i = 0; i < 2; ++i) {
+        session_.compute().Synchronize();
+        const double begin = WallSeconds();
+        AddGradients(labels);
+        session_.compute().Synchronize();
+        least = std::min(least, Total(WallSeconds() - begin, ReduceOp::kMax));
+      }
+      return least;
+    };
+    const double enqueued = seconds(false), launched = seconds(true);
+    if (launched >= kGraphsPay * enqueued) micro_step_.UseGraphs(false);
+    log_.Line(
+        fmt::format("  graphs     forward and backward of a step: {:.2f} ms enqueued, {:.2f} ms as CUDA graphs: {}",
+                    enqueued * 1e3, launched * 1e3, micro_step_.uses_graphs() ? "used" : "not used"));
+  }
+
+  StepMetrics Step(int64_t step) {
+    const double begin = WallSeconds();
+    const int64_t allocations = CountedAllocations().allocations;
+    const double labels = LoadStep(step);
+    const double coverage = AddGradients(labels);
+    StepMetrics metrics;
+    metrics.learning_rate = LearningRate(config_.optimizer, step - 1, config_.train.steps);
+    optimizer_.Step(step, metrics.learning_rate);
+
+    // All is under way; from here on the host waits for results.
+    metrics.step = step;
+    metrics.selection = SelectionHashes();
+    metrics.loss = labels > 0 ? Total(Value(loss_sum_)) / labels : 0;
+    metrics.grad_norm = std::sqrt(Value(optimizer_.sum_of_squares()));
+    metrics.tokens = config_.train.sequences_per_step * config_.data.sequence_length;
+    metrics.coverage = Total(coverage) / mesh_.world().size();
+    metrics.memory_bytes = static_cast<int64_t>(Total(static_cast<double>(MemoryBytes()), ReduceOp::kMax));
+    metrics.allocations = static_cast<int64_t>(
+        Total(static_cast<double>(CountedAllocations().allocations - allocations), ReduceOp::kMax));
+    metrics.seconds = WallSeconds() - begin;
+    return metrics;
+  }
+
+  // Forward and backward of the loaded sequences; returns the mean coverage.
+  double AddGradients(double labels) {
+    session_.ops().train->Zero(session_.compute(), loss_sum_);
+    double coverage = 0;
+    for (const Batch& batch : batches_) {
+      session_.Load(batch, labels > 0 ? 1 / labels : 0);
+      micro_step_.Run(&batch == &batches_.back());
+      coverage += session_.model().coverage() / static_cast<double>(batches_.size());
+    }
+    return coverage;
+  }
+
+  // Loads this replica's sequences of the step; returns the number of labels of the whole step, over all replicas.
+  double LoadStep(int64_t step) {
+    const int64_t dp = mesh_.dp_size();
+    batches_.resize(config_.train.sequences_per_step / dp);
+    double labels = 0;
+    for (size_t micro = 0; micro < batches_.size(); ++micro) {
+      loader_.Load(BatchLoader::Place(step - 1, config_.train.sequences_per_step, static_cast<int64_t>(micro), dp,
+                                      mesh_.dp_index()),
+                   batches_[micro]);
+      labels += static_cast<double>(batches_[micro].labels);
+    }
+    // Every rank of a cp group counts the same sequence.
+    return Total(labels) / mesh_.cp_size();
+  }
+
+  // Of the step's last sequence of replica 0, by layer.
+  std::vector<uint64_t> SelectionHashes() {
+    const Tensor& hashes = session_.model().selection_hashes();
+    session_.compute().Synchronize();
+    mesh_.cp().AllReduce(session_.comm(), hashes, ReduceOp::kSum);
+    session_.comm().Synchronize();
+    const std::vector<int64_t> values = session_.ToHost<int64_t>(hashes);
+    return {values.begin(), values.end()};
+  }
+
+  // Mean loss over held-out sequences; the replicas share them out.
+  void Evaluate(int64_t step) {
+    if (!sources_.validation || config_.train.eval_sequences == 0) return;
+    const SequenceSource& source = *sources_.validation;
+    BatchLoader loader(source, session_.layout(), mesh_.cp_index(), config_.model.nsa, config_.data.seed);
+    const int64_t count = std::min(config_.train.eval_sequences, source.size());
+    double labels = 0;
+    Batch batch;
+    session_.ops().train->Zero(session_.compute(), loss_sum_);
+    for (int64_t place = mesh_.dp_index(); place < count; place += mesh_.dp_size()) {
+      loader.Load(place, batch);
+      session_.Load(batch);
+      session_.model().Forward(session_.inputs());
+      session_.ops().train->AddSum(session_.compute(), session_.model().token_loss(), loss_sum_);
+      labels += static_cast<double>(batch.labels);
+    }
+    labels = Total(labels) / mesh_.cp_size();
+    const double loss = labels > 0 ? Total(Value(loss_sum_)) / labels : 0;
+    log_.Eval(step, loss, static_cast<int64_t>(labels));
+    if (!std::isfinite(loss)) FailNonFinite(fmt::format("step {}: held-out loss {} must be finite", step, loss));
+  }
+
+  void RefuseNonFinite(const StepMetrics& metrics) {
+    if (std::isfinite(metrics.loss) && std::isfinite(metrics.grad_norm)) return;
+    FailNonFinite(fmt::format("step {}: loss {} and gradient norm {} must be finite", metrics.step, metrics.loss,
+                              metrics.grad_norm));
+  }
+
+  [[noreturn]] void FailNonFinite(const std::string& what) {
+    log_.Finish();
+    Fail(ExitCode::kNonFinite, "{}; lower optimizer.learning_rate, or lengthen optimizer.warmup_steps", what);
+  }
+
+  void Finish(double seconds) {
+    const std::string table =
+        WriteReport(mesh_.host_world(), *host_stream_, machine_.device, log_.folder(), seconds, config_.train.steps);
+    log_.Line(table);
+    const Tensor& weights = session_.model().params().weights();
+    const auto bytes = session_.ToHost<uint8_t>(Tensor(weights.data, DType::kU8, weights.device, {weights.bytes()}));
+    log_.Line(fmt::format("done: {} steps in {}, parameters {:016x}, results in {}", config_.train.steps,
+                          FormatSeconds(seconds), XXH3_64bits(bytes.data(), bytes.size()), log_.folder()));
+    log_.Finish();
+  }
+
+  // A number of each rank, reduced over all.
+  double Total(double value, ReduceOp op = ReduceOp::kSum) {
+    mesh_.host_world().AllReduce(*host_stream_, HostView(&value, {1}), op);
+    host_stream_->Synchronize();
+    return value;
+  }
+
+  // In use on the device: the most that the process took on a CPU, what went since the start on a GPU.
+  int64_t MemoryBytes() const {
+    return machine_.device == DeviceKind::kCpu ? PeakResidentBytes() : available_ - device_.AvailableBytes();
+  }
+
+  double Value(const Tensor& scalar) { return session_.ToHost<double>(scalar)[0]; }
+
+  const RunConfig config_;
+  const Machine machine_;
+  const std::unique_ptr<Stream> host_stream_ = MakeCpuDevice()->MakeStream("host");
+  const Binding binding_;
+  Device& device_;
+  const int64_t available_ = device_.AvailableBytes();
+  Mesh mesh_;
+  Sources sources_;
+  Session session_;
+  Optimizer optimizer_;
+  Tensor loss_sum_;  // [1] F64
+  BatchLoader loader_;
+  RunLog log_;
+  std::vector<Batch> batches_;
+  const NcclGuard guard_;  // goes before all that owns GPU memory
+  MicroStep micro_step_;   // goes before the guard: its graphs may hold transfers
+};
+
+}  // namespace
+
+int RunTrain(const TrainOptions& options) {
+  Trainer(options.config).Run();
+  return static_cast<int>(ExitCode::kOk);
+}
+
+}  // namespace longspan

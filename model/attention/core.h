@@ -1,0 +1,67 @@
+// AttentionCore: an attention operator of one layer under context parallelism, without its projections.
+//
+// The caller writes this rank's q, gates and own key/value rows into the tensors given here, then calls Forward, which
+// borrows what other ranks hold, and reads `out`. NSA is one kind (model/attention/nsa.h); FULL and WINDOW another
+// (model/attention/single_branch.h). The `attention` command drives a core directly, the transformer through
+// model/attention/layer.h.
+//
+// A core keeps what its backward needs, or, when tensors of several cores take turns in the same memory, only the
+// outputs of its attention (`kept`): Restore then makes the rest again. Gradients go to an AttentionGradients, which
+// all layers of a model share.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model/context.h"
+#include "runtime/memory.h"
+
+namespace longspan {
+
+// Gradients of a core's inputs, and workspace of its backward. The rows of d_k, d_v have the geometry of the exchange's
+// buffers; after Backward a core's OwnRows of them are complete.
+struct AttentionGradients {
+  Tensor d_q;                       // [T,H,K]
+  std::array<Tensor, 3> d_k, d_v;   // [R,G,K], [R,G,V] by branch
+  Tensor d_gates;                   // [T,H,3], NSA only
+  std::array<Tensor, 3> d_o;        // [T,H,V] by branch, NSA only; in the dtype of activations
+  Tensor d_summary_k, d_summary_v;  // [S/d,G,K], [S/d,G,V], NSA only
+};
+
+class AttentionCore {
+ public:
+  struct Sizes {
+    int64_t heads, kv_heads, key_width, value_width;
+  };
+  // One branch's keys and values: this rank's own rows, for the caller to write.
+  struct BranchRows {
+    std::string name;  // "cmp", "slc", "win"; "" when there is one branch
+    bool rotated;      // whether keys are to be written rotated
+    Tensor k;          // [T,G,K]
+    Tensor v;          // [T,G,V]
+  };
+
+  virtual ~AttentionCore() = default;
+  // Reserves activations and exchange buffers under `name`; what kept() lists as of the use `outputs`.
+  virtual void Reserve(Arena& arena, const std::string& name, MemoryUse outputs) = 0;
+  virtual void ReserveGradients(Arena& arena,
+                                AttentionGradients* gradients) = 0;  // workspace; once for all equal layers
+  virtual void Start() = 0;                                          // after Commit: uploads tables, cuts views
+  virtual const std::vector<BranchRows>& branches() const = 0;
+  virtual Tensor OwnRows(int branch, const Tensor& rows) const = 0;  // this rank's T rows of an exchange buffer
+  virtual const Tensor& q() const = 0;                               // [T,H,K], to be written rotated
+  virtual const Tensor& gates() const = 0;  // [T,H,3] after the sigmoid; null when the kind has none
+  virtual const Tensor& out() const = 0;    // [T,H,V]
+  virtual void Forward(const SequenceInputs& inputs) = 0;
+  // After a Forward of the same inputs of which only kept() is left, and with q, gates and own rows written again:
+  // makes everything else that Backward needs, and `out`.
+  virtual void Restore(const SequenceInputs& inputs) = 0;
+  // Outputs, statistics and choice of the attention: what costs most to make again.
+  virtual std::vector<Tensor> kept() const = 0;
+  // d_out [T,H,V]. Overwrites `gradients`; accumulates into the core's own parameters' gradients.
+  virtual void Backward(const SequenceInputs& inputs, const Tensor& d_out, const AttentionGradients& gradients) = 0;
+};
+
+}  // namespace longspan

@@ -1,0 +1,250 @@
+#include "model/attention/layer.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "model/attention/single_branch.h"
+
+namespace longspan {
+namespace {
+
+std::unique_ptr<AttentionCore> MakeCore(const Context& context, const ModelConfig& config, AttentionKind kind,
+                                        SelectedExchange exchange) {
+  const AttentionCore::Sizes sizes{config.heads, config.kv_heads, config.key_width, config.value_width};
+  const double scale = 1 / std::sqrt(static_cast<double>(config.key_width));
+  if (kind == AttentionKind::kNsa) return std::make_unique<NsaCore>(context, sizes, config.nsa, exchange, scale);
+  const int64_t window = kind == AttentionKind::kWindow ? config.nsa.window : 0;
+  return std::make_unique<DenseCore>(context, sizes, window, scale);
+}
+
+// The order of AddPhi's slots.
+PhiWeights Weights(const std::array<Param*, 6>& slots) {
+  const auto tensor = [](Param* param) { return param ? param->weight : Tensor(); };
+  return {tensor(slots[0]), tensor(slots[1]), tensor(slots[2]), tensor(slots[3]), tensor(slots[4]), tensor(slots[5])};
+}
+
+PhiWeights Gradients(const std::array<Param*, 6>& slots) {
+  const auto tensor = [](Param* param) { return param ? param->gradient : Tensor(); };
+  return {tensor(slots[0]), tensor(slots[1]), tensor(slots[2]), tensor(slots[3]), tensor(slots[4]), tensor(slots[5])};
+}
+
+// A projection of unit-variance inputs keeps unit variance.
+Init FanIn(int64_t inputs) { return {0, 1 / std::sqrt(static_cast<double>(inputs))}; }
+
+constexpr Init kSmall{0, 0.02};  // where the start should be near zero but symmetry must break
+constexpr Init kZero{0, 0};
+constexpr Init kOne{1, 0};
+
+Tensor Flat(const Tensor& x) { return x.Reshape({x.dim(0), x.size() / x.dim(0)}); }
+
+}  // namespace
+
+AttentionLayer::AttentionLayer(const Context& context, const ModelConfig& config, SelectedExchange exchange,
+                               int64_t layer, const std::string& prefix, ParamTable* params)
+    : context_(context), config_(config), prefix_(prefix), kind_(config.AttentionOf(layer)) {
+  core_ = MakeCore(context, config, kind_, exchange);
+  if (kind_ == AttentionKind::kNsa) nsa_ = static_cast<NsaCore*>(core_.get());
+  shared_ = kind_ != AttentionKind::kNsa || config.nsa.kv_branches == KvBranches::kShared;
+
+  q_ = AddProjection("q", config.heads, config.key_width, config.qk_norm, params);
+  const std::vector<std::string> suffixes =
+      shared_ ? std::vector<std::string>{""} : std::vector<std::string>{"_cmp", "_slc", "_win"};
+  for (const std::string& suffix : suffixes) {
+    k_.push_back(AddProjection("k" + suffix, config.kv_heads, config.key_width, config.qk_norm, params));
+    v_.push_back(AddProjection("v" + suffix, config.kv_heads, config.value_width, false, params));
+  }
+  if (nsa_) {
+    AddPhi("phi_k", config.key_width, params, &phi_k_);
+    AddPhi("phi_v", config.value_width, params, &phi_v_);
+    // Gates start near one half each: all branches learn from the first step on.
+    gate_ = &params->Add(prefix + ".gate.weight", {config.hidden, 3 * config.heads}, kSmall, true);
+    gate_bias_ = &params->Add(prefix + ".gate.bias", {3 * config.heads}, kZero, false);
+  }
+  // Residual branches start small, so that the variance of the stream does not grow with depth (GPT-2).
+  const int64_t inputs = config.heads * config.value_width;
+  const double stddev = FanIn(inputs).stddev / std::sqrt(2.0 * static_cast<double>(config.layers));
+  o_ = &params->Add(prefix + ".o.weight", {inputs, config.hidden}, {0, stddev}, true);
+}
+
+AttentionLayer::Projection AttentionLayer::AddProjection(const std::string& name, int64_t heads, int64_t width,
+                                                         bool norm, ParamTable* params) {
+  Projection projection;
+  projection.weight =
+      &params->Add(prefix_ + "." + name + ".weight", {config_.hidden, heads * width}, FanIn(config_.hidden), true);
+  if (norm) projection.norm = &params->Add(prefix_ + "." + name + "_norm.weight", {width}, kOne, false);
+  return projection;
+}
+
+void AttentionLayer::AddPhi(const std::string& name, int64_t width, ParamTable* params, std::array<Param*, 6>* slots) {
+  const NsaConfig& nsa = config_.nsa;
+  const std::string prefix = prefix_ + "." + name + ".";
+  const int64_t inputs = nsa.block * width, groups = config_.kv_heads;
+  auto& [position, weight1, bias1, weight2, bias2, weight] = *slots;
+  if (nsa.phi == Phi::kMlp) {
+    const int64_t hidden = nsa.phi_hidden > 0 ? nsa.phi_hidden : 2 * width;
+    position = &params->Add(prefix + "position", {nsa.block, width}, kSmall, false);
+    weight1 = &params->Add(prefix + "weight1", {inputs, hidden}, FanIn(inputs), true);
+    bias1 = &params->Add(prefix + "bias1", {hidden}, kZero, false);
+    weight2 = &params->Add(prefix + "weight2", {hidden, width}, FanIn(hidden), true);
+    bias2 = &params->Add(prefix + "bias2", {width}, kZero, false);
+  } else if (nsa.phi == Phi::kLinear) {
+    position = &params->Add(prefix + "position", {groups, nsa.block, width}, kSmall, false);
+    weight = &params->Add(prefix + "weight", {groups, inputs, width}, FanIn(inputs), true);
+  }
+}
+
+void AttentionLayer::ReserveNormInput(Arena& arena, Projection* projection, int64_t heads) {
+  if (!projection->norm) return;
+  arena.Reserve(&projection->input, MemoryUse::kActivations, projection->weight->name + ".out", context_.dtype,
+                {context_.tokens(), heads, config_.key_width});
+}
+
+void AttentionLayer::Reserve(Arena& arena, AttentionWorkspace* workspace, MemoryUse outputs) {
+  const int64_t tokens = context_.tokens();
+  core_->Reserve(arena, prefix_, outputs);
+  ReserveNormInput(arena, &q_, config_.heads);
+  for (Projection& k : k_) ReserveNormInput(arena, &k, config_.kv_heads);
+  // The first layer of a kind reserves what all of that kind share.
+  if (workspace->gradients.empty()) {
+    arena.Reserve(&workspace->gate_logits, MemoryUse::kWorkspace, "gate_logits", context_.dtype,
+                  {tokens, 3 * config_.heads});
+    arena.Reserve(&workspace->shared_k, MemoryUse::kWorkspace, "shared_k", context_.dtype,
+                  {tokens, config_.kv_heads, config_.key_width});
+    arena.Reserve(&workspace->d_out, MemoryUse::kWorkspace, "backward.d_out", context_.dtype,
+                  {tokens, config_.heads, config_.value_width});
+    if (context_.gradient_dtype != context_.dtype) {
+      arena.Reserve(&workspace->narrow, MemoryUse::kWorkspace, "backward.narrow", context_.dtype,
+                    {tokens * config_.heads * std::max(config_.key_width, config_.value_width)});
+    }
+  }
+  const auto [entry, first] = workspace->gradients.try_emplace(kind_);
+  if (first) core_->ReserveGradients(arena, &entry->second);
+}
+
+void AttentionLayer::Start(const Rope& rope) {
+  rope_ = rope;
+  core_->Start();
+  if (!nsa_) return;
+  nsa_->SetPhi({Weights(phi_k_), Weights(phi_v_), Gradients(phi_k_), Gradients(phi_v_)});
+  if (config_.nsa.compress_rope == CompressRope::kAfter) nsa_->SetSummaryRope({rope.frequency, rope.factor});
+}
+
+void AttentionLayer::MatMul(const Tensor& a, const Tensor& b, const Tensor& c, bool transpose_a, bool transpose_b,
+                            bool accumulate) {
+  context_.ops.dense->MatMul(context_.compute, {Flat(a), Flat(b), Flat(c), transpose_a, transpose_b, accumulate});
+}
+
+void AttentionLayer::Project(const Projection& projection, const Tensor& x, const Tensor& y) {
+  const Tensor& product = projection.norm ? projection.input : y;
+  MatMul(x, projection.weight->weight, product, false, false, false);
+  if (projection.norm) {
+    context_.ops.dense->RmsNorm(context_.compute, {product, projection.norm->weight, config_.norm_eps, y});
+  }
+}
+
+void AttentionLayer::ProjectBackward(const Projection& projection, const Tensor& x, const Tensor& d_y,
+                                     const Tensor& d_x, bool accumulate) {
+  if (projection.norm) {
+    context_.ops.dense->RmsNormBackward(context_.compute,
+                                        {projection.input, projection.norm->weight, config_.norm_eps, {}},
+                                        {d_y, d_y, projection.norm->gradient});
+  }
+  MatMul(x, d_y, projection.weight->gradient, true, false, true);
+  MatMul(d_y, projection.weight->weight, d_x, false, true, accumulate);
+}
+
+void AttentionLayer::Rotate(const SequenceInputs& inputs, const Tensor& from, const Tensor& to, bool inverse) {
+  context_.ops.dense->Rope(context_.compute, {from, to, inputs.positions, rope_.frequency, rope_.factor, inverse});
+}
+
+Tensor AttentionLayer::NarrowOf(const AttentionWorkspace& workspace, const Tensor& gradient) const {
+  if (gradient.dtype == context_.dtype) return gradient;
+  return workspace.narrow.Rows(0, gradient.size()).Reshape(gradient.shape);
+}
+
+Tensor AttentionLayer::Narrow(const AttentionWorkspace& workspace, const Tensor& gradient) {
+  const Tensor narrow = NarrowOf(workspace, gradient);
+  if (narrow.data != gradient.data) context_.ops.train->Copy(context_.compute, gradient, narrow);
+  return narrow;
+}
+
+Tensor AttentionLayer::Unrotate(const SequenceInputs& inputs, const AttentionWorkspace& workspace,
+                                const Tensor& gradient) {
+  const Tensor narrow = NarrowOf(workspace, gradient);
+  Rotate(inputs, gradient, narrow, true);
+  return narrow;
+}
+
+void AttentionLayer::Forward(const SequenceInputs& inputs, const AttentionWorkspace& workspace, const Tensor& x,
+                             const Tensor& y, bool restore) {
+  Project(q_, x, core_->q());
+  Rotate(inputs, core_->q(), core_->q(), false);
+
+  const auto& branches = core_->branches();
+  if (shared_) Project(k_[0], x, workspace.shared_k);
+  for (size_t b = 0; b < branches.size(); ++b) {
+    const auto& [name, rotated, k, v] = branches[b];
+    if (!shared_) Project(k_[b], x, k);
+    const Tensor& source = shared_ ? workspace.shared_k : k;
+    if (rotated) {
+      Rotate(inputs, source, k, false);
+    } else if (shared_) {
+      context_.ops.train->Copy(context_.compute, source, k);
+    }
+    if (!shared_ || b == 0) {
+      Project(v_[b], x, v);
+    } else {
+      context_.ops.train->Copy(context_.compute, branches[0].v, v);
+    }
+  }
+  if (gate_) {
+    MatMul(x, gate_->weight, workspace.gate_logits, false, false, false);
+    context_.ops.dense->Gate(context_.compute, {workspace.gate_logits, gate_bias_->weight, Flat(core_->gates())});
+  }
+  if (restore) {
+    core_->Restore(inputs);
+  } else {
+    core_->Forward(inputs);
+  }
+  MatMul(core_->out(), o_->weight, y, false, false, true);
+}
+
+void AttentionLayer::Backward(const SequenceInputs& inputs, const AttentionWorkspace& workspace, const Tensor& x,
+                              const Tensor& d_y, const Tensor& d_x) {
+  const AttentionGradients& gradients = workspace.gradients.at(kind_);
+  MatMul(core_->out(), d_y, o_->gradient, true, false, true);
+  MatMul(d_y, o_->weight, workspace.d_out, false, true, false);
+  core_->Backward(inputs, workspace.d_out, gradients);
+
+  ProjectBackward(q_, x, Unrotate(inputs, workspace, gradients.d_q), d_x, false);
+  const auto& branches = core_->branches();
+  for (size_t b = 0; b < branches.size(); ++b) {
+    const int branch = static_cast<int>(b);
+    const Tensor d_k = core_->OwnRows(branch, gradients.d_k[b]);
+    const Tensor d_v = core_->OwnRows(branch, gradients.d_v[b]);
+    if (!shared_) {
+      ProjectBackward(k_[b], x, branches[b].rotated ? Unrotate(inputs, workspace, d_k) : Narrow(workspace, d_k), d_x,
+                      true);
+      ProjectBackward(v_[b], x, Narrow(workspace, d_v), d_x, true);
+      continue;
+    }
+    if (branches[b].rotated) Rotate(inputs, d_k, d_k, true);
+    if (b > 0) {
+      context_.ops.dense->Add(context_.compute, d_k, core_->OwnRows(0, gradients.d_k[0]));
+      context_.ops.dense->Add(context_.compute, d_v, core_->OwnRows(0, gradients.d_v[0]));
+    }
+  }
+  if (shared_) {
+    ProjectBackward(k_[0], x, Narrow(workspace, core_->OwnRows(0, gradients.d_k[0])), d_x, true);
+    ProjectBackward(v_[0], x, Narrow(workspace, core_->OwnRows(0, gradients.d_v[0])), d_x, true);
+  }
+  if (gate_) {
+    context_.ops.dense->GateBackward(context_.compute,
+                                     {workspace.gate_logits, gate_bias_->weight, Flat(core_->gates())},
+                                     {Flat(gradients.d_gates), workspace.gate_logits, gate_bias_->gradient});
+    MatMul(x, workspace.gate_logits, gate_->gradient, true, false, true);
+    MatMul(workspace.gate_logits, gate_->weight, d_x, false, true, true);
+  }
+}
+
+}  // namespace longspan

@@ -1,0 +1,106 @@
+// Native Sparse Attention of one layer under context parallelism (arXiv 2502.11089; DESIGN.md sections 2 and 3).
+//
+//   compute stream                          communication stream
+//   -------------------------------------   ------------------------------------------
+//                                           halo of the compression inputs, of the window
+//   compress own rows -> summaries
+//   window branch                           all-gather of summaries; of selected rows (GATHER)
+//   compressed branch, selection
+//   (FETCH: the window branch here)         what was chosen, agreement on who sends what, the chosen blocks (FETCH)
+//   selected branch, combination
+//
+// Backward walks the other way and gives every borrowed row's gradient back to its owner.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model/attention/core.h"
+#include "parallel/exchange/exchange.h"
+
+namespace longspan {
+
+// The compression weights of K and V and where their gradients go (accumulated). All null for MEAN.
+struct PhiPair {
+  PhiWeights k, v;
+  PhiWeights d_k, d_v;
+};
+
+// Rotation of the compressed keys (compress_rope AFTER). Null frequency: none.
+struct SummaryRope {
+  Tensor frequency;  // [K/2] F64
+  double factor = 1;
+};
+
+class NsaCore : public AttentionCore {
+ public:
+  // `scale` multiplies the scores (1/sqrt(K)). `exchange` says how selected rows travel.
+  NsaCore(const Context& context, const Sizes& sizes, const NsaConfig& nsa, SelectedExchange exchange, double scale);
+
+  void Reserve(Arena& arena, const std::string& name, MemoryUse outputs) override;
+  void ReserveGradients(Arena& arena, AttentionGradients* gradients) override;
+  void Start() override;
+  void SetPhi(const PhiPair& phi) { phi_ = phi; }  // before Forward; the tensors outlive the core's use
+  void SetSummaryRope(const SummaryRope& rope) { rope_ = rope; }
+  // From now on Forward takes this choice, [T,G,N] I32, on its device, instead of its own; null: free again.
+  void FreezeSelection(const Tensor& selected) { frozen_ = selected; }
+
+  const std::vector<BranchRows>& branches() const override { return rows_; }
+  Tensor OwnRows(int branch, const Tensor& rows) const override;
+  const Tensor& q() const override { return q_; }
+  const Tensor& gates() const override { return gates_; }
+  const Tensor& out() const override { return out_; }
+  const Tensor& selected() const { return selected_; }                 // [T,G,N] I32, of the last Forward
+  const Tensor& branch_out(int branch) const { return o_[branch]; }    // [T,H,V]
+  const Tensor& branch_lse(int branch) const { return lse_[branch]; }  // [T,H]
+
+  void Forward(const SequenceInputs& inputs) override;
+  void Restore(const SequenceInputs& inputs) override;
+  std::vector<Tensor> kept() const override;
+  void Backward(const SequenceInputs& inputs, const Tensor& d_out, const AttentionGradients& gradients) override;
+
+  double coverage() const;  // FETCH: fetched / remote blocks of the last Forward; GATHER: 1
+
+  static constexpr int kCmp = 0, kSlc = 1, kWin = 2;  // order of branches everywhere
+
+ private:
+  enum class Direction { kForward, kBackward };
+  // Starts an exchange once the compute stream has come this far; `done` follows it on the communication stream.
+  void Begin(Direction direction, Exchange& exchange, const std::vector<Tensor>& tensors, Event& done);
+  void CommFollowsCompute();
+  void Summarize(const SequenceInputs& inputs);
+  Tensor OwnSummaries(const Tensor& rows) const;
+  void RotateSummaries(const SequenceInputs& inputs, const Tensor& own, bool inverse);
+  void Fill(const SequenceInputs& inputs, int branch, BranchArgs* args) const;
+  CompressArgs CompressionOf(const Tensor& rows, const PhiWeights& weights, const Tensor& summaries) const;
+  CompressedArgs CompressedBranch(const SequenceInputs& inputs) const;
+  SelectedArgs SelectedBranch(const SequenceInputs& inputs) const;
+  WindowArgs WindowBranch(const SequenceInputs& inputs) const;
+  void Select(const SequenceInputs& inputs);
+
+  const Context& context_;
+  Sizes sizes_;
+  NsaConfig nsa_;
+  double scale_;
+  PhiPair phi_;
+  SummaryRope rope_;
+  Tensor frozen_;
+
+  std::array<std::unique_ptr<Exchange>, 3> exchange_;  // of raw rows, by branch
+  FetchExchange* fetch_ = nullptr;                     // exchange_[kSlc] when it is one
+  std::unique_ptr<Exchange> summaries_;
+
+  Tensor q_, gates_, out_, selected_;
+  std::array<Tensor, 3> k_, v_;   // [R,G,K], [R,G,V] by branch
+  Tensor summary_k_, summary_v_;  // [S/d,G,K], [S/d,G,V]
+  std::array<Tensor, 3> o_, lse_;
+  std::vector<BranchRows> rows_;
+
+  std::unique_ptr<Event> ready_, summaries_done_;
+  std::array<std::unique_ptr<Event>, 3> done_;  // of exchange_, by branch
+  bool restored_ = false;                       // the backward waits for rows, not the forward
+};
+
+}  // namespace longspan

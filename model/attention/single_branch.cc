@@ -1,0 +1,90 @@
+#include "model/attention/single_branch.h"
+
+namespace longspan {
+
+DenseCore::DenseCore(const Context& context, const Sizes& sizes, int64_t window, double scale)
+    : context_(context), sizes_(sizes), window_(window > 0 ? window : context.layout.sequence()), scale_(scale) {
+  const Layout& layout = context.layout;
+  exchange_ = window > 0 ? MakeHaloExchange(layout, context.cp, context.ops, window - 1)
+                         : MakeGatherExchange(layout, context.cp, context.ops, 1, layout.unit());
+  ready_ = context.device.MakeEvent();
+  done_ = context.device.MakeEvent();
+}
+
+void DenseCore::Reserve(Arena& arena, const std::string& name, MemoryUse outputs) {
+  const auto [heads, groups, key_width, value_width] = sizes_;
+  const int64_t tokens = context_.tokens(), rows = exchange_->rows();
+  exchange_->Reserve(arena, name + ".exchange", context_.dtype, context_.gradient_dtype,
+                     {{groups, key_width}, {groups, value_width}});
+  arena.Reserve(&q_, MemoryUse::kActivations, name + ".q", context_.dtype, {tokens, heads, key_width});
+  arena.Reserve(&k_, MemoryUse::kActivations, name + ".k", context_.dtype, {rows, groups, key_width});
+  arena.Reserve(&v_, MemoryUse::kActivations, name + ".v", context_.dtype, {rows, groups, value_width});
+  arena.Reserve(&out_, outputs, name + ".out", context_.dtype, {tokens, heads, value_width});
+  arena.Reserve(&lse_, outputs, name + ".lse", context_.gradient_dtype, {tokens, heads});
+}
+
+void DenseCore::ReserveGradients(Arena& arena, AttentionGradients* gradients) {
+  const auto [heads, groups, key_width, value_width] = sizes_;
+  const int64_t rows = exchange_->rows();
+  const auto reserve = [&](Tensor* slot, const char* name, const Shape& shape) {
+    arena.Reserve(slot, MemoryUse::kWorkspace, std::string("backward.") + name, context_.gradient_dtype, shape);
+  };
+  reserve(&gradients->d_q, "d_q", {context_.tokens(), heads, key_width});
+  reserve(&gradients->d_k[0], "d_k", {rows, groups, key_width});
+  reserve(&gradients->d_v[0], "d_v", {rows, groups, value_width});
+}
+
+void DenseCore::Start() {
+  exchange_->Start(context_.device, context_.comm);
+  context_.comm.Synchronize();
+  rows_ = {{"", true, OwnRows(0, k_), OwnRows(0, v_)}};
+}
+
+Tensor DenseCore::OwnRows(int, const Tensor& rows) const { return rows.Rows(exchange_->own_row(), context_.tokens()); }
+
+WindowArgs DenseCore::Branch(const SequenceInputs& inputs) const {
+  WindowArgs args;
+  args.segments = context_.segments();
+  args.doc_start = inputs.doc_start;
+  args.q = q_;
+  args.kv = {k_, v_, exchange_->pages()};
+  args.scale = scale_;
+  args.o = out_;
+  args.lse = lse_;
+  args.window = window_;
+  return args;
+}
+
+void DenseCore::BorrowRows() {
+  context_.compute.Record(*ready_);
+  context_.comm.Wait(*ready_);
+  exchange_->Forward(context_.comm, {k_, v_});
+  context_.comm.Record(*done_);
+}
+
+void DenseCore::Forward(const SequenceInputs& inputs) {
+  restored_ = false;
+  BorrowRows();
+  context_.compute.Wait(*done_, "stall.rows");
+  context_.ops.attention->Window(context_.compute, Branch(inputs));
+}
+
+void DenseCore::Restore(const SequenceInputs&) {
+  restored_ = true;
+  BorrowRows();
+}
+
+void DenseCore::Backward(const SequenceInputs& inputs, const Tensor& d_out, const AttentionGradients& gradients) {
+  Stream& compute = context_.compute;
+  const Tensor &d_k = gradients.d_k[0], &d_v = gradients.d_v[0];
+  for (const Tensor& x : {gradients.d_q, d_k, d_v}) context_.ops.train->Zero(compute, x);
+  if (restored_) compute.Wait(*done_, "stall.restored_rows");
+  context_.ops.attention->WindowBackward(compute, Branch(inputs), {d_out, gradients.d_q, d_k, d_v});
+  compute.Record(*ready_);
+  context_.comm.Wait(*ready_);
+  exchange_->Backward(context_.comm, {d_k, d_v});
+  context_.comm.Record(*done_);
+  compute.Wait(*done_, "stall.row_gradients");
+}
+
+}  // namespace longspan

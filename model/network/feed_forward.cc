@@ -1,0 +1,75 @@
+#include "model/network/feed_forward.h"
+
+#include <cmath>
+
+namespace longspan {
+
+FeedForward::FeedForward(const Context& context, const ModelConfig& config, bool keep, const std::string& prefix,
+                         ParamTable* params)
+    : context_(context), width_(config.ffn), keep_(keep), prefix_(prefix) {
+  const int64_t hidden = config.hidden;
+  // A projection of unit-variance inputs keeps unit variance; what is added to the stream starts smaller by depth
+  // (GPT-2).
+  const Init from_stream{0, 1 / std::sqrt(static_cast<double>(hidden))};
+  const Init to_stream{0, 1 / std::sqrt(2.0 * static_cast<double>(config.layers * width_))};
+  gate_ = &params->Add(prefix + ".gate.weight", {hidden, width_}, from_stream, true);
+  up_ = &params->Add(prefix + ".up.weight", {hidden, width_}, from_stream, true);
+  down_ = &params->Add(prefix + ".down.weight", {width_, hidden}, to_stream, true);
+}
+
+void FeedForward::Reserve(Arena& arena, FeedForwardWorkspace* workspace) {
+  const Shape kept{keep_ ? context_.tokens() : chunk(), width_}, part{chunk(), width_};
+  arena.Reserve(&kept_.gate, MemoryUse::kActivations, prefix_ + ".gate", context_.dtype, kept);
+  arena.Reserve(&kept_.up, MemoryUse::kActivations, prefix_ + ".up", context_.dtype, kept);
+  arena.Reserve(&kept_.act, MemoryUse::kActivations, prefix_ + ".act", context_.dtype, kept);
+  if (!workspace) return;
+  arena.Reserve(&workspace->d_gate, MemoryUse::kWorkspace, "backward.d_gate", context_.dtype, part);
+  arena.Reserve(&workspace->d_up, MemoryUse::kWorkspace, "backward.d_up", context_.dtype, part);
+  arena.Reserve(&workspace->d_act, MemoryUse::kWorkspace, "backward.d_act", context_.dtype, part);
+}
+
+FeedForward::Chunk FeedForward::ChunkAt(int64_t begin, int64_t rows) const {
+  const int64_t at = keep_ ? begin : 0;
+  return {kept_.gate.Rows(at, rows), kept_.up.Rows(at, rows), kept_.act.Rows(at, rows)};
+}
+
+void FeedForward::MatMul(const Tensor& a, const Tensor& b, const Tensor& c, bool transpose_a, bool transpose_b,
+                         bool accumulate) {
+  context_.ops.dense->MatMul(context_.compute, {a, b, c, transpose_a, transpose_b, accumulate});
+}
+
+void FeedForward::Activate(const Tensor& x, const Chunk& chunk) {
+  MatMul(x, gate_->weight, chunk.gate, false, false, false);
+  MatMul(x, up_->weight, chunk.up, false, false, false);
+  context_.ops.dense->SwiGlu(context_.compute, {chunk.gate, chunk.up, chunk.act});
+}
+
+void FeedForward::Forward(const Tensor& x, const Tensor& y) {
+  for (int64_t begin = 0; begin < context_.tokens(); begin += kChunk) {
+    const int64_t rows = std::min(kChunk, context_.tokens() - begin);
+    const Chunk chunk = ChunkAt(begin, rows);
+    Activate(x.Rows(begin, rows), chunk);
+    MatMul(chunk.act, down_->weight, y.Rows(begin, rows), false, false, true);
+  }
+}
+
+void FeedForward::Backward(const FeedForwardWorkspace& workspace, const Tensor& x, const Tensor& d_y,
+                           const Tensor& d_x) {
+  for (int64_t begin = 0; begin < context_.tokens(); begin += kChunk) {
+    const int64_t rows = std::min(kChunk, context_.tokens() - begin);
+    const Chunk chunk = ChunkAt(begin, rows);
+    const Tensor x_rows = x.Rows(begin, rows), d_y_rows = d_y.Rows(begin, rows), d_x_rows = d_x.Rows(begin, rows);
+    const Tensor d_act = workspace.d_act.Rows(0, rows), d_gate = workspace.d_gate.Rows(0, rows),
+                 d_up = workspace.d_up.Rows(0, rows);
+    if (!keep_) Activate(x_rows, chunk);
+    MatMul(chunk.act, d_y_rows, down_->gradient, true, false, true);
+    MatMul(d_y_rows, down_->weight, d_act, false, true, false);
+    context_.ops.dense->SwiGluBackward(context_.compute, {chunk.gate, chunk.up, chunk.act}, {d_act, d_gate, d_up});
+    MatMul(x_rows, d_gate, gate_->gradient, true, false, true);
+    MatMul(x_rows, d_up, up_->gradient, true, false, true);
+    MatMul(d_gate, gate_->weight, d_x_rows, false, true, false);
+    MatMul(d_up, up_->weight, d_x_rows, false, true, true);
+  }
+}
+
+}  // namespace longspan

@@ -1,0 +1,55 @@
+// Session: what one rank holds to run a model: streams, layout, network and the memory planned for them.
+//
+// Built in two steps, so that --dry-run can show the plan without allocating: the constructor reserves, Start allocates
+// and initialises. In between others may reserve too (the optimizer).
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "kernels/host_copy.h"
+#include "launch/data/batches.h"
+#include "model/network/transformer.h"
+#include "parallel/comm/comm.h"
+#include "runtime/config.h"
+
+namespace longspan {
+
+class Session {
+ public:
+  // `cp`: the ranks that share a sequence, over the device's memory. Both outlive the session. `dtype` is of weights
+  // and activations; F64 (CPU) is for checking. `ops` instead of the device's own, for tests.
+  Session(const RunConfig& config, Device& device, Communicator& cp, DType dtype, Ops ops = {});
+
+  void Start(uint64_t seed);
+  // Copies the batch to the device; it may then be reused. `loss_scale` is 1 / the number of labels of the whole step,
+  // over all ranks and accumulated sequences.
+  void Load(const Batch& batch, double loss_scale = 0);
+
+  template <typename T>
+  std::vector<T> ToHost(const Tensor& x) {  // after all work so far
+    return HostValues<T>(device_, *compute_, x);
+  }
+
+  Device& device() { return device_; }
+  Ops& ops() { return ops_; }
+  Stream& compute() { return *compute_; }
+  Stream& comm() { return *comm_; }
+  const Layout& layout() const { return layout_; }
+  const Context& context() const { return *context_; }
+  Arena& arena() { return arena_; }
+  Transformer& model() { return *model_; }
+  const SequenceInputs& inputs() const { return inputs_; }
+
+ private:
+  Device& device_;
+  Ops ops_;
+  std::unique_ptr<Stream> compute_, comm_;
+  Layout layout_;
+  std::optional<Context> context_;
+  Arena arena_;
+  std::unique_ptr<Transformer> model_;
+  SequenceInputs inputs_;
+};
+
+}  // namespace longspan

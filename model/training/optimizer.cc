@@ -1,0 +1,119 @@
+#include "model/training/optimizer.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace longspan {
+
+std::vector<Shard> CutShards(const ParamTable& params, int ranks) {
+  const auto& list = params.params();
+  const auto end_of = [&](int64_t i) {
+    return i + 1 < static_cast<int64_t>(list.size()) ? list[i + 1]->offset : params.size();
+  };
+  std::vector<Shard> shards(ranks);
+  int64_t next = 0;
+  for (int r = 0; r < ranks; ++r) {
+    Shard& shard = shards[r];
+    shard.first = next;
+    shard.begin = r > 0 ? shards[r - 1].end : 0;
+    shard.end = shard.begin;
+    // A tensor belongs to the rank in whose equal part its middle lies.
+    const int64_t limit = params.size() * (r + 1) / ranks;
+    while (next < static_cast<int64_t>(list.size()) && (list[next]->offset + end_of(next)) / 2 < limit) {
+      shard.end = end_of(next++);
+    }
+    shard.last = next;
+  }
+  return shards;
+}
+
+Optimizer::Optimizer(Device& device, Ops& ops, Stream& compute, Stream& comm, Communicator& world, ParamTable& params,
+                     const OptimizerConfig& config)
+    : device_(device),
+      ops_(ops),
+      compute_(compute),
+      comm_(comm),
+      world_(world),
+      params_(params),
+      config_(config),
+      shards_(CutShards(params, world.size())),
+      event_(device.MakeEvent()) {
+  for (const Shard& shard : shards_) counts_.push_back(shard.end - shard.begin);
+}
+
+void Optimizer::Reserve(Arena& arena, DType dtype, DType gradient_dtype) {
+  const auto state = [&](Tensor* slot, const char* name) {
+    arena.Reserve(slot, MemoryUse::kOptimizer, name, gradient_dtype, {counts_[world_.rank()]});
+  };
+  state(&m_, "adamw.m");
+  state(&v_, "adamw.v");
+  if (dtype != gradient_dtype) state(&master_, "adamw.master");
+  arena.Reserve(&sum_of_squares_, MemoryUse::kWorkspace, "sum_of_squares", DType::kF64, {1});
+  arena.Reserve(&clip_scale_, MemoryUse::kWorkspace, "clip_scale", DType::kF64, {1});
+}
+
+void Optimizer::ZeroMoments() {
+  device_.FillBytes(compute_, m_, 0);
+  device_.FillBytes(compute_, v_, 0);
+}
+
+void Optimizer::Start(uint64_t seed) {
+  ZeroMoments();
+  if (master_) params_.Draw(device_, compute_, seed, own().first, own().last, master_);
+}
+
+void Optimizer::Order(Stream& first, Stream& second, const char* stall) {
+  first.Record(*event_);
+  second.Wait(*event_, stall);
+}
+
+void Optimizer::Reduce(int64_t begin, int64_t end) {
+  const auto within = [&](const Shard& shard) {  // of the part
+    const int64_t first = std::clamp(shard.begin, begin, end);
+    return std::pair(first, std::clamp(shard.end, begin, end) - first);
+  };
+  std::vector<int64_t> counts;
+  for (const Shard& shard : shards_) counts.push_back(within(shard).second);
+  const auto [first, count] = within(own());
+  Order(compute_, comm_);
+  world_.ReduceScatter(comm_, params_.gradients().Rows(begin, end - begin), params_.gradients().Rows(first, count),
+                       counts);
+}
+
+void Optimizer::FinishReduce() { Order(comm_, compute_, "stall.gradients"); }
+
+void Optimizer::Step(int64_t step, double learning_rate) {
+  TrainOps& train = *ops_.train;
+  train.Zero(compute_, sum_of_squares_);
+  for (int64_t i = own().first; i < own().last; ++i) {
+    train.AddSumOfSquares(compute_, params_.params()[i]->gradient, sum_of_squares_);
+  }
+  Order(compute_, comm_);
+  world_.AllReduce(comm_, sum_of_squares_, ReduceOp::kSum);
+  Order(comm_, compute_, "stall.gradient_norm");
+
+  train.ClipScale(compute_, sum_of_squares_, config_.clip_norm, clip_scale_);
+  for (int64_t i = own().first; i < own().last; ++i) {
+    const Param& param = *params_.params()[i];
+    const int64_t at = param.offset - own().begin;
+    const Shape flat{param.size()};
+    train.AdamW(compute_, {.weight = param.weight.Reshape(flat),
+                           .gradient = param.gradient.Reshape(flat),
+                           .m = m_.Rows(at, param.size()),
+                           .v = v_.Rows(at, param.size()),
+                           .master = master_ ? master_.Rows(at, param.size()) : Tensor(),
+                           .grad_scale = clip_scale_,
+                           .learning_rate = learning_rate,
+                           .beta1 = config_.beta1,
+                           .beta2 = config_.beta2,
+                           .eps = config_.eps,
+                           .weight_decay = param.decay ? config_.weight_decay : 0,
+                           .step = step});
+  }
+  Order(compute_, comm_);
+  world_.AllGather(comm_, OwnPart(params_.weights()), params_.weights(), counts_);
+  Order(comm_, compute_, "stall.weights");
+  train.Zero(compute_, params_.gradients());
+}
+
+}  // namespace longspan

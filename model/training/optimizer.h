@@ -1,0 +1,67 @@
+// AdamW with its state sharded over all ranks (ZeRO-1, arXiv 1910.02054), cut at tensor boundaries.
+//
+// A step: reduce-scatter of the gradients, so that each rank holds the sums for its own tensors; norm over all; clip;
+// AdamW on the own tensors; all-gather of the weights. Gradients are zero afterwards. The reduce-scatter may begin
+// behind the backward: Reduce, part by part.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/ops.h"
+#include "model/params.h"
+#include "parallel/comm/comm.h"
+#include "runtime/config.h"
+
+namespace longspan {
+
+// Parameters [first, last) of the table belong to one rank.
+struct Shard {
+  int64_t first = 0, last = 0;
+  int64_t begin = 0, end = 0;  // elements of the flat buffers
+};
+
+// Cuts the table in `ranks` runs of whole tensors, as equal as that allows; some may be empty.
+std::vector<Shard> CutShards(const ParamTable& params, int ranks);
+
+class Optimizer {
+ public:
+  // `world`: all ranks (dp x cp). `params` outlives the optimizer.
+  Optimizer(Device& device, Ops& ops, Stream& compute, Stream& comm, Communicator& world, ParamTable& params,
+            const OptimizerConfig& config);
+  // Weights narrower than their gradients get a master copy of the own tensors.
+  void Reserve(Arena& arena, DType dtype, DType gradient_dtype);
+  // After Commit: zeroes the moments; masters get the draws that the weights were rounded from.
+  void Start(uint64_t seed);
+  void ZeroMoments();
+
+  // Starts the reduction of elements [begin,end) of the flat gradients, on the communication stream, once the compute
+  // stream has come this far. The parts of a step cover everything once, in the same order on all ranks.
+  void Reduce(int64_t begin, int64_t end);
+  void FinishReduce();  // the compute stream waits for all parts
+  // After all parts were reduced. `step` counts from 1. Afterwards sum_of_squares() holds the squared norm of the whole
+  // gradient, before clipping.
+  void Step(int64_t step, double learning_rate);
+  const Tensor& sum_of_squares() const { return sum_of_squares_; }  // [1] F64
+
+ private:
+  const Shard& own() const { return shards_[world_.rank()]; }
+  Tensor OwnPart(const Tensor& flat) const { return flat.Rows(own().begin, own().end - own().begin); }
+  // Later work of `second` starts after all work of `first` so far.
+  void Order(Stream& first, Stream& second, const char* stall = nullptr);
+
+  Device& device_;
+  Ops& ops_;
+  Stream& compute_;
+  Stream& comm_;
+  Communicator& world_;
+  ParamTable& params_;
+  OptimizerConfig config_;
+  std::vector<Shard> shards_;
+  std::vector<int64_t> counts_;         // elements by rank
+  Tensor m_, v_, master_;               // [own elements]; no master: null
+  Tensor sum_of_squares_, clip_scale_;  // [1] F64
+  std::unique_ptr<Event> event_;
+};
+
+}  // namespace longspan

@@ -1,0 +1,33 @@
+#include "model/training/schedule.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+namespace longspan {
+
+double LearningRate(const OptimizerConfig& config, int64_t step, int64_t steps) {
+  const double peak = config.learning_rate, last = peak * config.final_fraction;
+  if (step < config.warmup_steps) {
+    return peak * static_cast<double>(step + 1) / static_cast<double>(config.warmup_steps + 1);
+  }
+  const bool stable = config.schedule == ScheduleKind::kWarmupStableDecay;
+  const int64_t decay = config.decay_steps > 0 ? config.decay_steps : std::max<int64_t>(1, steps / 5);
+  const int64_t begin = stable ? std::max(config.warmup_steps, steps - 1 - decay) : config.warmup_steps;
+  // 0 at `begin`, 1 at the last step.
+  const double done =
+      steps - 1 > begin ? static_cast<double>(step - begin) / static_cast<double>(steps - 1 - begin) : 1;
+  const double progress = std::clamp(done, 0.0, 1.0);
+  switch (config.schedule) {
+    case ScheduleKind::kConstant:
+      return peak;
+    case ScheduleKind::kLinear:
+    case ScheduleKind::kWarmupStableDecay:
+      return peak + (last - peak) * progress;
+    case ScheduleKind::kCosine:
+      return last + (peak - last) * 0.5 * (1 + std::cos(std::numbers::pi * progress));
+  }
+  return peak;
+}
+
+}  // namespace longspan

@@ -1,0 +1,131 @@
+#include "parallel/comm/checked_comm.h"
+
+#include <numeric>
+
+#include "parallel/comm/rank_order.h"
+
+namespace longspan {
+namespace {
+
+void CheckReducible(const CommCall& call, const Tensor& x) {
+  LS_CHECK(CanReduce(x.dtype), "{}: cannot reduce {}, expected F32, F64, BF16, I32 or I64", call.name,
+           DTypeName(x.dtype));
+}
+
+void CheckCounts(const CommCall& call, const char* name, const Tensor& x, const std::vector<int64_t>& counts) {
+  LS_CHECK(static_cast<int>(counts.size()) == call.size, "{}: {} has {} counts, expected one for each of {} ranks",
+           call.name, name, counts.size(), call.size);
+  for (int64_t count : counts) LS_CHECK(count >= 0, "{}: {} has the negative count {}", call.name, name, count);
+  LS_CHECK(x.size() == Sum(counts), "{}: {} {} has {} elements, its counts add up to {}", call.name, name,
+           x.shape.ToString(), x.size(), Sum(counts));
+}
+
+}  // namespace
+
+int64_t Sum(const std::vector<int64_t>& counts) { return std::accumulate(counts.begin(), counts.end(), int64_t{0}); }
+
+std::vector<int64_t> Begins(const std::vector<int64_t>& counts) {
+  std::vector<int64_t> begins(counts.size());
+  std::exclusive_scan(counts.begin(), counts.end(), begins.begin(), int64_t{0});
+  return begins;
+}
+
+std::vector<int64_t> EvenParts(int64_t count, int size) {
+  std::vector<int64_t> parts(size, count / size);
+  for (int64_t r = 0; r < count % size; ++r) ++parts[r];
+  return parts;
+}
+
+void CheckedCommunicator::CheckTensor(const Call& call, const char* name, const Tensor& x) const {
+  LS_CHECK(x.device == memory_, "{}: {} is on {}, this communicator works on memory of the {}", call.name, name,
+           DeviceName(x.device), DeviceName(memory_));
+  LS_CHECK(x.contiguous(), "{}: {} {} is not contiguous", call.name, name, x.shape.ToString());
+  LS_CHECK(x.data != nullptr || x.size() == 0, "{}: {} {} is null", call.name, name, x.shape.ToString());
+}
+
+void CheckedCommunicator::CheckPair(const Call& call, const Tensor& send, const Tensor& receive) const {
+  CheckTensor(call, "send", send);
+  CheckTensor(call, "receive", receive);
+  LS_CHECK(send.dtype == receive.dtype, "{}: send holds {}, receive holds {}", call.name, DTypeName(send.dtype),
+           DTypeName(receive.dtype));
+}
+
+void CheckedCommunicator::AllReduce(Stream& stream, const Tensor& x, ReduceOp op) {
+  Call call = NextCall("comm.all_reduce");
+  CheckTensor(call, "x", x);
+  CheckReducible(call, x);
+  const bool small = x.bytes() <= kSmallReduceBytes;
+  call.received = static_cast<double>(x.bytes()) * (size_ - 1) * (small ? 1.0 : 2.0 / size_);
+  DoAllReduce(stream, call, x, op);
+}
+
+void CheckedCommunicator::AllGather(Stream& stream, const Tensor& send, const Tensor& receive,
+                                    const std::vector<int64_t>& counts) {
+  Call call = NextCall("comm.all_gather");
+  CheckPair(call, send, receive);
+  const std::vector<int64_t> parts = counts.empty() ? std::vector<int64_t>(size_, send.size()) : counts;
+  CheckCounts(call, "receive", receive, parts);
+  LS_CHECK(send.size() == parts[rank_], "{}: send {} has {} elements, expected {}", call.name, send.shape.ToString(),
+           send.size(), parts[rank_]);
+  call.received = static_cast<double>(receive.bytes() - send.bytes());
+  DoAllGather(stream, call, send, receive, parts);
+}
+
+void CheckedCommunicator::ReduceScatter(Stream& stream, const Tensor& send, const Tensor& receive,
+                                        const std::vector<int64_t>& counts) {
+  Call call = NextCall("comm.reduce_scatter");
+  CheckPair(call, send, receive);
+  CheckReducible(call, send);
+  const std::vector<int64_t> parts = counts.empty() ? std::vector<int64_t>(size_, receive.size()) : counts;
+  CheckCounts(call, "send", send, parts);
+  LS_CHECK(receive.size() == parts[rank_], "{}: receive {} has {} elements, expected {}", call.name,
+           receive.shape.ToString(), receive.size(), parts[rank_]);
+  call.received = static_cast<double>(receive.bytes()) * (size_ - 1);
+  DoReduceScatter(stream, call, send, receive, parts);
+}
+
+void CheckedCommunicator::AllToAll(Stream& stream, const Tensor& send, const std::vector<int64_t>& send_counts,
+                                   const Tensor& receive, const std::vector<int64_t>& receive_counts) {
+  Call call = NextCall("comm.all_to_all");
+  CheckPair(call, send, receive);
+  CheckCounts(call, "send", send, send_counts);
+  CheckCounts(call, "receive", receive, receive_counts);
+  LS_CHECK(send_counts[rank_] == receive_counts[rank_], "{}: this rank sends itself {} elements and expects {}",
+           call.name, send_counts[rank_], receive_counts[rank_]);
+  call.received = static_cast<double>((receive.size() - receive_counts[rank_]) * DTypeSize(receive.dtype));
+  DoAllToAll(stream, call, send, send_counts, receive, receive_counts);
+}
+
+void CheckedCommunicator::SendReceive(Stream& stream, const std::vector<Transfer>& batch) {
+  Call call = NextCall("comm.send_receive");
+  for (const Transfer& transfer : batch) {
+    const bool send = transfer.kind == Transfer::Kind::kSend;
+    CheckTensor(call, send ? "sent tensor" : "received tensor", transfer.tensor);
+    LS_CHECK(transfer.peer >= 0 && transfer.peer < size_, "{}: peer {} is not a rank of this group of {}", call.name,
+             transfer.peer, size_);
+    if (!send && transfer.peer != rank_) call.received += static_cast<double>(transfer.tensor.bytes());
+  }
+  DoSendReceive(stream, call, batch);
+}
+
+void CheckedCommunicator::Broadcast(Stream& stream, const Tensor& x, int root) {
+  Call call = NextCall("comm.broadcast");
+  CheckTensor(call, "x", x);
+  LS_CHECK(root >= 0 && root < size_, "{}: root {} is not a rank of this group of {}", call.name, root, size_);
+  call.received = rank_ == root ? 0.0 : static_cast<double>(x.bytes());
+  DoBroadcast(stream, call, x, root);
+}
+
+std::unique_ptr<Communicator> CheckedCommunicator::Split(int color, int key) {
+  const Call call = NextCall("comm.split");
+  LS_CHECK(color >= 0, "{}: color {} is negative", call.name, color);
+  return DoSplit(call, color, key);
+}
+
+std::vector<int> CheckedCommunicator::Peers() const {
+  std::vector<int> peers;
+  for (int step = 1; step < size_; ++step) peers.push_back((rank_ + step) % size_);
+  return peers;
+}
+
+}  // namespace longspan

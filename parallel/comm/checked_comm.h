@@ -1,0 +1,76 @@
+// What every communicator does alike before anything travels: it numbers the call, refuses wrong tensors by name, and
+// fills in the counts. The transports implement the Do... verbs and may rely on all that comm.h asks.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "parallel/comm/comm.h"
+
+namespace longspan {
+
+// Which call of which communicator: every error names it.
+struct CommCall {
+  const char* name;  // a literal, "comm.all_gather"
+  int64_t sequence;  // counted by the communicator, from 1
+  int rank;          // in the communicator
+  int size;
+};
+
+int64_t Sum(const std::vector<int64_t>& counts);
+std::vector<int64_t> Begins(const std::vector<int64_t>& counts);  // where each rank's part begins
+std::vector<int64_t> EvenParts(int64_t count, int size);          // as equal as can be
+inline char* Bytes(const Tensor& x) { return static_cast<char*>(x.data); }
+
+class CheckedCommunicator : public Communicator {
+ public:
+  CheckedCommunicator(DeviceKind memory, int rank, int size) : memory_(memory), rank_(rank), size_(size) {}
+
+  int rank() const final { return rank_; }
+  int size() const final { return size_; }
+  void AllReduce(Stream& stream, const Tensor& x, ReduceOp op) final;
+  void AllGather(Stream& stream, const Tensor& send, const Tensor& receive, const std::vector<int64_t>& counts) final;
+  void ReduceScatter(Stream& stream, const Tensor& send, const Tensor& receive,
+                     const std::vector<int64_t>& counts) final;
+  void AllToAll(Stream& stream, const Tensor& send, const std::vector<int64_t>& send_counts, const Tensor& receive,
+                const std::vector<int64_t>& receive_counts) final;
+  void SendReceive(Stream& stream, const std::vector<Transfer>& batch) final;
+  void Broadcast(Stream& stream, const Tensor& x, int root) final;
+  void Barrier() final { DoBarrier(NextCall("comm.barrier")); }
+  std::unique_ptr<Communicator> Split(int color, int key) final;
+
+ protected:
+  // An all-reduce of so few bytes is one gather of everything, reduced by every rank; a longer one is a reduce-scatter
+  // and an all-gather.
+  static constexpr int64_t kSmallReduceBytes = 16 << 10;
+
+  // `received` is what this rank gets from others, in bytes. `parts` has an entry for each rank.
+  struct Call : CommCall {
+    double received = 0;
+  };
+  virtual void DoAllReduce(Stream& stream, const Call& call, const Tensor& x, ReduceOp op) = 0;
+  virtual void DoAllGather(Stream& stream, const Call& call, const Tensor& send, const Tensor& receive,
+                           const std::vector<int64_t>& parts) = 0;
+  virtual void DoReduceScatter(Stream& stream, const Call& call, const Tensor& send, const Tensor& receive,
+                               const std::vector<int64_t>& parts) = 0;
+  virtual void DoAllToAll(Stream& stream, const Call& call, const Tensor& send, const std::vector<int64_t>& send_counts,
+                          const Tensor& receive, const std::vector<int64_t>& receive_counts) = 0;
+  virtual void DoSendReceive(Stream& stream, const Call& call, const std::vector<Transfer>& batch) = 0;
+  virtual void DoBroadcast(Stream& stream, const Call& call, const Tensor& x, int root) = 0;
+  virtual void DoBarrier(const Call& call) = 0;
+  virtual std::unique_ptr<Communicator> DoSplit(const Call& call, int color, int key) = 0;
+
+  // The others, beginning behind this rank: so that not all ranks turn to rank 0 first.
+  std::vector<int> Peers() const;
+
+ private:
+  Call NextCall(const char* name) { return {{name, ++sequence_, rank_, size_}}; }
+  void CheckTensor(const Call& call, const char* name, const Tensor& x) const;
+  void CheckPair(const Call& call, const Tensor& send, const Tensor& receive) const;
+
+  const DeviceKind memory_;
+  const int rank_, size_;
+  int64_t sequence_ = 0;
+};
+
+}  // namespace longspan

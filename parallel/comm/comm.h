@@ -1,0 +1,95 @@
+// Communicator: the collective verbs, over MPI on host memory, or NCCL or staged copies on device memory.
+//
+// Every call is collective over the group, made by all its ranks in the same order, and runs in the order of the given
+// stream. One stream serves all transfers of a rank, so that the ranks never meet two transfers in different orders.
+// Sums are taken in rank order, so the same inputs on the same number of ranks give the same bits.
+// Tensors are contiguous; counts are in elements, by rank. Errors name the rank, the operation and its sequence number.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/config.h"
+#include "runtime/device.h"
+#include "runtime/tensor.h"
+
+namespace longspan {
+
+enum class ReduceOp { kSum, kMax, kMin };
+
+// One message of a batch; matching pairs are ordered as listed.
+struct Transfer {
+  enum class Kind { kSend, kReceive };
+  Kind kind;
+  int peer;
+  Tensor tensor;
+};
+
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+  virtual bool host_waits() const { return false; }  // in the verbs, for the stream: they cannot be part of a graph
+
+  virtual void AllReduce(Stream& stream, const Tensor& x, ReduceOp op) = 0;  // in place; F32, F64, I32, I64, BF16
+  // receive = the ranks' `send`, one after another. Equal sizes unless counts are given. `send` may be its own place in
+  // `receive`.
+  virtual void AllGather(Stream& stream, const Tensor& send, const Tensor& receive,
+                         const std::vector<int64_t>& counts = {}) = 0;
+  // receive = sum over ranks of their part for this rank; `send` holds the parts one after another. Equal sizes unless
+  // counts are given. `receive` may be its own place in `send`.
+  virtual void ReduceScatter(Stream& stream, const Tensor& send, const Tensor& receive,
+                             const std::vector<int64_t>& counts = {}) = 0;
+  virtual void AllToAll(Stream& stream, const Tensor& send, const std::vector<int64_t>& send_counts,
+                        const Tensor& receive, const std::vector<int64_t>& receive_counts) = 0;
+  virtual void SendReceive(Stream& stream, const std::vector<Transfer>& batch) = 0;
+  virtual void Broadcast(Stream& stream, const Tensor& x, int root) = 0;
+  virtual void Barrier() = 0;  // of the hosts
+  // Ranks of one color form a group, ordered by key.
+  virtual std::unique_ptr<Communicator> Split(int color, int key) = 0;
+};
+
+// Over all ranks of MPI_COMM_WORLD. MPI must be initialised, and outlive the communicator.
+std::unique_ptr<Communicator> MakeMpiWorld();
+// Of this process alone.
+std::unique_ptr<Communicator> MakeMpiSelf();
+
+// For tensors in the memory of `device`, over the ranks of `host` (MPI), which it takes for its own use. Collective.
+// `device` outlives it. kAuto: NCCL on a GPU of a build with it, else staged; a CPU needs neither and gets `host`.
+// Throws Error (configuration) where there is no NCCL and kNccl asks for it.
+std::unique_ptr<Communicator> MakeDeviceCommunicator(std::unique_ptr<Communicator> host, Device& device,
+                                                     Transport transport);
+
+// NCCL: every verb is work of the GPU's stream, the host does not wait. When a communicator goes while an exception
+// passes, it ends what is under way instead of waiting for it.
+bool HasNccl();  // of this build: nccl_comm.cc or no_nccl.cc
+std::unique_ptr<Communicator> MakeNcclCommunicator(std::unique_ptr<Communicator> host, Device& device);
+
+// When it goes while an exception passes, every NCCL transfer of this process ends at once. Declared after all that
+// owns GPU memory or streams, it goes first: freeing those waits for work under way, and that for peers that may never
+// come. Only graphs with transfers in them go before the guard: NCCL does not end while they hold it.
+class NcclGuard {
+ public:
+  NcclGuard();
+  ~NcclGuard();
+  NcclGuard(const NcclGuard&) = delete;
+  NcclGuard& operator=(const NcclGuard&) = delete;
+
+ private:
+  int exceptions_;  // in flight at construction
+};
+void AbortNccl();
+
+// Staged: copies to host memory, the verb of `host`, copies back. Takes its place in the order of the stream, and the
+// host waits until it is done: right wherever MPI works, never fast. `device` may be a CPU, for tests.
+std::unique_ptr<Communicator> MakeStagedCommunicator(std::unique_ptr<Communicator> host, Device& device);
+
+// Sets what NCCL reads from the environment, for this process; before its first communicator. NVLink multicast
+// (NCCL_NVLS_ENABLE) is off unless set. NCCL refuses two ranks on one GPU of one host: `shared_gpus` gives every rank a
+// host name of its own and lets them meet over the loopback device, so all ranks must be on one node.
+void PrepareNccl(int world_rank, bool shared_gpus);
+
+}  // namespace longspan

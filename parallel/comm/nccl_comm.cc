@@ -1,0 +1,308 @@
+// The communicator over NCCL, on GPU memory. NCCL moves bytes; all sums are ours, in rank order (rank_order_gpu.h),
+// whatever algorithm NCCL would have taken. Every verb is work of the given stream. Sends and receives travel in
+// groups, and only on communicators that exist: NCCL's own grouping then cannot deadlock. What a rank sends itself is a
+// copy. A group of one rank needs no NCCL.
+#include <cuda_runtime_api.h>
+#include <nccl.h>
+
+#include <algorithm>
+#include <exception>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "parallel/comm/checked_comm.h"
+#include "parallel/comm/rank_order_gpu.h"
+#include "runtime/gpu.h"
+
+namespace longspan {
+namespace {
+
+// Memory that a reduce-scatter receives into; a longer one goes in rounds.
+constexpr int64_t kRoundBytes = 128 << 20;
+constexpr int64_t kAlign = 256;  // bytes, of each rank's part of it
+
+// Throws Error with the call and NCCL's text, and what NCCL says about `comm` (may be null).
+void CheckNccl(ncclResult_t result, const CommCall& call, ncclComm_t comm) {
+  if (result == ncclSuccess || result == ncclInProgress) return;
+  const char* const detail = ncclGetLastError(comm);
+  Fail(ExitCode::kRankFailed, "{}, call {} of rank {}/{} in its group: NCCL: {}{}{}", call.name, call.sequence,
+       call.rank, call.size, ncclGetErrorString(result), detail && *detail ? ": " : "", detail ? detail : "");
+}
+
+// Sends and receives between construction and End are one operation.
+class Group {
+ public:
+  explicit Group(const CommCall& call, ncclComm_t comm) : call_(call), comm_(comm) {
+    CheckNccl(ncclGroupStart(), call_, comm_);
+  }
+  ~Group() {
+    if (open_) ncclGroupEnd();
+  }
+  Group(const Group&) = delete;
+  Group& operator=(const Group&) = delete;
+  void End() {
+    open_ = false;
+    CheckNccl(ncclGroupEnd(), call_, comm_);
+  }
+
+ private:
+  const CommCall& call_;
+  ncclComm_t comm_;
+  bool open_ = true;
+};
+
+void CopyBytes(cudaStream_t stream, void* to, const void* from, int64_t bytes) {
+  if (bytes > 0 && to != from) {
+    CudaCheck(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream), "comm: copy to this rank itself");
+  }
+}
+
+class NcclCommunicator;
+
+// Those of the process. One host thread makes, uses and ends them.
+std::vector<NcclCommunicator*>& Living() {
+  static std::vector<NcclCommunicator*> living;
+  return living;
+}
+
+class NcclCommunicator final : public CheckedCommunicator {
+ public:
+  NcclCommunicator(std::unique_ptr<Communicator> host, Device& device)
+      : CheckedCommunicator(DeviceKind::kGpu, host->rank(), host->size()), host_(std::move(host)), device_(device) {
+    if (size() == 1) return;
+    const CommCall call = {"comm.make_nccl", 0, rank(), size()};
+    ncclUniqueId id{};
+    if (rank() == 0) CheckNccl(ncclGetUniqueId(&id), call, nullptr);
+    const auto host_stream = MakeCpuDevice()->MakeStream("bootstrap");
+    host_->Broadcast(*host_stream, HostView(reinterpret_cast<uint8_t*>(&id), {sizeof(id)}), 0);
+    host_stream->Synchronize();
+    host_->Barrier();
+    const auto stream = device_.MakeStream("bootstrap");
+    CudaStream(*stream);  // makes the device current
+    CheckNccl(ncclCommInitRank(&comm_, size(), id, rank()), call, nullptr);
+    Living().push_back(this);
+  }
+
+  ~NcclCommunicator() override {
+    if (comm_ && std::uncaught_exceptions() == exceptions_) {
+      ncclCommDestroy(comm_);
+      comm_ = nullptr;
+    }
+    Abort();
+    std::erase(Living(), this);
+  }
+  NcclCommunicator(const NcclCommunicator&) = delete;
+  NcclCommunicator& operator=(const NcclCommunicator&) = delete;
+
+  void Abort() {
+    if (comm_) ncclCommAbort(std::exchange(comm_, nullptr));
+  }
+
+ private:
+  void DoAllReduce(Stream& stream, const Call& call, const Tensor& x, ReduceOp op) override {
+    if (size() == 1 || x.size() == 0) return;
+    Launched(stream, call, [&](cudaStream_t cuda) {
+      if (x.bytes() <= kSmallReduceBytes) {
+        const int64_t stride = Stride(x.size(), x.dtype);
+        char* const all = Scratch(stream, stride * size(), x.dtype);
+        Group group(call, comm_);
+        for (int peer : Peers()) {
+          Receive(cuda, call, peer, all + peer * stride * DTypeSize(x.dtype), x.bytes());
+          Send(cuda, call, peer, x.data, x.bytes());
+        }
+        group.End();
+        ReduceInOrderGpu(cuda, x.dtype, op, {all, stride, x.data, rank(), size()}, x.data, x.size());
+        return;
+      }
+      const std::vector<int64_t> parts = EvenParts(x.size(), size());
+      char* const own = Bytes(x) + Begins(parts)[rank()] * DTypeSize(x.dtype);
+      RunReduceScatter(stream, cuda, call, x.dtype, op, Bytes(x), own, parts);
+      RunAllGather(cuda, call, x.dtype, own, Bytes(x), parts);
+    });
+  }
+
+  void DoAllGather(Stream& stream, const Call& call, const Tensor& send, const Tensor& receive,
+                   const std::vector<int64_t>& parts) override {
+    Launched(stream, call,
+             [&](cudaStream_t cuda) { RunAllGather(cuda, call, send.dtype, Bytes(send), Bytes(receive), parts); });
+  }
+
+  void DoReduceScatter(Stream& stream, const Call& call, const Tensor& send, const Tensor& receive,
+                       const std::vector<int64_t>& parts) override {
+    Launched(stream, call, [&](cudaStream_t cuda) {
+      RunReduceScatter(stream, cuda, call, send.dtype, ReduceOp::kSum, Bytes(send), Bytes(receive), parts);
+    });
+  }
+
+  void DoAllToAll(Stream& stream, const Call& call, const Tensor& send, const std::vector<int64_t>& send_counts,
+                  const Tensor& receive, const std::vector<int64_t>& receive_counts) override {
+    Launched(stream, call, [&](cudaStream_t cuda) {
+      const int64_t width = DTypeSize(send.dtype);
+      const std::vector<int64_t> from = Begins(send_counts), to = Begins(receive_counts);
+      CopyBytes(cuda, Bytes(receive) + to[rank()] * width, Bytes(send) + from[rank()] * width,
+                send_counts[rank()] * width);
+      Group group(call, comm_);
+      for (int peer : Peers()) {
+        Receive(cuda, call, peer, Bytes(receive) + to[peer] * width, receive_counts[peer] * width);
+        Send(cuda, call, peer, Bytes(send) + from[peer] * width, send_counts[peer] * width);
+      }
+      group.End();
+    });
+  }
+
+  void DoSendReceive(Stream& stream, const Call& call, const std::vector<Transfer>& batch) override {
+    Launched(stream, call, [&](cudaStream_t cuda) {
+      CopyToSelf(cuda, call, batch);
+      Group group(call, comm_);
+      for (const Transfer& transfer : batch) {
+        if (transfer.peer == rank()) continue;
+        if (transfer.kind == Transfer::Kind::kSend) {
+          Send(cuda, call, transfer.peer, transfer.tensor.data, transfer.tensor.bytes());
+        } else {
+          Receive(cuda, call, transfer.peer, transfer.tensor.data, transfer.tensor.bytes());
+        }
+      }
+      group.End();
+    });
+  }
+
+  void DoBroadcast(Stream& stream, const Call& call, const Tensor& x, int root) override {
+    if (size() == 1 || x.size() == 0) return;
+    Launched(stream, call, [&](cudaStream_t cuda) {
+      CheckNccl(ncclBroadcast(x.data, x.data, x.bytes(), ncclInt8, root, comm_, cuda), call, comm_);
+    });
+  }
+
+  void DoBarrier(const Call& call) override {
+    CheckState(call);
+    host_->Barrier();
+  }
+
+  std::unique_ptr<Communicator> DoSplit(const Call& call, int color, int key) override {
+    CheckState(call);
+    return std::make_unique<NcclCommunicator>(host_->Split(color, key), device_);
+  }
+
+  template <typename Work>
+  void Launched(Stream& stream, const Call& call, const Work& work) {
+    CheckState(call);
+    LaunchGpu(stream, call.name, {0, call.received}, work);
+  }
+
+  // Throws Error for what went wrong since the last call, here or at a peer.
+  void CheckState(const CommCall& call) {
+    if (size() == 1) return;
+    LS_CHECK(comm_, "{}, call {} of rank {}/{} in its group: transfers were aborted", call.name, call.sequence,
+             call.rank, call.size);
+    ncclResult_t state = ncclSuccess;
+    CheckNccl(ncclCommGetAsyncError(comm_, &state), call, comm_);
+    CheckNccl(state, call, comm_);
+  }
+
+  // Both ends know the length: nothing is not sent.
+  void Send(cudaStream_t cuda, const CommCall& call, int peer, const void* data, int64_t bytes) {
+    if (bytes > 0) CheckNccl(ncclSend(data, bytes, ncclInt8, peer, comm_, cuda), call, comm_);
+  }
+  void Receive(cudaStream_t cuda, const CommCall& call, int peer, void* data, int64_t bytes) {
+    if (bytes > 0) CheckNccl(ncclRecv(data, bytes, ncclInt8, peer, comm_, cuda), call, comm_);
+  }
+
+  // The messages of a batch from this rank to itself, in order.
+  void CopyToSelf(cudaStream_t cuda, const CommCall& call, const std::vector<Transfer>& batch) {
+    std::vector<Tensor> sent, received;
+    for (const Transfer& transfer : batch) {
+      if (transfer.peer != rank()) continue;
+      (transfer.kind == Transfer::Kind::kSend ? sent : received).push_back(transfer.tensor);
+    }
+    LS_CHECK(sent.size() == received.size(),
+             "{}, call {} of rank {}/{} in its group: sends itself {} tensors, expects {}", call.name, call.sequence,
+             call.rank, call.size, sent.size(), received.size());
+    for (size_t i = 0; i < sent.size(); ++i) {
+      LS_CHECK(sent[i].bytes() == received[i].bytes(),
+               "{}, call {} of rank {}/{} in its group: expected {} bytes from rank {}, found {}", call.name,
+               call.sequence, call.rank, call.size, received[i].bytes(), call.rank, sent[i].bytes());
+      CopyBytes(cuda, received[i].data, sent[i].data, sent[i].bytes());
+    }
+  }
+
+  void RunAllGather(cudaStream_t cuda, const CommCall& call, DType dtype, const char* send, char* receive,
+                    const std::vector<int64_t>& parts) {
+    const int64_t width = DTypeSize(dtype);
+    const std::vector<int64_t> begins = Begins(parts);
+    if (size() == 1) {
+      CopyBytes(cuda, receive, send, parts[0] * width);
+      return;
+    }
+    if (std::all_of(parts.begin(), parts.end(), [&](int64_t part) { return part == parts[0]; })) {
+      if (parts[0] > 0) CheckNccl(ncclAllGather(send, receive, parts[0] * width, ncclInt8, comm_, cuda), call, comm_);
+      return;
+    }
+    Group group(call, comm_);
+    for (int root = 0; root < size(); ++root) {
+      if (parts[root] == 0) continue;
+      char* const place = receive + begins[root] * width;
+      CheckNccl(ncclBroadcast(root == rank() ? send : place, place, parts[root] * width, ncclInt8, root, comm_, cuda),
+                call, comm_);
+    }
+    group.End();
+  }
+
+  // Every rank sends every other its part and adds what it got. In rounds, so that the memory received into is bounded.
+  void RunReduceScatter(Stream& stream, cudaStream_t cuda, const CommCall& call, DType dtype, ReduceOp op,
+                        const char* send, char* receive, const std::vector<int64_t>& parts) {
+    const int64_t width = DTypeSize(dtype);
+    if (size() == 1) {
+      CopyBytes(cuda, receive, send, parts[0] * width);
+      return;
+    }
+    const std::vector<int64_t> begins = Begins(parts);
+    const int64_t longest = *std::max_element(parts.begin(), parts.end());
+    if (longest == 0) return;
+    const int64_t round = std::clamp<int64_t>(kRoundBytes / (width * size()), 1, longest);
+    const int64_t stride = Stride(round, dtype);
+    char* const scratch = Scratch(stream, stride * size(), dtype);
+    for (int64_t begin = 0; begin < longest; begin += round) {
+      const auto length = [&](int r) { return std::clamp<int64_t>(parts[r] - begin, 0, round); };
+      const int64_t own = length(rank());
+      Group group(call, comm_);
+      for (int peer : Peers()) {
+        Receive(cuda, call, peer, scratch + peer * stride * width, own * width);
+        Send(cuda, call, peer, send + (begins[peer] + begin) * width, length(peer) * width);
+      }
+      group.End();
+      const char* const own_part = send + (begins[rank()] + begin) * width;
+      ReduceInOrderGpu(cuda, dtype, op, {scratch, stride, own_part, rank(), size()}, receive + begin * width, own);
+    }
+  }
+
+  // Elements between the parts of two ranks in scratch.
+  static int64_t Stride(int64_t count, DType dtype) {
+    const int64_t unit = kAlign / DTypeSize(dtype);
+    return (count + unit - 1) / unit * unit;
+  }
+  char* Scratch(Stream& stream, int64_t elements, DType dtype) {
+    return static_cast<char*>(scratch_.Get(stream, elements * DTypeSize(dtype)));
+  }
+
+  std::unique_ptr<Communicator> host_;
+  Device& device_;
+  ncclComm_t comm_ = nullptr;
+  GpuScratch scratch_{"transfers"};
+  const int exceptions_ = std::uncaught_exceptions();
+};
+
+}  // namespace
+
+bool HasNccl() { return true; }
+
+void AbortNccl() {
+  for (NcclCommunicator* comm : Living()) comm->Abort();
+}
+
+std::unique_ptr<Communicator> MakeNcclCommunicator(std::unique_ptr<Communicator> host, Device& device) {
+  LS_CHECK(device.kind() == DeviceKind::kGpu, "comm.make_nccl: expected a GPU, found {}", device.name());
+  return std::make_unique<NcclCommunicator>(std::move(host), device);
+}
+
+}  // namespace longspan

@@ -1,0 +1,13 @@
+// The NCCL communicator of a build without CUDA.
+#include "parallel/comm/comm.h"
+
+namespace longspan {
+
+bool HasNccl() { return false; }
+void AbortNccl() {}
+
+std::unique_ptr<Communicator> MakeNcclCommunicator(std::unique_ptr<Communicator>, Device&) {
+  Fail(ExitCode::kConfig, "parallel.transport = NCCL: this program was built without NCCL; set it to AUTO or STAGED");
+}
+
+}  // namespace longspan

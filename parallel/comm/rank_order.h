@@ -1,0 +1,26 @@
+// Sums in the order of ranks: what makes a reduction give the same bits in every run.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "parallel/comm/comm.h"
+#include "runtime/tensor.h"
+
+namespace longspan {
+
+// a op b; a NaN stays a NaN under kMax and kMin. Runs on GPUs, too.
+template <ReduceOp op, typename T>
+constexpr T Reduced(T a, T b) {
+  if constexpr (op == ReduceOp::kSum) return a + b;
+  if constexpr (op == ReduceOp::kMax) return b > a || b != b ? b : a;
+  if constexpr (op == ReduceOp::kMin) return b < a || b != b ? b : a;
+}
+
+// result[i] = parts[0][i] op parts[1][i] op ..., from left to right, in the tensors' own dtype (BF16: in F32,
+// rounded once). `result` may be one of the parts. Throws Error for dtypes other than F32, F64, BF16, I32, I64.
+void ReduceInOrder(DType dtype, ReduceOp op, const std::vector<const void*>& parts, void* result, int64_t count);
+
+bool CanReduce(DType dtype);
+
+}  // namespace longspan

@@ -1,0 +1,106 @@
+// The communicator for device memory over MPI on host memory: every verb copies to page-locked memory, runs on the host
+// and copies back. When a verb returns, it is done. Sums are those of MPI's communicator, in rank order.
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "parallel/comm/checked_comm.h"
+#include "runtime/host_buffer.h"
+
+namespace longspan {
+namespace {
+
+constexpr int64_t kAlign = 256;
+
+class StagedCommunicator final : public CheckedCommunicator {
+ public:
+  StagedCommunicator(std::unique_ptr<Communicator> host, Device& device)
+      : CheckedCommunicator(device.kind(), host->rank(), host->size()), host_(std::move(host)), device_(device) {}
+  bool host_waits() const override { return size() > 1; }
+
+ private:
+  // Runs verb(host twins) on the host between the copies of `in` from the device and those of `out` back to it. The
+  // twins come in the order of `tensors`.
+  struct Staged {
+    Tensor tensor;
+    bool in, out;
+  };
+  template <typename Verb>
+  void Run(Stream& stream, const std::vector<Staged>& tensors, const Verb& verb) {
+    int64_t bytes = 0;
+    for (const Staged& staged : tensors) bytes += (staged.tensor.bytes() + kAlign - 1) / kAlign * kAlign;
+    char* next = static_cast<char*>(staging_.Get(device_, bytes));
+    std::vector<Tensor> twins;
+    for (const Staged& staged : tensors) {
+      twins.emplace_back(next, staged.tensor.dtype, DeviceKind::kCpu, staged.tensor.shape);
+      next += (staged.tensor.bytes() + kAlign - 1) / kAlign * kAlign;
+      if (staged.in) device_.Copy(stream, twins.back(), staged.tensor);
+    }
+    stream.Synchronize();
+    verb(twins);
+    host_stream_->Synchronize();
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      if (tensors[i].out) device_.Copy(stream, tensors[i].tensor, twins[i]);
+    }
+    stream.Synchronize();
+  }
+
+  void DoAllReduce(Stream& stream, const Call&, const Tensor& x, ReduceOp op) override {
+    Run(stream, {{x, true, true}}, [&](const std::vector<Tensor>& t) { host_->AllReduce(*host_stream_, t[0], op); });
+  }
+
+  void DoAllGather(Stream& stream, const Call&, const Tensor& send, const Tensor& receive,
+                   const std::vector<int64_t>& parts) override {
+    Run(stream, {{send, true, false}, {receive, false, true}},
+        [&](const std::vector<Tensor>& t) { host_->AllGather(*host_stream_, t[0], t[1], parts); });
+  }
+
+  void DoReduceScatter(Stream& stream, const Call&, const Tensor& send, const Tensor& receive,
+                       const std::vector<int64_t>& parts) override {
+    Run(stream, {{send, true, false}, {receive, false, true}},
+        [&](const std::vector<Tensor>& t) { host_->ReduceScatter(*host_stream_, t[0], t[1], parts); });
+  }
+
+  void DoAllToAll(Stream& stream, const Call&, const Tensor& send, const std::vector<int64_t>& send_counts,
+                  const Tensor& receive, const std::vector<int64_t>& receive_counts) override {
+    Run(stream, {{send, true, false}, {receive, false, true}},
+        [&](const std::vector<Tensor>& t) { host_->AllToAll(*host_stream_, t[0], send_counts, t[1], receive_counts); });
+  }
+
+  void DoSendReceive(Stream& stream, const Call&, const std::vector<Transfer>& batch) override {
+    std::vector<Staged> tensors;
+    for (const Transfer& transfer : batch) {
+      const bool send = transfer.kind == Transfer::Kind::kSend;
+      tensors.push_back({transfer.tensor, send, !send});
+    }
+    Run(stream, tensors, [&](const std::vector<Tensor>& t) {
+      std::vector<Transfer> staged = batch;
+      for (size_t i = 0; i < staged.size(); ++i) staged[i].tensor = t[i];
+      host_->SendReceive(*host_stream_, staged);
+    });
+  }
+
+  void DoBroadcast(Stream& stream, const Call&, const Tensor& x, int root) override {
+    Run(stream, {{x, root == rank(), root != rank()}},
+        [&](const std::vector<Tensor>& t) { host_->Broadcast(*host_stream_, t[0], root); });
+  }
+
+  void DoBarrier(const Call&) override { host_->Barrier(); }
+
+  std::unique_ptr<Communicator> DoSplit(const Call&, int color, int key) override {
+    return std::make_unique<StagedCommunicator>(host_->Split(color, key), device_);
+  }
+
+  std::unique_ptr<Communicator> host_;
+  Device& device_;
+  std::unique_ptr<Stream> host_stream_ = MakeCpuDevice()->MakeStream("staged");
+  HostBuffer staging_{"staging of transfers"};
+};
+
+}  // namespace
+
+std::unique_ptr<Communicator> MakeStagedCommunicator(std::unique_ptr<Communicator> host, Device& device) {
+  return std::make_unique<StagedCommunicator>(std::move(host), device);
+}
+
+}  // namespace longspan

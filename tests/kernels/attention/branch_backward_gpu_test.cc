@@ -1,0 +1,271 @@
+// Backward of the branches on a GPU against the CPU reference in F64, which gets the inputs, o and lse as the GPU's
+// types round them. Gradients start from values that must stay in the sum; key rows that nobody sees are NaN; every run
+// is made twice and must give the same bits. What is compared is what was added.
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "kernels/attention/cpu/visibility.h"
+#include "tests/kernels/attention/branch_gpu_case.h"
+#include "tests/support/compare.h"
+
+namespace longspan::test {
+namespace {
+
+Visibility Sight(Branch branch, const BranchCase& c, const Inputs& in) {
+  const Tensor starts = c.doc_start.empty() ? Tensor() : HostView(c.doc_start.data(), {c.tokens});
+  if (branch == kCmp) return SeenCompressed(starts, c.nsa.block, c.nsa.stride);
+  if (branch == kSlc) {
+    SelectedArgs args;
+    args.select_block = c.nsa.select_block;
+    args.selected = HostView(in.selected.data(), {in.query_rows, c.groups, c.nsa.select});
+    return SeenSelected(args);
+  }
+  WindowArgs args;
+  args.doc_start = starts;
+  args.window = c.nsa.window;
+  return SeenWindow(args);
+}
+
+// NaN into the key rows that no query of the group sees; their pages may go, and their rows may be asked for by no one.
+void PoisonUnseen(Branch branch, const BranchCase& c, Inputs* in) {
+  const Visibility visible = Sight(branch, c, *in);
+  const int64_t rows = std::ssize(in->table) * in->page_rows;
+  std::vector<char> page_seen(in->table.size());
+  for (int64_t group = 0; group < c.groups; ++group) {
+    std::vector<char> seen(rows);
+    std::vector<Span> spans;
+    for (const Segment& segment : in->segments) {
+      for (int64_t i = 0; i < segment.length; ++i) {
+        spans.clear();
+        visible({segment.begin + i, segment.row + i}, group, &spans);
+        for (const Span& span : spans) std::fill(seen.begin() + span.begin, seen.begin() + span.end, 1);
+      }
+    }
+    for (int64_t row = 0; row < rows; ++row) {
+      const int64_t place = in->table[row / in->page_rows] * in->page_rows + row % in->page_rows;
+      page_seen[row / in->page_rows] |= seen[row];
+      if (seen[row]) continue;
+      std::fill_n(in->k.begin() + (place * c.groups + group) * c.key_width, c.key_width, kNan);
+      std::fill_n(in->v.begin() + (place * c.groups + group) * c.value_width, c.value_width, kNan);
+    }
+  }
+  for (size_t page = 0; page < page_seen.size(); ++page) {
+    if (!page_seen[page]) in->table[page] = -1;
+  }
+}
+
+struct Gradients {
+  std::vector<double> d_q, d_k, d_v;
+};
+
+struct Wanted {
+  bool d_q = true, d_k = true, d_v = true;
+};
+
+std::vector<double> Normals(int64_t count, double scale, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::normal_distribution<double> normal(0, scale);
+  std::vector<double> values(count);
+  for (double& x : values) x = static_cast<float>(normal(random));
+  return values;
+}
+
+// What a backward starts from.
+struct Saved {
+  std::vector<double> o, lse, d_o;
+  Gradients start;
+};
+
+Saved MakeSaved(Branch branch, const BranchCase& c, const Inputs& in) {
+  const Machine cpu = CpuMachine(DType::kF64);
+  const BranchRun run = MakeRun(cpu, c, in);
+  Launch(branch, *cpu.ops->attention, *cpu.stream, c, run);
+  cpu.stream->Synchronize();
+  Saved saved;
+  saved.o = Rounded(Download(cpu, run.o.view()), c.dtype);
+  saved.lse = Rounded(Download(cpu, run.lse.view()), DType::kF32);
+  saved.d_o = Rounded(Normals(run.o.view().size(), 1, c.seed + 1), c.dtype);
+  saved.start = {Normals(run.q.view().size(), 0.01, c.seed + 2), Normals(run.k.view().size(), 0.01, c.seed + 3),
+                 Normals(run.v.view().size(), 0.01, c.seed + 4)};
+  return saved;
+}
+
+// What was added to each gradient; empty for one that was not wanted.
+Gradients Backward(Branch branch, AttentionOps& ops, const Machine& machine, const BranchCase& c, const Inputs& in,
+                   const Saved& saved, const Wanted& wanted = {}) {
+  const bool gpu = machine.device->kind() == DeviceKind::kGpu;
+  BranchRun run = MakeRun(machine, c, in);
+  Machine sums = machine;
+  if (gpu) sums.dtype = DType::kF32;
+  const auto upload = [&](const Machine& to, const char* name, const std::vector<double>& values, const Shape& shape) {
+    return gpu ? UploadValues(to, name, values, shape) : Upload(to, name, values, shape);
+  };
+  run.o = upload(machine, "o", saved.o, run.args.o.shape);
+  run.lse = upload(sums, "lse", saved.lse, run.args.lse.shape);
+  run.Bind(in.segments, in.page_rows);
+  const OwnedTensor d_o = upload(machine, "d_o", saved.d_o, run.args.o.shape);
+  OwnedTensor d_q, d_k, d_v;
+  if (wanted.d_q) d_q = upload(sums, "d_q", saved.start.d_q, run.args.q.shape);
+  if (wanted.d_k) d_k = upload(sums, "d_k", saved.start.d_k, run.args.kv.k.shape);
+  if (wanted.d_v) d_v = upload(sums, "d_v", saved.start.d_v, run.args.kv.v.shape);
+  LaunchBackward(branch, ops, *machine.stream, c, run, {d_o.view(), d_q.view(), d_k.view(), d_v.view()});
+  machine.stream->Synchronize();
+  const auto added = [&](const OwnedTensor& tensor, const std::vector<double>& start) {
+    if (!tensor.view()) return std::vector<double>();
+    std::vector<double> values = Download(machine, tensor.view());
+    for (size_t i = 0; i < values.size(); ++i) values[i] -= start[i];
+    return values;
+  };
+  return {added(d_q, saved.start.d_q), added(d_k, saved.start.d_k), added(d_v, saved.start.d_v)};
+}
+
+void ExpectSameBits(const Gradients& found, const Gradients& expected, const Wanted& wanted = {}) {
+  if (wanted.d_q) {
+    EXPECT_TRUE(BitEqual("d_q", found.d_q, expected.d_q));
+  }
+  if (wanted.d_k) {
+    EXPECT_TRUE(BitEqual("d_k", found.d_k, expected.d_k));
+  }
+  if (wanted.d_v) {
+    EXPECT_TRUE(BitEqual("d_v", found.d_v, expected.d_v));
+  }
+}
+
+// `change` may alter the inputs of a branch.
+void ExpectSame(
+    const BranchCase& c, const std::vector<Branch>& branches = {kCmp, kSlc, kWin},
+    const std::function<void(Inputs*)>& change = [](Inputs*) {}) {
+  const Machine gpu = GpuMachine(c.dtype), cpu = CpuMachine(DType::kF64);
+  for (const Branch branch : branches) {
+    SCOPED_TRACE(Describe(branch, c));
+    Inputs in = MakeInputs(c, KeyRows(branch, c), branch == kCmp ? c.nsa.lead() : 0);
+    change(&in);
+    PoisonUnseen(branch, c, &in);
+    const Saved saved = MakeSaved(branch, c, in);
+    const Gradients expected = Backward(branch, *cpu.ops->attention, cpu, c, in, saved);
+    const Gradients found = Backward(branch, GpuOps(), gpu, c, in, saved);
+    const double tolerance = c.dtype == DType::kF32 ? 1e-5 : 0.005;
+    const double floor = GradientFloor({&expected.d_q, &expected.d_k, &expected.d_v});
+    EXPECT_TRUE(RmsClose("d_q", found.d_q, expected.d_q, tolerance, floor));
+    EXPECT_TRUE(RmsClose("d_k", found.d_k, expected.d_k, tolerance, floor));
+    EXPECT_TRUE(RmsClose("d_v", found.d_v, expected.d_v, tolerance, floor));
+    ExpectSameBits(Backward(branch, GpuOps(), gpu, c, in, saved), found);
+  }
+}
+
+TEST(BranchBackwardGpu, Widths) {
+  for (const auto& [key_width, value_width] : {std::pair(64, 64), std::pair(128, 128), std::pair(192, 128)}) {
+    ExpectSame({.tokens = 1100, .heads = 32, .groups = 2, .key_width = key_width, .value_width = value_width});
+  }
+}
+
+TEST(BranchBackwardGpu, PaddedWidths) {
+  for (const auto& [key_width, value_width] :
+       {std::pair(16, 16), std::pair(8, 24), std::pair(96, 40), std::pair(40, 96), std::pair(136, 128)}) {
+    ExpectSame({.tokens = 333, .heads = 8, .groups = 2, .key_width = key_width, .value_width = value_width});
+  }
+}
+
+TEST(BranchBackwardGpu, GroupSizes) {
+  for (const BranchCase& c : GroupSizeCases()) ExpectSame(c);
+}
+
+TEST(BranchBackwardGpu, Float) {
+  for (const int64_t group_heads : {1, 2, 4, 8, 16}) {
+    ExpectSame({.dtype = DType::kF32,
+                .tokens = 300,
+                .heads = 2 * group_heads,
+                .groups = 2,
+                .key_width = 18,
+                .value_width = 33,
+                .nsa = {.window = 100}});
+  }
+  ExpectSame({.dtype = DType::kF32, .tokens = 600, .heads = 4, .groups = 2, .key_width = 192, .value_width = 256});
+}
+
+// Documents, the two segments of head-tail, shuffled pages; sizes that no tile divides.
+TEST(BranchBackwardGpu, Placement) {
+  for (const DType dtype : {DType::kBf16, DType::kF32}) {
+    BranchCase c{.dtype = dtype, .tokens = 2048, .heads = 8, .groups = 2};
+    c.nsa.window = 300;
+    c.segments = {{256, 256, 256}, {1536, 256, 0}};
+    for (const bool documents : {false, true}) {
+      if (documents) {
+        c.doc_start = PackDocuments({70, 1, 900, 64, 2000}, 64);
+        c.doc_start.resize(2048);
+      }
+      for (const int64_t page_rows : {0, 64, 16, 48, 128}) {
+        c.page_rows = page_rows;
+        ExpectSame(c);
+      }
+    }
+  }
+}
+
+TEST(BranchBackwardGpu, BlockSizes) {
+  const std::vector<NsaConfig> configs = {
+      {.block = 8, .stride = 4, .select_block = 8, .select = 5, .window = 1},
+      {.block = 12, .stride = 4, .select_block = 20, .select = 40, .window = 17},
+      {.block = 3, .stride = 3, .select_block = 27, .select = 2, .init = 0, .window = 64},
+      {.block = 32, .stride = 16, .select_block = 128, .select = 4, .window = 100000},
+  };
+  for (const NsaConfig& nsa : configs) {
+    for (const int64_t tokens : {1, 7, 65, 499}) {
+      ExpectSame({.tokens = tokens, .heads = 12, .groups = 3, .key_width = 32, .value_width = 64, .nsa = nsa});
+    }
+  }
+}
+
+// Keys with so many watchers that they are cut into several work items: block 0, which everybody chooses, the first
+// compressed tokens, and the first keys of dense attention; with documents, in which the numbers differ.
+TEST(BranchBackwardGpu, HotKeys) {
+  for (const bool documents : {false, true}) {
+    BranchCase c{.tokens = 3000, .heads = 8, .groups = 2, .seed = 11};
+    c.nsa.window = 100000;
+    if (documents) {
+      c.doc_start = PackDocuments({1200, 1800}, 64);
+      c.doc_start.resize(3000);
+    }
+    ExpectSame(c, {kCmp, kSlc, kWin}, [&](Inputs* in) {
+      for (size_t i = 0; i < in->selected.size(); i += c.nsa.select) {
+        const int64_t t = static_cast<int64_t>(i) / (c.nsa.select * c.groups);
+        if (in->selected[i + 1] >= 0) in->selected[i] = documents ? c.doc_start[t] / 64 : 0;
+      }
+    });
+    c.dtype = DType::kF32;
+    ExpectSame(c, {kSlc});
+  }
+}
+
+TEST(BranchBackwardGpu, UnwantedGradientsAreLeftOut) {
+  for (const DType dtype : {DType::kBf16, DType::kF32}) {
+    const BranchCase c{.dtype = dtype, .tokens = 2100, .heads = 4, .groups = 2};
+    for (const Branch branch : {kCmp, kSlc, kWin}) {
+      SCOPED_TRACE(Describe(branch, c));
+      const Inputs in = MakeInputs(c, KeyRows(branch, c), branch == kCmp ? c.nsa.lead() : 0);
+      const Saved saved = MakeSaved(branch, c, in);
+      const Machine gpu = GpuMachine(dtype);
+      const Gradients all = Backward(branch, GpuOps(), gpu, c, in, saved);
+      for (const Wanted& wanted : {Wanted{true, false, false}, Wanted{false, true, false}, Wanted{false, false, true},
+                                   Wanted{false, false, false}}) {
+        ExpectSameBits(Backward(branch, GpuOps(), gpu, c, in, saved, wanted), all, wanted);
+      }
+    }
+  }
+}
+
+TEST(BranchBackwardGpu, WidthsBeyondTheKernelsAreRefusedInBf16) {
+  const BranchCase c{.tokens = 64, .heads = 2, .key_width = 256, .value_width = 256};
+  const Inputs in = MakeInputs(c, 64, 0);
+  const Saved saved = MakeSaved(kWin, c, in);
+  EXPECT_THROW(Backward(kWin, GpuOps(), GpuMachine(c.dtype), c, in, saved), Error);
+}
+
+}  // namespace
+}  // namespace longspan::test
+
+int main(int argc, char** argv) {
+  testing::InitGoogleTest(&argc, argv);
+  return longspan::GpuCount() == 0 ? 77 : RUN_ALL_TESTS();
+}

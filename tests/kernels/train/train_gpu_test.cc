@@ -1,0 +1,211 @@
+// The operations of the training step on a GPU against the CPU in F64.
+#include <cmath>
+#include <limits>
+
+#include "kernels/train/ops.h"
+#include "tests/support/gpu_sides.h"
+
+namespace longspan::test {
+namespace {
+
+TEST(TrainGpu, LinearCrossEntropy) {
+  for (const DType dtype : kGpuTypes) {
+    for (const auto& [tokens, width, vocabulary] :
+         {std::array<int64_t, 3>{1, 8, 3}, {300, 64, 1000}, {513, 40, 257}, {65537, 16, 31}}) {
+      for (int gradients = 0; gradients < 3; ++gradients) {
+        SCOPED_TRACE(fmt::format("T={} D={} X={} gradients {}", tokens, width, vocabulary, gradients));
+        ExpectSameOnBothSides(dtype, [&](const Side& side) -> Named {
+          std::vector<int32_t> targets(tokens);
+          for (int64_t t = 0; t < tokens; ++t) {
+            targets[t] = t % 5 == 3 ? -1 : static_cast<int32_t>(t * 7919 % vocabulary);
+          }
+          const auto x = side.In(1, {tokens, width}), weight = side.In(2, {vocabulary, width}, 0.3);
+          const auto ids = side.PutInts(targets);
+          const auto scale = side.PutF64({0.125}, {1});
+          const auto loss = side.OutSum({tokens}), d_x = side.Out({tokens, width});
+          const auto d_weight = side.InSum(3, {vocabulary, width}, 0.01);
+          side.train().LinearCrossEntropy(side.stream(), {.x = x.view(),
+                                                          .weight = weight.view(),
+                                                          .targets = ids.view(),
+                                                          .chunk = 64,
+                                                          .loss = loss.view(),
+                                                          .scale = scale.view(),
+                                                          .d_x = gradients > 0 ? d_x.view() : Tensor(),
+                                                          .d_weight = gradients > 1 ? d_weight.view() : Tensor()});
+          Named results = {{"loss", side.Read(loss)}, {"d_weight", side.Read(d_weight)}};
+          if (gradients > 0) results.push_back({"d_x", side.Read(d_x)});
+          return results;
+        });
+      }
+    }
+  }
+}
+
+// More tokens than one chunk of scratch holds.
+TEST(TrainGpu, LinearCrossEntropyInChunks) {
+  const int64_t tokens = 1300, width = 16, vocabulary = 120000;
+  const Side side = GpuSide(DType::kBf16);
+  std::vector<int32_t> targets(tokens);
+  for (int64_t t = 0; t < tokens; ++t) targets[t] = static_cast<int32_t>(t * 7919 % vocabulary);
+  const auto x = side.In(1, {tokens, width}), weight = side.In(2, {vocabulary, width}, 0.3);
+  const auto ids = side.PutInts(targets);
+  const auto run = [&](int64_t begin, int64_t count) {
+    const auto loss = side.OutSum({count});
+    side.train().LinearCrossEntropy(side.stream(), {.x = x.view().Rows(begin, count),
+                                                    .weight = weight.view(),
+                                                    .targets = ids.view().Rows(begin, count),
+                                                    .loss = loss.view(),
+                                                    .scale = {},
+                                                    .d_x = {},
+                                                    .d_weight = {}});
+    return side.Read(loss);
+  };
+  std::vector<double> parts;
+  for (int64_t begin = 0; begin < tokens; begin += 100) {
+    const std::vector<double> part = run(begin, 100);
+    parts.insert(parts.end(), part.begin(), part.end());
+  }
+  EXPECT_TRUE(RmsClose("loss", run(0, tokens), parts, 1e-6));
+}
+
+TEST(TrainGpu, TargetsOutsideTheVocabularyAreErrors) {
+  const Side side = GpuSide(DType::kF32);
+  const auto x = side.In(1, {3, 8}), weight = side.In(2, {10, 8}), loss = side.OutSum({3});
+  for (const int32_t bad : {-2, 10}) {
+    const auto ids = side.PutInts({0, bad, -1});
+    side.train().LinearCrossEntropy(side.stream(), {.x = x.view(),
+                                                    .weight = weight.view(),
+                                                    .targets = ids.view(),
+                                                    .loss = loss.view(),
+                                                    .scale = {},
+                                                    .d_x = {},
+                                                    .d_weight = {}});
+    ExpectGpuError(ExitCode::kData, fmt::format("target {} at position 1", bad), [&] { side.stream().Synchronize(); });
+    const std::vector<double> values = side.Read(loss);
+    EXPECT_TRUE(std::isfinite(values[0]) && std::isnan(values[1]) && values[2] == 0);
+  }
+}
+
+TEST(TrainGpu, AdamW) {
+  for (const DType dtype : kGpuTypes) {
+    ExpectSameOnBothSides(dtype, [&](const Side& side) -> Named {
+      const Shape shape{12345};
+      const bool master = side.gpu() && dtype == DType::kBf16;
+      const auto weight = side.In(1, shape), gradient = side.InSum(2, shape), m = side.InSum(3, shape, 0.1);
+      std::vector<double> squares = Side::Normal(4, shape, 0.1);
+      for (double& x : squares) x = static_cast<float>(x * x);
+      const auto v = side.PutSum(squares, shape), wide = side.InSum(1, shape), scale = side.PutF64({0.5}, {1});
+      side.train().Copy(side.stream(), weight.view(), wide.view());
+      for (const int64_t step : {3, 4}) {
+        side.train().AdamW(side.stream(), {.weight = weight.view(),
+                                           .gradient = gradient.view(),
+                                           .m = m.view(),
+                                           .v = v.view(),
+                                           .master = master ? wide.view() : Tensor(),
+                                           .grad_scale = scale.view(),
+                                           .learning_rate = 1e-2,
+                                           .beta1 = 0.9,
+                                           .beta2 = 0.95,
+                                           .eps = 1e-8,
+                                           .weight_decay = 0.1,
+                                           .step = step});
+      }
+      if (master) {
+        EXPECT_TRUE(BitEqual("weight", side.Read(weight), Rounded(side.Read(wide), DType::kBf16)));
+      }
+      return {{"weight", side.Read(master ? wide : weight)}, {"m", side.Read(m)}, {"v", side.Read(v)}};
+    });
+  }
+  const Side side = GpuSide(DType::kBf16);
+  const auto weight = side.In(1, {3}), state = side.InSum(1, {3}), scale = side.PutF64({1}, {1});
+  ExpectGpuError(ExitCode::kRankFailed, "train.adamw: master: expected one for a weight in BF16", [&] {
+    side.train().AdamW(side.stream(), {.weight = weight.view(),
+                                       .gradient = state.view(),
+                                       .m = state.view(),
+                                       .v = state.view(),
+                                       .master = {},
+                                       .grad_scale = scale.view()});
+  });
+}
+
+TEST(TrainGpu, SumsAndClipping) {
+  for (const int64_t count : {1, 1000, 1000003}) {
+    ExpectSameOnBothSides(DType::kF32, [&](const Side& side) -> Named {
+      const auto x = side.InSum(1, {count});
+      const auto squares = side.PutF64({2}, {1}), sum = side.PutF64({1000}, {1}), scale = side.PutF64({-7}, {1});
+      side.train().AddSumOfSquares(side.stream(), x.view(), squares.view());
+      side.train().AddSum(side.stream(), x.view(), sum.view());
+      Named results;
+      for (const double max_norm : {0.0, 0.5, 1e9}) {
+        side.train().ClipScale(side.stream(), squares.view(), max_norm, scale.view());
+        results.push_back({fmt::format("scale for {}", max_norm), side.Read(scale)});
+      }
+      results.push_back({"squares", side.Read(squares)});
+      results.push_back({"sum", side.Read(sum)});
+      return results;
+    });
+  }
+  const Side side = GpuSide(DType::kF32);
+  const auto bad = side.PutF64({std::numeric_limits<double>::infinity()}, {1}), scale = side.PutF64({1}, {1});
+  side.train().ClipScale(side.stream(), bad.view(), 1, scale.view());
+  EXPECT_TRUE(std::isnan(side.Read(scale)[0]));
+}
+
+TEST(TrainGpu, RowsByIndex) {
+  std::vector<int32_t> repeated(700), once(40);
+  std::mt19937_64 random(1);
+  for (int32_t& row : repeated) row = random() % 2 ? 5 : random() % 50;
+  for (int i = 0; i < 40; ++i) once[i] = (i * 7) % 50;
+  for (const DType dtype : kGpuTypes) {
+    for (const int64_t width : {1, 3, 8, 700}) {
+      SCOPED_TRACE(width);
+      ExpectSameOnBothSides(dtype, [&](const Side& side) -> Named {
+        const auto from = side.In(1, {50, 2, width}), many = side.In(2, {700, 2, width}),
+                   to = side.Out({700, 2, width});
+        const auto sums = side.In(3, {50, 2, width}), scattered = side.In(4, {50, 2, width});
+        const auto index = side.PutInts(repeated), few = side.PutInts(once);
+        side.train().GatherRows(side.stream(), from.view(), index.view(), to.view());
+        side.train().AddRows(side.stream(), many.view(), index.view(), sums.view());
+        side.train().ScatterRows(side.stream(), many.view(), index.view(), scattered.view());
+        side.train().ScatterRows(side.stream(), many.view().Rows(100, 40), few.view(), scattered.view());
+        return {{"gathered", side.Read(to)}, {"added", side.Read(sums)}, {"scattered", side.Read(scattered)}};
+      });
+    }
+  }
+}
+
+TEST(TrainGpu, IndicesOutsideTheTensorAreErrors) {
+  const Side side = GpuSide(DType::kF32);
+  const auto rows = side.In(1, {4, 8}), to = side.In(2, {3, 8});
+  const auto index = side.PutInts({0, 4, 1});
+  const auto expect = [&] {
+    ExpectGpuError(ExitCode::kData, "index 4 at position 1", [&] { side.stream().Synchronize(); });
+  };
+  side.train().GatherRows(side.stream(), rows.view(), index.view(), to.view());
+  expect();
+  side.train().AddRows(side.stream(), to.view(), index.view(), rows.view());
+  expect();
+  side.train().ScatterRows(side.stream(), to.view(), index.view(), rows.view());
+  expect();
+}
+
+TEST(TrainGpu, CopiesCastToTheNearest) {
+  const Side side = GpuSide(DType::kBf16);
+  std::vector<double> values = Side::Normal(1, {4099}, 1);
+  values.insert(values.end(),
+                {1 + 0x1p-8, 1 + 3 * 0x1p-8, 1e-40, 3.4e38, std::numeric_limits<double>::infinity(), -0.0});
+  values = Rounded(values, DType::kF32);
+  const Shape shape{static_cast<int64_t>(values.size())};
+  const auto wide = side.PutSum(values, shape), narrow = side.Out(shape), back = side.OutSum(shape);
+  side.train().Copy(side.stream(), wide.view(), narrow.view());
+  side.train().Copy(side.stream(), narrow.view(), back.view());
+  EXPECT_TRUE(BitEqual("narrow", side.Read(narrow), Rounded(values, DType::kBf16)));
+  EXPECT_TRUE(BitEqual("back", side.Read(back), Rounded(values, DType::kBf16)));
+  side.train().Zero(side.stream(), back.view());
+  EXPECT_TRUE(BitEqual("zero", side.Read(back), std::vector<double>(values.size(), 0)));
+}
+
+}  // namespace
+}  // namespace longspan::test
+
+int main(int argc, char** argv) { return longspan::test::RunGpuTests(argc, argv); }

@@ -1,0 +1,148 @@
+#include "launch/commands/data.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "launch/data/dataset.h"
+#include "launch/data/find_files.h"
+#include "tests/support/files.h"
+
+namespace longspan {
+namespace {
+
+using Paths = std::vector<std::string>;
+
+class DataCommand : public testing::Test {
+ protected:
+  void SetUp() override {
+    WriteFile(folder_ / "in/b.h", "int b;\n");
+    WriteFile(folder_ / "in/a.cc", "int a();\n");
+    WriteFile(folder_ / "in/sub/c.h", "longest file of all\n");
+    WriteFile(folder_ / "in/sub/skip/d.h", "d\n");
+    WriteFile(folder_ / "in/empty.h", "");
+    WriteFile(folder_ / "in/binary.h", std::string("a\0b", 3));
+    options_.inputs = {folder_ / "in"};
+    options_.output = folder_ / "out/set";
+  }
+  Paths Find() {
+    Paths paths;
+    for (const FoundFile& file : FindFiles(options_).files) paths.push_back(file.path.substr((folder_ / "").size()));
+    return paths;
+  }
+  static std::string Text(const Dataset& dataset, int64_t document) {
+    std::vector<int32_t> ids(dataset.DocumentLength(document));
+    dataset.Read(document, 0, ids);
+    return std::string(ids.begin(), ids.end());
+  }
+  std::string Run() {
+    testing::internal::CaptureStdout();
+    EXPECT_EQ(RunData(options_), 0);
+    return testing::internal::GetCapturedStdout();
+  }
+  TempFolder folder_;
+  DataOptions options_;
+};
+
+TEST_F(DataCommand, FilesAreFoundInOneOrder) {
+  EXPECT_EQ(Find(), (Paths{"in/a.cc", "in/b.h", "in/binary.h", "in/empty.h", "in/sub/c.h", "in/sub/skip/d.h"}));
+  options_.include = {"*.h"};
+  options_.exclude = {"skip", "b*"};
+  EXPECT_EQ(Find(), (Paths{"in/empty.h", "in/sub/c.h"}));
+  options_.exclude = {"*/sub/*"};
+  EXPECT_EQ(Find(), (Paths{"in/b.h", "in/binary.h", "in/empty.h"}));
+  options_.inputs.insert(options_.inputs.begin(), folder_ / "in/a.cc");  // named: taken whatever the patterns say
+  EXPECT_EQ(Find().front(), "in/a.cc");
+  options_.inputs = {folder_ / "nowhere"};
+  ExpectError(ExitCode::kIo, {"nowhere"}, [&] { Find(); });
+}
+
+TEST_F(DataCommand, LinksLeadNowhereTwice) {
+  std::filesystem::create_directory_symlink("..", folder_ / "in/sub/loop");
+  std::filesystem::create_symlink("b.h", folder_ / "in/again.h");
+  std::filesystem::create_symlink("nothing", folder_ / "in/broken.h");
+  WriteFile(folder_ / "elsewhere/e.h", "e\n");
+  std::filesystem::create_directory_symlink(folder_ / "elsewhere", folder_ / "in/link");
+  EXPECT_EQ(Find(), (Paths{"in/a.cc", "in/again.h", "in/binary.h", "in/empty.h", "in/link/e.h", "in/sub/c.h",
+                           "in/sub/skip/d.h"}));
+  EXPECT_EQ(FindFiles(options_).unreadable, 1);
+  options_.inputs.push_back(folder_ / "in/sub");
+  EXPECT_EQ(Find().size(), 7u);
+}
+
+TEST_F(DataCommand, EveryTextFileBecomesADocument) {
+  const std::string summary = Run();
+  const Dataset dataset = OpenDataset(DataFormat::kMegatron, options_.output);
+  ASSERT_EQ(dataset.documents(), 4);
+  EXPECT_EQ(Text(dataset, 0), "int a();\n");
+  EXPECT_EQ(Text(dataset, 1), "int b;\n");
+  EXPECT_EQ(Text(dataset, 2), "longest file of all\n");
+  EXPECT_EQ(dataset.type(), TokenType::kU8);
+  for (const char* part : {"4 read, 1 empty and 1 binary", "20 tokens: ", "sub/c.h", "256 (model.vocab)",
+                           "out/set.bin, .idx: 4 documents, 38 tokens"}) {
+    EXPECT_NE(summary.find(part), std::string::npos) << summary;
+  }
+  const std::string first = ReadFile(options_.output + ".bin");
+  Run();
+  EXPECT_EQ(ReadFile(options_.output + ".bin"), first);
+}
+
+TEST_F(DataCommand, AFileLongerThanASliceStaysOneDocument) {
+  std::string text;
+  while (text.size() < (size_t{21} << 20)) text += fmt::format("line {}\n", text.size());
+  text += std::string(size_t{5} << 20, 'x');  // and one without line ends
+  WriteFile(folder_ / "in/huge", text);
+  Run();
+  const Dataset dataset = OpenDataset(DataFormat::kMegatron, options_.output);
+  ASSERT_EQ(dataset.documents(), 5);
+  EXPECT_EQ(Text(dataset, 2), text);
+}
+
+TEST_F(DataCommand, HeldOutDocumentsAreSpreadEvenly) {
+  for (int i = 0; i < 16; ++i) WriteFile(folder_ / fmt::format("in/x{:02}", i), fmt::format("{:02}", i));
+  options_.validation_fraction = 0.25;
+  Run();
+  const Dataset train = OpenDataset(DataFormat::kMegatron, options_.output + "_train");
+  const Dataset validation = OpenDataset(DataFormat::kMegatron, options_.output + "_validation");
+  EXPECT_EQ(train.documents(), 15);
+  ASSERT_EQ(validation.documents(), 5);
+  EXPECT_EQ(Text(validation, 0), "d\n");
+  EXPECT_EQ(Text(validation, 1), "03");
+  EXPECT_EQ(Text(validation, 4), "15");
+
+  options_.validation_fraction = 0.01;
+  options_.output = folder_ / "out/none";
+  ExpectError(ExitCode::kUsage, {"0.01", "20 documents"}, [&] { RunData(options_); });
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "out/none_train.bin.partial"));
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "out/none_train.bin"));
+}
+
+TEST_F(DataCommand, WrongOptionsAreNamed) {
+  const auto with = [&](auto change) {
+    DataOptions changed = options_;
+    change(changed);
+    return [changed] { RunData(changed); };
+  };
+  ExpectError(ExitCode::kUsage, {"folder or file"}, with([](DataOptions& o) { o.inputs.clear(); }));
+  ExpectError(ExitCode::kUsage, {"--output"}, with([](DataOptions& o) { o.output.clear(); }));
+  ExpectError(ExitCode::kUsage, {"--validation-fraction", "1.5"},
+              with([](DataOptions& o) { o.validation_fraction = 1.5; }));
+  ExpectError(ExitCode::kUsage, {"--tokenizer"}, with([](DataOptions& o) { o.tokenizer = "words"; }));
+  ExpectError(ExitCode::kData, {"no text", "1 files are empty, 0 binary"},
+              with([](DataOptions& o) { o.include = {"empty*"}; }));
+  ExpectError(ExitCode::kIo, {"b.h"}, with([&](DataOptions& o) { o.output = folder_ / "in/b.h/set"; }));
+}
+
+TEST_F(DataCommand, InfoTellsWhatADatasetHolds) {
+  Run();
+  testing::internal::CaptureStdout();
+  EXPECT_EQ(RunDataInfo(options_.output), 0);
+  const std::string info = testing::internal::GetCapturedStdout();
+  for (const char* part : {"Megatron, tokens of u8", "documents    4", "tokens       38", "largest id   116",
+                           "shortest 2, median 9, mean 9.5, longest 20", "16 - 31           1     52.6%"}) {
+    EXPECT_NE(info.find(part), std::string::npos) << part << "\n" << info;
+  }
+  ExpectError(ExitCode::kIo, {"nothing"}, [&] { RunDataInfo(folder_ / "nothing"); });
+}
+
+}  // namespace
+}  // namespace longspan

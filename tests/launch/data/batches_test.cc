@@ -1,0 +1,216 @@
+#include "launch/data/batches.h"
+
+#include <algorithm>
+#include <numeric>
+#include <random>
+
+#include "launch/data/dataset.h"
+#include "launch/data/megatron.h"
+#include "launch/data/packed_source.h"
+#include "tests/support/files.h"
+
+namespace longspan {
+namespace {
+
+using Ids = std::vector<int32_t>;
+
+struct Sequence {
+  Sequence(const SequenceSource& source, int64_t index)
+      : tokens(source.length(), 99), targets(source.length(), 99), doc_start(source.length(), 99) {
+    source.Fill(index, tokens, targets, doc_start);
+  }
+  Ids tokens, targets, doc_start;
+};
+
+class Batches : public testing::Test {
+ protected:
+  // A dataset of these document lengths; token i of all is i + 1, so that every token is told apart.
+  std::shared_ptr<const Dataset> MakeDataset(const std::vector<int64_t>& lengths) {
+    MegatronWriter writer(path_, 100000);
+    int32_t next = 1;
+    for (const int64_t length : lengths) {
+      Ids ids(length);
+      std::iota(ids.begin(), ids.end(), next);
+      next += static_cast<int32_t>(length);
+      writer.Append(ids);
+      writer.EndDocument();
+    }
+    writer.Finish();
+    return std::make_shared<const Dataset>(OpenDataset(DataFormat::kMegatron, path_));
+  }
+  std::unique_ptr<SequenceSource> Pack(const std::vector<int64_t>& lengths, const Packing& packing) {
+    return MakePackedSource(MakeDataset(lengths), 0, static_cast<int64_t>(lengths.size()), packing);
+  }
+  TempFolder folder_;
+  const std::string path_ = folder_ / "set";
+};
+
+TEST_F(Batches, DocumentsArePackedAtMultiplesOfTheBlock) {
+  const auto source = Pack({3, 4, 0, 1, 10, 2}, {.length = 12, .alignment = 4, .document_masks = true});
+  ASSERT_EQ(source->size(), 3);
+  const Sequence first(*source, 0), second(*source, 1), third(*source, 2);
+  EXPECT_EQ(first.tokens, (Ids{1, 2, 3, 0, 4, 5, 6, 7, 8, 0, 0, 0}));
+  EXPECT_EQ(first.targets, (Ids{2, 3, -1, -1, 5, 6, 7, -1, -1, -1, -1, -1}));
+  EXPECT_EQ(first.doc_start, (Ids{0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8}));
+  EXPECT_EQ(second.tokens, (Ids{9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 0, 0}));
+  EXPECT_EQ(second.doc_start, (Ids(12, 0)));
+  EXPECT_EQ(third.tokens, (Ids{19, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}));
+  EXPECT_EQ(third.targets, (Ids{20, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1}));
+  EXPECT_NE(source->Summary().find("6 documents, 20 tokens in 3 sequences of 12, padding 44.4%, labels 41.7%"),
+            std::string::npos)
+      << source->Summary();
+}
+
+TEST_F(Batches, ALongDocumentContinuesAsAnother) {
+  const auto source = Pack({2, 7}, {.length = 4, .alignment = 2, .document_masks = true});
+  ASSERT_EQ(source->size(), 3);
+  EXPECT_EQ(Sequence(*source, 0).tokens, (Ids{1, 2, 3, 4}));
+  EXPECT_EQ(Sequence(*source, 0).targets, (Ids{2, -1, 4, -1}));
+  EXPECT_EQ(Sequence(*source, 1).tokens, (Ids{5, 6, 7, 8}));
+  EXPECT_EQ(Sequence(*source, 1).doc_start, (Ids{0, 0, 0, 0}));
+  EXPECT_EQ(Sequence(*source, 2).targets, (Ids{-1, -1, -1, -1}));
+}
+
+TEST_F(Batches, WithoutMasksNothingIsPadded) {
+  const auto source = Pack({3, 4, 1}, {.length = 8, .alignment = 1, .document_masks = false});
+  ASSERT_EQ(source->size(), 1);
+  EXPECT_EQ(Sequence(*source, 0).tokens, (Ids{1, 2, 3, 4, 5, 6, 7, 8}));
+  EXPECT_EQ(Sequence(*source, 0).targets, (Ids{2, 3, -1, 5, 6, 7, -1, -1}));
+  EXPECT_EQ(Sequence(*source, 0).doc_start, Ids(8, 0));
+}
+
+// Whatever the lengths: every token once and in order, starts valid, labels the next token of the same piece.
+TEST_F(Batches, AnyLengthsKeepTheRules) {
+  std::mt19937 random(3);
+  for (int round = 0; round < 40; ++round) {
+    std::vector<int64_t> lengths(1 + random() % 20);
+    for (int64_t& length : lengths) length = random() % (random() % 4 == 0 ? 100 : 9);
+    lengths.push_back(1);
+    const int64_t block = int64_t{1} << (random() % 4), length = 1 + static_cast<int64_t>(random() % 40);
+    const auto source = Pack(lengths, {.length = length, .alignment = block, .document_masks = true});
+    int32_t next = 1;
+    for (int64_t i = 0; i < source->size(); ++i) {
+      const Sequence sequence(*source, i);
+      ValidateDocStart(sequence.doc_start, block, "packed");
+      for (int64_t t = 0; t < length; ++t) {
+        if (sequence.tokens[t] != 0) {
+          ASSERT_EQ(sequence.tokens[t], next++);
+        }
+        const bool labelled = t + 1 < length && sequence.tokens[t] != 0 && sequence.tokens[t + 1] != 0 &&
+                              sequence.doc_start[t] == sequence.doc_start[t + 1];
+        ASSERT_EQ(sequence.targets[t], labelled ? sequence.tokens[t + 1] : -1);
+      }
+    }
+    EXPECT_EQ(next - 1, std::accumulate(lengths.begin(), lengths.end(), int64_t{0}));
+  }
+}
+
+TEST_F(Batches, RanksHoldTheirSegments) {
+  const auto source = Pack({20, 9, 100, 3}, {.length = 64, .alignment = 8, .document_masks = true});
+  NsaConfig nsa;
+  nsa.block = 8;
+  nsa.stride = 4;
+  nsa.select_block = 8;
+  for (const LayoutKind kind : {LayoutKind::kContiguous, LayoutKind::kHeadTail}) {
+    for (const int ranks : {1, 2, 4}) {
+      const Layout layout(kind, 64, ranks, 8);
+      for (int rank = 0; rank < ranks; ++rank) {
+        BatchLoader loader(*source, layout, rank, nsa, 5);
+        Batch batch;
+        loader.Load(1, batch);
+        const Sequence whole(*source, loader.SequenceAt(1));
+        EXPECT_EQ(batch.doc_start, whole.doc_start);
+        EXPECT_EQ(batch.labels, 64 - std::count(whole.targets.begin(), whole.targets.end(), -1));
+        ASSERT_EQ(batch.tokens.size(), static_cast<size_t>(64 / ranks));
+        ASSERT_EQ(batch.positions_cmp.size(), static_cast<size_t>(64 / ranks / 4));
+        for (int64_t t = 0; t < 64; ++t) {
+          const Layout::Place place = layout.Find(t);
+          if (place.rank != rank) continue;
+          EXPECT_EQ(batch.tokens[place.row], whole.tokens[t]);
+          EXPECT_EQ(batch.targets[place.row], whole.targets[t]);
+          EXPECT_EQ(batch.positions[place.row], t - whole.doc_start[t]);
+          if (t % 4 != 0) continue;
+          // Row t/d holds compressed token t/d - 1, which begins at t - d.
+          const int32_t expected = t == 0 ? 0 : static_cast<int32_t>(t) - 4 - whole.doc_start[t - 4];
+          EXPECT_EQ(batch.positions_cmp[place.row / 4], expected) << t;
+        }
+      }
+    }
+  }
+}
+
+TEST_F(Batches, TheOrderIsAFunctionOfSeedAndPlace) {
+  const auto source = Pack(std::vector<int64_t>(37, 4), {.length = 4, .alignment = 4, .document_masks = true});
+  const Layout layout(LayoutKind::kContiguous, 4, 1, 4);
+  NsaConfig nsa;
+  BatchLoader forward(*source, layout, 0, nsa, 1), resumed(*source, layout, 0, nsa, 1),
+      other(*source, layout, 0, nsa, 2);
+  std::vector<int64_t> order, other_order;
+  for (int64_t place = 0; place < 3 * 37; ++place) {
+    order.push_back(forward.SequenceAt(place));
+    other_order.push_back(other.SequenceAt(place));
+  }
+  EXPECT_NE(order, other_order);
+  for (const int64_t place : {110, 40, 3, 75}) EXPECT_EQ(resumed.SequenceAt(place), order[place]);
+  std::vector<int64_t> all(37);
+  std::iota(all.begin(), all.end(), 0);
+  EXPECT_NE(std::vector(order.begin(), order.begin() + 37), std::vector(order.begin() + 37, order.begin() + 74));
+  for (int epoch = 0; epoch < 3; ++epoch) {
+    std::sort(order.begin() + 37 * epoch, order.begin() + 37 * (epoch + 1));
+    EXPECT_EQ(std::vector(order.begin() + 37 * epoch, order.begin() + 37 * (epoch + 1)), all);
+  }
+  // Fixed for good: a checkpoint continues on another machine, with another library.
+  EXPECT_EQ(ShuffledOrder(8, 1, 0), (std::vector<int64_t>{7, 6, 0, 5, 2, 3, 1, 4}));
+}
+
+TEST_F(Batches, ReplicasShareEveryStepOut) {
+  for (const int64_t dp : {1, 2, 3, 6}) {
+    std::vector<int64_t> places;
+    for (int64_t micro = 0; micro < 6 / dp; ++micro) {
+      for (int64_t replica = 0; replica < dp; ++replica) places.push_back(BatchLoader::Place(2, 6, micro, dp, replica));
+    }
+    EXPECT_EQ(places, (std::vector<int64_t>{12, 13, 14, 15, 16, 17}));
+  }
+}
+
+TEST_F(Batches, SourcesOfAConfiguration) {
+  MakeDataset(std::vector<int64_t>(20, 8));
+  DataConfig data;
+  data.train = path_;
+  data.sequence_length = 8;
+  data.validation_fraction = 0.1;
+  const Sources split = OpenSources(data, 1000, 8);
+  EXPECT_EQ(split.train->size(), 18);
+  EXPECT_EQ(split.validation->size(), 2);
+  EXPECT_EQ(Sequence(*split.validation, 0).tokens[0], 18 * 8 + 1);
+
+  data.validation_fraction = 0;
+  EXPECT_EQ(OpenSources(data, 1000, 8).validation, nullptr);
+  data.validation = path_;
+  EXPECT_EQ(OpenSources(data, 1000, 8).validation->size(), 20);
+
+  ExpectError(ExitCode::kData, {path_, "document 0, offset 4", "id 5", "vocabulary of 5"},
+              [&] { Sequence(*OpenSources(data, 5, 8).train, 0); });
+  MakeDataset({50});
+  data.validation = "";
+  data.validation_fraction = 0.05;
+  ExpectError(ExitCode::kConfig, {"data.validation_fraction", "two documents"}, [&] { OpenSources(data, 1000, 8); });
+  data.format = DataFormat::kFibonacci;
+  EXPECT_EQ(OpenSources(data, 10, 8).train->size(), 82);
+  ExpectError(ExitCode::kConfig, {"model.vocab = 9"}, [&] { OpenSources(data, 9, 8); });
+}
+
+TEST(DocStart, RulesAreNamed) {
+  ValidateDocStart(Ids{0, 0, 2, 2, 2, 2}, 2, "case.safetensors");
+  const auto bad = [](const Ids& doc_start, std::initializer_list<std::string> parts) {
+    ExpectError(ExitCode::kData, parts, [&] { ValidateDocStart(doc_start, 2, "case.safetensors"); });
+  };
+  bad({0, -1}, {"case.safetensors", "doc_start[1] = -1"});
+  bad({1, 1}, {"doc_start[0] = 1"});
+  bad({0, 1}, {"doc_start[1] = 1", "multiples of 2"});
+  bad({0, 0, 2, 0}, {"doc_start[3] = 0", "2 comes before"});
+  bad({0, 0, 0, 2}, {"doc_start[3] = 2", "belongs to 0"});
+}
+
+}  // namespace
+}  // namespace longspan

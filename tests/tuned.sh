@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# The same bits whatever the compiler thinks of the processor: builds the program again as GCC tunes it for others, runs
+# there the tests of equal bits, and compares the parameters that short training runs leave, in each width of vectors.
+# tests/tuned.sh BUILD_FOLDER
+set -euo pipefail
+cd "$(dirname "$0")/.."
+build=${1:?usage: tests/tuned.sh BUILD_FOLDER}
+tests=(tile_math_test matmul_test nsa_placement_test nsa_selection_test attention_command_test)
+pattern=$(IFS='|'; echo "^(${tests[*]})")
+runs=$(mktemp -d)
+trap 'rm -rf "$runs"' EXIT
+
+# trained LONGSPAN RANKS KEYS...: prints the hash of the parameters
+trained() {
+  local longspan=$1 ranks=$2
+  shift 2
+  mpirun -np "$ranks" "$longspan" train --config configs/fibonacci.textproto runtime.device=CPU name=run output="$runs" \
+    train.steps=5 optimizer.warmup_steps=0 model.hidden=96 "$@" >"$runs/log" 2>&1 || { cat "$runs/log" >&2; return 1; }
+  sed -nE 's/^done: .*parameters ([0-9a-f]+),.*/\1/p' "$runs/log"
+}
+
+declare -A first
+failed=0
+for processor in generic znver3 skylake-avx512; do
+  folder=$build/$processor
+  mkdir -p "$folder"
+  {
+    cmake --preset ci -B "$folder" -DLONGSPAN_CUDA=OFF -DCMAKE_CXX_FLAGS="-mtune=$processor" &&
+      cmake --build "$folder" --target longspan "${tests[@]}"
+  } >"$folder/build.log" 2>&1 || { cat "$folder/build.log" >&2; exit 1; }
+  for bits in 256 512; do
+    export LONGSPAN_VECTOR_BITS=$bits
+    if ! ctest --test-dir "$folder" -R "$pattern" --no-tests=error --output-on-failure >"$folder/tests.log" 2>&1; then
+      cat "$folder/tests.log"
+      failed=1
+    fi
+    for run in "1" "2 parallel.cp=2" "2 parallel.cp=2 parallel.layout=CONTIGUOUS model.nsa.phi=LINEAR parallel.selected_exchange=FETCH"; do
+      # shellcheck disable=SC2086
+      hash=$(trained "$folder/longspan" $run)
+      echo "$hash  tuned for $processor, vectors of $bits bits, ranks $run"
+      if [ -z "$hash" ] || [ "$hash" != "${first[$run]:=$hash}" ]; then
+        echo "error: expected the parameters ${first[$run]}"
+        failed=1
+      fi
+    done
+  done
+done
+exit $failed
