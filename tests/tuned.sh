@@ -4,6 +4,8 @@
 # tests/tuned.sh BUILD_FOLDER
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# As root and on few cores, too.
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
 build=${1:?usage: tests/tuned.sh BUILD_FOLDER}
 tests=(tile_math_test matmul_test nsa_placement_test nsa_selection_test attention_command_test)
 pattern=$(IFS='|'; echo "^(${tests[*]})")
