@@ -13,26 +13,12 @@
 #include <memory>
 #include <vector>
 
+#include "kernels/attention/pages.h"
 #include "runtime/config.h"
 #include "runtime/device.h"
 #include "runtime/tensor.h"
 
 namespace longspan {
-
-// Tokens [begin, begin+length) of the sequence lie in local rows [row, row+length).
-struct Segment {
-  int64_t begin = 0;
-  int64_t length = 0;
-  int64_t row = 0;
-  bool operator==(const Segment&) const = default;
-};
-
-// Rows of the sequence in pages of `page_rows`: row i of the sequence is row
-// table[i / page_rows] * page_rows + i % page_rows of the buffer. table = -1: not here (and never needed).
-struct Pages {
-  Tensor table;  // [ceil(rows/page_rows)] I32
-  int64_t page_rows = 1;
-};
 
 struct KeysValues {
   Tensor k;  // [R,G,K]

@@ -69,30 +69,6 @@ void DispatchBackwardWidths(const BackwardParams& params, const F& f) {
   }
 }
 
-// ---- Queries
-// ---------------------------------------------------------------------------------------------------------
-
-// The same segments, cut in tiles of `tile` queries.
-inline QueryTilesGpu Recut(QueryTilesGpu queries, int tile) {
-  queries.tile = tile;
-  for (int i = 0; i < queries.count; ++i) {
-    queries.first_tile[i + 1] = queries.first_tile[i] + (queries.length[i] + tile - 1) / tile;
-  }
-  return queries;
-}
-
-struct QueryGpu {
-  int position, row;
-};
-
-__device__ inline int PositionOf(const QueryTilesGpu& queries, int row) {  // -1 when no segment holds the row
-  for (int i = 0; i < queries.count; ++i) {
-    const int offset = row - queries.row[i];
-    if (offset >= 0 && offset < queries.length[i]) return queries.begin[i] + offset;
-  }
-  return -1;
-}
-
 // Positions [begin,end) that may see any of the key rows [first,end_row) of the window or compressed branch.
 __device__ inline SpanGpu Watchers(const BackwardParams& params, int first, int end_row) {
   const SightGpu& sight = params.sight;
@@ -119,26 +95,6 @@ __device__ inline SpanGpu Watchers(const BackwardParams& params, int first, int 
   }
   watchers.end = min(watchers.end, low);
   return watchers;
-}
-
-// How many of the segments' queries lie at positions [span.begin, span.end).
-__device__ inline int CountQueries(const QueryTilesGpu& queries, SpanGpu span) {
-  int count = 0;
-  for (int i = 0; i < queries.count; ++i) {
-    count += max(0, min(queries.begin[i] + queries.length[i], span.end) - max(queries.begin[i], span.begin));
-  }
-  return count;
-}
-
-// Number `index` of them, segment by segment.
-__device__ inline QueryGpu QueryAt(const QueryTilesGpu& queries, SpanGpu span, int index) {
-  for (int i = 0; i < queries.count; ++i) {
-    const int begin = max(queries.begin[i], span.begin);
-    const int count = max(0, min(queries.begin[i] + queries.length[i], span.end) - begin);
-    if (index < count) return {begin + index, queries.row[i] + begin + index - queries.begin[i]};
-    index -= count;
-  }
-  return {-1, -1};
 }
 
 // Rows of the buffer, less those of the compressed branch that hold two documents: nobody sees them, so they may hold

@@ -68,24 +68,6 @@ SightGpu SightOf(const WindowArgs& args) {
   return sight;
 }
 
-QueryTilesGpu CutQueriesGpu(const char* operation, const std::vector<Segment>& segments, int tile) {
-  const SegmentList list = MakeSegmentList(operation, segments);
-  QueryTilesGpu queries;
-  queries.tile = tile;
-  queries.first_tile[0] = 0;
-  for (int i = 0; i < list.count; ++i) {
-    LS_CHECK(std::max(list.begin[i] + list.length[i], list.row[i] + list.length[i]) < INT32_MAX,
-             "{}: segments: expected positions below 2^31 on a GPU, found {} tokens from {} on", operation,
-             list.length[i], list.begin[i]);
-    queries.begin[i] = static_cast<int>(list.begin[i]);
-    queries.length[i] = static_cast<int>(list.length[i]);
-    queries.row[i] = static_cast<int>(list.row[i]);
-    queries.first_tile[i + 1] = queries.first_tile[i] + static_cast<int>(CeilDiv(list.length[i], tile));
-  }
-  queries.count = list.count;
-  return queries;
-}
-
 BranchParams BranchParamsOf(const char* operation, const BranchArgs& args, const SightGpu& sight, int tile_queries) {
   BranchParams params;
   params.q = args.q.data;

@@ -1,6 +1,5 @@
 // The three branches on the GPU are one computation, as on the CPU (kernels/attention/cpu/branch.h): softmax attention
-// over the key rows that a query sees. What the kernels share is here: their parameters, who sees what, how queries are
-// cut.
+// over the key rows that a query sees. What the kernels share is here: their parameters, who sees what.
 //
 // Key tiles lie at absolute positions and a tile in which a query sees nothing leaves no trace in its sums: what a
 // query gets does not depend on the queries beside it.
@@ -8,26 +7,13 @@
 
 #include <cstdint>
 
-#include "kernels/base/gpu_common.cuh"
+#include "kernels/attention/gpu/pages.cuh"
+#include "kernels/attention/gpu/queries.cuh"
+#include "kernels/attention/ops.h"
 
 namespace longspan {
 
 constexpr int kMaxWidthGpu = 256;  // of keys and values
-
-// Query tiles: at most `tile` consecutive queries of one segment each.
-struct QueryTilesGpu {
-  int count = 0;  // segments
-  int tile = 1;
-  int begin[kMaxSegments];
-  int length[kMaxSegments];
-  int row[kMaxSegments];
-  int first_tile[kMaxSegments + 1];  // [count] is the number of tiles
-
-  int tiles() const { return first_tile[count]; }
-};
-
-// Throws Error naming `operation` for more than kMaxSegments segments.
-QueryTilesGpu CutQueriesGpu(const char* operation, const std::vector<Segment>& segments, int tile);
 
 // What a query sees: with window > 0 the last `window` tokens of its document, else the compressed tokens that end
 // before it, else (selected) the tokens of its chosen blocks.
@@ -82,22 +68,6 @@ void DispatchWidths(int64_t key_width, int64_t value_width, const F& f) {
   }
 }
 
-struct QueryTileGpu {
-  int position, row, count;
-};
-
-__device__ inline QueryTileGpu FindQueries(const QueryTilesGpu& queries, int tile) {
-  int segment = 0;
-  while (tile >= queries.first_tile[segment + 1]) ++segment;
-  const int offset = (tile - queries.first_tile[segment]) * queries.tile;
-  return {queries.begin[segment] + offset, queries.row[segment] + offset,
-          min(queries.tile, queries.length[segment] - offset)};
-}
-
-struct SpanGpu {
-  int begin, end;  // key rows of the sequence; empty when begin >= end
-};
-
 // The one span of the window and compressed branches. Both ends never fall as the position grows.
 // `start` is where the query's document begins.
 __device__ inline SpanGpu SeenSpan(const SightGpu& sight, int position, int start) {
@@ -134,30 +104,5 @@ __device__ inline SpanGpu SpanAt(const BranchParams& params, const QueryTileGpu&
   if (block < 0) return {0, 0};
   return {block * sight.select_block, min((block + 1) * sight.select_block, query.position + 1)};
 }
-
-// Where neighbouring rows of the sequence lie: found at once when one page holds them all, as is nearly always so.
-class RowFinder {
- public:
-  // For rows [first, first+count) of which those in [first, end) may be asked for; first < end.
-  __device__ RowFinder(const int32_t* table, int page_rows, int first, int count)
-      : table_(table), page_rows_(page_rows), first_(first) {
-    const int page = first / page_rows;
-    one_page_ = first % page_rows + count <= page_rows;
-    const int slot = one_page_ ? table[page] : 0;
-    base_ = slot < 0 ? -1 : static_cast<int64_t>(slot) * page_rows + first % page_rows;
-  }
-  // The buffer row of row first + i, below 0 when it is not there.
-  __device__ int64_t at(int i) const {
-    if (one_page_) return base_ < 0 ? -1 : base_ + i;
-    const int row = first_ + i, slot = table_[row / page_rows_];
-    return slot < 0 ? -1 : static_cast<int64_t>(slot) * page_rows_ + row % page_rows_;
-  }
-
- private:
-  const int32_t* table_;
-  int page_rows_, first_;
-  bool one_page_;
-  int64_t base_;
-};
 
 }  // namespace longspan
