@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "kernels/attention/pages.h"
@@ -131,6 +132,12 @@ struct HashSelectionArgs {
   Tensor hash;      // [1] I64 output
 };
 
+struct AttentionSizes {
+  DType dtype = DType::kF32;
+  int64_t heads = 0, groups = 0;           // H, G
+  int64_t key_width = 0, value_width = 0;  // K, V
+};
+
 class AttentionOps {
  public:
   virtual ~AttentionOps() = default;
@@ -146,6 +153,9 @@ class AttentionOps {
   virtual void Combine(Stream& stream, const CombineArgs& args) = 0;
   virtual void CombineBackward(Stream& stream, const CombineArgs& args, const CombineGradient& gradient) = 0;
   virtual void HashSelection(Stream& stream, const HashSelectionArgs& args) = 0;
+  // Which kernels serve calls of these sizes on the stream's device, for the log of a run's start: "sm80", or "sm90,
+  // sm80 for selected_backward".
+  virtual std::string Kernels(Stream& stream, const AttentionSizes& sizes) const = 0;
 };
 
 std::unique_ptr<AttentionOps> MakeCpuAttention();
