@@ -79,10 +79,6 @@ set(below_launch_words   RunConfig DataConfig TrainConfig)
 
 # ---- Exceptions: a file, and what it includes or contains ---------------------------------------------------------------
 
-# Segment and Pages are among the arguments of attention.
-exception(kernels/base/gpu_common.cuh       kernels/attention/ops.h)
-exception(parallel/layout.h                 kernels/attention/ops.h)
-exception(parallel/exchange/frame.h         kernels/attention/ops.h)
 # The operations on rows are among those of the training step.
 exception(kernels/rows/cast_cpu.cc          kernels/train/cpu.h)
 exception(kernels/rows/cast_gpu.cu          kernels/train/gpu.h)
