@@ -4,7 +4,6 @@
 #include "kernels/ops.h"
 #include "parallel/comm/comm.h"
 #include "parallel/layout.h"
-#include "runtime/config.h"
 #include "runtime/device.h"
 
 namespace longspan {

@@ -29,7 +29,7 @@ using Selections = std::vector<std::vector<int32_t>>;
 struct Run {
   // `selections`: what to choose instead of the own choice; null is free.
   Run(const RunConfig& config, Device& device, Communicator& cp, DType dtype, const Selections* selections = nullptr)
-      : session(config, device, cp, dtype),
+      : session(config.session(), device, cp, dtype),
         source(config.data.sequence_length, config.model.vocab, config.model.nsa.select_block,
                config.data.document_masks),
         frozen(config.model.layers) {

@@ -33,7 +33,7 @@ class Trainer {
         device_(*binding_.device),
         mesh_(MakeMpiWorld(), config.parallel.dp, config.parallel.cp, device_, config.parallel.transport),
         sources_(OpenSources(config.data, config.model.vocab, config.model.nsa.select_block)),
-        session_(config, device_, mesh_.cp(), machine_.dtype),
+        session_(config.session(), device_, mesh_.cp(), machine_.dtype),
         optimizer_(session_.device(), session_.ops(), session_.compute(), session_.comm(), mesh_.world(),
                    session_.model().params(), config.optimizer),
         loader_(*sources_.train, session_.layout(), mesh_.cp_index(), config.model.nsa, config.data.seed),
