@@ -49,7 +49,7 @@ room(model/training         runtime ${menu} parallel parallel/comm/comm.h model 
 
 room(launch/config          runtime model/config.h parallel/config.h kernels/attention/nsa_config.h)
 room(launch/job             runtime parallel/comm launch/config/run_config.h)
-room(launch/data            runtime runtime/files parallel launch/config/run_config.h)
+room(launch/data            runtime runtime/files parallel model launch/config/run_config.h)
 room(launch/report          runtime parallel/comm/comm.h)
 room(launch/train           runtime runtime/files ${menu} parallel parallel/comm parallel/exchange
                             model model/attention model/network model/training
@@ -89,9 +89,6 @@ exception(kernels/rows/cast_gpu.cu          kernels/train/gpu.h)
 exception(kernels/rows/index_cpu.cc         kernels/train/cpu.h)
 exception(kernels/rows/index_gpu.cu         kernels/train/gpu.h)
 exception(parallel/exchange/exchange.h      kernels/ops.h)
-exception(parallel/exchange/sequence_rows.h model/context.h)
-# A sequence's inputs are described twice, for the host and for the device.
-exception(model/network/session.h           launch/data/batches.h)
 # What commands are told is declared with them.
 exception(launch/data/find_files.h          launch/commands/data.h)
 exception(launch/train/trainer.h            launch/commands/options.h)

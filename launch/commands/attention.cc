@@ -5,9 +5,9 @@
 
 #include "kernels/host_copy.h"
 #include "launch/commands/attention_case.h"
-#include "launch/data/batches.h"
 #include "launch/job/binding.h"
 #include "model/attention/nsa.h"
+#include "model/inputs.h"
 #include "parallel/exchange/sequence_rows.h"
 #include "runtime/trace.h"
 
@@ -52,7 +52,7 @@ class AttentionRun {
         type_(ComputeType(input, device.kind())),
         context_{device_, ops_, *compute_, *comm_, cp, layout_, type_, AtLeastF32(type_)},
         core_(context_, input.sizes, input.nsa, options.selected_exchange, input.scale),
-        rows_(context_, input.sequence) {
+        rows_{device_, *compute_, *comm_, cp, layout_, input.sequence} {
     Reserve();
     arena_.Commit(device_);
     core_.Start();
@@ -202,7 +202,7 @@ class AttentionRun {
   void Collect(const std::string& name, const Tensor& part, DType dtype) {
     Shape shape = part.shape;
     shape[0] = input_.sequence;
-    rows_.Gather(part, dtype, root() ? Result(name, dtype, shape) : Tensor());
+    rows_.Gather(part, root() ? Result(name, dtype, shape) : Tensor());
   }
 
   Tensor Result(const std::string& name, DType dtype, const Shape& shape) {

@@ -36,7 +36,7 @@ void Session::Load(const Batch& batch, double loss_scale) {
   upload(inputs_.tokens, batch.tokens);
   upload(inputs_.targets, batch.targets);
   upload(inputs_.positions, batch.positions);
-  upload(inputs_.summary_positions, batch.positions_cmp);
+  upload(inputs_.summary_positions, batch.summary_positions);
   upload(inputs_.doc_start, batch.doc_start);
   compute_->Synchronize();
 }

@@ -8,8 +8,8 @@
 #include <optional>
 
 #include "kernels/host_copy.h"
-#include "launch/data/batches.h"
 #include "model/config.h"
+#include "model/inputs.h"
 #include "model/network/transformer.h"
 #include "parallel/comm/comm.h"
 

@@ -18,6 +18,7 @@
 
 #include "kernels/host_copy.h"
 #include "launch/commands/verify.h"
+#include "launch/data/batches.h"
 #include "launch/data/random_source.h"
 #include "launch/job/binding.h"
 #include "launch/job/world.h"
@@ -155,7 +156,9 @@ class Part {
     const Shape shape{length, config_.model.kv_heads, config_.model.nsa.select};
     for (int64_t layer = 0; layer < layers; ++layer) {
       const int32_t* const whole = selections.data() + (sequence * layers + layer) * shape.count();
-      SequenceRows(session_.context(), length).Scatter(HostView(whole, shape), frozen_[layer]);
+      const Context& context = session_.context();
+      const SequenceRows rows{context.device, context.compute, context.comm, context.cp, context.layout, length};
+      rows.Scatter(HostView(whole, shape), frozen_[layer]);
       session_.model().attention(layer).nsa()->FreezeSelection(frozen_[layer]);
     }
   }

@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "launch/data/batches.h"
 #include "launch/data/random_source.h"
 #include "model/network/session.h"
 
