@@ -10,6 +10,7 @@
 #include "launch/job/machine.h"
 #include "model/network/session.h"
 #include "parallel/comm/mesh.h"
+#include "parallel/comm/nccl.h"
 #include "parallel/exchange/sequence_rows.h"
 
 namespace longspan {

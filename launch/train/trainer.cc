@@ -17,6 +17,7 @@
 #include "model/training/optimizer.h"
 #include "model/training/schedule.h"
 #include "parallel/comm/mesh.h"
+#include "parallel/comm/nccl.h"
 #include "runtime/trace.h"
 
 namespace longspan {

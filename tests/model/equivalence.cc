@@ -24,6 +24,7 @@
 #include "launch/job/world.h"
 #include "model/network/session.h"
 #include "parallel/comm/mesh.h"
+#include "parallel/comm/nccl.h"
 #include "parallel/exchange/sequence_rows.h"
 #include "runtime/trace.h"
 #include "tests/support/rounding_ops.h"

@@ -140,9 +140,9 @@ TEST(RoundingModel, ActivationsAreBf16AndStatisticsAreNot) {
   for (const Tensor& x : {nsa.q(), nsa.gates(), nsa.out(), nsa.branch_out(0), nsa.branch_out(1), nsa.branch_out(2)}) {
     EXPECT_EQ(Wide(x), 0);
   }
-  for (const auto& branch : nsa.branches()) {
-    EXPECT_EQ(Wide(branch.k), 0) << branch.name;
-    EXPECT_EQ(Wide(branch.v), 0) << branch.name;
+  for (const KeyRows& rows : nsa.rows()) {
+    EXPECT_EQ(Wide(rows.k ? rows.k : rows.rotated_k), 0);
+    EXPECT_EQ(Wide(rows.v), 0);
   }
   EXPECT_GT(Wide(nsa.branch_lse(NsaCore::kWin)), 0);
   EXPECT_GT(Wide(model.token_loss()), 0);

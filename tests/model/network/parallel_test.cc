@@ -42,6 +42,8 @@ std::vector<Variant> Variants() {
       {"window_past_chunks_contiguous", contiguous, fetch, true, 100},
       {"shared_linear_before", head_tail, fetch, true, 13, shared, Phi::kLinear, before},
       {"shared_mean_after", contiguous, gather, true, 9, shared, Phi::kMean, after},
+      {"shared_mlp_after", head_tail, fetch, true, 70, shared, Phi::kMlp, after},
+      {"shared_linear_gather", head_tail, gather, false, 3, shared, Phi::kLinear, before},
       // One token would do, but its gradient is zero in exact arithmetic and rounding alone would be compared.
       {"window_two", head_tail, gather, true, 2},
       {"hybrid", head_tail, fetch, true, 13, separate, Phi::kMlp, after, {kFull, kWindow, kNsa}},
