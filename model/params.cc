@@ -69,7 +69,7 @@ void ParamTable::Bind() {
 void ParamTable::Initialise(Device& device, Ops& ops, Stream& stream, uint64_t seed) {
   const bool narrow = weights_.dtype != gradients_.dtype;
   Draw(device, stream, seed, 0, static_cast<int64_t>(params_.size()), narrow ? gradients_ : weights_);
-  if (narrow) ops.train->Copy(stream, gradients_, weights_);
+  if (narrow) ops.rows->Copy(stream, gradients_, weights_);
   device.FillBytes(stream, gradients_, 0);
 }
 

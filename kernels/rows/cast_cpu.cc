@@ -5,7 +5,7 @@
 
 #include "kernels/base/arguments.h"
 #include "kernels/base/blocks_cpu.h"
-#include "kernels/train/cpu.h"
+#include "kernels/rows/cpu.h"
 #include "runtime/trace.h"
 
 namespace longspan {
@@ -65,8 +65,8 @@ void DispatchFloating(DType dtype, const F& f) {
 
 }  // namespace
 
-void CpuTrain::Copy(Stream& stream, const Tensor& from, const Tensor& to) {
-  constexpr const char* kName = "train.copy";
+void CpuRows::Copy(Stream& stream, const Tensor& from, const Tensor& to) {
+  constexpr const char* kName = "rows.copy";
   RequireContiguous(kName, "from", from);
   RequireTensor(kName, "to", to, to.dtype, from.shape);
   LS_CHECK(from.dtype == to.dtype || (IsFloating(from.dtype) && IsFloating(to.dtype)),
@@ -83,8 +83,8 @@ void CpuTrain::Copy(Stream& stream, const Tensor& from, const Tensor& to) {
   });
 }
 
-void CpuTrain::Zero(Stream& stream, const Tensor& x) {
-  constexpr const char* kName = "train.zero";
+void CpuRows::Zero(Stream& stream, const Tensor& x) {
+  constexpr const char* kName = "rows.zero";
   RequireContiguous(kName, "x", x);
   Launch(stream, kName, Cost{0, 1.0 * x.bytes()}, [x] {
     if (x.size() > 0) std::memset(x.data, 0, x.bytes());

@@ -171,7 +171,7 @@ class AttentionRun {
   void LoadPhi() {
     for (const Weight& weight : weights_) {
       Transfer(input_.file.Get(weight.name), *weight.value);
-      if (weight.gradient) ops_.train->Zero(*compute_, *weight.gradient);
+      if (weight.gradient) ops_.rows->Zero(*compute_, *weight.gradient);
     }
     core_.SetPhi(phi_);
     if (input_.nsa.compress_rope == CompressRope::kBefore || input_.rope_theta == 0) return;

@@ -164,7 +164,7 @@ Tensor AttentionLayer::NarrowOf(const AttentionWorkspace& workspace, const Tenso
 
 Tensor AttentionLayer::Narrow(const AttentionWorkspace& workspace, const Tensor& gradient) {
   const Tensor narrow = NarrowOf(workspace, gradient);
-  if (narrow.data != gradient.data) context_.ops.train->Copy(context_.compute, gradient, narrow);
+  if (narrow.data != gradient.data) context_.ops.rows->Copy(context_.compute, gradient, narrow);
   return narrow;
 }
 
@@ -189,12 +189,12 @@ void AttentionLayer::Forward(const SequenceInputs& inputs, const AttentionWorksp
     if (rotated) {
       Rotate(inputs, source, k, false);
     } else if (shared_) {
-      context_.ops.train->Copy(context_.compute, source, k);
+      context_.ops.rows->Copy(context_.compute, source, k);
     }
     if (!shared_ || b == 0) {
       Project(v_[b], x, v);
     } else {
-      context_.ops.train->Copy(context_.compute, branches[0].v, v);
+      context_.ops.rows->Copy(context_.compute, branches[0].v, v);
     }
   }
   if (gate_) {

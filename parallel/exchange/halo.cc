@@ -75,9 +75,9 @@ std::vector<int32_t> HaloTable(const Layout& layout, int rank, int64_t halo) {
 
 class HaloExchange final : public Exchange {
  public:
-  HaloExchange(const Layout& layout, Communicator& cp, Ops& ops, int64_t halo)
+  HaloExchange(const Layout& layout, Communicator& cp, DenseOps& dense, int64_t halo)
       : cp_(cp),
-        ops_(ops),
+        dense_(dense),
         borrowed_(LoansTo(layout, cp.rank(), halo)),
         frame_("halo exchange",
                layout.tokens() + layout.unit() * static_cast<int64_t>(BorrowedPages(layout, cp.rank(), halo).size()),
@@ -139,7 +139,7 @@ class HaloExchange final : public Exchange {
     for (size_t i = 0; i < gradients.size(); ++i) {
       int64_t row = 0;
       for (const Loan& loan : lent_) {
-        ops_.dense->Add(stream, returned_[i].Rows(row, loan.rows), gradients[i].Rows(loan.owner_row, loan.rows));
+        dense_.Add(stream, returned_[i].Rows(row, loan.rows), gradients[i].Rows(loan.owner_row, loan.rows));
         row += loan.rows;
       }
     }
@@ -147,7 +147,7 @@ class HaloExchange final : public Exchange {
 
  private:
   Communicator& cp_;
-  Ops& ops_;
+  DenseOps& dense_;
   std::vector<Loan> borrowed_;    // by this rank, in the order of its buffer
   std::vector<Loan> lent_;        // by this rank, in the order of borrowers, then of their buffers
   std::vector<Tensor> returned_;  // [rows lent,G,W] for each tensor: the gradients that come back
@@ -157,10 +157,10 @@ class HaloExchange final : public Exchange {
 
 }  // namespace
 
-std::unique_ptr<Exchange> MakeHaloExchange(const Layout& layout, Communicator& cp, Ops& ops, int64_t halo) {
+std::unique_ptr<Exchange> MakeHaloExchange(const Layout& layout, Communicator& cp, DenseOps& dense, int64_t halo) {
   CheckGroup("halo exchange", layout, cp);
   LS_CHECK(halo >= 0, "halo exchange: a halo of {} tokens", halo);
-  return std::make_unique<HaloExchange>(layout, cp, ops, halo);
+  return std::make_unique<HaloExchange>(layout, cp, dense, halo);
 }
 
 }  // namespace longspan

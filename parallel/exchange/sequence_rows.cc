@@ -26,7 +26,7 @@ void SequenceRows::Gather(const Tensor& part, DType dtype, const Tensor& whole) 
   if (part.dtype != dtype) {
     cast_memory = Buffer(device, part.size() * DTypeSize(dtype), "a result in the type of the case");
     send = Tensor(cast_memory.data(), dtype, device.kind(), part.shape);
-    context_.ops.train->Copy(compute, part, send);
+    context_.ops.rows->Copy(compute, part, send);
   }
   compute.Synchronize();
 
