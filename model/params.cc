@@ -5,6 +5,8 @@
 #include <numbers>
 #include <random>
 
+#include "runtime/rounding.h"
+
 namespace longspan {
 namespace {
 
@@ -50,7 +52,7 @@ Param& ParamTable::Add(const std::string& name, const Shape& shape, Init init, b
   param.init = init;
   param.decay = decay;
   param.offset = size_;
-  size_ += (param.size() + kAlign - 1) / kAlign * kAlign;
+  size_ += RoundUp(param.size(), kAlign);
   return param;
 }
 

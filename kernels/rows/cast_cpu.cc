@@ -1,53 +1,21 @@
 // Copies that cast among F32, F64 and BF16, to the nearest, ties to even; other types only to themselves. And zeros.
-#include <bit>
-#include <cmath>
 #include <cstring>
 
 #include "kernels/base/arguments.h"
 #include "kernels/base/blocks_cpu.h"
 #include "kernels/rows/cpu.h"
+#include "runtime/bf16.h"
 #include "runtime/trace.h"
 
 namespace longspan {
 namespace {
-
-// The upper half of an F32.
-struct Bf16 {
-  uint16_t bits;
-};
-
-float Widen(Bf16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
-float Widen(float x) { return x; }
-double Widen(double x) { return x; }
-
-Bf16 ToBf16(float x) {
-  const auto bits = std::bit_cast<uint32_t>(x);
-  if (std::isnan(x)) return {static_cast<uint16_t>(bits >> 16 | 0x40)};
-  return {static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16)};
-}
-
-// Rounding twice could go wrong at a tie, so the first rounding keeps a trace of what it dropped: toward zero, last bit
-// set ("round to odd").
-Bf16 ToBf16(double x) {
-  const auto near = static_cast<float>(x);
-  if (std::isnan(x) || static_cast<double>(near) == x) return ToBf16(near);
-  uint32_t bits = std::bit_cast<uint32_t>(near);
-  if (std::abs(static_cast<double>(near)) > std::abs(x)) --bits;
-  return ToBf16(std::bit_cast<float>(bits | 1));
-}
 
 template <typename To, typename From>
 void Cast(const Tensor& from, const Tensor& to) {
   const auto* const source = static_cast<const From*>(from.data);
   auto* const target = static_cast<To*>(to.data);
   ForBlocks(to.size(), [=](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      if constexpr (std::is_same_v<To, Bf16>) {
-        target[i] = ToBf16(Widen(source[i]));
-      } else {
-        target[i] = static_cast<To>(Widen(source[i]));
-      }
-    }
+    for (int64_t i = begin; i < end; ++i) target[i] = static_cast<To>(source[i]);
   });
 }
 
@@ -57,7 +25,7 @@ bool IsFloating(DType dtype) { return dtype == DType::kF32 || dtype == DType::kF
 template <typename F>
 void DispatchFloating(DType dtype, const F& f) {
   if (dtype == DType::kBf16) {
-    f.template operator()<Bf16>();
+    f.template operator()<HostBf16>();
   } else {
     DispatchFloat(dtype, f);
   }

@@ -9,12 +9,11 @@
 #include "launch/job/binding.h"
 #include "model/attention/nsa.h"
 #include "parallel/exchange/sequence_rows.h"
+#include "runtime/rounding.h"
 #include "runtime/trace.h"
 
 namespace longspan {
 namespace {
-
-int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 DType AtLeastF32(DType type) { return type == DType::kBf16 ? DType::kF32 : type; }
 

@@ -14,6 +14,7 @@
 #include "parallel/comm/checked_comm.h"
 #include "parallel/comm/rank_order_gpu.h"
 #include "runtime/gpu.h"
+#include "runtime/rounding.h"
 
 namespace longspan {
 namespace {
@@ -274,10 +275,7 @@ class NcclCommunicator final : public CheckedCommunicator {
   }
 
   // Elements between the parts of two ranks in scratch.
-  static int64_t Stride(int64_t count, DType dtype) {
-    const int64_t unit = kAlign / DTypeSize(dtype);
-    return (count + unit - 1) / unit * unit;
-  }
+  static int64_t Stride(int64_t count, DType dtype) { return RoundUp(count, kAlign / DTypeSize(dtype)); }
   char* Scratch(Stream& stream, int64_t elements, DType dtype) {
     return static_cast<char*>(scratch_.Get(stream, elements * DTypeSize(dtype)));
   }
