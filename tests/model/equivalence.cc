@@ -120,7 +120,7 @@ class Part {
   Outcome Run(int first, int every, const std::vector<int32_t>* selections) {
     Outcome outcome;
     Transformer& model = session_.model();
-    session_.ops().train->Zero(session_.compute(), params().gradients());
+    session_.ops().rows->Zero(session_.compute(), params().gradients());
     for (int sequence = first; sequence < kSequences; sequence += every) {
       if (selections) Freeze(sequence, *selections);
       session_.Load(batches_[sequence], 1 / static_cast<double>(labels_));

@@ -65,8 +65,8 @@ TEST(RoundingOps, RoundsAsACastDoes) {
   const auto stream = TestCpu().MakeStream("test");
   const Shape shape{static_cast<int64_t>(values.size())};
   const Tensor narrow(bits.data(), DType::kBf16, DeviceKind::kCpu, shape);
-  MakeCpuTrain()->Copy(*stream, HostView(values.data(), shape), narrow);
-  MakeCpuTrain()->Copy(*stream, narrow, HostView(expected.data(), shape));
+  MakeCpuRows()->Copy(*stream, HostView(values.data(), shape), narrow);
+  MakeCpuRows()->Copy(*stream, narrow, HostView(expected.data(), shape));
   RoundToBf16(*stream, HostView(values.data(), shape));
   stream->Synchronize();
   EXPECT_EQ(values, expected);
