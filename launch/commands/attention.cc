@@ -5,16 +5,15 @@
 
 #include "kernels/host_copy.h"
 #include "launch/commands/attention_case.h"
-#include "launch/data/batches.h"
 #include "launch/job/binding.h"
 #include "model/attention/nsa.h"
+#include "model/inputs.h"
 #include "parallel/exchange/sequence_rows.h"
+#include "runtime/rounding.h"
 #include "runtime/trace.h"
 
 namespace longspan {
 namespace {
-
-int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 DType AtLeastF32(DType type) { return type == DType::kBf16 ? DType::kF32 : type; }
 
@@ -52,7 +51,7 @@ class AttentionRun {
         type_(ComputeType(input, device.kind())),
         context_{device_, ops_, *compute_, *comm_, cp, layout_, type_, AtLeastF32(type_)},
         core_(context_, input.sizes, input.nsa, options.selected_exchange, input.scale),
-        rows_(context_, input.sequence) {
+        rows_{device_, *compute_, *comm_, cp, layout_, input.sequence} {
     Reserve();
     arena_.Commit(device_);
     core_.Start();
@@ -176,7 +175,7 @@ class AttentionRun {
   void LoadPhi() {
     for (const Weight& weight : weights_) {
       Transfer(input_.file.Get(weight.name), *weight.value);
-      if (weight.gradient) ops_.train->Zero(*compute_, *weight.gradient);
+      if (weight.gradient) ops_.rows->Zero(*compute_, *weight.gradient);
     }
     core_.SetPhi(phi_);
     if (input_.nsa.compress_rope == CompressRope::kBefore || input_.rope_theta == 0) return;
@@ -208,7 +207,7 @@ class AttentionRun {
   void Collect(const std::string& name, const Tensor& part, DType dtype) {
     Shape shape = part.shape;
     shape[0] = input_.sequence;
-    rows_.Gather(part, dtype, root() ? Result(name, dtype, shape) : Tensor());
+    rows_.Gather(part, root() ? Result(name, dtype, shape) : Tensor());
   }
 
   Tensor Result(const std::string& name, DType dtype, const Shape& shape) {

@@ -34,7 +34,7 @@ class Trainer {
         device_(*binding_.device),
         mesh_(MakeMpiWorld(), config.parallel.dp, config.parallel.cp, device_, config.parallel.transport),
         sources_(OpenSources(config.data, config.model.vocab, config.model.nsa.select_block)),
-        session_(config, device_, mesh_.cp(), machine_.dtype),
+        session_(config.session(), device_, mesh_.cp(), machine_.dtype),
         optimizer_(session_.device(), session_.ops(), session_.compute(), session_.comm(), mesh_.world(),
                    session_.model().params(), config.optimizer),
         loader_(*sources_.train, session_.layout(), mesh_.cp_index(), config.model.nsa, config.data.seed),
@@ -77,6 +77,11 @@ class Trainer {
     if (sources_.validation) log_.Line(fmt::format("  held out   {}", sources_.validation->Summary()));
     log_.Line(fmt::format("  step       {} sequences of {} tokens, {} steps", config_.train.sequences_per_step,
                           config_.data.sequence_length, config_.train.steps));
+    if (device_.kind() == DeviceKind::kGpu) {
+      const AttentionSizes sizes = {session_.context().dtype, model.heads, model.kv_heads, model.key_width,
+                                    model.value_width};
+      log_.Line(fmt::format("  attention  kernels {}", session_.ops().attention->Kernels(session_.compute(), sizes)));
+    }
     log_.Line(fmt::format("  folder     {}", log_.folder()));
     log_.Line(binding_.table);
     log_.Line(MemoryTable(session_.arena().Rows(), device_.AvailableBytes(), session_.model().offloaded_bytes()));
@@ -158,7 +163,7 @@ class Trainer {
 
   // Forward and backward of the loaded sequences; returns the mean coverage.
   double AddGradients(double labels) {
-    session_.ops().train->Zero(session_.compute(), loss_sum_);
+    session_.ops().rows->Zero(session_.compute(), loss_sum_);
     double coverage = 0;
     for (const Batch& batch : batches_) {
       session_.Load(batch, labels > 0 ? 1 / labels : 0);
@@ -201,7 +206,7 @@ class Trainer {
     const int64_t count = std::min(config_.train.eval_sequences, source.size());
     double labels = 0;
     Batch batch;
-    session_.ops().train->Zero(session_.compute(), loss_sum_);
+    session_.ops().rows->Zero(session_.compute(), loss_sum_);
     for (int64_t place = mesh_.dp_index(); place < count; place += mesh_.dp_size()) {
       loader.Load(place, batch);
       session_.Load(batch);

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "model/context.h"
+#include "model/inputs.h"
 #include "runtime/memory.h"
 
 namespace longspan {

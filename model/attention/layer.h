@@ -11,6 +11,7 @@
 
 #include "model/attention/core.h"
 #include "model/attention/nsa.h"
+#include "model/config.h"
 #include "model/params.h"
 
 namespace longspan {

@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "runtime/config.h"
+#include "parallel/config.h"
 #include "runtime/device.h"
 #include "runtime/tensor.h"
 

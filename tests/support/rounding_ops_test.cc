@@ -15,15 +15,15 @@
 namespace longspan {
 namespace {
 
-RunConfig Config() {
-  RunConfig config = SmallConfig();
+SessionConfig Config() {
+  SessionConfig config = SmallConfig();
   config.model.layers = 2;
   config.model.attention = {AttentionKind::kNsa, AttentionKind::kFull};
   config.model.qk_norm = true;
   return config;
 }
 
-std::unique_ptr<ModelCase> RoundingModel(const RunConfig& config, Communicator& self) {
+std::unique_ptr<ModelCase> RoundingModel(const SessionConfig& config, Communicator& self) {
   auto model = std::make_unique<ModelCase>(config, self, DType::kF32, true, TestCpu(), MakeRoundingOps());
   RoundToBf16(model->session.compute(), model->session.model().params().weights());
   return model;
@@ -65,8 +65,8 @@ TEST(RoundingOps, RoundsAsACastDoes) {
   const auto stream = TestCpu().MakeStream("test");
   const Shape shape{static_cast<int64_t>(values.size())};
   const Tensor narrow(bits.data(), DType::kBf16, DeviceKind::kCpu, shape);
-  MakeCpuTrain()->Copy(*stream, HostView(values.data(), shape), narrow);
-  MakeCpuTrain()->Copy(*stream, narrow, HostView(expected.data(), shape));
+  MakeCpuRows()->Copy(*stream, HostView(values.data(), shape), narrow);
+  MakeCpuRows()->Copy(*stream, narrow, HostView(expected.data(), shape));
   RoundToBf16(*stream, HostView(values.data(), shape));
   stream->Synchronize();
   EXPECT_EQ(values, expected);
@@ -152,7 +152,7 @@ TEST(RoundingModel, ActivationsAreBf16AndStatisticsAreNot) {
 
 TEST(RoundingModel, MovesLossesAndGradientsByWhatBf16Does) {
   const auto self = MakeMpiSelf();
-  const RunConfig config = Config();
+  const SessionConfig config = Config();
   const auto rounding = RoundingModel(config, *self);
   rounding->ForwardBackward();
   ModelCase exact(config, *self, DType::kF32);

@@ -1,6 +1,7 @@
 // Launchers of the branches' backward: checks, scratch, delta = sum(d_o o), then the kernels that serve the call
 // (variants.h).
 #include "kernels/attention/check.h"
+#include "kernels/attention/cost.h"
 #include "kernels/attention/gpu/attention.h"
 #include "kernels/attention/gpu/backward.cuh"
 #include "kernels/attention/gpu/variants.h"
@@ -33,12 +34,6 @@ __global__ void __launch_bounds__(kDeltaThreads)
   if (lane == 0) delta[row] = sum;
 }
 
-Cost BackwardCost(const BranchArgs& args, const BranchGradient& gradient, double pairs) {
-  const double flops = 2.0 * pairs * args.q.dim(1) * (3 * args.q.dim(2) + 2 * args.kv.v.dim(2));
-  return {flops, BytesOf({args.q, args.kv.k, args.kv.v, args.o, args.lse, gradient.d_o, gradient.d_q, gradient.d_k,
-                          gradient.d_v})};
-}
-
 template <typename Sight>
 void Backward(Stream& stream, const char* operation, double pairs, const BranchArgs& args,
               const BranchGradient& gradient, const Sight& sight,
@@ -66,7 +61,7 @@ void Backward(Stream& stream, const char* operation, double pairs, const BranchA
   float* const delta = reinterpret_cast<float*>(memory + delta_at);
   params.delta = delta;
 
-  LaunchGpu(stream, operation, BackwardCost(args, gradient, pairs), [&](cudaStream_t cuda_stream) {
+  LaunchGpu(stream, operation, BranchBackwardCost(args, gradient, pairs), [&](cudaStream_t cuda_stream) {
     DispatchFloatGpu(dtype, [&]<typename T>() {
       DeltaKernel<<<GridFor(rows, kDeltaThreads / 32), kDeltaThreads, 0, cuda_stream>>>(
           static_cast<const T*>(params.d_o), static_cast<const T*>(params.o), rows, params.value_width, delta);

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "kernels/attention/check.h"
+#include "kernels/attention/cost.h"
 #include "kernels/attention/gpu/attention.h"
 #include "kernels/attention/gpu/sight.cuh"
 #include "kernels/attention/gpu/variants.h"
@@ -11,11 +12,6 @@ namespace {
 
 constexpr int64_t kMaxGroupHeads = 64;
 
-Cost ForwardCost(const BranchArgs& args, double pairs) {
-  return {2.0 * pairs * args.q.dim(1) * (args.q.dim(2) + args.kv.v.dim(2)),
-          BytesOf({args.q, args.kv.k, args.kv.v, args.o, args.lse})};
-}
-
 template <typename Sight>
 void Forward(Stream& stream, const char* operation, double pairs, const BranchArgs& args, const Sight& sight,
              Kernel<BranchParams<Sight>> AttentionKernels::*kind) {
@@ -23,7 +19,7 @@ void Forward(Stream& stream, const char* operation, double pairs, const BranchAr
   CheckBranchLimits(operation, dtype, args);
   const BranchParams<Sight> params = BranchParamsOf(operation, dtype, args, sight);
   const auto& kernel = KernelFor(stream, operation, kind, params);
-  LaunchGpu(stream, operation, ForwardCost(args, pairs), [&](cudaStream_t cuda_stream) {
+  LaunchGpu(stream, operation, BranchCost(args, pairs), [&](cudaStream_t cuda_stream) {
     if (params.queries.tiles() > 0) kernel.launch(cuda_stream, operation, params);
   });
 }

@@ -3,6 +3,7 @@
 #include <math_constants.h>
 
 #include "kernels/attention/check.h"
+#include "kernels/attention/cost.h"
 #include "kernels/attention/gpu/attention.h"
 #include "kernels/attention/gpu/plain.cuh"
 #include "kernels/attention/gpu/select.cuh"

@@ -100,20 +100,27 @@ TEST_F(MpiTest, RefusesWrongTensorsByName) {
   strided.stride = {1, 3};
   Tensor device = View(x);
   device.device = DeviceKind::kGpu;
-  const auto expect = [&](const char* text, const std::function<void()>& task) {
+  int64_t calls = 0;
+  const auto expect = [&](const char* name, const char* text, const std::function<void()>& task) {
+    const std::string expected =
+        fmt::format("comm.{}, call {} of rank {}/{} in its group: {}", name, ++calls, rank_, size_, text);
     const std::string message = MessageOf(task);
-    EXPECT_NE(message.find(text), std::string::npos) << message;
+    EXPECT_NE(message.find(expected), std::string::npos) << message << "\nexpected " << expected;
   };
-  expect("comm.all_reduce: x [3,2] is not contiguous", [&] { comm_->AllReduce(*stream_, strided, ReduceOp::kSum); });
-  expect("comm.all_reduce: x is on gpu", [&] { comm_->AllReduce(*stream_, device, ReduceOp::kSum); });
-  expect("comm.all_reduce: cannot reduce U16", [&] { comm_->AllReduce(*stream_, View(half), ReduceOp::kSum); });
-  expect("send holds I32, receive holds F32", [&] { comm_->AllGather(*stream_, View(integers), View(all)); });
-  expect("its counts add up to", [&] { comm_->AllGather(*stream_, View(x), View(all).Rows(0, 5)); });
-  expect("comm.reduce_scatter: send has", [&] {
+  expect("all_reduce", "x [3,2] is not contiguous", [&] { comm_->AllReduce(*stream_, strided, ReduceOp::kSum); });
+  expect("all_reduce", "x is on gpu", [&] { comm_->AllReduce(*stream_, device, ReduceOp::kSum); });
+  expect("all_reduce", "cannot reduce U16", [&] { comm_->AllReduce(*stream_, View(half), ReduceOp::kSum); });
+  expect("all_gather", "send holds I32, receive holds F32",
+         [&] { comm_->AllGather(*stream_, View(integers), View(all)); });
+  expect("all_gather", "receive [5] has 5 elements, its counts add up to",
+         [&] { comm_->AllGather(*stream_, View(x), View(all).Rows(0, 5)); });
+  expect("reduce_scatter", "send has", [&] {
     comm_->ReduceScatter(*stream_, View(all), View(x), {1, 2, 3, 4, 5, 6, 7});
   });
-  expect("peer 99 is not a rank", [&] { comm_->SendReceive(*stream_, {{Transfer::Kind::kSend, 99, View(x)}}); });
-  expect("root -1 is not a rank", [&] { comm_->Broadcast(*stream_, View(x), -1); });
+  expect("send_receive", "peer 99 is not a rank", [&] {
+    comm_->SendReceive(*stream_, {{Transfer::Kind::kSend, 99, View(x)}});
+  });
+  expect("broadcast", "root -1 is not a rank", [&] { comm_->Broadcast(*stream_, View(x), -1); });
 }
 
 }  // namespace
