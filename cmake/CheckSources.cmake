@@ -33,6 +33,7 @@ room(kernels/attention      runtime kernels/base kernels/matmul kernels/rows)
 room(kernels/attention/cpu  runtime kernels/base kernels/matmul kernels/rows kernels/attention)
 room(kernels/attention/gpu  runtime kernels/base kernels/matmul kernels/rows kernels/attention)
 room(kernels/attention/sm80 runtime kernels/base kernels/matmul kernels/rows kernels/attention kernels/attention/gpu)
+room(kernels/attention/sm90 runtime kernels/base kernels/matmul kernels/rows kernels/attention kernels/attention/gpu)
 room(kernels/dense          runtime kernels/base kernels/matmul kernels/rows)
 room(kernels/train          runtime kernels/base kernels/matmul kernels/rows)
 room(kernels                runtime ${menu} kernels/attention/gpu/attention.h kernels/dense/gpu.h kernels/rows/gpu.h

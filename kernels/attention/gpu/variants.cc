@@ -6,7 +6,7 @@
 namespace longspan {
 namespace {
 
-constexpr std::array kNewestFirst = {&kSm80Attention, &kPlainAttention};
+constexpr std::array kNewestFirst = {&kSm90Attention, &kSm80Attention, &kPlainAttention};
 using Runnable = std::array<const AttentionKernels*, kNewestFirst.size() + 1>;
 
 std::vector<Runnable> FindRunnable() {

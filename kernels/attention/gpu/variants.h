@@ -1,6 +1,6 @@
 // Which kernels serve a call: an architecture's are reached only through here.
 //
-// A set is what one folder has: plain (gpu/, any type and width, for checking) or an architecture's (sm80/), each kind
+// A set is what one folder has: plain (gpu/, any type and width, for checking) or an architecture's (sm80/, sm90/), each kind
 // of kernel with the calls that it serves. Which sets a device runs is found out once; a call takes the first of them,
 // newest architecture first, that serves it, so that a new set may hold as few kinds and sizes as it pleases.
 #pragma once
@@ -50,6 +50,7 @@ struct AttentionKernels {
 
 extern const AttentionKernels kPlainAttention;  // gpu/plain.cu
 extern const AttentionKernels kSm80Attention;   // sm80/kernels.cu
+extern const AttentionKernels kSm90Attention;   // sm90/kernels.cu, no_sm90.cc
 
 // What the calling thread's current device runs, newest first, ended by null.
 const AttentionKernels* const* RunnableKernels();

@@ -50,7 +50,7 @@ inline std::vector<BranchCase> GroupSizeCases() {
       }
     }
   }
-  for (const int64_t group_heads : {3, 20, 64}) {
+  for (const int64_t group_heads : {3, 5, 12, 20, 64}) {
     cases.push_back({.tokens = 700, .heads = 2 * group_heads, .groups = 2, .seed = 7});
   }
   return cases;

@@ -21,23 +21,27 @@ Results RunOn(Branch branch, AttentionOps& ops, const Machine& machine, const Br
   return {DownloadValues(machine, run.o.view()), DownloadValues(machine, run.lse.view())};
 }
 
-void ExpectSame(const BranchCase& c) {
-  const Machine gpu = GpuMachine(c.dtype);
-  for (const Branch branch : {kCmp, kSlc, kWin}) {
-    SCOPED_TRACE(Describe(branch, c));
-    const Inputs in = MakeInputs(c, KeyRows(branch, c), branch == kCmp ? c.nsa.lead() : 0);
-    const Machine cpu = CpuMachine(DType::kF64);
-    const Results expected = RunOn(branch, *cpu.ops->attention, cpu, c, in);
-    const Results found = RunOn(branch, GpuOps(), gpu, c, in);
-    EXPECT_TRUE(RmsClose("o", RowsOf(found.o, in), RowsOf(expected.o, in), c.dtype == DType::kF32 ? 1e-5 : 0.005));
-    EXPECT_TRUE(RmsClose("lse", RowsOf(found.lse, in), RowsOf(expected.lse, in), 1e-5));
-    // A row that no segment holds stays as it was.
-    for (int64_t i = 0; i < c.heads * c.value_width; ++i) EXPECT_TRUE(std::isnan(found.o[found.o.size() - 1 - i]));
+void ExpectSame(Branch branch, const BranchCase& c, const Inputs& in) {
+  SCOPED_TRACE(Describe(branch, c));
+  const Machine gpu = GpuMachine(c.dtype), cpu = CpuMachine(DType::kF64);
+  const Results expected = RunOn(branch, *cpu.ops->attention, cpu, c, in);
+  const Results found = RunOn(branch, GpuOps(), gpu, c, in);
+  EXPECT_TRUE(RmsClose("o", RowsOf(found.o, in), RowsOf(expected.o, in), c.dtype == DType::kF32 ? 1e-5 : 0.005));
+  EXPECT_TRUE(RmsClose("lse", RowsOf(found.lse, in), RowsOf(expected.lse, in), 1e-5));
+  // A row that no segment holds stays as it was.
+  for (int64_t i = 0; i < c.heads * c.value_width; ++i) EXPECT_TRUE(std::isnan(found.o[found.o.size() - 1 - i]));
 
-    const Results again = RunOn(branch, GpuOps(), gpu, c, in);
-    EXPECT_TRUE(BitEqual("o", again.o, found.o));
-    EXPECT_TRUE(BitEqual("lse", again.lse, found.lse));
-  }
+  const Results again = RunOn(branch, GpuOps(), gpu, c, in);
+  EXPECT_TRUE(BitEqual("o", again.o, found.o));
+  EXPECT_TRUE(BitEqual("lse", again.lse, found.lse));
+}
+
+Inputs InputsOf(Branch branch, const BranchCase& c) {
+  return MakeInputs(c, KeyRows(branch, c), branch == kCmp ? c.nsa.lead() : 0);
+}
+
+void ExpectSame(const BranchCase& c) {
+  for (const Branch branch : {kCmp, kSlc, kWin}) ExpectSame(branch, c, InputsOf(branch, c));
 }
 
 TEST(BranchGpu, Widths) {
@@ -95,6 +99,75 @@ TEST(BranchGpu, BlockSizes) {
   for (const NsaConfig& nsa : configs) {
     for (const int64_t tokens : {1, 7, 65, 499}) {
       ExpectSame({.tokens = tokens, .heads = 12, .groups = 3, .key_width = 32, .value_width = 64, .nsa = nsa});
+    }
+  }
+}
+
+// What a rank of several has: pages that none of its queries sees are nowhere, other rows that none sees are NaN.
+TEST(BranchGpu, Halo) {
+  for (const int64_t group_heads : {3, 16}) {
+    for (const int64_t window : {1, 100, 512, 100000}) {
+      for (const int64_t page_rows : {64, 128, 16}) {
+        BranchCase c{.tokens = 1536, .heads = 2 * group_heads, .groups = 2, .key_width = 128, .value_width = 128};
+        c.nsa.window = window;
+        c.doc_start = PackDocuments({640, 1500}, 64);
+        c.doc_start.resize(c.tokens);
+        c.segments = {{512, 256, 0}, {1280, 200, 256}};
+        c.page_rows = page_rows;
+        Inputs in = InputsOf(kWin, c);
+        std::vector<bool> seen(c.tokens);
+        for (const Segment& segment : c.segments) {
+          const int64_t first = std::max<int64_t>(c.doc_start[segment.begin], segment.begin - window + 1);
+          std::fill(seen.begin() + first, seen.begin() + segment.begin + segment.length, true);
+        }
+        for (int64_t row = 0; row < c.tokens; ++row) {
+          if (seen[row]) continue;
+          const int64_t place = in.table[row / page_rows] * page_rows + row % page_rows;
+          std::fill_n(in.k.begin() + place * c.groups * c.key_width, c.groups * c.key_width, kNan);
+          std::fill_n(in.v.begin() + place * c.groups * c.value_width, c.groups * c.value_width, kNan);
+        }
+        for (int64_t first = 0; first < c.tokens; first += page_rows) {
+          if (std::find(seen.begin() + first, seen.begin() + first + page_rows, true) ==
+              seen.begin() + first + page_rows) {
+            in.table[first / page_rows] = -1;
+          }
+        }
+        ExpectSame(kWin, c, in);
+      }
+    }
+  }
+}
+
+// A query's bits depend on no other query of the call and on no place: the whole sequence in one call, and cut in
+// pieces of odd lengths, out of order, with keys in other pages.
+TEST(BranchGpu, EachQueryByItself) {
+  for (const auto& [group_heads, width] : {std::pair(1, 64), std::pair(4, 128), std::pair(5, 64), std::pair(16, 128)}) {
+    for (const int64_t window : {1, 130, 512, 100000}) {
+      BranchCase whole{.tokens = 900, .heads = group_heads, .key_width = width, .value_width = width};
+      whole.nsa.window = window;
+      whole.doc_start = PackDocuments({300, 1, 900}, 64);
+      whole.doc_start.resize(whole.tokens);
+      BranchCase cut = whole;
+      for (int64_t begin = 0, i = 0; begin < whole.tokens; ++i) {
+        const int64_t length = std::min<int64_t>(whole.tokens - begin, i < 15 ? 1 + i * 7 % 60 : whole.tokens);
+        cut.segments.push_back({begin, length, begin});
+        begin += length;
+      }
+      std::reverse(cut.segments.begin(), cut.segments.end());
+      for (const Branch branch : {kCmp, kSlc, kWin}) {
+        SCOPED_TRACE(Describe(branch, whole));
+        const Machine gpu = GpuMachine(whole.dtype);
+        Inputs in = InputsOf(branch, whole);
+        const Results expected = RunOn(branch, GpuOps(), gpu, whole, in);
+        in.segments = cut.segments;
+        if (in.page_rows % 2 == 0) {  // the same buffer, its halves called pages
+          in.page_rows /= 2;
+          in.table = {0, 1};
+        }
+        const Results found = RunOn(branch, GpuOps(), gpu, cut, in);
+        EXPECT_TRUE(BitEqual("o", RowsOf(found.o, in), RowsOf(expected.o, in)));
+        EXPECT_TRUE(BitEqual("lse", RowsOf(found.lse, in), RowsOf(expected.lse, in)));
+      }
     }
   }
 }

@@ -1,0 +1,12 @@
+// The kernels for Hopper (compute capability 9.0 exactly, sm_90a); kernels.cu has their set.
+#pragma once
+
+#include "kernels/attention/gpu/sight.cuh"
+
+namespace longspan {
+
+// BF16; (K,V) = (64,64), (128,128) or (192,128); any pages, documents and segments, up to 128 heads a group.
+bool RangeForwardServedSm90(const BranchParams<RangeSight>& params);
+void RangeForwardSm90(cudaStream_t stream, const char* operation, const BranchParams<RangeSight>& params);
+
+}  // namespace longspan

@@ -1,0 +1,474 @@
+// Forward of the window and the compressed branch in bf16 on Hopper: each query sees one range of key rows. Overwrites
+// o and lse.
+//
+// A tile is 128 rows, as many consecutive queries of a segment as fit with all heads of one group, against key tiles of
+// 128. Blocks stay and take tiles in turn, the last queries, which see most, first. Two warpgroups have 64 rows each:
+// one multiplies while the other takes exponentials. Warps of a third bring keys, values and queries.
+//
+// Key tiles lie at absolute positions and are met last first. One in which a row sees nothing leaves the row's sums as
+// they are, bit for bit (RowSoftmax), and a row of a product depends on no other row: so what a query gets depends
+// neither on the queries beside it nor on where rows lie. README.md: what bounds it, what was measured.
+#include <math_constants.h>
+
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+
+#include "kernels/attention/gpu/sight.cuh"
+#include "kernels/attention/sm90/kernels.cuh"
+#include "kernels/attention/sm90/tensor_map.cuh"
+#include "kernels/base/ptx_sm90.cuh"
+
+namespace longspan {
+namespace {
+
+constexpr int kRows = 128;
+constexpr int kWarpgroupRows = 64;
+constexpr int kKeys = 128;
+constexpr int kUnit = 64;   // keys that one copy brings
+constexpr int kStages = 2;  // of keys and of values
+constexpr int kWarpgroup = 128;
+constexpr int kThreads = 3 * kWarpgroup;
+constexpr int kConsumerWarps = 8;
+constexpr int kChunk = 64;  // channels
+constexpr int kRowsChunkBytes = kRows * kChunkRowBytes, kKeysChunkBytes = kKeys * kChunkRowBytes;
+
+using Params = BranchParams<RangeSight>;
+
+// What the consumers need to know of a query tile.
+struct TileHead {
+  int64_t out_row;  // of [T,H]: the first query's first head of the group
+  int rows;         // that count
+  int first_tile, end_tile;
+};
+
+template <int KW, int VW>
+struct Shared {
+  static constexpr int kQueryStages = KW > 128 ? 1 : 2;
+  Bf16 q[kQueryStages][kRows * KW];  // and then o
+  Bf16 k[kStages][kKeys * KW];
+  Bf16 v[kStages][kKeys * VW];
+  SpanGpu seen[kQueryStages][kRows];  // by query
+  TileHead head[kQueryStages];
+  uint64_t q_full[kQueryStages], q_empty[kQueryStages];
+  uint64_t k_full[kStages], k_empty[kStages], v_full[kStages], v_empty[kStages];
+};
+
+// A query tile of one group, and its key tiles.
+struct Work {
+  QueryTileGpu queries;
+  int group;
+  SpanGpu present;  // the key rows that some query of the segment sees: no others may be read
+  int first_tile, end_tile;
+};
+
+__device__ Work FindWork(const Params& params, int index) {
+  const QueryTilesGpu& cut = params.queries;
+  const int tile = cut.first_tile[cut.count] - 1 - index / params.groups;
+  int segment = 0;
+  while (tile >= cut.first_tile[segment + 1]) ++segment;
+  const int offset = (tile - cut.first_tile[segment]) * cut.tile, begin = cut.begin[segment],
+            length = cut.length[segment], count = min(cut.tile, length - offset);
+  Work work;
+  work.queries = {begin + offset, cut.row[segment] + offset, count};
+  work.group = index % params.groups;
+  work.present = {params.sight.Seen(begin).begin, params.sight.Seen(begin + length - 1, 0).end};
+  const int seen_begin = params.sight.Seen(begin + offset).begin,
+            seen_end = params.sight.Seen(begin + offset + count - 1, 0).end;
+  work.first_tile = seen_begin / kKeys;
+  work.end_tile = seen_begin < seen_end ? (seen_end + kKeys - 1) / kKeys : work.first_tile;
+  return work;
+}
+
+__device__ int WorkCount(const Params& params) {
+  return params.queries.first_tile[params.queries.count] * params.groups;
+}
+
+// ---- Producers: a warp each ----------------------------------------------------------------------------------------
+
+// The queries, and what each sees.
+template <int KW, int VW>
+__device__ void BringQueries(const Params& params, const CUtensorMap* map, Shared<KW, VW>& shared) {
+  const int lane = threadIdx.x % 32, group_heads = params.group_heads();
+  Ring<Shared<KW, VW>::kQueryStages> ring;
+  for (int index = blockIdx.x; index < WorkCount(params); index += gridDim.x, ring.Next()) {
+    const Work work = FindWork(params, index);
+    WaitBarrier(&shared.q_empty[ring.at], ring.parity ^ 1);
+    for (int i = lane; i < work.queries.count; i += 32) {
+      shared.seen[ring.at][i] = params.sight.Seen(work.queries.position + i);
+    }
+    if (lane == 0) {
+      shared.head[ring.at] = {
+          static_cast<int64_t>(work.queries.row) * params.heads + work.group * group_heads,
+          work.queries.count * group_heads,
+          work.first_tile,
+          work.end_tile,
+      };
+    }
+    __syncwarp();
+    if (lane == 0) {
+      // A whole tile's, whatever counts: rows after the segment's are the next one's, or zeros after the last.
+      ArriveAndExpect(&shared.q_full[ring.at], params.queries.tile * group_heads * KW * sizeof(Bf16));
+      for (int chunk = 0; chunk < KW / kChunk; ++chunk) {
+        CopyBox(SharedAddress(shared.q[ring.at]) + chunk * kRowsChunkBytes, map, chunk * kChunk,
+                work.group * group_heads, work.queries.row, &shared.q_full[ring.at]);
+      }
+    }
+  }
+}
+
+// The buffer row of the unit that begins at key row `first`, when its rows are all present and lie in one page; else
+// -1.
+__device__ int FindUnit(const Params& params, SpanGpu present, int first) {
+  if (first < present.begin || first + kUnit > present.end) return -1;
+  const int page = first / params.page_rows, in_page = first - page * params.page_rows;
+  return in_page + kUnit > params.page_rows ? -1 : __ldg(params.table + page) * params.page_rows + in_page;
+}
+
+// A unit row by row, zeros for rows that are not present. By a warp.
+template <int W>
+__device__ void CopyUnit(uint32_t to, const Bf16* x, const Params& params, int group, SpanGpu present, int first) {
+  constexpr int kPieces = W / 8;
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int half = 0; half < kUnit; half += 32) {
+    const int row = first + half + lane;
+    const int place = row >= present.begin && row < present.end
+                          ? __ldg(params.table + row / params.page_rows) * params.page_rows + row % params.page_rows
+                          : -1;
+#pragma unroll 8
+    for (int i = lane; i < 32 * kPieces; i += 32) {
+      const int piece = i % kPieces, from = __shfl_sync(~0u, place, i / kPieces);
+      CopyAsync16(to + piece / 8 * kKeysChunkBytes + Swizzled(half + i / kPieces, piece % 8),
+                  from < 0 ? x : x + (static_cast<int64_t>(from) * params.groups + group) * W + piece * 8, from >= 0);
+    }
+  }
+  CommitCopies();
+  WaitForCopies<0>();
+  FenceForAsync();
+}
+
+// Keys or values, [R,G,W].
+template <int W>
+__device__ void BringKeys(const Params& params, const CUtensorMap* map, const void* x, Bf16 (*stages)[kKeys * W],
+                          uint64_t* full, uint64_t* empty) {
+  constexpr int kUnits = kKeys / kUnit;
+  const bool first_lane = threadIdx.x % 32 == 0;
+  Ring<kStages> ring;
+  for (int index = blockIdx.x; index < WorkCount(params); index += gridDim.x) {
+    const Work work = FindWork(params, index);
+    for (int tile = work.end_tile - 1; tile >= work.first_tile; --tile, ring.Next()) {
+      int place[kUnits];
+#pragma unroll
+      for (int i = 0; i < kUnits; ++i) place[i] = FindUnit(params, work.present, tile * kKeys + i * kUnit);
+      WaitBarrier(&empty[ring.at], ring.parity ^ 1);
+      int bytes = 0;
+#pragma unroll
+      for (int i = 0; i < kUnits; ++i) {
+        const uint32_t to = SharedAddress(stages[ring.at]) + i * kUnit * kChunkRowBytes;
+        if (place[i] < 0) {
+          CopyUnit<W>(to, static_cast<const Bf16*>(x), params, work.group, work.present, tile * kKeys + i * kUnit);
+          continue;
+        }
+        bytes += kUnit * W * sizeof(Bf16);
+        if (!first_lane) continue;
+        for (int chunk = 0; chunk < W / kChunk; ++chunk) {
+          CopyBox(to + chunk * kKeysChunkBytes, map, chunk * kChunk, work.group, place[i], &full[ring.at]);
+        }
+      }
+      __syncwarp();
+      if (first_lane) ArriveAndExpect(&full[ring.at], bytes);
+    }
+  }
+}
+
+// ---- Consumers: a warpgroup each -----------------------------------------------------------------------------------
+
+// The running maximum, in units of log2, and sum of a lane's two rows; the sum of the lane's own columns only. A tile
+// in which a row sees nothing leaves both as they are: the maximum is kept as it was subtracted, so that `shrink` is
+// 2^0.
+struct RowSoftmax {
+  float max[2] = {-INFINITY, -INFINITY};
+  float sum[2] = {0, 0};
+
+  // Scores to weights. What was summed before counts `shrink` times.
+  __device__ __forceinline__ void Take(float (&s)[kKeys / 2], float scale_log2, float (&shrink)[2]) {
+    float base[2] = {-INFINITY, -INFINITY};
+#pragma unroll
+    for (int i = 0; i < kKeys / 2; ++i) base[i / 2 % 2] = fmaxf(base[i / 2 % 2], s[i]);
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      base[i] = fmaxf(base[i], __shfl_xor_sync(~0u, base[i], 1));
+      base[i] = fmaxf(base[i], __shfl_xor_sync(~0u, base[i], 2));
+      const float largest = fmaxf(max[i], __fmul_rn(base[i], scale_log2));
+      // A row that has seen nothing yet must not meet inf - inf.
+      base[i] = largest == -INFINITY ? 0 : largest;
+      shrink[i] = Exp2(max[i] - base[i]);
+      max[i] = largest;
+      sum[i] *= shrink[i];
+    }
+#pragma unroll
+    for (int i = 0; i < kKeys / 2; ++i) {
+      s[i] = Exp2(fmaf(s[i], scale_log2, -base[i / 2 % 2]));
+      sum[i / 2 % 2] += s[i];
+    }
+  }
+};
+
+// -inf for the scores of keys outside of the rows' spans. Element i of a lane is key `first` + Column(i).
+__device__ __forceinline__ constexpr int Column(int i) { return i / 4 * 8 + i % 2; }
+__device__ __forceinline__ void Mask(float (&s)[kKeys / 2], const SpanGpu (&seen)[2], int first) {
+  const int begin[2] = {seen[0].begin - first, seen[1].begin - first};
+  const int end[2] = {seen[0].end - first, seen[1].end - first};
+#pragma unroll
+  for (int i = 0; i < kKeys / 2; ++i) {
+    if (Column(i) < begin[i / 2 % 2] || Column(i) >= end[i / 2 % 2]) s[i] = -INFINITY;
+  }
+}
+
+template <int KW, int VW>
+__device__ void Attend(const Params& params, Shared<KW, VW>& shared, int warpgroup) {
+  const int thread = threadIdx.x % kWarpgroup, warp = thread / 32, lane = thread % 32, column = lane % 4 * 2;
+  const int group_heads = params.group_heads();
+  const int reciprocal = 65536 / group_heads + 1;  // row / group_heads = row * reciprocal >> 16 for rows of a tile
+  // Positive, so that a score of -inf stays one; of scale 0, too.
+  const float scale_log2 = fmaxf(params.scale * CUDART_L2E_F, FLT_MIN);
+
+  // The warpgroups take turns to issue products, 0 first.
+  const auto await_turn = [&] { SyncNamed(1 + warpgroup, 2 * kWarpgroup); };
+  const auto pass_turn = [&] { ArriveNamed(2 - warpgroup, 2 * kWarpgroup); };
+  if (warpgroup == 1) pass_turn();
+
+  float s[kKeys / 2], o[VW / 2];
+  uint32_t p[kKeys / 16][4];
+  Ring<Shared<KW, VW>::kQueryStages> q_ring;
+  Ring<kStages> k_ring, v_ring;
+  for (int index = blockIdx.x; index < WorkCount(params); index += gridDim.x, q_ring.Next()) {
+    WaitBarrier(&shared.q_full[q_ring.at], q_ring.parity);
+    const TileHead head = shared.head[q_ring.at];
+    const uint32_t q = SharedAddress(shared.q[q_ring.at]) + warpgroup * kWarpgroupRows * kChunkRowBytes;
+    int row[2];  // of the tile
+    SpanGpu seen[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      row[i] = warpgroup * kWarpgroupRows + warp * 16 + lane / 4 + i * 8;
+      seen[i] = shared.seen[q_ring.at][min(row[i], head.rows - 1) * reciprocal >> 16];
+      seen[i] = {seen[i].begin - column, seen[i].end - column};
+    }
+    // Both ends of a span never fall as rows ascend: which keys all rows of the warp see.
+    const int all_begin = __shfl_sync(~0u, seen[1].begin + column, 31), all_end = __shfl_sync(~0u, seen[0].end, 0);
+
+    const auto multiply_keys = [&] {
+      const uint32_t k = SharedAddress(shared.k[k_ring.at]);
+#pragma unroll
+      for (int i = 0; i < KW / 16; ++i) {
+        const uint32_t at = i % 4 * 32;
+        Wgmma(s, AlongRows(q + i / 4 * kRowsChunkBytes + at), AlongRows(k + i / 4 * kKeysChunkBytes + at), i > 0);
+      }
+      WgmmaCommit();
+    };
+    const auto multiply_values = [&](bool add) {
+      const uint32_t v = SharedAddress(shared.v[v_ring.at]);
+#pragma unroll
+      for (int i = 0; i < kKeys / 16; ++i) {
+        Wgmma(o, p[i], AcrossRows(v + i * 16 * kChunkRowBytes, kKeysChunkBytes), add || i > 0);
+      }
+      WgmmaCommit();
+    };
+    const auto release_keys = [&] {
+      if (thread == 0) Arrive(&shared.k_empty[k_ring.at]);
+      k_ring.Next();
+    };
+    const auto release_values = [&] {
+      if (thread == 0) Arrive(&shared.v_empty[v_ring.at]);
+      v_ring.Next();
+    };
+    RowSoftmax softmax;
+    float shrink[2];
+    const auto take_scores = [&](int tile) {
+      const int first = tile * kKeys;
+      if (first < all_begin || first + kKeys > all_end) Mask(s, seen, first);
+      softmax.Take(s, scale_log2, shrink);
+    };
+    const auto pack_weights = [&] {
+#pragma unroll
+      for (int i = 0; i < kKeys / 16; ++i) {
+#pragma unroll
+        for (int j = 0; j < 4; ++j) p[i][j] = PackBf16(s[i * 8 + j * 2], s[i * 8 + j * 2 + 1]);
+      }
+    };
+
+    if (head.first_tile < head.end_tile) {
+      WaitBarrier(&shared.k_full[k_ring.at], k_ring.parity);
+      await_turn();
+      WgmmaFence();
+      multiply_keys();
+      WgmmaWait<0>();
+      Pin(s);
+      pass_turn();
+      release_keys();
+      take_scores(head.end_tile - 1);
+      pack_weights();
+      // The next tile's scores are under way with this one's weights times values.
+      for (int tile = head.end_tile - 2; tile >= head.first_tile; --tile) {
+        WaitBarrier(&shared.k_full[k_ring.at], k_ring.parity);
+        await_turn();
+        Pin(p);
+        WgmmaFence();
+        multiply_keys();
+        WaitBarrier(&shared.v_full[v_ring.at], v_ring.parity);
+        multiply_values(tile < head.end_tile - 2);
+        pass_turn();
+        WgmmaWait<1>();
+        Pin(s);
+        release_keys();
+        take_scores(tile);
+        WgmmaWait<0>();
+        Pin(o);
+        release_values();
+#pragma unroll
+        for (int i = 0; i < VW / 2; ++i) o[i] *= shrink[i / 2 % 2];
+        pack_weights();
+      }
+      WaitBarrier(&shared.v_full[v_ring.at], v_ring.parity);
+      Pin(p);
+      WgmmaFence();
+      multiply_values(head.first_tile < head.end_tile - 1);
+      WgmmaWait<0>();
+      Pin(o);
+      release_values();
+    } else {
+#pragma unroll
+      for (int i = 0; i < VW / 2; ++i) o[i] = 0;
+    }
+
+    // The warp's rows of o to where its queries were, once the whole warpgroup has used them, and from there in whole
+    // lines. No store to global memory comes before the fence: it would wait for it.
+    float sum[2], factor[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      sum[i] = softmax.sum[i];
+      sum[i] += __shfl_xor_sync(~0u, sum[i], 1);
+      sum[i] += __shfl_xor_sync(~0u, sum[i], 2);
+      factor[i] = sum[i] == 0 ? 0 : 1 / sum[i];
+    }
+    SyncNamed(3 + warpgroup, kWarpgroup);
+#pragma unroll
+    for (int i = 0; i < VW / 16; ++i) {
+      const int piece = i * 2 + lane / 16;
+      const uint32_t pairs[4] = {PackBf16(o[i * 8] * factor[0], o[i * 8 + 1] * factor[0]),
+                                 PackBf16(o[i * 8 + 2] * factor[1], o[i * 8 + 3] * factor[1]),
+                                 PackBf16(o[i * 8 + 4] * factor[0], o[i * 8 + 5] * factor[0]),
+                                 PackBf16(o[i * 8 + 6] * factor[1], o[i * 8 + 7] * factor[1])};
+      StoreMatrices(q + piece / 8 * kRowsChunkBytes + Swizzled(warp * 16 + lane % 16, piece % 8), pairs);
+    }
+    __syncwarp();
+    constexpr int kPieces = VW / 8, kRowsAtOnce = 32 / kPieces, kSteps = 16 / kRowsAtOnce;
+    const int piece = lane % kPieces;
+    uint4 line[kSteps];
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i) {
+      line[i] = LoadShared(q + piece / 8 * kRowsChunkBytes +
+                           Swizzled(warp * 16 + i * kRowsAtOnce + lane / kPieces, piece % 8));
+    }
+    FenceForAsync();
+    __syncwarp();
+    if (lane == 0) Arrive(&shared.q_empty[q_ring.at]);
+
+    // Of [T,H].
+    const auto out_row = [&](int r) {
+      const int query = r * reciprocal >> 16;
+      return head.out_row + static_cast<int64_t>(query) * params.heads + (r - query * group_heads);
+    };
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i) {
+      const int r = warpgroup * kWarpgroupRows + warp * 16 + i * kRowsAtOnce + lane / kPieces;
+      if (r >= head.rows) continue;
+      *reinterpret_cast<uint4*>(static_cast<Bf16*>(params.o) + out_row(r) * VW + piece * 8) = line[i];
+    }
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      if (lane % 4 != 0 || row[i] >= head.rows) continue;
+      params.lse[out_row(row[i])] = sum[i] == 0 ? -INFINITY : softmax.max[i] * CUDART_LN2_F + logf(sum[i]);
+    }
+  }
+  if (warpgroup == 0) await_turn();  // the last that was passed
+}
+
+template <int KW, int VW>
+__global__ void __launch_bounds__(kThreads, 1)
+    RangeForwardKernel(const __grid_constant__ Params params, const __grid_constant__ CUtensorMap q_map,
+                       const __grid_constant__ CUtensorMap k_map, const __grid_constant__ CUtensorMap v_map) {
+  extern __shared__ unsigned char raw[];
+  auto& shared = *reinterpret_cast<Shared<KW, VW>*>(raw + (1024 - SharedAddress(raw) % 1024) % 1024);
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < Shared<KW, VW>::kQueryStages; ++i) {
+      InitBarrier(&shared.q_full[i], 1);
+      InitBarrier(&shared.q_empty[i], kConsumerWarps);
+    }
+    for (int i = 0; i < kStages; ++i) {
+      InitBarrier(&shared.k_full[i], 1);
+      InitBarrier(&shared.v_full[i], 1);
+      InitBarrier(&shared.k_empty[i], 2);
+      InitBarrier(&shared.v_empty[i], 2);
+    }
+    PublishBarriers();
+  }
+  __syncthreads();
+  if (threadIdx.x < kWarpgroup) {
+    GiveRegisters<40>();
+    const int warp = threadIdx.x / 32;
+    if (warp == 0) BringKeys<KW>(params, &k_map, params.k, shared.k, shared.k_full, shared.k_empty);
+    if (warp == 1) BringKeys<VW>(params, &v_map, params.v, shared.v, shared.v_full, shared.v_empty);
+    if (warp == 2) BringQueries(params, &q_map, shared);
+  } else {
+    TakeRegisters<232>();
+    Attend(params, shared, static_cast<int>(threadIdx.x) / kWarpgroup - 1);
+  }
+}
+
+template <int KW, int VW>
+void Launch(cudaStream_t stream, const char* operation, const Params& params) {
+  const QueryTilesGpu& queries = params.queries;
+  int query_rows = 0;
+  for (int i = 0; i < queries.count; ++i) query_rows = std::max(query_rows, queries.row[i] + queries.length[i]);
+  const CUtensorMap q_map =
+      RowsMap(operation, params.q, query_rows, params.heads, KW, queries.tile, params.group_heads());
+  // The table alone knows how many rows there are; it leads to none beyond.
+  const CUtensorMap k_map = RowsMap(operation, params.k, INT32_MAX, params.groups, KW, kUnit, 1);
+  const CUtensorMap v_map = RowsMap(operation, params.v, INT32_MAX, params.groups, VW, kUnit, 1);
+
+  constexpr int kBytes = sizeof(Shared<KW, VW>) + 1024;
+  auto* const kernel = RangeForwardKernel<KW, VW>;
+  CudaCheck(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes), operation);
+  int device = 0, processors = 0;
+  CudaCheck(cudaGetDevice(&device), operation);
+  CudaCheck(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), operation);
+  const int64_t work = static_cast<int64_t>(queries.tiles()) * params.groups;
+  LS_CHECK(work <= INT32_MAX - processors, "{}: q: expected fewer than 2^31 tiles, found {}", operation, work);
+  kernel<<<std::min<int64_t>(work, processors), kThreads, kBytes, stream>>>(params, q_map, k_map, v_map);
+}
+
+}  // namespace
+
+bool RangeForwardServedSm90(const Params& params) {
+  const auto aligned = [](const void* x) { return reinterpret_cast<uintptr_t>(x) % 16 == 0; };
+  const auto widths = [&](int k, int v) { return params.key_width == k && params.value_width == v; };
+  return params.dtype == DType::kBf16 && (widths(64, 64) || widths(128, 128) || widths(192, 128)) &&
+         params.group_heads() <= kRows && params.scale >= 0 && aligned(params.q) && aligned(params.k) &&
+         aligned(params.v) && aligned(params.o);
+}
+
+void RangeForwardSm90(cudaStream_t stream, const char* operation, const Params& params) {
+  Params cut = params;
+  cut.queries = Recut(params.queries, kRows / params.group_heads());
+  if (params.key_width == 64) {
+    Launch<64, 64>(stream, operation, cut);
+  } else if (params.key_width == 128) {
+    Launch<128, 128>(stream, operation, cut);
+  } else {
+    Launch<192, 128>(stream, operation, cut);
+  }
+}
+
+}  // namespace longspan

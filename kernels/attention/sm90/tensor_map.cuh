@@ -1,0 +1,15 @@
+// Maps by which the copy engine finds boxes of a tensor.
+#pragma once
+
+#include <cuda.h>
+
+#include <cstdint>
+
+namespace longspan {
+
+// Of x [rows,heads,width], bf16: boxes of [box_rows,box_heads] and 64 channels, which lie in shared memory as a chunk
+// (kernels/base/ptx_sm90.cuh). Coordinates are channel, head, row.
+CUtensorMap RowsMap(const char* operation, const void* x, int64_t rows, int64_t heads, int64_t width, int box_rows,
+                    int box_heads);
+
+}  // namespace longspan
