@@ -167,6 +167,24 @@ __device__ __forceinline__ void CopyBox(uint32_t shared_address, const CUtensorM
       : "memory");
 }
 
+// The box from shared memory; places outside of the tensor are left out. A thread's stores since its last commit are a
+// group.
+__device__ __forceinline__ void StoreBox(const CUtensorMap* map, uint32_t shared_address, int x, int y, int z) {
+  asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%1, %2, %3}], [%4];" ::"l"(map), "r"(x),
+               "r"(y), "r"(z), "r"(shared_address)
+               : "memory");
+}
+__device__ __forceinline__ void CommitStores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+// Until at most Left of this thread's groups still read shared memory; or are under way.
+template <int Left>
+__device__ __forceinline__ void WaitForStoresRead() {
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(Left) : "memory");
+}
+template <int Left>
+__device__ __forceinline__ void WaitForStores() {
+  asm volatile("cp.async.bulk.wait_group %0;" ::"n"(Left) : "memory");
+}
+
 // Four 8x8 matrices of bf16 to shared memory: lane 8*i + r gives the address of row r of matrix i; a lane has elements
 // (lane/4, 2*(lane%4)..+1) of each.
 __device__ __forceinline__ void StoreMatrices(uint32_t shared_address, const uint32_t (&from)[4]) {

@@ -29,7 +29,6 @@ constexpr int kUnit = 64;   // keys that one copy brings
 constexpr int kStages = 2;  // of keys and of values
 constexpr int kWarpgroup = 128;
 constexpr int kThreads = 3 * kWarpgroup;
-constexpr int kConsumerWarps = 8;
 constexpr int kChunk = 64;  // channels
 constexpr int kRowsChunkBytes = kRows * kChunkRowBytes, kKeysChunkBytes = kKeys * kChunkRowBytes;
 
@@ -37,8 +36,9 @@ using Params = BranchParams<RangeSight>;
 
 // What the consumers need to know of a query tile.
 struct TileHead {
-  int64_t out_row;  // of [T,H]: the first query's first head of the group
-  int rows;         // that count
+  int64_t out_row;            // of [T,H]: the first query's first head of the group
+  int first_row, first_head;  // that
+  int rows;                   // of the tile, that count
   int first_tile, end_tile;
 };
 
@@ -100,6 +100,8 @@ __device__ void BringQueries(const Params& params, const CUtensorMap* map, Share
     if (lane == 0) {
       shared.head[ring.at] = {
           static_cast<int64_t>(work.queries.row) * params.heads + work.group * group_heads,
+          work.queries.row,
+          work.group * group_heads,
           work.queries.count * group_heads,
           work.first_tile,
           work.end_tile,
@@ -136,7 +138,7 @@ __device__ void CopyUnit(uint32_t to, const Bf16* x, const Params& params, int g
     const int place = row >= present.begin && row < present.end
                           ? __ldg(params.table + row / params.page_rows) * params.page_rows + row % params.page_rows
                           : -1;
-#pragma unroll 8
+#pragma unroll 4
     for (int i = lane; i < 32 * kPieces; i += 32) {
       const int piece = i % kPieces, from = __shfl_sync(~0u, place, i / kPieces);
       CopyAsync16(to + piece / 8 * kKeysChunkBytes + Swizzled(half + i / kPieces, piece % 8),
@@ -227,7 +229,7 @@ __device__ __forceinline__ void Mask(float (&s)[kKeys / 2], const SpanGpu (&seen
 }
 
 template <int KW, int VW>
-__device__ void Attend(const Params& params, Shared<KW, VW>& shared, int warpgroup) {
+__device__ void Attend(const Params& params, const CUtensorMap* o_map, Shared<KW, VW>& shared, int warpgroup) {
   const int thread = threadIdx.x % kWarpgroup, warp = thread / 32, lane = thread % 32, column = lane % 4 * 2;
   const int group_heads = params.group_heads();
   const int reciprocal = 65536 / group_heads + 1;  // row / group_heads = row * reciprocal >> 16 for rows of a tile
@@ -238,6 +240,15 @@ __device__ void Attend(const Params& params, Shared<KW, VW>& shared, int warpgro
   const auto await_turn = [&] { SyncNamed(1 + warpgroup, 2 * kWarpgroup); };
   const auto pass_turn = [&] { ArriveNamed(2 - warpgroup, 2 * kWarpgroup); };
   if (warpgroup == 1) pass_turn();
+
+  // Queries whose place o is leaving from are released once it has left.
+  int leaving = -1;
+  const auto release_queries = [&] {
+    if (thread != 0 || leaving < 0) return;
+    WaitForStoresRead<0>();
+    Arrive(&shared.q_empty[leaving]);
+    leaving = -1;
+  };
 
   float s[kKeys / 2], o[VW / 2];
   uint32_t p[kKeys / 16][4];
@@ -309,6 +320,7 @@ __device__ void Attend(const Params& params, Shared<KW, VW>& shared, int warpgro
       release_keys();
       take_scores(head.end_tile - 1);
       pack_weights();
+      release_queries();
       // The next tile's scores are under way with this one's weights times values.
       for (int tile = head.end_tile - 2; tile >= head.first_tile; --tile) {
         WaitBarrier(&shared.k_full[k_ring.at], k_ring.parity);
@@ -340,10 +352,11 @@ __device__ void Attend(const Params& params, Shared<KW, VW>& shared, int warpgro
     } else {
 #pragma unroll
       for (int i = 0; i < VW / 2; ++i) o[i] = 0;
+      release_queries();
     }
 
-    // The warp's rows of o to where its queries were, once the whole warpgroup has used them, and from there in whole
-    // lines. No store to global memory comes before the fence: it would wait for it.
+    // o goes to where the warpgroup's queries were, once they have been used, and leaves from there: a whole tile's by
+    // the copy engine.
     float sum[2], factor[2];
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -352,6 +365,11 @@ __device__ void Attend(const Params& params, Shared<KW, VW>& shared, int warpgro
       sum[i] += __shfl_xor_sync(~0u, sum[i], 2);
       factor[i] = sum[i] == 0 ? 0 : 1 / sum[i];
     }
+    // Of [T,H].
+    const auto out_row = [&](int r) {
+      const int query = r * reciprocal >> 16;
+      return head.out_row + static_cast<int64_t>(query) * params.heads + (r - query * group_heads);
+    };
     SyncNamed(3 + warpgroup, kWarpgroup);
 #pragma unroll
     for (int i = 0; i < VW / 16; ++i) {
@@ -362,49 +380,51 @@ __device__ void Attend(const Params& params, Shared<KW, VW>& shared, int warpgro
                                  PackBf16(o[i * 8 + 6] * factor[1], o[i * 8 + 7] * factor[1])};
       StoreMatrices(q + piece / 8 * kRowsChunkBytes + Swizzled(warp * 16 + lane % 16, piece % 8), pairs);
     }
-    __syncwarp();
-    constexpr int kPieces = VW / 8, kRowsAtOnce = 32 / kPieces, kSteps = 16 / kRowsAtOnce;
-    const int piece = lane % kPieces;
-    uint4 line[kSteps];
-#pragma unroll
-    for (int i = 0; i < kSteps; ++i) {
-      line[i] = LoadShared(q + piece / 8 * kRowsChunkBytes +
-                           Swizzled(warp * 16 + i * kRowsAtOnce + lane / kPieces, piece % 8));
-    }
     FenceForAsync();
-    __syncwarp();
-    if (lane == 0) Arrive(&shared.q_empty[q_ring.at]);
-
-    // Of [T,H].
-    const auto out_row = [&](int r) {
-      const int query = r * reciprocal >> 16;
-      return head.out_row + static_cast<int64_t>(query) * params.heads + (r - query * group_heads);
-    };
-#pragma unroll
-    for (int i = 0; i < kSteps; ++i) {
-      const int r = warpgroup * kWarpgroupRows + warp * 16 + i * kRowsAtOnce + lane / kPieces;
-      if (r >= head.rows) continue;
-      *reinterpret_cast<uint4*>(static_cast<Bf16*>(params.o) + out_row(r) * VW + piece * 8) = line[i];
+    SyncNamed(3 + warpgroup, kWarpgroup);
+    if (head.rows == kRows && kWarpgroupRows % group_heads == 0) {
+      if (thread == 0) {
+        for (int chunk = 0; chunk < VW / kChunk; ++chunk) {
+          StoreBox(o_map, q + chunk * kRowsChunkBytes, chunk * kChunk, head.first_head,
+                   head.first_row + warpgroup * kWarpgroupRows / group_heads);
+        }
+        CommitStores();
+        leaving = q_ring.at;
+      }
+    } else {
+      constexpr int kPieces = VW / 8;
+      const int piece = thread % kPieces;
+      for (int i = thread / kPieces; i < kWarpgroupRows; i += kWarpgroup / kPieces) {
+        const int r = warpgroup * kWarpgroupRows + i;
+        if (r >= head.rows) break;
+        *reinterpret_cast<uint4*>(static_cast<Bf16*>(params.o) + out_row(r) * VW + piece * 8) =
+            LoadShared(q + piece / 8 * kRowsChunkBytes + Swizzled(i, piece % 8));
+      }
+      SyncNamed(3 + warpgroup, kWarpgroup);
+      if (thread == 0) Arrive(&shared.q_empty[q_ring.at]);
     }
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       if (lane % 4 != 0 || row[i] >= head.rows) continue;
       params.lse[out_row(row[i])] = sum[i] == 0 ? -INFINITY : softmax.max[i] * CUDART_LN2_F + logf(sum[i]);
     }
+    if (Shared<KW, VW>::kQueryStages == 1) release_queries();
   }
+  if (thread == 0) WaitForStores<0>();
   if (warpgroup == 0) await_turn();  // the last that was passed
 }
 
 template <int KW, int VW>
 __global__ void __launch_bounds__(kThreads, 1)
     RangeForwardKernel(const __grid_constant__ Params params, const __grid_constant__ CUtensorMap q_map,
-                       const __grid_constant__ CUtensorMap k_map, const __grid_constant__ CUtensorMap v_map) {
+                       const __grid_constant__ CUtensorMap k_map, const __grid_constant__ CUtensorMap v_map,
+                       const __grid_constant__ CUtensorMap o_map) {
   extern __shared__ unsigned char raw[];
   auto& shared = *reinterpret_cast<Shared<KW, VW>*>(raw + (1024 - SharedAddress(raw) % 1024) % 1024);
   if (threadIdx.x == 0) {
     for (int i = 0; i < Shared<KW, VW>::kQueryStages; ++i) {
       InitBarrier(&shared.q_full[i], 1);
-      InitBarrier(&shared.q_empty[i], kConsumerWarps);
+      InitBarrier(&shared.q_empty[i], 2);
     }
     for (int i = 0; i < kStages; ++i) {
       InitBarrier(&shared.k_full[i], 1);
@@ -416,14 +436,14 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   __syncthreads();
   if (threadIdx.x < kWarpgroup) {
-    GiveRegisters<40>();
+    GiveRegisters<24>();
     const int warp = threadIdx.x / 32;
     if (warp == 0) BringKeys<KW>(params, &k_map, params.k, shared.k, shared.k_full, shared.k_empty);
     if (warp == 1) BringKeys<VW>(params, &v_map, params.v, shared.v, shared.v_full, shared.v_empty);
     if (warp == 2) BringQueries(params, &q_map, shared);
   } else {
-    TakeRegisters<232>();
-    Attend(params, shared, static_cast<int>(threadIdx.x) / kWarpgroup - 1);
+    TakeRegisters<240>();
+    Attend(params, &o_map, shared, static_cast<int>(threadIdx.x) / kWarpgroup - 1);
   }
 }
 
@@ -434,6 +454,8 @@ void Launch(cudaStream_t stream, const char* operation, const Params& params) {
   for (int i = 0; i < queries.count; ++i) query_rows = std::max(query_rows, queries.row[i] + queries.length[i]);
   const CUtensorMap q_map =
       RowsMap(operation, params.q, query_rows, params.heads, KW, queries.tile, params.group_heads());
+  const CUtensorMap o_map = RowsMap(operation, params.o, query_rows, params.heads, VW,
+                                    std::max(1, kWarpgroupRows / params.group_heads()), params.group_heads());
   // The table alone knows how many rows there are; it leads to none beyond.
   const CUtensorMap k_map = RowsMap(operation, params.k, INT32_MAX, params.groups, KW, kUnit, 1);
   const CUtensorMap v_map = RowsMap(operation, params.v, INT32_MAX, params.groups, VW, kUnit, 1);
@@ -446,7 +468,7 @@ void Launch(cudaStream_t stream, const char* operation, const Params& params) {
   CudaCheck(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), operation);
   const int64_t work = static_cast<int64_t>(queries.tiles()) * params.groups;
   LS_CHECK(work <= INT32_MAX - processors, "{}: q: expected fewer than 2^31 tiles, found {}", operation, work);
-  kernel<<<std::min<int64_t>(work, processors), kThreads, kBytes, stream>>>(params, q_map, k_map, v_map);
+  kernel<<<std::min<int64_t>(work, processors), kThreads, kBytes, stream>>>(params, q_map, k_map, v_map, o_map);
 }
 
 }  // namespace
