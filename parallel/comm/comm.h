@@ -17,7 +17,7 @@
 
 namespace longspan {
 
-enum class ReduceOp { kSum, kMax, kMin };
+enum class ReduceOp { kSum, kMax };
 
 // One message of a batch; matching pairs are ordered as listed.
 struct Transfer {

@@ -190,9 +190,9 @@ class Ranks {
     const int64_t changed = again.losses != found.losses || again.gradients != found.gradients ? 1 : 0;
     const bool repeated = Reduced(changed, ReduceOp::kMax) == 0;
     const double loss_error = LossError(found.losses);
-    int64_t good = 1;
-    if (mesh_.world().rank() == 0) good = Print(found, loss_error, repeated, WallSeconds() - begin) ? 1 : 0;
-    return Reduced(good, ReduceOp::kMin) == 1 ? 0 : 1;
+    const bool root = mesh_.world().rank() == 0;
+    const int64_t off = root && !Print(found, loss_error, repeated, WallSeconds() - begin) ? 1 : 0;
+    return static_cast<int>(Reduced(off, ReduceOp::kMax));
   }
 
  private:
