@@ -71,8 +71,13 @@ std::string DescribeRun(const RunConfig& config, int64_t world) {
   const Machine machine = ChooseMachine(config.runtime);
   const auto host = MakeCpuDevice();
   Session session(config.session(), *host, cp_group, machine.dtype);
-  Optimizer optimizer(session.device(), session.ops(), session.compute(), session.comm(), all_ranks,
-                      session.model().params(), config.optimizer);
+  Optimizer optimizer({.device = session.device(),
+                       .ops = session.ops(),
+                       .compute = session.compute(),
+                       .comm = session.comm(),
+                       .world = all_ranks,
+                       .params = session.model().params(),
+                       .config = config.optimizer});
   optimizer.Reserve(session.arena(), session.context().dtype, session.context().gradient_dtype);
   return fmt::format("{}\n{} parameters\n\nMemory of rank 0 on {}, {}:\n{}", DescribeRanks(config, dp),
                      session.model().params().parameters(), DeviceName(machine.device), DTypeName(machine.dtype),

@@ -69,7 +69,7 @@ class AttentionLayer {
   Tensor NarrowOf(const AttentionWorkspace& workspace, const Tensor& gradient) const;
   Tensor Narrow(const AttentionWorkspace& workspace, const Tensor& gradient);
   Tensor Unrotate(const SequenceInputs& inputs, const AttentionWorkspace& workspace, const Tensor& gradient);
-  void MatMul(const Tensor& a, const Tensor& b, const Tensor& c, bool transpose_a, bool transpose_b, bool accumulate);
+  void MatMul(const MatMulArgs& args);  // of all dimensions behind the first as one
 
   const Context& context_;
   const ModelConfig& config_;

@@ -136,8 +136,13 @@ std::vector<float> TrainedWeights(const SessionConfig& config, Communicator& wor
   ModelCase model(config, world, DType::kF32);
   Session& session = model.session;
   ParamTable& params = session.model().params();
-  Optimizer optimizer(session.device(), session.ops(), session.compute(), session.comm(), world, params,
-                      OptimizerConfig());
+  Optimizer optimizer({.device = session.device(),
+                       .ops = session.ops(),
+                       .compute = session.compute(),
+                       .comm = session.comm(),
+                       .world = world,
+                       .params = params,
+                       .config = OptimizerConfig()});
   Arena arena;
   optimizer.Reserve(arena, DType::kF32, DType::kF32);
   arena.Commit(session.device());

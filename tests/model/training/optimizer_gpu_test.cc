@@ -24,7 +24,13 @@ std::vector<float> StepThrice(Device& device, Communicator& world, DType dtype, 
   params.Add("d", {11}, {0, 0}, false);
   OptimizerConfig config;
   config.clip_norm = 0.5;
-  Optimizer optimizer(device, ops, *compute, *comm, world, params, config);
+  Optimizer optimizer({.device = device,
+                       .ops = ops,
+                       .compute = *compute,
+                       .comm = *comm,
+                       .world = world,
+                       .params = params,
+                       .config = config});
   Arena arena;
   params.Reserve(arena, dtype, DType::kF32);
   optimizer.Reserve(arena, dtype, DType::kF32);

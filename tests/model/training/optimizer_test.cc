@@ -33,7 +33,13 @@ std::vector<float> StepThrice(Communicator& world, int ranks, double clip, doubl
   AddParams(&params);
   OptimizerConfig config;
   config.clip_norm = clip;
-  Optimizer optimizer(*m.device, m.ops, *m.compute, *m.comm, world, params, config);
+  Optimizer optimizer({.device = *m.device,
+                       .ops = m.ops,
+                       .compute = *m.compute,
+                       .comm = *m.comm,
+                       .world = world,
+                       .params = params,
+                       .config = config});
   Arena arena;
   params.Reserve(arena, DType::kF32, DType::kF32);
   optimizer.Reserve(arena, DType::kF32, DType::kF32);
