@@ -51,6 +51,7 @@ void RunLog::Step(const StepMetrics& m) {
                              {"tokens", m.tokens},
                              {"memory_mib", m.memory_bytes >> 20},
                              {"coverage", m.coverage},
+                             {"borrowed_mib", m.borrowed_bytes / (1 << 20)},
                              {"allocations", m.allocations},
                              {"selection", selection}}
                   .dump()

@@ -3,7 +3,7 @@
 //
 // metrics.jsonl, one object a line:
 //   {"kind":"step","step":1,"loss":..,"grad_norm":..,"learning_rate":..,"ms":..,"tokens_per_second":..,"tokens":..,
-//    "memory_mib":..,"coverage":..,"allocations":..,"selection":["<hash of layer 0, hex>",..]}
+//    "memory_mib":..,"coverage":..,"borrowed_mib":..,"allocations":..,"selection":["<hash of layer 0, hex>",..]}
 //   {"kind":"eval","step":..,"loss":..,"tokens":..}
 #pragma once
 
@@ -25,6 +25,7 @@ struct StepMetrics {
   int64_t tokens = 0;               // of the step, all ranks
   int64_t memory_bytes = 0;         // in use on the device, the largest of all ranks
   double coverage = 0;              // of remote blocks fetched; 1 for GATHER
+  double borrowed_bytes = 0;        // that a forward pass of one sequence brings to a rank, the mean of all ranks
   int64_t allocations = 0;          // within the step, the most of all ranks (CountedAllocations): 0
   std::vector<uint64_t> selection;  // by layer
 };

@@ -154,6 +154,7 @@ class Trainer {
     metrics.grad_norm = std::sqrt(Value(optimizer_.sum_of_squares()));
     metrics.tokens = config_.train.sequences_per_step * config_.data.sequence_length;
     metrics.coverage = Total(coverage) / mesh_.world().size();
+    metrics.borrowed_bytes = Total(static_cast<double>(session_.model().borrowed_bytes())) / mesh_.world().size();
     metrics.memory_bytes = static_cast<int64_t>(Total(static_cast<double>(MemoryBytes()), ReduceOp::kMax));
     metrics.allocations = static_cast<int64_t>(
         Total(static_cast<double>(CountedAllocations().allocations - allocations), ReduceOp::kMax));
