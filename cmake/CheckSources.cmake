@@ -35,7 +35,8 @@ room(kernels/attention/gpu  runtime kernels/base kernels/matmul kernels/rows ker
 room(kernels/attention/sm80 runtime kernels/base kernels/matmul kernels/rows kernels/attention kernels/attention/gpu)
 room(kernels/dense          runtime kernels/base kernels/matmul kernels/rows)
 room(kernels/train          runtime kernels/base kernels/matmul kernels/rows)
-room(kernels                runtime ${menu} kernels/attention/gpu/attention.h kernels/dense/gpu.h kernels/train/gpu.h)
+room(kernels                runtime ${menu} kernels/attention/gpu/attention.h kernels/dense/gpu.h kernels/rows/gpu.h
+                            kernels/train/gpu.h)
 
 room(parallel/comm          runtime parallel/config.h)
 room(parallel               runtime kernels/attention/pages.h)
@@ -83,12 +84,6 @@ set(below_launch_words   RunConfig DataConfig TrainConfig)
 exception(kernels/base/gpu_common.cuh       kernels/attention/ops.h)
 exception(parallel/layout.h                 kernels/attention/ops.h)
 exception(parallel/exchange/frame.h         kernels/attention/ops.h)
-# The operations on rows are among those of the training step.
-exception(kernels/rows/cast_cpu.cc          kernels/train/cpu.h)
-exception(kernels/rows/cast_gpu.cu          kernels/train/gpu.h)
-exception(kernels/rows/index_cpu.cc         kernels/train/cpu.h)
-exception(kernels/rows/index_gpu.cu         kernels/train/gpu.h)
-exception(parallel/exchange/exchange.h      kernels/ops.h)
 # What commands are told is declared with them.
 exception(launch/data/find_files.h          launch/commands/data.h)
 exception(launch/train/trainer.h            launch/commands/options.h)

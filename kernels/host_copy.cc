@@ -1,6 +1,6 @@
 #include "kernels/host_copy.h"
 
-#include "kernels/train/ops.h"
+#include "kernels/rows/ops.h"
 #include "runtime/memory.h"
 
 namespace longspan {
@@ -23,7 +23,7 @@ void HostCopy(Device& device, Stream& stream, const Tensor& from, const Tensor& 
     stream.Synchronize();
   };
   if (down) copy(from, staged);
-  MakeCpuTrain()->Copy(*host_stream, down ? staged : from, down ? to : staged);
+  MakeCpuRows()->Copy(*host_stream, down ? staged : from, down ? to : staged);
   host_stream->Synchronize();
   if (!down) copy(staged, to);
 }

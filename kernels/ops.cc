@@ -2,7 +2,7 @@
 
 namespace longspan {
 
-Ops MakeCpuOps() { return {MakeCpuAttention(), MakeCpuDense(), MakeCpuTrain()}; }
+Ops MakeCpuOps() { return {MakeCpuAttention(), MakeCpuDense(), MakeCpuRows(), MakeCpuTrain()}; }
 
 Ops MakeOps(DeviceKind kind) { return kind == DeviceKind::kCpu ? MakeCpuOps() : MakeGpuOps(); }
 

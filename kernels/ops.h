@@ -2,7 +2,8 @@
 //
 //   attention   kernels/attention/ops.h   the branches of NSA, compression, selection, combination
 //   dense       kernels/dense/ops.h       matrix products, norms, RoPE, SwiGLU, embedding, gates
-//   train       kernels/train/ops.h       loss, optimizer, packing
+//   rows        kernels/rows/ops.h        rows by index, casts, zeros
+//   train       kernels/train/ops.h       loss, optimizer, sums
 //
 // The CPU implementation is the reference for every other. Streams are explicit; a stream belongs to the ops' device.
 #pragma once
@@ -11,6 +12,7 @@
 
 #include "kernels/attention/ops.h"
 #include "kernels/dense/ops.h"
+#include "kernels/rows/ops.h"
 #include "kernels/train/ops.h"
 
 namespace longspan {
@@ -18,6 +20,7 @@ namespace longspan {
 struct Ops {
   std::unique_ptr<AttentionOps> attention;
   std::unique_ptr<DenseOps> dense;
+  std::unique_ptr<RowOps> rows;
   std::unique_ptr<TrainOps> train;
 };
 

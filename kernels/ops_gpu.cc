@@ -1,6 +1,7 @@
 #include "kernels/attention/gpu/attention.h"
 #include "kernels/dense/gpu.h"
 #include "kernels/ops.h"
+#include "kernels/rows/gpu.h"
 #include "kernels/train/gpu.h"
 
 namespace longspan {
@@ -9,8 +10,10 @@ std::unique_ptr<AttentionOps> MakeGpuAttention() { return std::make_unique<GpuAt
 
 std::unique_ptr<DenseOps> MakeGpuDense() { return std::make_unique<GpuDense>(); }
 
+std::unique_ptr<RowOps> MakeGpuRows() { return std::make_unique<GpuRows>(); }
+
 std::unique_ptr<TrainOps> MakeGpuTrain() { return std::make_unique<GpuTrain>(); }
 
-Ops MakeGpuOps() { return {MakeGpuAttention(), MakeGpuDense(), MakeGpuTrain()}; }
+Ops MakeGpuOps() { return {MakeGpuAttention(), MakeGpuDense(), MakeGpuRows(), MakeGpuTrain()}; }
 
 }  // namespace longspan

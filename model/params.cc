@@ -5,6 +5,8 @@
 #include <numbers>
 #include <random>
 
+#include "runtime/rounding.h"
+
 namespace longspan {
 namespace {
 
@@ -50,7 +52,7 @@ Param& ParamTable::Add(const std::string& name, const Shape& shape, Init init, b
   param.init = init;
   param.decay = decay;
   param.offset = size_;
-  size_ += (param.size() + kAlign - 1) / kAlign * kAlign;
+  size_ += RoundUp(param.size(), kAlign);
   return param;
 }
 
@@ -69,7 +71,7 @@ void ParamTable::Bind() {
 void ParamTable::Initialise(Device& device, Ops& ops, Stream& stream, uint64_t seed) {
   const bool narrow = weights_.dtype != gradients_.dtype;
   Draw(device, stream, seed, 0, static_cast<int64_t>(params_.size()), narrow ? gradients_ : weights_);
-  if (narrow) ops.train->Copy(stream, gradients_, weights_);
+  if (narrow) ops.rows->Copy(stream, gradients_, weights_);
   device.FillBytes(stream, gradients_, 0);
 }
 

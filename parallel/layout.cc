@@ -3,6 +3,7 @@
 #include <string>
 
 #include "runtime/error.h"
+#include "runtime/rounding.h"
 
 namespace longspan {
 namespace {
@@ -49,7 +50,7 @@ Layout::Layout(LayoutKind kind, int64_t sequence, int ranks, int64_t unit)
 int64_t Layout::PaddedLength(LayoutKind kind, int64_t sequence, int ranks, int64_t unit) {
   if (ranks == 1) return sequence;
   const int64_t step = ChunkCount(kind, ranks) * unit;
-  return (sequence + step - 1) / step * step;
+  return RoundUp(sequence, step);
 }
 
 Layout::Place Layout::Find(int64_t position) const {
@@ -64,7 +65,7 @@ Layout::Place Layout::Find(int64_t position) const {
 std::vector<int32_t> Layout::GatheredPages(int64_t page_tokens) const {
   LS_CHECK(page_tokens >= 1 && (ranks_ == 1 || chunk_ % page_tokens == 0),
            "layout: pages of {} tokens do not divide the chunk of {}", page_tokens, chunk_);
-  std::vector<int32_t> pages((sequence_ + page_tokens - 1) / page_tokens);
+  std::vector<int32_t> pages(CeilDiv(sequence_, page_tokens));
   for (size_t page = 0; page < pages.size(); ++page) {
     const Place place = Find(static_cast<int64_t>(page) * page_tokens);
     pages[page] = static_cast<int32_t>((place.rank * tokens() + place.row) / page_tokens);

@@ -17,6 +17,7 @@
 
 #include "runtime/device.h"
 #include "runtime/memory.h"
+#include "runtime/rounding.h"
 #include "runtime/trace.h"
 
 namespace longspan {
@@ -135,8 +136,8 @@ class CpuDevice : public Device {
   }
   std::unique_ptr<Event> MakeEvent() override { return std::make_unique<CpuEvent>(); }
   void* Allocate(int64_t bytes, const std::string& what) override {
-    constexpr size_t kAlign = 64;
-    const size_t size = (static_cast<size_t>(std::max<int64_t>(bytes, 1)) + kAlign - 1) / kAlign * kAlign;
+    constexpr int64_t kAlign = 64;
+    const int64_t size = RoundUp(std::max<int64_t>(bytes, 1), kAlign);
     void* data = std::aligned_alloc(kAlign, size);
     CountAllocation();
     if (!data) Fail(ExitCode::kRankFailed, "out of host memory: {} needs {} bytes", what, bytes);

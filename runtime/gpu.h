@@ -8,6 +8,7 @@
 #include <string>
 
 #include "runtime/device.h"
+#include "runtime/rounding.h"
 #include "runtime/trace.h"
 
 namespace longspan {
@@ -82,7 +83,7 @@ struct ScratchCut {
   int64_t bytes = 0;
   int64_t Add(int64_t piece) {
     const int64_t offset = bytes;
-    bytes += (piece + 255) / 256 * 256;
+    bytes += RoundUp(piece, 256);
     return offset;
   }
 };

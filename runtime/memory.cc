@@ -7,6 +7,8 @@
 #include <fstream>
 #include <utility>
 
+#include "runtime/rounding.h"
+
 namespace longspan {
 namespace {
 
@@ -57,7 +59,7 @@ const char* MemoryUseName(MemoryUse use) {
   return "?";
 }
 
-int64_t Arena::Item::bytes() const { return (shape.count() * DTypeSize(dtype) + kAlign - 1) / kAlign * kAlign; }
+int64_t Arena::Item::bytes() const { return RoundUp(shape.count() * DTypeSize(dtype), kAlign); }
 
 void Arena::Reserve(Tensor* slot, MemoryUse use, const std::string& name, DType dtype, const Shape& shape) {
   LS_CHECK(buffers_.empty(), "tensor {} reserved after the arena was committed", name);

@@ -87,7 +87,8 @@ fi
 # The smallest cases of each kernel family: the tools slow kernels down 10 to 1000 times.
 small_tests=(
   "dense/dense_gpu_test DenseGpu.RmsNorm:DenseGpu.Rope:DenseGpu.SwiGluAndAdd:DenseGpu.Gate"
-  "train/train_gpu_test TrainGpu.AdamW:TrainGpu.RowsByIndex:TrainGpu.TargetsOutsideTheVocabularyAreErrors"
+  "rows/rows_gpu_test RowsGpu.GatherAndAdd:RowsGpu.CopiesCastToTheNearest"
+  "train/train_gpu_test TrainGpu.AdamW:TrainGpu.TargetsOutsideTheVocabularyAreErrors"
   "attention/compress_gpu_test CompressGpu.OddSizes:CompressGpu.NoTokensAtAll"
   "attention/select_gpu_test SelectGpu.ShortSequences:SelectGpu.HashIsTheReferences"
   "attention/branch_gpu_test BranchGpu.BlockSizes:CombineGpu.ForwardAndBackward"

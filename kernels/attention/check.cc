@@ -1,7 +1,5 @@
 #include "kernels/attention/check.h"
 
-#include <algorithm>
-
 #include "kernels/base/arguments.h"
 
 namespace longspan {
@@ -42,37 +40,6 @@ void CheckHeads(const Operation& operation, const Tensor& q, const Tensor& k) {
 // A gradient that accumulates; it may be null.
 void CheckGradient(const Operation& operation, const char* name, const Tensor& gradient, const Tensor& of) {
   if (gradient) RequireTensor(operation, name, gradient, SumType(operation, of.dtype), of.shape);
-}
-
-template <typename Count>
-double SumOverQueries(const std::vector<Segment>& segments, const Count& count) {
-  double sum = 0;
-  for (const Segment& segment : segments) {
-    for (int64_t t = segment.begin; t < segment.begin + segment.length; ++t) sum += static_cast<double>(count(t));
-  }
-  return sum;
-}
-
-// Products of one panel of rows with the weights, once forward; backward recomputes the first and has two for each.
-Cost ProductsCost(const CompressArgs& args, bool backward, double bytes) {
-  const double width = args.x.dim(2), block_width = args.block * width;
-  double tokens = 0;
-  for (const Segment& segment : args.segments) tokens += segment.length / args.stride;
-  double first = 0, second = 0;
-  if (args.phi == Phi::kMlp) {
-    const double hidden = args.weights.weight1.dim(1);
-    first = block_width * hidden;
-    second = hidden * width;
-  } else if (args.phi == Phi::kLinear) {
-    second = block_width * width;
-  } else {
-    second = block_width / 2;  // additions only
-  }
-  return {2 * tokens * args.x.dim(1) * (backward ? 3 * first + 2 * second : first + second), bytes};
-}
-
-double WeightBytes(const PhiWeights& weights) {
-  return BytesOf({weights.position, weights.weight1, weights.bias1, weights.weight2, weights.bias2, weights.weight});
 }
 
 }  // namespace
@@ -201,36 +168,6 @@ void CheckHashSelection(const Operation& operation, const HashSelectionArgs& arg
   RequireTensor(operation, "selected", args.selected, DType::kI32, args.selected.shape);
   RequireTensor(operation, "hash", args.hash, DType::kI64, {1});
   CheckSegments(operation, args.segments, args.selected.dim(0), Tensor());
-}
-
-double CompressedPairs(const std::vector<Segment>& segments, int64_t block, int64_t stride) {
-  return SumOverQueries(segments, [=](int64_t t) { return t + 1 < block ? 0 : (t + 1 - block) / stride + 1; });
-}
-
-double SelectedPairs(const std::vector<Segment>& segments, int64_t select_block, int64_t select) {
-  return SumOverQueries(segments, [=](int64_t t) {
-    const int64_t others = std::min(select - 1, t / select_block);
-    return others * select_block + t % select_block + 1;
-  });
-}
-
-double WindowPairs(const std::vector<Segment>& segments, int64_t window) {
-  return SumOverQueries(segments, [=](int64_t t) { return std::min(t + 1, window); });
-}
-
-Cost CompressCost(const CompressArgs& args) {
-  return ProductsCost(args, false, BytesOf({args.x, args.y}) + WeightBytes(args.weights));
-}
-
-Cost CompressBackwardCost(const CompressArgs& args, const CompressGradient& gradient) {
-  const double weights = WeightBytes(args.weights) + WeightBytes(gradient.d_weights);
-  return ProductsCost(args, true, BytesOf({args.x, gradient.d_y, gradient.d_x}) + weights);
-}
-
-double BytesOf(std::initializer_list<Tensor> tensors) {
-  double bytes = 0;
-  for (const Tensor& tensor : tensors) bytes += tensor ? static_cast<double>(tensor.bytes()) : 0;
-  return bytes;
 }
 
 }  // namespace longspan

@@ -1,12 +1,8 @@
-// What the attention launchers ask of their arguments, and what their work costs.
+// What the attention launchers ask of their arguments.
 #pragma once
-
-#include <initializer_list>
-#include <vector>
 
 #include "kernels/attention/ops.h"
 #include "kernels/base/arguments.h"
-#include "runtime/trace.h"
 
 namespace longspan {
 
@@ -23,16 +19,5 @@ DType CheckCombineGradient(const Operation& operation, const CombineArgs& args, 
 void CheckSelected(const Operation& operation, const SelectedArgs& args);
 void CheckBlockAndStride(const Operation& operation, int64_t block, int64_t stride);
 void CheckHashSelection(const Operation& operation, const HashSelectionArgs& args);
-
-// (query, key row) pairs of one head, were there one document only (the starts of documents are not known to a
-// launcher).
-double CompressedPairs(const std::vector<Segment>& segments, int64_t block, int64_t stride);
-double SelectedPairs(const std::vector<Segment>& segments, int64_t select_block, int64_t select);
-double WindowPairs(const std::vector<Segment>& segments, int64_t window);
-
-Cost CompressCost(const CompressArgs& args);
-Cost CompressBackwardCost(const CompressArgs& args, const CompressGradient& gradient);
-
-double BytesOf(std::initializer_list<Tensor> tensors);
 
 }  // namespace longspan

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "runtime/rounding.h"
+
 namespace longspan {
 
 constexpr int64_t kBlockElements = 8192;
@@ -40,8 +42,8 @@ T LaneSum(int64_t count, const Term& term) {
 constexpr int64_t kRowParts = 64;
 template <typename T, typename AddRow>
 void AddOverRows(int64_t rows, int64_t width, T* total, const AddRow& add_row) {
-  const int64_t part_rows = std::max<int64_t>(1, (rows + kRowParts - 1) / kRowParts);
-  const int64_t parts = (rows + part_rows - 1) / part_rows;
+  const int64_t part_rows = std::max<int64_t>(1, CeilDiv(rows, kRowParts));
+  const int64_t parts = CeilDiv(rows, part_rows);
   static thread_local std::vector<T> scratch;
   scratch.assign(parts * width, T(0));
   T* const sums = scratch.data();

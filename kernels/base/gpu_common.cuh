@@ -10,6 +10,7 @@
 #include "kernels/attention/ops.h"
 #include "kernels/base/arguments.h"
 #include "runtime/gpu.h"
+#include "runtime/rounding.h"
 
 namespace longspan {
 
@@ -107,8 +108,6 @@ __device__ inline float BlockMax(float x) {
 }
 
 // ---- Grids ---------------------------------------------------------------------------------------------------------
-
-__host__ __device__ inline int64_t CeilDiv(int64_t x, int64_t y) { return (x + y - 1) / y; }
 
 // Blocks for `count` items, `per_block` each, for the grid's first dimension. Launch none when it is 0.
 inline unsigned GridFor(int64_t count, int64_t per_block) {

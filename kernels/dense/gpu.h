@@ -1,8 +1,9 @@
 // The dense operations on a GPU, in F32 or BF16: activations and weights of one call have one type, gradients of
 // weights are F32 and accumulate. Contracts that differ from the CPU's:
 //
-//   MatMul           a and b alike; c F32 or BF16. Sums in F32 (F32 operands: no TF32). A row's bits may depend on the
-//                    number of rows, since cuBLASLt chooses its algorithm by the shape; equal shapes give equal bits.
+//   MatMul           a and b alike; c F32 or BF16. Sums in F32 (F32 operands: no TF32). Equal shapes give equal bits; a
+//                    row's do not depend on the number of rows either, but where the sum runs over the rows or
+//                    cuBLASLt has no one algorithm for them (kernels/matmul/matmul_gpu.cc).
 //   Rope, Gate       gradients may come in F32 and leave in the activations' type
 //   Embedding        a token outside the vocabulary gives a row of NaN, and Error (data) from the stream's Synchronize
 //

@@ -10,6 +10,7 @@
 
 #include "kernels/base/scratch_cpu.h"
 #include "kernels/base/tile_math_cpu.h"
+#include "runtime/rounding.h"
 
 namespace longspan {
 namespace {
@@ -90,7 +91,7 @@ void MatMulCpu(const T* a, const T* b, T* c, int64_t m, int64_t n, int64_t k, bo
     }
     if (direct == n) continue;
     const int64_t rest = n - direct;
-    T* const strips = memory.Get((rest + kStrip<T> - 1) / kStrip<T> * kStrip<T> * depth);
+    T* const strips = memory.Get(RoundUp(rest, kStrip<T>) * depth);
     PackStrips({b_slice.data + direct, b_slice.row, b_slice.column}, depth, rest, strips, threads);
 #pragma omp parallel for schedule(dynamic) if (threads)
     for (int64_t row = 0; row < m; row += kPanelRows) {

@@ -13,6 +13,11 @@ constexpr int kAhead = 8;  // rows in flight
 // Lists of blocks to be fetched are of another length in every step: up to this they do not make the scratch grow.
 constexpr int64_t kLeastScratch = 1 << 20;
 
+struct SortedRows {
+  const int32_t* row;    // [count] ascending; entries out of range come last, as the number of rows
+  const int32_t* entry;  // [count] which entry; ascending where rows are equal
+};
+
 __global__ void EntriesKernel(const int32_t* index, int32_t* row, int32_t* entry, int64_t count, int64_t rows,
                               GpuFaults* faults, GpuFault kind) {
   const int64_t i = GridThread();
@@ -48,8 +53,6 @@ __global__ void __launch_bounds__(kThreads)
   *target = FromFloat<To>(sum);
 }
 
-}  // namespace
-
 SortedRows SortRows(Stream& stream, GpuScratch& scratch, const Tensor& index, int64_t rows, GpuFault kind) {
   const int64_t count = index.size();
   LS_CHECK(count <= INT32_MAX && rows < INT32_MAX, "rows by index: expected fewer than 2^31, found {} of {}", count,
@@ -75,6 +78,8 @@ SortedRows SortRows(Stream& stream, GpuScratch& scratch, const Tensor& index, in
             "rows by index");
   return {at(sorted_row), at(sorted_entry)};
 }
+
+}  // namespace
 
 void AddRowsInOrder(Stream& stream, GpuScratch& scratch, const Tensor& from, const Tensor& index, const Tensor& to,
                     int64_t rows, int64_t width, GpuFault kind) {

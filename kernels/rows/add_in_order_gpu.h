@@ -1,4 +1,4 @@
-// Rows added or written by index, in ascending order of the entries, without atomics: entries are sorted by their row
+// Rows added by index, in ascending order of the entries, without atomics: entries are sorted by their row
 // (stably), then each row has one owner, who walks through its entries.
 #pragma once
 
@@ -7,14 +7,8 @@
 
 namespace longspan {
 
-// index[i] in [0,rows); others are skipped and reported as faults of this kind.
-struct SortedRows {
-  const int32_t* row;    // [count] ascending; entries out of range come last, as `rows`
-  const int32_t* entry;  // [count] which entry; ascending where rows are equal
-};
-SortedRows SortRows(Stream& stream, GpuScratch& scratch, const Tensor& index, int64_t rows, GpuFault kind);
-
-// to[index[i]] += from[i], sums in F32. `to` has `rows` rows of `width`; types F32 or BF16.
+// to[index[i]] += from[i], sums in F32. `to` has `rows` rows of `width`; types F32 or BF16. index[i] in [0,rows);
+// others are skipped and reported as faults of this kind.
 void AddRowsInOrder(Stream& stream, GpuScratch& scratch, const Tensor& from, const Tensor& index, const Tensor& to,
                     int64_t rows, int64_t width, GpuFault kind);
 

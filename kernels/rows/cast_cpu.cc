@@ -1,53 +1,21 @@
 // Copies that cast among F32, F64 and BF16, to the nearest, ties to even; other types only to themselves. And zeros.
-#include <bit>
-#include <cmath>
 #include <cstring>
 
 #include "kernels/base/arguments.h"
 #include "kernels/base/blocks_cpu.h"
-#include "kernels/train/cpu.h"
+#include "kernels/rows/cpu.h"
+#include "runtime/bf16.h"
 #include "runtime/trace.h"
 
 namespace longspan {
 namespace {
-
-// The upper half of an F32.
-struct Bf16 {
-  uint16_t bits;
-};
-
-float Widen(Bf16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
-float Widen(float x) { return x; }
-double Widen(double x) { return x; }
-
-Bf16 ToBf16(float x) {
-  const auto bits = std::bit_cast<uint32_t>(x);
-  if (std::isnan(x)) return {static_cast<uint16_t>(bits >> 16 | 0x40)};
-  return {static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16)};
-}
-
-// Rounding twice could go wrong at a tie, so the first rounding keeps a trace of what it dropped: toward zero, last bit
-// set ("round to odd").
-Bf16 ToBf16(double x) {
-  const auto near = static_cast<float>(x);
-  if (std::isnan(x) || static_cast<double>(near) == x) return ToBf16(near);
-  uint32_t bits = std::bit_cast<uint32_t>(near);
-  if (std::abs(static_cast<double>(near)) > std::abs(x)) --bits;
-  return ToBf16(std::bit_cast<float>(bits | 1));
-}
 
 template <typename To, typename From>
 void Cast(const Tensor& from, const Tensor& to) {
   const auto* const source = static_cast<const From*>(from.data);
   auto* const target = static_cast<To*>(to.data);
   ForBlocks(to.size(), [=](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      if constexpr (std::is_same_v<To, Bf16>) {
-        target[i] = ToBf16(Widen(source[i]));
-      } else {
-        target[i] = static_cast<To>(Widen(source[i]));
-      }
-    }
+    for (int64_t i = begin; i < end; ++i) target[i] = static_cast<To>(source[i]);
   });
 }
 
@@ -57,7 +25,7 @@ bool IsFloating(DType dtype) { return dtype == DType::kF32 || dtype == DType::kF
 template <typename F>
 void DispatchFloating(DType dtype, const F& f) {
   if (dtype == DType::kBf16) {
-    f.template operator()<Bf16>();
+    f.template operator()<HostBf16>();
   } else {
     DispatchFloat(dtype, f);
   }
@@ -65,8 +33,8 @@ void DispatchFloating(DType dtype, const F& f) {
 
 }  // namespace
 
-void CpuTrain::Copy(Stream& stream, const Tensor& from, const Tensor& to) {
-  constexpr const char* kName = "train.copy";
+void CpuRows::Copy(Stream& stream, const Tensor& from, const Tensor& to) {
+  constexpr const char* kName = "rows.copy";
   RequireContiguous(kName, "from", from);
   RequireTensor(kName, "to", to, to.dtype, from.shape);
   LS_CHECK(from.dtype == to.dtype || (IsFloating(from.dtype) && IsFloating(to.dtype)),
@@ -83,8 +51,8 @@ void CpuTrain::Copy(Stream& stream, const Tensor& from, const Tensor& to) {
   });
 }
 
-void CpuTrain::Zero(Stream& stream, const Tensor& x) {
-  constexpr const char* kName = "train.zero";
+void CpuRows::Zero(Stream& stream, const Tensor& x) {
+  constexpr const char* kName = "rows.zero";
   RequireContiguous(kName, "x", x);
   Launch(stream, kName, Cost{0, 1.0 * x.bytes()}, [x] {
     if (x.size() > 0) std::memset(x.data, 0, x.bytes());

@@ -1,6 +1,6 @@
 // Copies that cast between F32 and BF16, to the nearest, ties to even; other types only to themselves. And zeros.
 #include "kernels/base/gpu_common.cuh"
-#include "kernels/train/gpu.h"
+#include "kernels/rows/gpu.h"
 
 namespace longspan {
 namespace {
@@ -22,8 +22,8 @@ bool IsFloating(DType dtype) { return dtype == DType::kF32 || dtype == DType::kB
 
 }  // namespace
 
-void GpuTrain::Copy(Stream& stream, const Tensor& from, const Tensor& to) {
-  const Operation operation = OnGpu("train.copy");
+void GpuRows::Copy(Stream& stream, const Tensor& from, const Tensor& to) {
+  const Operation operation = OnGpu("rows.copy");
   RequireContiguous(operation, "from", from);
   RequireTensor(operation, "to", to, to.dtype, from.shape);
   LS_CHECK(from.dtype == to.dtype || (IsFloating(from.dtype) && IsFloating(to.dtype)),
@@ -44,8 +44,8 @@ void GpuTrain::Copy(Stream& stream, const Tensor& from, const Tensor& to) {
   });
 }
 
-void GpuTrain::Zero(Stream& stream, const Tensor& x) {
-  const Operation operation = OnGpu("train.zero");
+void GpuRows::Zero(Stream& stream, const Tensor& x) {
+  const Operation operation = OnGpu("rows.zero");
   RequireContiguous(operation, "x", x);
   LaunchGpu(stream, operation.name, Cost{0, 1.0 * x.bytes()}, [&](cudaStream_t cuda) {
     if (x.size() > 0) CudaCheck(cudaMemsetAsync(x.data, 0, x.bytes(), cuda), operation.name);

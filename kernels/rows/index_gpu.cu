@@ -1,32 +1,13 @@
-// Rows by index: gathered and scattered as bytes whatever their type, added as F32 or BF16.
+// Rows by index: gathered as bytes whatever their type, added as F32 or BF16.
 #include "kernels/base/gpu_common.cuh"
 #include "kernels/rows/add_in_order_gpu.h"
-#include "kernels/train/gpu.h"
+#include "kernels/rows/check.h"
+#include "kernels/rows/gpu.h"
 
 namespace longspan {
 namespace {
 
 constexpr int kThreads = 256;
-
-Shape WithRows(Shape shape, int64_t rows) {
-  shape[0] = rows;
-  return shape;
-}
-
-// `indexed` has the rows that the index names, `listed` one row for each entry of it.
-void CheckRows(const Operation& operation, const Tensor& indexed, const Tensor& index, const Tensor& listed,
-               const char* indexed_name, const char* listed_name) {
-  RequireContiguous(operation, indexed_name, indexed);
-  LS_CHECK(indexed.shape.rank() >= 1, "{}: {}: expected rows, found a scalar", operation.name, indexed_name);
-  RequireTensor(operation, "index", index, DType::kI32, {index.size()});
-  RequireTensor(operation, listed_name, listed, indexed.dtype, WithRows(indexed.shape, index.size()));
-}
-
-int64_t RowSize(const Tensor& tensor) {
-  int64_t size = 1;
-  for (int i = 1; i < tensor.shape.rank(); ++i) size *= tensor.dim(i);
-  return size;
-}
 
 // Calls f.operator()<unit>() with the widest unit that rows and addresses are multiples of.
 template <typename F>
@@ -57,27 +38,14 @@ __global__ void GatherKernel(const Unit* from, const int32_t* index, Unit* to, i
   }
 }
 
-// Of the entries with one row only the last is written.
-template <typename Unit>
-__global__ void ScatterKernel(const Unit* from, SortedRows sorted, Unit* to, int64_t count, int64_t rows,
-                              int64_t units) {
-  const int64_t i = blockIdx.x;
-  const int32_t row = sorted.row[i];
-  if (row >= rows || (i + 1 < count && sorted.row[i + 1] == row)) return;
-  const Unit* const source = from + sorted.entry[i] * units;
-  for (int64_t c = static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x; c < units; c += gridDim.y * kThreads) {
-    to[row * units + c] = source[c];
-  }
-}
-
 dim3 RowsGrid(int64_t count, int64_t units) {
   return dim3(GridFor(count, 1), static_cast<unsigned>(std::min<int64_t>(CeilDiv(units, 4 * kThreads), 64)));
 }
 
 }  // namespace
 
-void GpuTrain::GatherRows(Stream& stream, const Tensor& from, const Tensor& index, const Tensor& to) {
-  const Operation operation = OnGpu("train.gather_rows");
+void GpuRows::Gather(Stream& stream, const Tensor& from, const Tensor& index, const Tensor& to) {
+  const Operation operation = OnGpu("rows.gather");
   CheckRows(operation, from, index, to, "from", "to");
   LaunchGpu(stream, operation.name, Cost{0, 2.0 * to.bytes()}, [&](cudaStream_t cuda) {
     if (to.size() == 0) return;
@@ -91,27 +59,12 @@ void GpuTrain::GatherRows(Stream& stream, const Tensor& from, const Tensor& inde
   });
 }
 
-void GpuTrain::ScatterRows(Stream& stream, const Tensor& from, const Tensor& index, const Tensor& to) {
-  const Operation operation = OnGpu("train.scatter_rows");
-  CheckRows(operation, to, index, from, "to", "from");
-  LaunchGpu(stream, operation.name, Cost{0, 2.0 * from.bytes()}, [&](cudaStream_t cuda) {
-    if (from.size() == 0) return;
-    const SortedRows sorted = SortRows(stream, pack_scratch_, index, to.dim(0), GpuFault::kIndex);
-    const int64_t row_bytes = RowSize(to) * DTypeSize(to.dtype);
-    DispatchUnit(row_bytes, from, to, [&]<typename Unit>() {
-      const int64_t units = row_bytes / static_cast<int64_t>(sizeof(Unit));
-      ScatterKernel<<<RowsGrid(index.size(), units), kThreads, 0, cuda>>>(
-          GpuData<const Unit>(from), sorted, GpuData<Unit>(to), index.size(), to.dim(0), units);
-    });
-  });
-}
-
-void GpuTrain::AddRows(Stream& stream, const Tensor& from, const Tensor& index, const Tensor& to) {
-  const Operation operation = OnGpu("train.add_rows");
+void GpuRows::Add(Stream& stream, const Tensor& from, const Tensor& index, const Tensor& to) {
+  const Operation operation = OnGpu("rows.add");
   RequireFloat(operation, "to", to);
   CheckRows(operation, to, index, from, "to", "from");
   LaunchGpu(stream, operation.name, Cost{1.0 * from.size(), 3.0 * from.bytes()}, [&](cudaStream_t) {
-    AddRowsInOrder(stream, pack_scratch_, from, index, to, to.dim(0), RowSize(to), GpuFault::kIndex);
+    AddRowsInOrder(stream, add_scratch_, from, index, to, to.dim(0), RowSize(to), GpuFault::kIndex);
   });
 }
 

@@ -6,6 +6,7 @@
 #include "kernels/base/arguments.h"
 #include "kernels/base/blocks_cpu.h"
 #include "kernels/train/cpu.h"
+#include "runtime/rounding.h"
 #include "runtime/trace.h"
 
 namespace longspan {
@@ -45,7 +46,7 @@ void AddTerms(Stream& stream, const char* name, const Tensor& x, const Tensor& s
     DispatchFloat(dtype, [&]<typename T>() {
       const T* const values = x.As<T>();
       static thread_local std::vector<double> scratch;
-      scratch.resize((x.size() + kBlockElements - 1) / kBlockElements);
+      scratch.resize(CeilDiv(x.size(), kBlockElements));
       double* const parts = scratch.data();
       ForBlocks(x.size(), [=](int64_t begin, int64_t end) {
         parts[begin / kBlockElements] =

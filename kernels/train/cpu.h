@@ -1,6 +1,5 @@
 // The operations of the training step on the CPU, in F32 or F64: all floating tensors of one call have one type, sums
-// and the clipping scale are F64, all tensors are contiguous. Files: loss_cpu.cc, adamw_cpu.cc; of kernels/rows
-// index_cpu.cc, cast_cpu.cc.
+// and the clipping scale are F64, all tensors are contiguous. Files: loss_cpu.cc, adamw_cpu.cc.
 #pragma once
 
 #include "kernels/train/ops.h"
@@ -14,11 +13,6 @@ class CpuTrain final : public TrainOps {
   void AddSumOfSquares(Stream& stream, const Tensor& x, const Tensor& sum) override;
   void AddSum(Stream& stream, const Tensor& x, const Tensor& sum) override;
   void ClipScale(Stream& stream, const Tensor& sum_of_squares, double max_norm, const Tensor& scale) override;
-  void GatherRows(Stream& stream, const Tensor& from, const Tensor& index, const Tensor& to) override;
-  void AddRows(Stream& stream, const Tensor& from, const Tensor& index, const Tensor& to) override;
-  void ScatterRows(Stream& stream, const Tensor& from, const Tensor& index, const Tensor& to) override;
-  void Copy(Stream& stream, const Tensor& from, const Tensor& to) override;
-  void Zero(Stream& stream, const Tensor& x) override;
 };
 
 }  // namespace longspan

@@ -1,4 +1,4 @@
-// Operations of the training step around the network: loss, optimizer, packing for transfers.
+// Operations of the training step around the network: loss, optimizer, sums.
 #pragma once
 
 #include <memory>
@@ -46,14 +46,6 @@ class TrainOps {
   virtual void AddSum(Stream& stream, const Tensor& x, const Tensor& sum) = 0;
   // scale[0] = min(1, max_norm / sqrt(sum_of_squares[0])); 1 when max_norm is 0. Non-finite sums give NaN.
   virtual void ClipScale(Stream& stream, const Tensor& sum_of_squares, double max_norm, const Tensor& scale) = 0;
-  // to[i] = from[index[i]]: rows of a contiguous tensor, index [n] I32 on the device.
-  virtual void GatherRows(Stream& stream, const Tensor& from, const Tensor& index, const Tensor& to) = 0;
-  // to[index[i]] += from[i], one after another in ascending i (indices may repeat).
-  virtual void AddRows(Stream& stream, const Tensor& from, const Tensor& index, const Tensor& to) = 0;
-  // to[index[i]] = from[i].
-  virtual void ScatterRows(Stream& stream, const Tensor& from, const Tensor& index, const Tensor& to) = 0;
-  virtual void Copy(Stream& stream, const Tensor& from, const Tensor& to) = 0;  // casts when dtypes differ
-  virtual void Zero(Stream& stream, const Tensor& x) = 0;
 };
 
 std::unique_ptr<TrainOps> MakeCpuTrain();

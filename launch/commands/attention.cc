@@ -9,12 +9,11 @@
 #include "model/attention/nsa.h"
 #include "model/inputs.h"
 #include "parallel/exchange/sequence_rows.h"
+#include "runtime/rounding.h"
 #include "runtime/trace.h"
 
 namespace longspan {
 namespace {
-
-int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 DType AtLeastF32(DType type) { return type == DType::kBf16 ? DType::kF32 : type; }
 
@@ -176,7 +175,7 @@ class AttentionRun {
   void LoadPhi() {
     for (const Weight& weight : weights_) {
       Transfer(input_.file.Get(weight.name), *weight.value);
-      if (weight.gradient) ops_.train->Zero(*compute_, *weight.gradient);
+      if (weight.gradient) ops_.rows->Zero(*compute_, *weight.gradient);
     }
     core_.SetPhi(phi_);
     if (input_.nsa.compress_rope == CompressRope::kBefore || input_.rope_theta == 0) return;

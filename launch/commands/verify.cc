@@ -9,6 +9,7 @@
 #include "launch/job/binding.h"
 #include "launch/job/machine.h"
 #include "model/network/session.h"
+#include "parallel/comm/local_comm.h"
 #include "parallel/comm/mesh.h"
 #include "parallel/comm/nccl.h"
 #include "parallel/exchange/sequence_rows.h"
@@ -186,7 +187,7 @@ int RunVerify(const VerifyOptions& options) {
   if (first) {
     fmt::print("longspan verify: cp=1 against cp={} on {}, {}; {} tokens, {} parameters\n", mesh.cp_size(),
                device.name(), DTypeName(machine.dtype), config.data.sequence_length, run.params().parameters());
-    const auto self = MakeDeviceCommunicator(MakeMpiSelf(), device, Transport::kStaged);
+    const auto self = MakeLocalCommunicator(device);
     // A CPU's losses and choices have the same bits; on a GPU a near tie may turn over, so the choice is given there.
     Run alone(config, device, *self, machine.dtype, gpu ? &parts.selections : nullptr);
     what = Compare(run.params(), OutcomeOf(alone, *self), parts, gpu ? GpuAllowed(machine.dtype) : kCpuAllowed);

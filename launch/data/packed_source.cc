@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "runtime/error.h"
+#include "runtime/rounding.h"
 
 namespace longspan {
 namespace {
@@ -73,7 +74,7 @@ class PackedSource : public SequenceSource {
       if (taken > 0) visit(cursor, position, taken);
       if (taken < left) return {cursor.document, cursor.offset + taken};
       cursor = {cursor.document + 1, 0};
-      position = (position + taken + packing_.alignment - 1) / packing_.alignment * packing_.alignment;
+      position = RoundUp(position + taken, packing_.alignment);
     }
     return cursor;
   }

@@ -164,7 +164,7 @@ class Trainer {
 
   // Forward and backward of the loaded sequences; returns the mean coverage.
   double AddGradients(double labels) {
-    session_.ops().train->Zero(session_.compute(), loss_sum_);
+    session_.ops().rows->Zero(session_.compute(), loss_sum_);
     double coverage = 0;
     for (const Batch& batch : batches_) {
       session_.Load(batch, labels > 0 ? 1 / labels : 0);
@@ -207,7 +207,7 @@ class Trainer {
     const int64_t count = std::min(config_.train.eval_sequences, source.size());
     double labels = 0;
     Batch batch;
-    session_.ops().train->Zero(session_.compute(), loss_sum_);
+    session_.ops().rows->Zero(session_.compute(), loss_sum_);
     for (int64_t place = mesh_.dp_index(); place < count; place += mesh_.dp_size()) {
       loader.Load(place, batch);
       session_.Load(batch);

@@ -164,7 +164,7 @@ Tensor AttentionLayer::NarrowOf(const AttentionWorkspace& workspace, const Tenso
 
 Tensor AttentionLayer::Narrow(const AttentionWorkspace& workspace, const Tensor& gradient) {
   const Tensor narrow = NarrowOf(workspace, gradient);
-  if (narrow.data != gradient.data) context_.ops.train->Copy(context_.compute, gradient, narrow);
+  if (narrow.data != gradient.data) context_.ops.rows->Copy(context_.compute, gradient, narrow);
   return narrow;
 }
 

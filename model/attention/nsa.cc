@@ -7,8 +7,8 @@ namespace longspan {
 namespace {
 
 std::unique_ptr<Exchange> SelectedRowsExchange(const Context& context, SelectedExchange kind) {
-  if (kind == SelectedExchange::kFetch) return MakeFetchExchange(context.layout, context.cp, context.ops);
-  return MakeGatherExchange(context.layout, context.cp, context.ops, 1, context.layout.unit());
+  if (kind == SelectedExchange::kFetch) return MakeFetchExchange(context.layout, context.cp, *context.ops.rows);
+  return MakeGatherExchange(context.layout, context.cp, 1, context.layout.unit());
 }
 
 }  // namespace
@@ -23,16 +23,16 @@ NsaCore::NsaCore(const Context& context, const Sizes& sizes, const NsaConfig& ns
       plain_keys_(nsa.compress_rope == CompressRope::kAfter) {
   const Layout& layout = context.layout;
   exchange_[kSlc] = SelectedRowsExchange(context, exchange);
-  if (!shared_ || plain_keys_) exchange_[kCmp] = MakeHaloExchange(layout, context.cp, context.ops, nsa.halo());
+  if (!shared_ || plain_keys_) exchange_[kCmp] = MakeHaloExchange(layout, context.cp, *context.ops.dense, nsa.halo());
   if (shared_) {
     exchange_[kWin] =
-        MakeHaloExchange(layout, context.cp, context.ops, std::max(nsa.window - 1, nsa.halo()),
+        MakeHaloExchange(layout, context.cp, *context.ops.dense, std::max(nsa.window - 1, nsa.halo()),
                          {.own_row = exchange_[kSlc]->own_row(), .borrowed_row = exchange_[kSlc]->rows()});
   } else {
-    exchange_[kWin] = MakeHaloExchange(layout, context.cp, context.ops, nsa.window - 1);
+    exchange_[kWin] = MakeHaloExchange(layout, context.cp, *context.ops.dense, nsa.window - 1);
   }
   if (exchange == SelectedExchange::kFetch) fetch_ = static_cast<FetchExchange*>(exchange_[kSlc].get());
-  summaries_ = MakeGatherExchange(layout, context.cp, context.ops, nsa.stride, layout.chunk());
+  summaries_ = MakeGatherExchange(layout, context.cp, nsa.stride, layout.chunk());
   ready_ = context.device.MakeEvent();
   summaries_done_ = context.device.MakeEvent();
   for (auto& event : done_) event = context.device.MakeEvent();
@@ -212,7 +212,7 @@ WindowArgs NsaCore::WindowBranch(const SequenceInputs& inputs) const {
 
 void NsaCore::Select(const SequenceInputs& inputs) {
   if (frozen_) {
-    context_.ops.train->Copy(context_.compute, frozen_, selected_);
+    context_.ops.rows->Copy(context_.compute, frozen_, selected_);
     return;
   }
   context_.ops.attention->Select(context_.compute, {.segments = context_.segments(),
@@ -280,20 +280,20 @@ std::vector<Tensor> NsaCore::kept() const {
 
 void NsaCore::Backward(const SequenceInputs& inputs, const Tensor& d_out, const AttentionGradients& gradients) {
   AttentionOps& attention = *context_.ops.attention;
-  TrainOps& train = *context_.ops.train;
+  RowOps& row_ops = *context_.ops.rows;
   Stream& compute = context_.compute;
   const auto& [d_q, rows, d_gates, d_o, d_summary_k, d_summary_v] = gradients;
 
   attention.CombineBackward(compute, {gates_, o_[kCmp], o_[kSlc], o_[kWin], out_},
                             {d_out, d_gates, d_o[kCmp], d_o[kSlc], d_o[kWin]});
-  train.Zero(compute, d_q);
+  row_ops.Zero(compute, d_q);
   for (const auto& [k, rotated_k, v] : rows) {
     for (const Tensor& x : {k, rotated_k, v}) {
-      if (x) train.Zero(compute, x);
+      if (x) row_ops.Zero(compute, x);
     }
   }
-  train.Zero(compute, d_summary_k);
-  train.Zero(compute, d_summary_v);
+  row_ops.Zero(compute, d_summary_k);
+  row_ops.Zero(compute, d_summary_v);
 
   for (const Event* done : {done_[kWin].get(), summaries_done_.get(), done_[kSlc].get()}) {
     if (restored_) compute.Wait(*done, "stall.restored_rows");

@@ -5,8 +5,8 @@ namespace longspan {
 DenseCore::DenseCore(const Context& context, const Sizes& sizes, int64_t window, double scale)
     : context_(context), sizes_(sizes), window_(window > 0 ? window : context.layout.sequence()), scale_(scale) {
   const Layout& layout = context.layout;
-  exchange_ = window > 0 ? MakeHaloExchange(layout, context.cp, context.ops, window - 1)
-                         : MakeGatherExchange(layout, context.cp, context.ops, 1, layout.unit());
+  exchange_ = window > 0 ? MakeHaloExchange(layout, context.cp, *context.ops.dense, window - 1)
+                         : MakeGatherExchange(layout, context.cp, 1, layout.unit());
   ready_ = context.device.MakeEvent();
   done_ = context.device.MakeEvent();
 }
@@ -80,7 +80,7 @@ void DenseCore::Restore(const SequenceInputs&) {
 void DenseCore::Backward(const SequenceInputs& inputs, const Tensor& d_out, const AttentionGradients& gradients) {
   Stream& compute = context_.compute;
   const auto& [unused, d_k, d_v] = gradients.rows[0];
-  for (const Tensor& x : {gradients.d_q, d_k, d_v}) context_.ops.train->Zero(compute, x);
+  for (const Tensor& x : {gradients.d_q, d_k, d_v}) context_.ops.rows->Zero(compute, x);
   if (restored_) compute.Wait(*done_, "stall.restored_rows");
   context_.ops.attention->WindowBackward(compute, Branch(inputs), {d_out, gradients.d_q, d_k, d_v});
   compute.Record(*ready_);

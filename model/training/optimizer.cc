@@ -83,7 +83,7 @@ void Optimizer::FinishReduce() { Order(comm_, compute_, "stall.gradients"); }
 
 void Optimizer::Step(int64_t step, double learning_rate) {
   TrainOps& train = *ops_.train;
-  train.Zero(compute_, sum_of_squares_);
+  ops_.rows->Zero(compute_, sum_of_squares_);
   for (int64_t i = own().first; i < own().last; ++i) {
     train.AddSumOfSquares(compute_, params_.params()[i]->gradient, sum_of_squares_);
   }
@@ -112,7 +112,7 @@ void Optimizer::Step(int64_t step, double learning_rate) {
   Order(compute_, comm_);
   world_.AllGather(comm_, OwnPart(params_.weights()), params_.weights(), counts_);
   Order(comm_, compute_, "stall.weights");
-  train.Zero(compute_, params_.gradients());
+  ops_.rows->Zero(compute_, params_.gradients());
 }
 
 }  // namespace longspan

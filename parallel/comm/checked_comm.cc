@@ -8,19 +8,23 @@ namespace longspan {
 namespace {
 
 void CheckReducible(const CommCall& call, const Tensor& x) {
-  LS_CHECK(CanReduce(x.dtype), "{}: cannot reduce {}, expected F32, F64, BF16, I32 or I64", call.name,
+  LS_CHECK(CanReduce(x.dtype), "{}: cannot reduce {}, expected F32, F64, BF16, I32 or I64", call.Text(),
            DTypeName(x.dtype));
 }
 
 void CheckCounts(const CommCall& call, const char* name, const Tensor& x, const std::vector<int64_t>& counts) {
   LS_CHECK(static_cast<int>(counts.size()) == call.size, "{}: {} has {} counts, expected one for each of {} ranks",
-           call.name, name, counts.size(), call.size);
-  for (int64_t count : counts) LS_CHECK(count >= 0, "{}: {} has the negative count {}", call.name, name, count);
-  LS_CHECK(x.size() == Sum(counts), "{}: {} {} has {} elements, its counts add up to {}", call.name, name,
+           call.Text(), name, counts.size(), call.size);
+  for (int64_t count : counts) LS_CHECK(count >= 0, "{}: {} has the negative count {}", call.Text(), name, count);
+  LS_CHECK(x.size() == Sum(counts), "{}: {} {} has {} elements, its counts add up to {}", call.Text(), name,
            x.shape.ToString(), x.size(), Sum(counts));
 }
 
 }  // namespace
+
+std::string CommCall::Text() const {
+  return fmt::format("{}, call {} of rank {}/{} in its group", name, sequence, rank, size);
+}
 
 int64_t Sum(const std::vector<int64_t>& counts) { return std::accumulate(counts.begin(), counts.end(), int64_t{0}); }
 
@@ -37,16 +41,16 @@ std::vector<int64_t> EvenParts(int64_t count, int size) {
 }
 
 void CheckedCommunicator::CheckTensor(const Call& call, const char* name, const Tensor& x) const {
-  LS_CHECK(x.device == memory_, "{}: {} is on {}, this communicator works on memory of the {}", call.name, name,
+  LS_CHECK(x.device == memory_, "{}: {} is on {}, this communicator works on memory of the {}", call.Text(), name,
            DeviceName(x.device), DeviceName(memory_));
-  LS_CHECK(x.contiguous(), "{}: {} {} is not contiguous", call.name, name, x.shape.ToString());
-  LS_CHECK(x.data != nullptr || x.size() == 0, "{}: {} {} is null", call.name, name, x.shape.ToString());
+  LS_CHECK(x.contiguous(), "{}: {} {} is not contiguous", call.Text(), name, x.shape.ToString());
+  LS_CHECK(x.data != nullptr || x.size() == 0, "{}: {} {} is null", call.Text(), name, x.shape.ToString());
 }
 
 void CheckedCommunicator::CheckPair(const Call& call, const Tensor& send, const Tensor& receive) const {
   CheckTensor(call, "send", send);
   CheckTensor(call, "receive", receive);
-  LS_CHECK(send.dtype == receive.dtype, "{}: send holds {}, receive holds {}", call.name, DTypeName(send.dtype),
+  LS_CHECK(send.dtype == receive.dtype, "{}: send holds {}, receive holds {}", call.Text(), DTypeName(send.dtype),
            DTypeName(receive.dtype));
 }
 
@@ -65,7 +69,7 @@ void CheckedCommunicator::AllGather(Stream& stream, const Tensor& send, const Te
   CheckPair(call, send, receive);
   const std::vector<int64_t> parts = counts.empty() ? std::vector<int64_t>(size_, send.size()) : counts;
   CheckCounts(call, "receive", receive, parts);
-  LS_CHECK(send.size() == parts[rank_], "{}: send {} has {} elements, expected {}", call.name, send.shape.ToString(),
+  LS_CHECK(send.size() == parts[rank_], "{}: send {} has {} elements, expected {}", call.Text(), send.shape.ToString(),
            send.size(), parts[rank_]);
   call.received = static_cast<double>(receive.bytes() - send.bytes());
   DoAllGather(stream, call, send, receive, parts);
@@ -78,7 +82,7 @@ void CheckedCommunicator::ReduceScatter(Stream& stream, const Tensor& send, cons
   CheckReducible(call, send);
   const std::vector<int64_t> parts = counts.empty() ? std::vector<int64_t>(size_, receive.size()) : counts;
   CheckCounts(call, "send", send, parts);
-  LS_CHECK(receive.size() == parts[rank_], "{}: receive {} has {} elements, expected {}", call.name,
+  LS_CHECK(receive.size() == parts[rank_], "{}: receive {} has {} elements, expected {}", call.Text(),
            receive.shape.ToString(), receive.size(), parts[rank_]);
   call.received = static_cast<double>(receive.bytes()) * (size_ - 1);
   DoReduceScatter(stream, call, send, receive, parts);
@@ -91,7 +95,7 @@ void CheckedCommunicator::AllToAll(Stream& stream, const Tensor& send, const std
   CheckCounts(call, "send", send, send_counts);
   CheckCounts(call, "receive", receive, receive_counts);
   LS_CHECK(send_counts[rank_] == receive_counts[rank_], "{}: this rank sends itself {} elements and expects {}",
-           call.name, send_counts[rank_], receive_counts[rank_]);
+           call.Text(), send_counts[rank_], receive_counts[rank_]);
   call.received = static_cast<double>((receive.size() - receive_counts[rank_]) * DTypeSize(receive.dtype));
   DoAllToAll(stream, call, send, send_counts, receive, receive_counts);
 }
@@ -101,7 +105,7 @@ void CheckedCommunicator::SendReceive(Stream& stream, const std::vector<Transfer
   for (const Transfer& transfer : batch) {
     const bool send = transfer.kind == Transfer::Kind::kSend;
     CheckTensor(call, send ? "sent tensor" : "received tensor", transfer.tensor);
-    LS_CHECK(transfer.peer >= 0 && transfer.peer < size_, "{}: peer {} is not a rank of this group of {}", call.name,
+    LS_CHECK(transfer.peer >= 0 && transfer.peer < size_, "{}: peer {} is not a rank of this group of {}", call.Text(),
              transfer.peer, size_);
     if (!send && transfer.peer != rank_) call.received += static_cast<double>(transfer.tensor.bytes());
   }
@@ -111,14 +115,14 @@ void CheckedCommunicator::SendReceive(Stream& stream, const std::vector<Transfer
 void CheckedCommunicator::Broadcast(Stream& stream, const Tensor& x, int root) {
   Call call = NextCall("comm.broadcast");
   CheckTensor(call, "x", x);
-  LS_CHECK(root >= 0 && root < size_, "{}: root {} is not a rank of this group of {}", call.name, root, size_);
+  LS_CHECK(root >= 0 && root < size_, "{}: root {} is not a rank of this group of {}", call.Text(), root, size_);
   call.received = rank_ == root ? 0.0 : static_cast<double>(x.bytes());
   DoBroadcast(stream, call, x, root);
 }
 
 std::unique_ptr<Communicator> CheckedCommunicator::Split(int color, int key) {
   const Call call = NextCall("comm.split");
-  LS_CHECK(color >= 0, "{}: color {} is negative", call.name, color);
+  LS_CHECK(color >= 0, "{}: color {} is negative", call.Text(), color);
   return DoSplit(call, color, key);
 }
 

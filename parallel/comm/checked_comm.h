@@ -3,14 +3,17 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "parallel/comm/comm.h"
 
 namespace longspan {
 
-// Which call of which communicator: every error names it.
+// Which call of which communicator: every error names it by its Text.
 struct CommCall {
+  std::string Text() const;  // "comm.all_gather, call 3 of rank 0/2 in its group"
+
   const char* name;  // a literal, "comm.all_gather"
   int64_t sequence;  // counted by the communicator, from 1
   int rank;          // in the communicator

@@ -17,8 +17,7 @@ void CheckMpi(int code, const CommCall& call) {
   char text[MPI_MAX_ERROR_STRING];
   int length = 0;
   MPI_Error_string(code, text, &length);
-  Fail(ExitCode::kRankFailed, "{}, call {} of rank {}/{} in its group: {}", call.name, call.sequence, call.rank,
-       call.size, std::string(text, length));
+  Fail(ExitCode::kRankFailed, "{}: {}", call.Text(), std::string(text, length));
 }
 
 MpiMessages::MpiMessages(MPI_Comm comm, const CommCall& call, int64_t piece_bytes)
@@ -54,8 +53,8 @@ void MpiMessages::Wait() {
   for (const Expected& message : expected_) {
     int found = 0;
     CheckMpi(MPI_Get_count(&statuses[message.request], MPI_BYTE, &found), call_);
-    LS_CHECK(found == message.bytes, "{}, call {} of rank {}/{} in its group: expected {} bytes from rank {}, found {}",
-             call_.name, call_.sequence, call_.rank, call_.size, message.bytes, message.peer, found);
+    LS_CHECK(found == message.bytes, "{}: expected {} bytes from rank {}, found {}", call_.Text(), message.bytes,
+             message.peer, found);
   }
   requests_.clear();
   expected_.clear();

@@ -15,6 +15,7 @@
 #include "parallel/comm/nccl.h"
 #include "parallel/comm/rank_order_gpu.h"
 #include "runtime/gpu.h"
+#include "runtime/rounding.h"
 
 namespace longspan {
 namespace {
@@ -27,8 +28,8 @@ constexpr int64_t kAlign = 256;  // bytes, of each rank's part of it
 void CheckNccl(ncclResult_t result, const CommCall& call, ncclComm_t comm) {
   if (result == ncclSuccess || result == ncclInProgress) return;
   const char* const detail = ncclGetLastError(comm);
-  Fail(ExitCode::kRankFailed, "{}, call {} of rank {}/{} in its group: NCCL: {}{}{}", call.name, call.sequence,
-       call.rank, call.size, ncclGetErrorString(result), detail && *detail ? ": " : "", detail ? detail : "");
+  Fail(ExitCode::kRankFailed, "{}: NCCL: {}{}{}", call.Text(), ncclGetErrorString(result),
+       detail && *detail ? ": " : "", detail ? detail : "");
 }
 
 // Sends and receives between construction and End are one operation.
@@ -194,8 +195,7 @@ class NcclCommunicator final : public CheckedCommunicator {
   // Throws Error for what went wrong since the last call, here or at a peer.
   void CheckState(const CommCall& call) {
     if (size() == 1) return;
-    LS_CHECK(comm_, "{}, call {} of rank {}/{} in its group: transfers were aborted", call.name, call.sequence,
-             call.rank, call.size);
+    LS_CHECK(comm_, "{}: transfers were aborted", call.Text());
     ncclResult_t state = ncclSuccess;
     CheckNccl(ncclCommGetAsyncError(comm_, &state), call, comm_);
     CheckNccl(state, call, comm_);
@@ -216,13 +216,11 @@ class NcclCommunicator final : public CheckedCommunicator {
       if (transfer.peer != rank()) continue;
       (transfer.kind == Transfer::Kind::kSend ? sent : received).push_back(transfer.tensor);
     }
-    LS_CHECK(sent.size() == received.size(),
-             "{}, call {} of rank {}/{} in its group: sends itself {} tensors, expects {}", call.name, call.sequence,
-             call.rank, call.size, sent.size(), received.size());
+    LS_CHECK(sent.size() == received.size(), "{}: sends itself {} tensors, expects {}", call.Text(), sent.size(),
+             received.size());
     for (size_t i = 0; i < sent.size(); ++i) {
-      LS_CHECK(sent[i].bytes() == received[i].bytes(),
-               "{}, call {} of rank {}/{} in its group: expected {} bytes from rank {}, found {}", call.name,
-               call.sequence, call.rank, call.size, received[i].bytes(), call.rank, sent[i].bytes());
+      LS_CHECK(sent[i].bytes() == received[i].bytes(), "{}: expected {} bytes from rank {}, found {}", call.Text(),
+               received[i].bytes(), call.rank, sent[i].bytes());
       CopyBytes(cuda, received[i].data, sent[i].data, sent[i].bytes());
     }
   }
@@ -278,10 +276,7 @@ class NcclCommunicator final : public CheckedCommunicator {
   }
 
   // Elements between the parts of two ranks in scratch.
-  static int64_t Stride(int64_t count, DType dtype) {
-    const int64_t unit = kAlign / DTypeSize(dtype);
-    return (count + unit - 1) / unit * unit;
-  }
+  static int64_t Stride(int64_t count, DType dtype) { return RoundUp(count, kAlign / DTypeSize(dtype)); }
   char* Scratch(Stream& stream, int64_t elements, DType dtype) {
     return static_cast<char*>(scratch_.Get(stream, elements * DTypeSize(dtype)));
   }

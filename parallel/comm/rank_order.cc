@@ -1,28 +1,19 @@
 #include "parallel/comm/rank_order.h"
 
 #include <algorithm>
-#include <bit>
 #include <type_traits>
 
+#include "runtime/bf16.h"
 #include "runtime/error.h"
 
 namespace longspan {
 namespace {
 
-struct Bf16 {
-  Bf16(float x) {  // to the nearest, ties to even; NaNs stay quiet NaNs
-    const auto wide = std::bit_cast<uint32_t>(x);
-    bits = static_cast<uint16_t>(x != x ? wide >> 16 | 0x40 : (wide + 0x7FFF + (wide >> 16 & 1)) >> 16);
-  }
-  operator float() const { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
-  uint16_t bits;
-};
-
 // In blocks that stay in cache, each finished before it is written: `result` may then be one of the parts.
 template <ReduceOp op, typename T>
 void Reduce(const std::vector<const void*>& parts, void* result, int64_t count) {
   constexpr int64_t kBlock = 1024;
-  using Wide = std::conditional_t<std::is_same_v<T, Bf16>, float, T>;
+  using Wide = std::conditional_t<std::is_same_v<T, HostBf16>, float, T>;
   T* out = static_cast<T*>(result);
 #pragma omp parallel for schedule(static) if (count > kBlock)
   for (int64_t begin = 0; begin < count; begin += kBlock) {
@@ -62,7 +53,7 @@ void ReduceInOrder(DType dtype, ReduceOp op, const std::vector<const void*>& par
     case DType::kF64:
       return ReduceTyped<double>(op, parts, result, count);
     case DType::kBf16:
-      return ReduceTyped<Bf16>(op, parts, result, count);
+      return ReduceTyped<HostBf16>(op, parts, result, count);
     case DType::kI32:
       return ReduceTyped<int32_t>(op, parts, result, count);
     case DType::kI64:

@@ -6,6 +6,7 @@
 
 #include "parallel/comm/rank_order_gpu.h"
 #include "runtime/error.h"
+#include "runtime/rounding.h"
 
 namespace longspan {
 namespace {
@@ -31,7 +32,7 @@ __global__ void ReduceRanks(RankParts in, T* result, int64_t count) {
 
 template <typename T>
 void ReduceTyped(cudaStream_t stream, ReduceOp op, const RankParts& parts, void* result, int64_t count) {
-  const auto blocks = static_cast<unsigned>(std::min(kMaxBlocks, (count + kThreads - 1) / kThreads));
+  const auto blocks = static_cast<unsigned>(std::min(kMaxBlocks, CeilDiv(count, kThreads)));
   T* const out = static_cast<T*>(result);
   switch (op) {
     case ReduceOp::kSum:

@@ -6,6 +6,7 @@
 
 #include "parallel/comm/checked_comm.h"
 #include "runtime/host_buffer.h"
+#include "runtime/rounding.h"
 
 namespace longspan {
 namespace {
@@ -28,12 +29,12 @@ class StagedCommunicator final : public CheckedCommunicator {
   template <typename Verb>
   void Run(Stream& stream, const std::vector<Staged>& tensors, const Verb& verb) {
     int64_t bytes = 0;
-    for (const Staged& staged : tensors) bytes += (staged.tensor.bytes() + kAlign - 1) / kAlign * kAlign;
+    for (const Staged& staged : tensors) bytes += RoundUp(staged.tensor.bytes(), kAlign);
     char* next = static_cast<char*>(staging_.Get(device_, bytes));
     std::vector<Tensor> twins;
     for (const Staged& staged : tensors) {
       twins.emplace_back(next, staged.tensor.dtype, DeviceKind::kCpu, staged.tensor.shape);
-      next += (staged.tensor.bytes() + kAlign - 1) / kAlign * kAlign;
+      next += RoundUp(staged.tensor.bytes(), kAlign);
       if (staged.in) device_.Copy(stream, twins.back(), staged.tensor);
     }
     stream.Synchronize();

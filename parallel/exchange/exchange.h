@@ -13,7 +13,8 @@
 #include <memory>
 #include <vector>
 
-#include "kernels/ops.h"
+#include "kernels/dense/ops.h"
+#include "kernels/rows/ops.h"
 #include "parallel/comm/comm.h"
 #include "parallel/layout.h"
 #include "runtime/memory.h"
@@ -45,11 +46,11 @@ struct HaloPlace {
 // The `halo` tokens before each segment (fewer at the sequence's start), whoever holds them: neighbours, or several
 // ranks when chunks are shorter. Pages of layout.unit() tokens; a page that is only partly needed is only partly
 // filled.
-std::unique_ptr<Exchange> MakeHaloExchange(const Layout& layout, Communicator& cp, Ops& ops, int64_t halo,
+std::unique_ptr<Exchange> MakeHaloExchange(const Layout& layout, Communicator& cp, DenseOps& dense, int64_t halo,
                                            const HaloPlace& place = {});
 
 // All rows of all ranks. `stride` tokens make one row (1 for tokens, d for summaries); pages of `page_tokens` tokens.
-std::unique_ptr<Exchange> MakeGatherExchange(const Layout& layout, Communicator& cp, Ops& ops, int64_t stride,
+std::unique_ptr<Exchange> MakeGatherExchange(const Layout& layout, Communicator& cp, int64_t stride,
                                              int64_t page_tokens);
 
 // Only the blocks that some local query selected. Its Forward needs the selection of that forward pass: see Choose.
@@ -60,6 +61,6 @@ class FetchExchange : public Exchange {
   virtual void Choose(Stream& stream, const Tensor& selected) = 0;
   virtual double coverage() const = 0;  // fetched blocks / blocks held by others
 };
-std::unique_ptr<FetchExchange> MakeFetchExchange(const Layout& layout, Communicator& cp, Ops& ops);
+std::unique_ptr<FetchExchange> MakeFetchExchange(const Layout& layout, Communicator& cp, RowOps& row_ops);
 
 }  // namespace longspan

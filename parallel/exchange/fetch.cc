@@ -20,10 +20,10 @@ namespace {
 
 class FetchExchangeImpl final : public FetchExchange {
  public:
-  FetchExchangeImpl(const Layout& layout, Communicator& cp, Ops& ops)
+  FetchExchangeImpl(const Layout& layout, Communicator& cp, RowOps& row_ops)
       : layout_(layout),
         cp_(cp),
-        ops_(ops),
+        row_ops_(row_ops),
         gathered_(layout.GatheredPages(layout.unit())),
         own_blocks_(static_cast<int64_t>(gathered_.size()) / layout.ranks()),
         lent_(layout.ranks()),
@@ -92,7 +92,7 @@ class FetchExchangeImpl final : public FetchExchange {
     std::vector<Transfer> batch;
     for (size_t i = 0; i < buffers.size(); ++i) {
       const Tensor staging = Staging(i, buffers[i].dtype);
-      if (Total(lent_) > 0) ops_.train->GatherRows(stream, OwnBlocks(buffers[i]), LentBlocks(), AsBlocks(staging));
+      if (Total(lent_) > 0) row_ops_.Gather(stream, OwnBlocks(buffers[i]), LentBlocks(), AsBlocks(staging));
       AddTransfers(Transfer::Kind::kSend, lent_, staging, &batch);
       AddTransfers(Transfer::Kind::kReceive, borrowed_, Borrowed(buffers[i]), &batch);
     }
@@ -110,7 +110,7 @@ class FetchExchangeImpl final : public FetchExchange {
     cp_.SendReceive(stream, batch);
     for (size_t i = 0; i < gradients.size(); ++i) {
       const Tensor staging = Staging(i, gradients[i].dtype);
-      if (Total(lent_) > 0) ops_.train->AddRows(stream, AsBlocks(staging), LentBlocks(), OwnBlocks(gradients[i]));
+      if (Total(lent_) > 0) row_ops_.Add(stream, AsBlocks(staging), LentBlocks(), OwnBlocks(gradients[i]));
     }
   }
 
@@ -189,7 +189,7 @@ class FetchExchangeImpl final : public FetchExchange {
 
   const Layout layout_;
   Communicator& cp_;
-  Ops& ops_;
+  RowOps& row_ops_;
   Device* device_ = nullptr;
   std::vector<int32_t> gathered_;  // block -> place in a gather
   int64_t own_blocks_;             // of every rank
@@ -208,9 +208,9 @@ class FetchExchangeImpl final : public FetchExchange {
 
 }  // namespace
 
-std::unique_ptr<FetchExchange> MakeFetchExchange(const Layout& layout, Communicator& cp, Ops& ops) {
+std::unique_ptr<FetchExchange> MakeFetchExchange(const Layout& layout, Communicator& cp, RowOps& row_ops) {
   CheckGroup("fetch exchange", layout, cp);
-  return std::make_unique<FetchExchangeImpl>(layout, cp, ops);
+  return std::make_unique<FetchExchangeImpl>(layout, cp, row_ops);
 }
 
 }  // namespace longspan

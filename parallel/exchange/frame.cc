@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "runtime/rounding.h"
+
 namespace longspan {
 
 ExchangeFrame::ExchangeFrame(std::string name, int64_t rows, int64_t page_rows, std::vector<int32_t> table)
@@ -52,7 +54,7 @@ void CheckGroup(const char* name, const Layout& layout, const Communicator& cp) 
 
 std::vector<int32_t> OwnPages(const Layout& layout, int rank) {
   const int64_t unit = layout.unit();
-  std::vector<int32_t> table((layout.sequence() + unit - 1) / unit, -1);
+  std::vector<int32_t> table(CeilDiv(layout.sequence(), unit), -1);
   for (size_t page = 0; page < table.size(); ++page) {
     const Layout::Place place = layout.Find(static_cast<int64_t>(page) * unit);
     if (place.rank == rank) table[page] = static_cast<int32_t>(place.row / unit);

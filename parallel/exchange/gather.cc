@@ -54,7 +54,7 @@ class GatherExchange final : public Exchange {
 
 }  // namespace
 
-std::unique_ptr<Exchange> MakeGatherExchange(const Layout& layout, Communicator& cp, Ops&, int64_t stride,
+std::unique_ptr<Exchange> MakeGatherExchange(const Layout& layout, Communicator& cp, int64_t stride,
                                              int64_t page_tokens) {
   CheckGroup("gather exchange", layout, cp);
   LS_CHECK(stride >= 1 && page_tokens % stride == 0, "gather exchange: pages of {} tokens, rows of {}", page_tokens,

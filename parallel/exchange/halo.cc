@@ -78,9 +78,9 @@ std::vector<int32_t> HaloTable(const Layout& layout, int rank, int64_t halo, con
 
 class HaloExchange final : public Exchange {
  public:
-  HaloExchange(const Layout& layout, Communicator& cp, Ops& ops, int64_t halo, const HaloPlace& place)
+  HaloExchange(const Layout& layout, Communicator& cp, DenseOps& dense, int64_t halo, const HaloPlace& place)
       : cp_(cp),
-        ops_(ops),
+        dense_(dense),
         place_(place),
         borrowed_(LoansTo(layout, cp.rank(), halo)),
         frame_("halo exchange", place.borrowed_row + layout.unit() * std::ssize(BorrowedPages(layout, cp.rank(), halo)),
@@ -142,7 +142,7 @@ class HaloExchange final : public Exchange {
     for (size_t i = 0; i < gradients.size(); ++i) {
       int64_t row = 0;
       for (const Loan& loan : lent_) {
-        ops_.dense->Add(stream, returned_[i].Rows(row, loan.rows), Lent(gradients[i], loan));
+        dense_.Add(stream, returned_[i].Rows(row, loan.rows), Lent(gradients[i], loan));
         row += loan.rows;
       }
     }
@@ -155,7 +155,7 @@ class HaloExchange final : public Exchange {
   }
 
   Communicator& cp_;
-  Ops& ops_;
+  DenseOps& dense_;
   const HaloPlace place_;
   std::vector<Loan> borrowed_;    // by this rank, in the order of its buffer
   std::vector<Loan> lent_;        // by this rank, in the order of borrowers, then of their buffers
@@ -166,7 +166,7 @@ class HaloExchange final : public Exchange {
 
 }  // namespace
 
-std::unique_ptr<Exchange> MakeHaloExchange(const Layout& layout, Communicator& cp, Ops& ops, int64_t halo,
+std::unique_ptr<Exchange> MakeHaloExchange(const Layout& layout, Communicator& cp, DenseOps& dense, int64_t halo,
                                            const HaloPlace& place) {
   CheckGroup("halo exchange", layout, cp);
   LS_CHECK(halo >= 0, "halo exchange: a halo of {} tokens", halo);
@@ -174,7 +174,7 @@ std::unique_ptr<Exchange> MakeHaloExchange(const Layout& layout, Communicator& c
   LS_CHECK(cp.size() == 1 || (place.own_row % layout.unit() == 0 && borrowed_row % layout.unit() == 0),
            "halo exchange: rows {} and {} are not the beginnings of pages of {}", place.own_row, borrowed_row,
            layout.unit());
-  return std::make_unique<HaloExchange>(layout, cp, ops, halo, HaloPlace{place.own_row, borrowed_row});
+  return std::make_unique<HaloExchange>(layout, cp, dense, halo, HaloPlace{place.own_row, borrowed_row});
 }
 
 }  // namespace longspan

@@ -23,6 +23,7 @@
 #include "launch/job/binding.h"
 #include "launch/job/world.h"
 #include "model/network/session.h"
+#include "parallel/comm/local_comm.h"
 #include "parallel/comm/mesh.h"
 #include "parallel/comm/nccl.h"
 #include "parallel/exchange/sequence_rows.h"
@@ -120,7 +121,7 @@ class Part {
   Outcome Run(int first, int every, const std::vector<int32_t>* selections) {
     Outcome outcome;
     Transformer& model = session_.model();
-    session_.ops().train->Zero(session_.compute(), params().gradients());
+    session_.ops().rows->Zero(session_.compute(), params().gradients());
     for (int sequence = first; sequence < kSequences; sequence += every) {
       if (selections) Freeze(sequence, *selections);
       session_.Load(batches_[sequence], 1 / static_cast<double>(labels_));
@@ -202,8 +203,8 @@ class Ranks {
   // On the first rank's CPU; then all have it.
   void MakeReference() {
     if (mesh_.world().rank() == 0) {
-      const auto self = MakeMpiSelf();
       const auto cpu = MakeCpuDevice();
+      const auto self = MakeLocalCommunicator(*cpu);
       const auto run = [&](Rounding rounding, const std::vector<int32_t>* selections) {
         return Part(config_, *cpu, *self, DType::kF32, rounding).Run(0, 1, selections);
       };

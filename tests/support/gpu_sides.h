@@ -29,6 +29,7 @@ class Side {
   DType dtype() const { return machine_.dtype; }
   Stream& stream() const { return *machine_.stream; }
   DenseOps& dense() const { return *ops_.dense; }
+  RowOps& rows() const { return *ops_.rows; }
   TrainOps& train() const { return *ops_.train; }
 
   // Normal values in the type of activations.

@@ -53,7 +53,7 @@ class ModelCase {
   }
 
   void ForwardBackward() {
-    session.ops().train->Zero(session.compute(), session.model().params().gradients());
+    session.ops().rows->Zero(session.compute(), session.model().params().gradients());
     session.model().ForwardBackward(session.inputs());
     session.compute().Synchronize();
   }

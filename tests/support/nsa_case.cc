@@ -89,7 +89,7 @@ std::vector<int32_t> PackDocuments(const std::vector<int64_t>& lengths, int64_t 
   std::vector<int32_t> doc_start;
   for (size_t i = 0; i < lengths.size(); ++i) {
     const size_t begin = doc_start.size();
-    const int64_t padded = i + 1 < lengths.size() ? (lengths[i] + unit - 1) / unit * unit : lengths[i];
+    const int64_t padded = i + 1 < lengths.size() ? RoundUp(lengths[i], unit) : lengths[i];
     doc_start.resize(begin + static_cast<size_t>(padded), static_cast<int32_t>(begin));
   }
   return doc_start;
@@ -121,7 +121,7 @@ NsaCase RandomCase(uint64_t seed) {
   if (random.Coin()) {
     std::vector<int64_t> lengths;
     const int64_t unit = nsa.select_block;
-    for (int64_t used = 0; used < c.tokens; used += (lengths.back() + unit - 1) / unit * unit) {
+    for (int64_t used = 0; used < c.tokens; used += RoundUp(lengths.back(), unit)) {
       lengths.push_back(std::min(c.tokens - used, 1 + random.Below(c.tokens)));
     }
     c.doc_start = PackDocuments(lengths, unit);

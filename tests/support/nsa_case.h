@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/attention/nsa_config.h"
+#include "runtime/rounding.h"
 
 namespace longspan::test {
 
@@ -48,7 +49,7 @@ struct NsaCase {
   Array d_out = {};  // [S,H,V]
 
   bool rotates() const { return nsa.compress_rope == CompressRope::kAfter && rope_theta != 0; }
-  int64_t blocks() const { return (tokens + nsa.select_block - 1) / nsa.select_block; }
+  int64_t blocks() const { return CeilDiv(tokens, nsa.select_block); }
   int64_t compressed() const { return tokens < nsa.block ? 0 : (tokens - nsa.block) / nsa.stride + 1; }  // C
   int64_t DocStart(int64_t t) const { return doc_start.empty() ? 0 : doc_start[t]; }
   int64_t HeadsPerGroup() const { return heads / groups; }

@@ -129,17 +129,6 @@ class RoundingTrain final : public TrainOps {
   void ClipScale(Stream& stream, const Tensor& sum_of_squares, double max_norm, const Tensor& scale) override {
     cpu_->ClipScale(stream, sum_of_squares, max_norm, scale);
   }
-  void GatherRows(Stream& stream, const Tensor& from, const Tensor& index, const Tensor& to) override {
-    cpu_->GatherRows(stream, from, index, to);
-  }
-  void AddRows(Stream& stream, const Tensor& from, const Tensor& index, const Tensor& to) override {
-    cpu_->AddRows(stream, from, index, to);
-  }
-  void ScatterRows(Stream& stream, const Tensor& from, const Tensor& index, const Tensor& to) override {
-    cpu_->ScatterRows(stream, from, index, to);
-  }
-  void Copy(Stream& stream, const Tensor& from, const Tensor& to) override { cpu_->Copy(stream, from, to); }
-  void Zero(Stream& stream, const Tensor& x) override { cpu_->Zero(stream, x); }
 
  private:
   const std::unique_ptr<TrainOps> cpu_ = MakeCpuTrain();
@@ -148,7 +137,8 @@ class RoundingTrain final : public TrainOps {
 }  // namespace
 
 Ops MakeRoundingOps() {
-  return {std::make_unique<RoundingAttention>(), std::make_unique<RoundingDense>(), std::make_unique<RoundingTrain>()};
+  return {std::make_unique<RoundingAttention>(), std::make_unique<RoundingDense>(), MakeCpuRows(),
+          std::make_unique<RoundingTrain>()};
 }
 
 void RoundToBf16(Stream& stream, const Tensor& x) {

@@ -4,6 +4,7 @@
 //   select       importance, selection, its hash
 //   compress_forward, compress_backward, combine
 #include "kernels/attention/check.h"
+#include "kernels/attention/cost.h"
 #include "kernels/attention/cpu/branch.h"
 #include "kernels/attention/cpu/combine.h"
 #include "kernels/attention/cpu/compress.h"
@@ -14,27 +15,15 @@
 namespace longspan {
 namespace {
 
-// `pairs` of (query, key row) in every head; forward two products, backward five.
-Cost ForwardCost(const BranchArgs& args, double pairs) {
-  const double flops = 2.0 * pairs * args.q.dim(1) * (args.q.dim(2) + args.kv.v.dim(2));
-  return {flops, BytesOf({args.q, args.kv.k, args.kv.v, args.o, args.lse})};
-}
-
-Cost BackwardCost(const BranchArgs& args, const BranchGradient& gradient, double pairs) {
-  const double flops = 2.0 * pairs * args.q.dim(1) * (3 * args.q.dim(2) + 2 * args.kv.v.dim(2));
-  return {flops, BytesOf({args.q, args.kv.k, args.kv.v, args.o, args.lse, gradient.d_o, gradient.d_q, gradient.d_k,
-                          gradient.d_v})};
-}
-
 void Forward(Stream& stream, const char* name, DType dtype, double pairs, const BranchArgs& args, int64_t key_tile,
              const Visibility& visible) {
-  Launch(stream, name, ForwardCost(args, pairs),
+  Launch(stream, name, BranchCost(args, pairs),
          [=] { DispatchFloat(dtype, [&]<typename T>() { ForwardBranch<T>(args, key_tile, visible); }); });
 }
 
 void Backward(Stream& stream, const char* name, DType dtype, double pairs, const BranchArgs& args,
               const BranchGradient& gradient, int64_t key_tile, const Visibility& visible) {
-  Launch(stream, name, BackwardCost(args, gradient, pairs),
+  Launch(stream, name, BranchBackwardCost(args, gradient, pairs),
          [=] { DispatchFloat(dtype, [&]<typename T>() { BackwardBranch<T>(args, gradient, key_tile, visible); }); });
 }
 
@@ -112,16 +101,14 @@ class CpuAttention : public AttentionOps {
     const char* const name = "attention.combine";
     const DType dtype = CheckCombine(name, args);
     RequireTensor(name, "o", args.o, dtype, args.o_cmp.shape);
-    Launch(stream, name, {5.0 * args.o.size(), BytesOf({args.gates, args.o_cmp, args.o_slc, args.o_win, args.o})},
+    Launch(stream, name, CombineCost(args),
            [=] { DispatchFloat(dtype, [&]<typename T>() { CombineBranches<T>(args); }); });
   }
 
   void CombineBackward(Stream& stream, const CombineArgs& args, const CombineGradient& gradient) override {
     const char* const name = "attention.combine_backward";
     const DType dtype = CheckCombineGradient(name, args, gradient);
-    const double bytes = BytesOf({args.gates, args.o_cmp, args.o_slc, args.o_win, gradient.d_o, gradient.d_gates,
-                                  gradient.d_o_cmp, gradient.d_o_slc, gradient.d_o_win});
-    Launch(stream, name, {9.0 * gradient.d_o.size(), bytes},
+    Launch(stream, name, CombineBackwardCost(args, gradient),
            [=] { DispatchFloat(dtype, [&]<typename T>() { CombineBranchesBackward<T>(args, gradient); }); });
   }
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "runtime/rounding.h"
+
 namespace longspan {
 
 int64_t DocStart(const Tensor& doc_start, int64_t position) {
@@ -12,7 +14,7 @@ int64_t DocStart(const Tensor& doc_start, int64_t position) {
 Visibility SeenCompressed(const Tensor& doc_start, int64_t block, int64_t stride) {
   return [=](const Query& query, int64_t, std::vector<Span>* spans) {
     const int64_t lead = block / stride - 1;
-    const int64_t first = (DocStart(doc_start, query.position) + stride - 1) / stride;
+    const int64_t first = CeilDiv(DocStart(doc_start, query.position), stride);
     const int64_t end = query.position + 1 < block ? 0 : (query.position + 1 - block) / stride + 1;
     if (first < end) spans->push_back({first + lead, end + lead});
   };

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "kernels/attention/check.h"
+#include "kernels/attention/cost.h"
 #include "kernels/attention/gpu/attention.h"
 #include "kernels/attention/gpu/backward.cuh"
 #include "kernels/attention/gpu/selection_lists.cuh"
@@ -38,12 +39,6 @@ __global__ void __launch_bounds__(kDeltaThreads)
   }
   sum = WarpSum(sum);
   if (lane == 0) delta[row] = sum;
-}
-
-Cost BackwardCost(const BranchArgs& args, const BranchGradient& gradient, double pairs) {
-  const double flops = 2.0 * pairs * args.q.dim(1) * (3 * args.q.dim(2) + 2 * args.kv.v.dim(2));
-  return {flops, BytesOf({args.q, args.kv.k, args.kv.v, args.o, args.lse, gradient.d_o, gradient.d_q, gradient.d_k,
-                          gradient.d_v})};
 }
 
 // Key tiles of the window and compressed branches. Few tiles with many watchers are cut into several items.
@@ -102,7 +97,7 @@ void Backward(Stream& stream, const char* operation, double pairs, const BranchA
   params.delta = delta;
   if (partial_at > 0) work.partial = reinterpret_cast<float*>(memory + partial_at);
 
-  LaunchGpu(stream, operation, BackwardCost(args, gradient, pairs), [&](cudaStream_t cuda_stream) {
+  LaunchGpu(stream, operation, BranchBackwardCost(args, gradient, pairs), [&](cudaStream_t cuda_stream) {
     DispatchFloatGpu(dtype, [&]<typename T>() {
       DeltaKernel<<<GridFor(rows, kDeltaThreads / 32), kDeltaThreads, 0, cuda_stream>>>(
           static_cast<const T*>(params.d_o), static_cast<const T*>(params.o), rows, params.value_width, delta);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/attention/check.h"
+#include "kernels/attention/cost.h"
 #include "kernels/attention/gpu/attention.h"
 #include "kernels/attention/gpu/sight.cuh"
 
@@ -11,18 +12,13 @@ namespace {
 
 constexpr int64_t kMaxGroupHeads = 64;
 
-Cost ForwardCost(const BranchArgs& args, double pairs) {
-  return {2.0 * pairs * args.q.dim(1) * (args.q.dim(2) + args.kv.v.dim(2)),
-          BytesOf({args.q, args.kv.k, args.kv.v, args.o, args.lse})};
-}
-
 using ForwardBf16 = void (*)(cudaStream_t, const char*, const BranchArgs&, const SightGpu&);
 
 void Forward(Stream& stream, const char* operation, double pairs, const BranchArgs& args, const SightGpu& sight,
              ForwardBf16 forward_bf16) {
   const DType dtype = CheckBranch(OnGpu(operation), args);
   CheckBranchLimits(operation, dtype, args);
-  LaunchGpu(stream, operation, ForwardCost(args, pairs), [&](cudaStream_t cuda_stream) {
+  LaunchGpu(stream, operation, BranchCost(args, pairs), [&](cudaStream_t cuda_stream) {
     (dtype == DType::kBf16 ? forward_bf16 : BranchForwardF32)(cuda_stream, operation, args, sight);
   });
 }

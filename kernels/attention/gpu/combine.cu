@@ -1,6 +1,7 @@
 // Combination: overwrites its outputs, forward and backward. Sixteen lanes take a row (one head of a token); bound by
 // memory.
 #include "kernels/attention/check.h"
+#include "kernels/attention/cost.h"
 #include "kernels/attention/gpu/attention.h"
 #include "kernels/base/gpu_common.cuh"
 
@@ -120,8 +121,7 @@ void GpuAttention::Combine(Stream& stream, const CombineArgs& args) {
   const char* const name = "attention.combine";
   const DType dtype = CheckCombine(OnGpu(name), args);
   RequireTensor(OnGpu(name), "o", args.o, dtype, args.o_cmp.shape);
-  const Cost cost{5.0 * args.o.size(), BytesOf({args.gates, args.o_cmp, args.o_slc, args.o_win, args.o})};
-  LaunchGpu(stream, name, cost, [&](cudaStream_t cuda_stream) {
+  LaunchGpu(stream, name, CombineCost(args), [&](cudaStream_t cuda_stream) {
     if (args.o.size() == 0) return;
     DispatchAccess(dtype, args.o.dim(2), [&]<typename T, int Count>() {
       const Branches<T> in = BranchesOf<T>(args);
@@ -133,9 +133,7 @@ void GpuAttention::Combine(Stream& stream, const CombineArgs& args) {
 void GpuAttention::CombineBackward(Stream& stream, const CombineArgs& args, const CombineGradient& gradient) {
   const char* const name = "attention.combine_backward";
   const DType dtype = CheckCombineGradient(OnGpu(name), args, gradient);
-  const double bytes = BytesOf({args.gates, args.o_cmp, args.o_slc, args.o_win, gradient.d_o, gradient.d_gates,
-                                gradient.d_o_cmp, gradient.d_o_slc, gradient.d_o_win});
-  LaunchGpu(stream, name, {9.0 * gradient.d_o.size(), bytes}, [&](cudaStream_t cuda_stream) {
+  LaunchGpu(stream, name, CombineBackwardCost(args, gradient), [&](cudaStream_t cuda_stream) {
     if (gradient.d_o.size() == 0) return;
     DispatchAccess(dtype, gradient.d_o.dim(2), [&]<typename T, int Count>() {
       const Branches<T> in = BranchesOf<T>(args);

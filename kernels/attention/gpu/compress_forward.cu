@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/attention/check.h"
+#include "kernels/attention/cost.h"
 #include "kernels/attention/gpu/compress.cuh"
 
 namespace longspan {

@@ -10,6 +10,7 @@
 #include <climits>
 
 #include "kernels/attention/check.h"
+#include "kernels/attention/cost.h"
 #include "kernels/attention/gpu/attention.h"
 #include "kernels/attention/gpu/sight.cuh"
 #include "kernels/base/gpu_common.cuh"

@@ -2,13 +2,13 @@
 #include <bit>
 #include <cmath>
 
-#include "kernels/train/ops.h"
+#include "kernels/rows/ops.h"
 #include "tests/support/host_values.h"
 
 namespace longspan::test {
 namespace {
 
-const std::unique_ptr<TrainOps> kOps = MakeCpuTrain();
+const std::unique_ptr<RowOps> kOps = MakeCpuRows();
 
 template <typename T>
 class RowsTest : public testing::Test {};
@@ -22,24 +22,14 @@ Values<T> Counting(const Shape& shape) {
   return values;
 }
 
-TYPED_TEST(RowsTest, GatherAndScatter) {
+TYPED_TEST(RowsTest, Gather) {
   using T = TypeParam;
   const Values<int32_t> index({4}, {3, 0, 3, 1});
   const auto from = Counting<T>({5, 2, 3});
   Values<T> gathered({4, 2, 3});
-  kOps->GatherRows(HostStream(), from.view(), index.view(), gathered.view());
+  kOps->Gather(HostStream(), from.view(), index.view(), gathered.view());
   for (int64_t i = 0; i < 4; ++i) {
     for (int64_t c = 0; c < 6; ++c) EXPECT_EQ(gathered[i * 6 + c], from[index[i] * 6 + c]);
-  }
-
-  const auto rows = Counting<T>({4, 2, 3});
-  auto scattered = Values<T>::Filled({5, 2, 3}, 0);
-  kOps->ScatterRows(HostStream(), rows.view(), index.view(), scattered.view());
-  const int64_t source_of[] = {1, 3, -1, 2, -1};  // row 3 is named twice: the last stays
-  for (int64_t row = 0; row < 5; ++row) {
-    for (int64_t c = 0; c < 6; ++c) {
-      EXPECT_EQ(scattered[row * 6 + c], source_of[row] < 0 ? T(0) : rows[source_of[row] * 6 + c]) << row;
-    }
   }
 }
 
@@ -59,7 +49,7 @@ TYPED_TEST(AddRowsTest, AddsInOrder) {
   }
   ExpectThreadsDoNotMatter<T>("add_rows", [&] {
     Values<T> to = start;
-    kOps->AddRows(HostStream(), from.view(), index.view(), to.view());
+    kOps->Add(HostStream(), from.view(), index.view(), to.view());
     ExpectSameBits("add_rows", to, expected);
     return to;
   });
@@ -69,9 +59,8 @@ TEST(Rows, NoRows) {
   const Values<int32_t> index({0});
   const auto from = Counting<float>({5, 2});
   Values<float> none({0, 2});
-  kOps->GatherRows(HostStream(), from.view(), index.view(), none.view());
-  kOps->ScatterRows(HostStream(), none.view(), index.view(), from.view());
-  kOps->AddRows(HostStream(), none.view(), index.view(), from.view());
+  kOps->Gather(HostStream(), from.view(), index.view(), none.view());
+  kOps->Add(HostStream(), none.view(), index.view(), from.view());
   ExpectSameBits("from", from, Counting<float>({5, 2}));
 }
 
@@ -79,21 +68,19 @@ TEST(Rows, RefusesByName) {
   const auto from = Counting<float>({5, 2});
   Values<float> to({2, 2}), wrong({3, 2});
   const Values<int32_t> index({2}, {0, 1});
-  ExpectError(ExitCode::kRankFailed, {"train.gather_rows: to", "F32 [2,2]", "F32 [3,2]"},
-              [&] { kOps->GatherRows(HostStream(), from.view(), index.view(), wrong.view()); });
+  ExpectError(ExitCode::kRankFailed, {"rows.gather: to", "F32 [2,2]", "F32 [3,2]"},
+              [&] { kOps->Gather(HostStream(), from.view(), index.view(), wrong.view()); });
   for (const int32_t bad : {5, -1}) {
     const Values<int32_t> outside({2}, {0, bad});
-    ExpectError(ExitCode::kRankFailed, {"train.gather_rows: index[1]", "[0,5)", "found " + std::to_string(bad)},
-                [&] { kOps->GatherRows(HostStream(), from.view(), outside.view(), to.view()); });
-    ExpectError(ExitCode::kRankFailed, {"train.add_rows: index[1]"},
-                [&] { kOps->AddRows(HostStream(), to.view(), outside.view(), from.view()); });
-    ExpectError(ExitCode::kRankFailed, {"train.scatter_rows: index[1]"},
-                [&] { kOps->ScatterRows(HostStream(), to.view(), outside.view(), from.view()); });
+    ExpectError(ExitCode::kRankFailed, {"rows.gather: index[1]", "[0,5)", "found " + std::to_string(bad)},
+                [&] { kOps->Gather(HostStream(), from.view(), outside.view(), to.view()); });
+    ExpectError(ExitCode::kRankFailed, {"rows.add: index[1]"},
+                [&] { kOps->Add(HostStream(), to.view(), outside.view(), from.view()); });
   }
   const auto integers = Counting<int32_t>({5, 2});
   const auto rows = Counting<int32_t>({2, 2});
-  ExpectError(ExitCode::kRankFailed, {"train.add_rows: to", "I32"},
-              [&] { kOps->AddRows(HostStream(), rows.view(), index.view(), integers.view()); });
+  ExpectError(ExitCode::kRankFailed, {"rows.add: to", "I32"},
+              [&] { kOps->Add(HostStream(), rows.view(), index.view(), integers.view()); });
 }
 
 Tensor AsBf16(const Values<uint16_t>& values) {
@@ -181,9 +168,9 @@ TEST(Cast, BetweenF32AndF64AndIntegers) {
   kOps->Copy(HostStream(), integers.view(), copy.view());
   EXPECT_EQ(copy[0], 1LL << 60);
   const Values<int32_t> small({2}, {1, 2});
-  ExpectError(ExitCode::kRankFailed, {"train.copy", "I32 to I64"},
+  ExpectError(ExitCode::kRankFailed, {"rows.copy", "I32 to I64"},
               [&] { kOps->Copy(HostStream(), small.view(), copy.view()); });
-  ExpectError(ExitCode::kRankFailed, {"train.copy", "[3]", "[2]"},
+  ExpectError(ExitCode::kRankFailed, {"rows.copy", "[3]", "[2]"},
               [&] { kOps->Copy(HostStream(), wide.view(), copy.view()); });
 }
 

@@ -95,7 +95,7 @@ TEST(TrainGpu, AdamW) {
       std::vector<double> squares = Side::Normal(4, shape, 0.1);
       for (double& x : squares) x = static_cast<float>(x * x);
       const auto v = side.PutSum(squares, shape), wide = side.InSum(1, shape), scale = side.PutF64({0.5}, {1});
-      side.train().Copy(side.stream(), weight.view(), wide.view());
+      side.rows().Copy(side.stream(), weight.view(), wide.view());
       for (const int64_t step : {3, 4}) {
         side.train().AdamW(side.stream(), {.weight = weight.view(),
                                            .gradient = gradient.view(),
@@ -149,60 +149,6 @@ TEST(TrainGpu, SumsAndClipping) {
   const auto bad = side.PutF64({std::numeric_limits<double>::infinity()}, {1}), scale = side.PutF64({1}, {1});
   side.train().ClipScale(side.stream(), bad.view(), 1, scale.view());
   EXPECT_TRUE(std::isnan(side.Read(scale)[0]));
-}
-
-TEST(TrainGpu, RowsByIndex) {
-  std::vector<int32_t> repeated(700), once(40);
-  std::mt19937_64 random(1);
-  for (int32_t& row : repeated) row = random() % 2 ? 5 : random() % 50;
-  for (int i = 0; i < 40; ++i) once[i] = (i * 7) % 50;
-  for (const DType dtype : kGpuTypes) {
-    for (const int64_t width : {1, 3, 8, 700}) {
-      SCOPED_TRACE(width);
-      ExpectSameOnBothSides(dtype, [&](const Side& side) -> Named {
-        const auto from = side.In(1, {50, 2, width}), many = side.In(2, {700, 2, width}),
-                   to = side.Out({700, 2, width});
-        const auto sums = side.In(3, {50, 2, width}), scattered = side.In(4, {50, 2, width});
-        const auto index = side.PutInts(repeated), few = side.PutInts(once);
-        side.train().GatherRows(side.stream(), from.view(), index.view(), to.view());
-        side.train().AddRows(side.stream(), many.view(), index.view(), sums.view());
-        side.train().ScatterRows(side.stream(), many.view(), index.view(), scattered.view());
-        side.train().ScatterRows(side.stream(), many.view().Rows(100, 40), few.view(), scattered.view());
-        return {{"gathered", side.Read(to)}, {"added", side.Read(sums)}, {"scattered", side.Read(scattered)}};
-      });
-    }
-  }
-}
-
-TEST(TrainGpu, IndicesOutsideTheTensorAreErrors) {
-  const Side side = GpuSide(DType::kF32);
-  const auto rows = side.In(1, {4, 8}), to = side.In(2, {3, 8});
-  const auto index = side.PutInts({0, 4, 1});
-  const auto expect = [&] {
-    ExpectGpuError(ExitCode::kData, "index 4 at position 1", [&] { side.stream().Synchronize(); });
-  };
-  side.train().GatherRows(side.stream(), rows.view(), index.view(), to.view());
-  expect();
-  side.train().AddRows(side.stream(), to.view(), index.view(), rows.view());
-  expect();
-  side.train().ScatterRows(side.stream(), to.view(), index.view(), rows.view());
-  expect();
-}
-
-TEST(TrainGpu, CopiesCastToTheNearest) {
-  const Side side = GpuSide(DType::kBf16);
-  std::vector<double> values = Side::Normal(1, {4099}, 1);
-  values.insert(values.end(),
-                {1 + 0x1p-8, 1 + 3 * 0x1p-8, 1e-40, 3.4e38, std::numeric_limits<double>::infinity(), -0.0});
-  values = Rounded(values, DType::kF32);
-  const Shape shape{static_cast<int64_t>(values.size())};
-  const auto wide = side.PutSum(values, shape), narrow = side.Out(shape), back = side.OutSum(shape);
-  side.train().Copy(side.stream(), wide.view(), narrow.view());
-  side.train().Copy(side.stream(), narrow.view(), back.view());
-  EXPECT_TRUE(BitEqual("narrow", side.Read(narrow), Rounded(values, DType::kBf16)));
-  EXPECT_TRUE(BitEqual("back", side.Read(back), Rounded(values, DType::kBf16)));
-  side.train().Zero(side.stream(), back.view());
-  EXPECT_TRUE(BitEqual("zero", side.Read(back), std::vector<double>(values.size(), 0)));
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <map>
 
 #include "model/training/optimizer.h"
+#include "parallel/comm/local_comm.h"
 #include "tests/support/model_case.h"
 
 namespace longspan {
@@ -74,7 +75,7 @@ TEST_P(ModelParallel, EqualsOneRank) {
   config.parallel.selected_exchange = variant.exchange;
   config.sequence_length = 384;  // 2 * 8 ranks * 3 blocks; 3 ranks: chunks of 64
 
-  const auto self = MakeMpiSelf();
+  const auto self = MakeLocalCommunicator(TestCpu());
   ModelCase alone(config, *self, DType::kF32, variant.documents);
   alone.ForwardBackward();
   if (variant.reorder) SetCpuStreamMode(CpuStreamMode::kReorder, 5 + world->rank());  // every rank in another order

@@ -250,7 +250,7 @@ TEST_P(ExchangeTest, HaloOfAnyLength) {
               reach[rank][segment.begin - back] = true;
           }
         }
-        const auto exchange = MakeHaloExchange(layout, *cp_, *ops_, halo);
+        const auto exchange = MakeHaloExchange(layout, *cp_, *ops_->dense, halo);
         Prepare(*exchange);
         for (int pass = 0; pass < 2; ++pass) Run(*exchange, reach, pass);
         CheckOwnRow(*exchange, layout, 1);
@@ -269,7 +269,7 @@ TEST_P(ExchangeTest, GatherOfTokensAndOfSummaries) {
           SCOPED_TRACE(fmt::format("kind {} units {} stride {} page {}", static_cast<int>(kind), units, stride, page));
           own_ = OwnRows(layout, stride)[cp_->rank()];
           const Reach reach(layout.ranks(), std::vector<bool>(layout.sequence() / stride, true));
-          const auto exchange = MakeGatherExchange(layout, *cp_, *ops_, stride, page);
+          const auto exchange = MakeGatherExchange(layout, *cp_, stride, page);
           EXPECT_EQ(exchange->rows(), layout.sequence() / stride);
           Prepare(*exchange);
           for (int pass = 0; pass < 2; ++pass) Run(*exchange, reach, pass);
@@ -316,7 +316,7 @@ TEST_P(ExchangeTest, FetchOfWhatIsSelected) {
     for (int64_t units : {1, 3}) {
       const Layout layout = MakeLayout(kind, units);
       own_ = OwnRows(layout, 1)[cp_->rank()];
-      const auto exchange = MakeFetchExchange(layout, *cp_, *ops_);
+      const auto exchange = MakeFetchExchange(layout, *cp_, *ops_->rows);
       EXPECT_EQ(exchange->rows(), layout.sequence());
       Prepare(*exchange);
       for (int pass : {0, 1, 2, 3, 4, 5, 2, 0}) {
@@ -361,13 +361,13 @@ TEST(Exchange, RefusesWhatDoesNotFit) {
   const int ranks = cp->size();
   const Layout layout(LayoutKind::kHeadTail, 2 * ranks * kUnit, ranks, kUnit);
   const Layout other(LayoutKind::kHeadTail, 2 * (ranks + 1) * kUnit, ranks + 1, kUnit);
-  EXPECT_THROW(MakeHaloExchange(other, *cp, ops, 3), Error);
-  EXPECT_THROW(MakeHaloExchange(layout, *cp, ops, -1), Error);
-  EXPECT_THROW(MakeGatherExchange(other, *cp, ops, 1, kUnit), Error);
-  EXPECT_THROW(MakeGatherExchange(layout, *cp, ops, 3, kUnit), Error);
-  EXPECT_THROW(MakeFetchExchange(other, *cp, ops), Error);
+  EXPECT_THROW(MakeHaloExchange(other, *cp, *ops.dense, 3), Error);
+  EXPECT_THROW(MakeHaloExchange(layout, *cp, *ops.dense, -1), Error);
+  EXPECT_THROW(MakeGatherExchange(other, *cp, 1, kUnit), Error);
+  EXPECT_THROW(MakeGatherExchange(layout, *cp, 3, kUnit), Error);
+  EXPECT_THROW(MakeFetchExchange(other, *cp, *ops.rows), Error);
 
-  const auto fetch = MakeFetchExchange(layout, *cp, ops);
+  const auto fetch = MakeFetchExchange(layout, *cp, *ops.rows);
   Arena arena;
   fetch->Reserve(arena, "fetch", DType::kF32, DType::kF64, {{1, 2}});
   EXPECT_THROW(fetch->Reserve(arena, "fetch", DType::kF32, DType::kF32, {{1, 2}}), Error);

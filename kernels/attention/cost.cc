@@ -1,0 +1,104 @@
+#include "kernels/attention/cost.h"
+
+#include <algorithm>
+
+namespace longspan {
+namespace {
+
+// 1 + 2 + .. + n.
+int64_t Triangle(int64_t n) { return n * (n + 1) / 2; }
+
+// pairs(n) are those of the sequence's first n queries.
+template <typename Pairs>
+double OfSegments(const std::vector<Segment>& segments, const Pairs& pairs) {
+  int64_t sum = 0;
+  for (const Segment& segment : segments) sum += pairs(segment.begin + segment.length) - pairs(segment.begin);
+  return static_cast<double>(sum);
+}
+
+// Products of one panel of rows with the weights, once forward; backward recomputes the first and has two for each.
+Cost ProductsCost(const CompressArgs& args, bool backward, double bytes) {
+  const double width = args.x.dim(2), block_width = args.block * width;
+  double tokens = 0;
+  for (const Segment& segment : args.segments) tokens += segment.length / args.stride;
+  double first = 0, second = 0;
+  if (args.phi == Phi::kMlp) {
+    const double hidden = args.weights.weight1.dim(1);
+    first = block_width * hidden;
+    second = hidden * width;
+  } else if (args.phi == Phi::kLinear) {
+    second = block_width * width;
+  } else {
+    second = block_width / 2;  // additions only
+  }
+  return {2 * tokens * args.x.dim(1) * (backward ? 3 * first + 2 * second : first + second), bytes};
+}
+
+double WeightBytes(const PhiWeights& weights) {
+  return BytesOf({weights.position, weights.weight1, weights.bias1, weights.weight2, weights.bias2, weights.weight});
+}
+
+}  // namespace
+
+// The first query that sees a compressed token is number block - 1; every `stride` queries see one more.
+double CompressedPairs(const std::vector<Segment>& segments, int64_t block, int64_t stride) {
+  return OfSegments(segments, [=](int64_t n) {
+    const int64_t seeing = std::max<int64_t>(0, n - block + 1);
+    const int64_t whole = seeing / stride, rest = seeing % stride;
+    return stride * Triangle(whole) + rest * (whole + 1);
+  });
+}
+
+// The queries of the first `select` blocks see all tokens up to their own; later ones select - 1 whole blocks, and of
+// their own block as much.
+double SelectedPairs(const std::vector<Segment>& segments, int64_t select_block, int64_t select) {
+  return OfSegments(segments, [=](int64_t n) {
+    const int64_t early = std::min(n, select * select_block), late = n - early;
+    const int64_t whole = late / select_block, rest = late % select_block;
+    return Triangle(early) + late * (select - 1) * select_block + whole * Triangle(select_block) + Triangle(rest);
+  });
+}
+
+double WindowPairs(const std::vector<Segment>& segments, int64_t window) {
+  return OfSegments(segments, [=](int64_t n) {
+    const int64_t early = std::min(n, window);
+    return Triangle(early) + (n - early) * window;
+  });
+}
+
+Cost BranchCost(const BranchArgs& args, double pairs) {
+  return {2.0 * pairs * args.q.dim(1) * (args.q.dim(2) + args.kv.v.dim(2)),
+          BytesOf({args.q, args.kv.k, args.kv.v, args.o, args.lse})};
+}
+
+Cost BranchBackwardCost(const BranchArgs& args, const BranchGradient& gradient, double pairs) {
+  const double flops = 2.0 * pairs * args.q.dim(1) * (3 * args.q.dim(2) + 2 * args.kv.v.dim(2));
+  return {flops, BytesOf({args.q, args.kv.k, args.kv.v, args.o, args.lse, gradient.d_o, gradient.d_q, gradient.d_k,
+                          gradient.d_v})};
+}
+
+Cost CompressCost(const CompressArgs& args) {
+  return ProductsCost(args, false, BytesOf({args.x, args.y}) + WeightBytes(args.weights));
+}
+
+Cost CompressBackwardCost(const CompressArgs& args, const CompressGradient& gradient) {
+  const double weights = WeightBytes(args.weights) + WeightBytes(gradient.d_weights);
+  return ProductsCost(args, true, BytesOf({args.x, gradient.d_y, gradient.d_x}) + weights);
+}
+
+Cost CombineCost(const CombineArgs& args) {
+  return {5.0 * args.o.size(), BytesOf({args.gates, args.o_cmp, args.o_slc, args.o_win, args.o})};
+}
+
+Cost CombineBackwardCost(const CombineArgs& args, const CombineGradient& gradient) {
+  return {9.0 * gradient.d_o.size(), BytesOf({args.gates, args.o_cmp, args.o_slc, args.o_win, gradient.d_o,
+                                              gradient.d_gates, gradient.d_o_cmp, gradient.d_o_slc, gradient.d_o_win})};
+}
+
+double BytesOf(std::initializer_list<Tensor> tensors) {
+  double bytes = 0;
+  for (const Tensor& tensor : tensors) bytes += tensor ? static_cast<double>(tensor.bytes()) : 0;
+  return bytes;
+}
+
+}  // namespace longspan

@@ -1,0 +1,15 @@
+// What rows by index ask of their arguments on either backend.
+#pragma once
+
+#include "kernels/base/arguments.h"
+
+namespace longspan {
+
+// Throws Error unless `indexed` has the rows that index [n] I32 names and `listed` one row for each entry of it.
+void CheckRows(const Operation& operation, const Tensor& indexed, const Tensor& index, const Tensor& listed,
+               const char* indexed_name, const char* listed_name);
+
+// The elements of one row.
+int64_t RowSize(const Tensor& tensor);
+
+}  // namespace longspan

@@ -1,0 +1,24 @@
+// Operations on rows and on whole tensors that compute nothing: by index, casts, zeros. Tensors are contiguous.
+#pragma once
+
+#include <memory>
+
+#include "runtime/device.h"
+#include "runtime/tensor.h"
+
+namespace longspan {
+
+class RowOps {
+ public:
+  virtual ~RowOps() = default;
+  // to[i] = from[index[i]], index [n] I32 on the device; to [n,...] has from's type and row.
+  virtual void Gather(Stream& stream, const Tensor& from, const Tensor& index, const Tensor& to) = 0;
+  // to[index[i]] += from[i], one after another in ascending i (indices may repeat).
+  virtual void Add(Stream& stream, const Tensor& from, const Tensor& index, const Tensor& to) = 0;
+  virtual void Copy(Stream& stream, const Tensor& from, const Tensor& to) = 0;  // casts when dtypes differ
+  virtual void Zero(Stream& stream, const Tensor& x) = 0;
+};
+
+std::unique_ptr<RowOps> MakeCpuRows();
+
+}  // namespace longspan
