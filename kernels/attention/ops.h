@@ -4,8 +4,8 @@
 // lie in any order (own, borrowed from a neighbour, gathered, fetched). A key's position is what the page table says, a
 // query's what its segment says; every mask is plain arithmetic on positions.
 //
-// Forward operations overwrite their outputs. Backward operations ACCUMULATE into every gradient they are given, but for
-// CombineBackward, which overwrites; a gradient tensor that is null is not wanted. Rows of o for a query that sees
+// Forward operations overwrite their outputs. Backward operations ACCUMULATE into every gradient they are given, but
+// for CombineBackward, which overwrites; a gradient tensor that is null is not wanted. Rows of o for a query that sees
 // nothing are 0 and its lse is -inf.
 // On CPU all floating tensors of one call have one dtype (F32 or F64).
 #pragma once
