@@ -80,10 +80,6 @@ set(below_launch_words   RunConfig DataConfig TrainConfig)
 
 # ---- Exceptions: a file, and what it includes or contains ---------------------------------------------------------------
 
-# Segment and Pages are among the arguments of attention.
-exception(kernels/base/gpu_common.cuh       kernels/attention/ops.h)
-exception(parallel/layout.h                 kernels/attention/ops.h)
-exception(parallel/exchange/frame.h         kernels/attention/ops.h)
 # What commands are told is declared with them.
 exception(launch/data/find_files.h          launch/commands/data.h)
 exception(launch/train/trainer.h            launch/commands/options.h)

@@ -82,6 +82,11 @@ class Trainer {
     if (sources_.validation) log_.Line(fmt::format("  held out   {}", sources_.validation->Summary()));
     log_.Line(fmt::format("  step       {} sequences of {} tokens, {} steps", config_.train.sequences_per_step,
                           config_.data.sequence_length, config_.train.steps));
+    if (device_.kind() == DeviceKind::kGpu) {
+      const AttentionSizes sizes = {session_.context().dtype, model.heads, model.kv_heads, model.key_width,
+                                    model.value_width};
+      log_.Line(fmt::format("  attention  kernels {}", session_.ops().attention->Kernels(session_.compute(), sizes)));
+    }
     log_.Line(fmt::format("  folder     {}", log_.folder()));
     log_.Line(binding_.table);
     log_.Line(MemoryTable(session_.arena().Rows(), device_.AvailableBytes(), session_.model().offloaded_bytes()));
