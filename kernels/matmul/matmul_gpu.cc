@@ -7,6 +7,8 @@
 
 #include <cublasLt.h>
 
+#include <algorithm>
+
 namespace longspan {
 namespace {
 
@@ -128,22 +130,26 @@ const MatMulGpu::Plan& MatMulGpu::PlanOf(const MatMulShape& shape) {
   return *plan;
 }
 
-void MatMulGpu::Run(Stream& stream, MatMulShape shape, const void* a, const void* b, void* c) {
+void MatMulGpu::Run(Stream& stream, MatMulShape shape, const void* a, const void* b, void* c, const void* add) {
   if (shape.m == 0 || shape.n == 0) return;
   const cudaStream_t cuda = CudaStream(stream);
+  if (!add) add = c;
   if (shape.k == 0) {
+    const int64_t bytes = shape.m * shape.n * DTypeSize(shape.result);
     if (!shape.accumulate) {
-      CudaCheck(cudaMemsetAsync(c, 0, shape.m * shape.n * DTypeSize(shape.result), cuda), "matrix product");
+      CudaCheck(cudaMemsetAsync(c, 0, bytes, cuda), "matrix product");
+    } else if (add != c) {
+      CudaCheck(cudaMemcpyAsync(c, add, bytes, cudaMemcpyDeviceToDevice, cuda), "matrix product");
     }
     return;
   }
   shape.align_a = Alignment(a, shape.operands);
   shape.align_b = Alignment(b, shape.operands);
-  shape.align_c = Alignment(c, shape.result);
+  shape.align_c = std::min(Alignment(c, shape.result), Alignment(add, shape.result));
   const Plan& plan = PlanOf(shape);
   const float alpha = 1, beta = shape.accumulate ? 1 : 0;
   LtCheck(cublasLtMatmul(library_->handle, plan.operation.handle, &alpha, b, plan.left.handle, a, plan.right.handle,
-                         &beta, c, plan.result.handle, c, plan.result.handle, &plan.algorithm,
+                         &beta, add, plan.result.handle, c, plan.result.handle, &plan.algorithm,
                          workspace_.Get(stream, kWorkspaceBytes), kWorkspaceBytes, cuda),
           "matrix product");
 }

@@ -129,14 +129,14 @@ void AttentionLayer::Start(const Rope& rope) {
   if (config_.nsa.compress_rope == CompressRope::kAfter) nsa_->SetSummaryRope({rope.frequency, rope.factor});
 }
 
-void AttentionLayer::MatMul(const Tensor& a, const Tensor& b, const Tensor& c, bool transpose_a, bool transpose_b,
-                            bool accumulate) {
-  context_.ops.dense->MatMul(context_.compute, {Flat(a), Flat(b), Flat(c), transpose_a, transpose_b, accumulate});
+void AttentionLayer::MatMul(MatMulArgs args) {
+  for (Tensor* x : {&args.a, &args.b, &args.c}) *x = Flat(*x);
+  context_.ops.dense->MatMul(context_.compute, args);
 }
 
 void AttentionLayer::Project(const Projection& projection, const Tensor& x, const Tensor& y) {
   const Tensor& product = projection.norm ? projection.input : y;
-  MatMul(x, projection.weight->weight, product, false, false, false);
+  MatMul({.a = x, .b = projection.weight->weight, .c = product});
   if (projection.norm) {
     context_.ops.dense->RmsNorm(context_.compute, {product, projection.norm->weight, config_.norm_eps, y});
   }
@@ -149,8 +149,8 @@ void AttentionLayer::ProjectBackward(const Projection& projection, const Tensor&
                                         {projection.input, projection.norm->weight, config_.norm_eps, {}},
                                         {d_y, d_y, projection.norm->gradient});
   }
-  MatMul(x, d_y, projection.weight->gradient, true, false, true);
-  MatMul(d_y, projection.weight->weight, d_x, false, true, accumulate);
+  MatMul({.a = x, .b = d_y, .c = projection.weight->gradient, .transpose_a = true, .accumulate = true});
+  MatMul({.a = d_y, .b = projection.weight->weight, .c = d_x, .transpose_b = true, .accumulate = accumulate});
 }
 
 void AttentionLayer::Rotate(const SequenceInputs& inputs, const Tensor& from, const Tensor& to, bool inverse) {
@@ -176,7 +176,7 @@ Tensor AttentionLayer::Unrotate(const SequenceInputs& inputs, const AttentionWor
 }
 
 void AttentionLayer::Forward(const SequenceInputs& inputs, const AttentionWorkspace& workspace, const Tensor& x,
-                             const Tensor& y, bool restore) {
+                             const Tensor& residual, const Tensor& y, bool restore) {
   Project(q_, x, core_->q());
   Rotate(inputs, core_->q(), core_->q(), false);
 
@@ -198,7 +198,7 @@ void AttentionLayer::Forward(const SequenceInputs& inputs, const AttentionWorksp
     }
   }
   if (gate_) {
-    MatMul(x, gate_->weight, workspace.gate_logits, false, false, false);
+    MatMul({.a = x, .b = gate_->weight, .c = workspace.gate_logits});
     context_.ops.dense->Gate(context_.compute, {workspace.gate_logits, gate_bias_->weight, Flat(core_->gates())});
   }
   if (restore) {
@@ -206,14 +206,14 @@ void AttentionLayer::Forward(const SequenceInputs& inputs, const AttentionWorksp
   } else {
     core_->Forward(inputs);
   }
-  MatMul(core_->out(), o_->weight, y, false, false, true);
+  MatMul({.a = core_->out(), .b = o_->weight, .c = y, .add = residual});
 }
 
 void AttentionLayer::Backward(const SequenceInputs& inputs, const AttentionWorkspace& workspace, const Tensor& x,
                               const Tensor& d_y, const Tensor& d_x) {
   const AttentionGradients& gradients = workspace.gradients.at(kind_);
-  MatMul(core_->out(), d_y, o_->gradient, true, false, true);
-  MatMul(d_y, o_->weight, workspace.d_out, false, true, false);
+  MatMul({.a = core_->out(), .b = d_y, .c = o_->gradient, .transpose_a = true, .accumulate = true});
+  MatMul({.a = d_y, .b = o_->weight, .c = workspace.d_out, .transpose_b = true});
   core_->Backward(inputs, workspace.d_out, gradients);
 
   ProjectBackward(q_, x, Unrotate(inputs, workspace, gradients.d_q), d_x, false);
@@ -242,8 +242,8 @@ void AttentionLayer::Backward(const SequenceInputs& inputs, const AttentionWorks
     context_.ops.dense->GateBackward(context_.compute,
                                      {workspace.gate_logits, gate_bias_->weight, Flat(core_->gates())},
                                      {Flat(gradients.d_gates), workspace.gate_logits, gate_bias_->gradient});
-    MatMul(x, workspace.gate_logits, gate_->gradient, true, false, true);
-    MatMul(workspace.gate_logits, gate_->weight, d_x, false, true, true);
+    MatMul({.a = x, .b = workspace.gate_logits, .c = gate_->gradient, .transpose_a = true, .accumulate = true});
+    MatMul({.a = workspace.gate_logits, .b = gate_->weight, .c = d_x, .transpose_b = true, .accumulate = true});
   }
 }
 

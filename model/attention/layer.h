@@ -40,10 +40,10 @@ class AttentionLayer {
   void Reserve(Arena& arena, AttentionWorkspace* workspace, MemoryUse outputs);
   void Start(const Rope& rope);  // after Commit and Bind
 
-  // y += attention(x). x [T,D] is kept by the caller for Backward. `restore`: the same again after a Forward of which
-  // only core().kept() is left.
-  void Forward(const SequenceInputs& inputs, const AttentionWorkspace& workspace, const Tensor& x, const Tensor& y,
-               bool restore = false);
+  // y = residual + attention(x), [T,D] all three. x is kept by the caller for Backward. `restore`: the same again after
+  // a Forward of which only core().kept() is left.
+  void Forward(const SequenceInputs& inputs, const AttentionWorkspace& workspace, const Tensor& x,
+               const Tensor& residual, const Tensor& y, bool restore = false);
   // d_x [T,D] is overwritten; d_y [T,D] is the gradient of y.
   void Backward(const SequenceInputs& inputs, const AttentionWorkspace& workspace, const Tensor& x, const Tensor& d_y,
                 const Tensor& d_x);
@@ -69,7 +69,7 @@ class AttentionLayer {
   Tensor NarrowOf(const AttentionWorkspace& workspace, const Tensor& gradient) const;
   Tensor Narrow(const AttentionWorkspace& workspace, const Tensor& gradient);
   Tensor Unrotate(const SequenceInputs& inputs, const AttentionWorkspace& workspace, const Tensor& gradient);
-  void MatMul(const Tensor& a, const Tensor& b, const Tensor& c, bool transpose_a, bool transpose_b, bool accumulate);
+  void MatMul(MatMulArgs args);  // of tensors of any rank, taken as [first dimension, rest]
 
   const Context& context_;
   const ModelConfig& config_;
