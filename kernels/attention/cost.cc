@@ -35,7 +35,9 @@ Cost ProductsCost(const CompressArgs& args, bool backward, double bytes) {
 }
 
 double WeightBytes(const PhiWeights& weights) {
-  return BytesOf({weights.position, weights.weight1, weights.bias1, weights.weight2, weights.bias2, weights.weight});
+  double bytes = 0;
+  for (size_t i = 0; i < weights.kSize; ++i) bytes += BytesOf({weights[i]});
+  return bytes;
 }
 
 }  // namespace

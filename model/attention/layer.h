@@ -58,7 +58,7 @@ class AttentionLayer {
     Tensor input;           // of the norm, kept for the backward
   };
   Projection AddProjection(const std::string& name, int64_t heads, int64_t width, bool norm, ParamTable* params);
-  void AddPhi(const std::string& name, int64_t width, ParamTable* params, std::array<Param*, 6>* slots);
+  PhiSet<Param*> AddPhi(const std::string& name, int64_t width, ParamTable* params);
   void ReserveNormInput(Arena& arena, Projection* projection, int64_t heads);
   void Project(const Projection& projection, const Tensor& x, const Tensor& y);
   void ProjectBackward(const Projection& projection, const Tensor& x, const Tensor& d_y, const Tensor& d_x,
@@ -81,7 +81,7 @@ class AttentionLayer {
   Projection q_;
   std::vector<Projection> k_, v_;  // by branch; one when shared
   Param *gate_ = nullptr, *gate_bias_ = nullptr, *o_ = nullptr;
-  std::array<Param*, 6> phi_k_{}, phi_v_{};
+  PhiSet<Param*> phi_k_, phi_v_;
   Rope rope_;
 };
 
