@@ -14,8 +14,8 @@
 #include <memory>
 #include <vector>
 
+#include "kernels/attention/nsa_config.h"
 #include "kernels/attention/phi.h"
-#include "runtime/config.h"
 #include "runtime/device.h"
 #include "runtime/tensor.h"
 

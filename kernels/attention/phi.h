@@ -6,7 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "runtime/config.h"
+#include "kernels/attention/nsa_config.h"
 #include "runtime/tensor.h"
 
 namespace longspan {

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "runtime/config.h"
+#include "launch/config/run_config.h"
 #include "runtime/tensor.h"
 
 namespace longspan {

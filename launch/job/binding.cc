@@ -12,6 +12,7 @@
 
 #include "launch/job/cores.h"
 #include "parallel/comm/comm.h"
+#include "parallel/comm/nccl.h"
 #include "runtime/error.h"
 
 namespace longspan {

@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "runtime/config.h"
+#include "launch/config/run_config.h"
 
 namespace longspan {
 

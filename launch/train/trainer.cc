@@ -17,6 +17,7 @@
 #include "model/training/optimizer.h"
 #include "model/training/schedule.h"
 #include "parallel/comm/mesh.h"
+#include "parallel/comm/nccl.h"
 #include "runtime/trace.h"
 
 namespace longspan {
@@ -33,7 +34,7 @@ class Trainer {
         device_(*binding_.device),
         mesh_(MakeMpiWorld(), config.parallel.dp, config.parallel.cp, device_, config.parallel.transport),
         sources_(OpenSources(config.data, config.model.vocab, config.model.nsa.select_block)),
-        session_(config, device_, mesh_.cp(), machine_.dtype),
+        session_(config.session(), device_, mesh_.cp(), machine_.dtype),
         optimizer_(session_.device(), session_.ops(), session_.compute(), session_.comm(), mesh_.world(),
                    session_.model().params(), config.optimizer),
         loader_(*sources_.train, session_.layout(), mesh_.cp_index(), config.model.nsa, config.data.seed),

@@ -8,8 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/attention/nsa_config.h"
 #include "kernels/attention/phi.h"
-#include "runtime/config.h"
 #include "runtime/rounding.h"
 
 namespace longspan::test {

@@ -8,6 +8,7 @@
 #include "launch/job/binding.h"
 #include "launch/job/world.h"
 #include "parallel/comm/comm.h"
+#include "parallel/comm/nccl.h"
 #include "runtime/error.h"
 #include "runtime/memory.h"
 
