@@ -58,11 +58,26 @@ void AddPanel(const TileMath<T>& math, Strided<T> a, const T* strips, T* c, int6
     const T* const strip = strips + column * depth;
     const int64_t columns = std::min(kColumns, n - column);
     if (columns == kColumns) {
-      math.product(a, strip, kColumns, c + column, c_row, rows, kColumns, depth, true);
+      math.product({.a = a,
+                    .b = strip,
+                    .b_row = kColumns,
+                    .c = c + column,
+                    .c_row = c_row,
+                    .rows = rows,
+                    .columns = kColumns,
+                    .depth = depth,
+                    .accumulate = true});
       continue;
     }
     T* const part = c_memory.Get(rows * kColumns);
-    math.product(a, strip, kColumns, part, kColumns, rows, kColumns, depth, false);
+    math.product({.a = a,
+                  .b = strip,
+                  .b_row = kColumns,
+                  .c = part,
+                  .c_row = kColumns,
+                  .rows = rows,
+                  .columns = kColumns,
+                  .depth = depth});
     for (int64_t i = 0; i < rows; ++i) {
       for (int64_t j = 0; j < columns; ++j) c[i * c_row + column + j] += part[i * kColumns + j];
     }
@@ -92,8 +107,15 @@ void MatMulCpu(const MatMulCpuArgs<T>& args) {
     const Strided<T> b_slice{args.b + first * (transpose_b ? 1 : n), transpose_b ? 1 : n, transpose_b ? k : 1};
 #pragma omp parallel for if (threads)
     for (int64_t column = 0; column < direct; column += kDirectColumns) {
-      math.product(a_slice, b_slice.data + column, n, c + column, n, m, std::min(kDirectColumns, direct - column),
-                   depth, true);
+      math.product({.a = a_slice,
+                    .b = b_slice.data + column,
+                    .b_row = n,
+                    .c = c + column,
+                    .c_row = n,
+                    .rows = m,
+                    .columns = std::min(kDirectColumns, direct - column),
+                    .depth = depth,
+                    .accumulate = true});
     }
     if (direct == n) continue;
     const int64_t rest = n - direct;

@@ -67,8 +67,8 @@ struct MatMulGpu::Plan {
     MakeLayout(result, s.result, s.n, s.m);
   }
 
-  // False when there is none.
-  bool Choose(cublasLtHandle_t library, const MatMulShape& s, bool may_split) {
+  // False when there is none. `splits` is of cublasLtReductionScheme_t: how a sum may be split.
+  bool Choose(cublasLtHandle_t library, const MatMulShape& s, uint32_t splits) {
     Owned<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy> preference;
     LtCheck(cublasLtMatmulPreferenceCreate(&preference.handle), "preference");
     const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, auto value) {
@@ -79,9 +79,7 @@ struct MatMulGpu::Plan {
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, s.align_a);
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, s.align_c);
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, s.align_c);
-    if (!may_split) {
-      prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, static_cast<uint32_t>(CUBLASLT_REDUCTION_SCHEME_NONE));
-    }
+    prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, splits);
     cublasLtMatmulHeuristicResult_t found;
     int count = 0;
     const cublasStatus_t status =
@@ -120,10 +118,11 @@ const MatMulGpu::Plan& MatMulGpu::PlanOf(const MatMulShape& shape) {
     panel.m = kPanelRows;
     Plan canonical;
     canonical.Describe(panel);
-    chosen = canonical.Choose(library_->handle, panel, false) && made->Accepts(library_->handle, canonical.algorithm);
+    chosen = canonical.Choose(library_->handle, panel, CUBLASLT_REDUCTION_SCHEME_NONE) &&
+             made->Accepts(library_->handle, canonical.algorithm);
     if (chosen) made->algorithm = canonical.algorithm;
   }
-  if (!chosen) chosen = made->Choose(library_->handle, shape, true);
+  if (!chosen) chosen = made->Choose(library_->handle, shape, CUBLASLT_REDUCTION_SCHEME_MASK);
   LS_CHECK(chosen, "matrix product [{},{}]x[{},{}] of {} to {}: cuBLASLt knows no algorithm", shape.m, shape.k, shape.k,
            shape.n, DTypeName(shape.operands), DTypeName(shape.result));
   plan = std::move(made);
