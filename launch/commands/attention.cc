@@ -119,11 +119,11 @@ class AttentionRun {
   }
 
   void ReservePhi(const std::string& prefix, PhiWeights* weights, PhiWeights* gradients) {
-    for (const auto& [suffix, member] : kPhiTensors) {
-      const std::string name = prefix + suffix;
+    for (size_t i = 0; i < kPhiNames.kSize; ++i) {
+      const std::string name = prefix + kPhiNames[i];
       const Tensor found = input_.Find(name);
       if (!found) continue;
-      const Weight weight{name, &(weights->*member), gradients ? &(gradients->*member) : nullptr};
+      const Weight weight{name, &(*weights)[i], gradients ? &(*gradients)[i] : nullptr};
       arena_.Reserve(weight.value, MemoryUse::kWeights, name, context_.dtype, found.shape);
       if (gradients) {
         arena_.Reserve(weight.gradient, MemoryUse::kGradients, name, context_.gradient_dtype, found.shape);

@@ -39,12 +39,12 @@ void FeedForward::Activate(const Tensor& x, const Chunk& chunk) {
   context_.ops.dense->SwiGlu(context_.compute, {chunk.gate, chunk.up, chunk.act});
 }
 
-void FeedForward::Forward(const Tensor& x, const Tensor& y) {
+void FeedForward::Forward(const Tensor& x, const Tensor& residual, const Tensor& y) {
   for (int64_t begin = 0; begin < context_.tokens(); begin += kChunk) {
     const int64_t rows = std::min(kChunk, context_.tokens() - begin);
     const Chunk chunk = ChunkAt(begin, rows);
     Activate(x.Rows(begin, rows), chunk);
-    MatMul({.a = chunk.act, .b = down_->weight, .c = y.Rows(begin, rows), .accumulate = true});
+    MatMul({.a = chunk.act, .b = down_->weight, .c = y.Rows(begin, rows), .add = residual.Rows(begin, rows)});
   }
 }
 

@@ -28,8 +28,8 @@ class FeedForward {
               ParamTable* params);
 
   void Reserve(Arena& arena, FeedForwardWorkspace* workspace);
-  // y += layer(x), [T,D] both. x is kept by the caller for Backward.
-  void Forward(const Tensor& x, const Tensor& y);
+  // y = residual + layer(x), [T,D] all three. x is kept by the caller for Backward.
+  void Forward(const Tensor& x, const Tensor& residual, const Tensor& y);
   // d_x [T,D] is overwritten; d_y [T,D] is the gradient of y.
   void Backward(const FeedForwardWorkspace& workspace, const Tensor& x, const Tensor& d_y, const Tensor& d_x);
 
