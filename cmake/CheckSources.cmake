@@ -50,7 +50,7 @@ room(model/training         runtime ${menu} parallel parallel/comm/comm.h model 
 room(launch/config          runtime)
 room(launch/job             runtime parallel/comm)
 room(launch/data            runtime runtime/files parallel)
-room(launch/report          runtime parallel/comm/comm.h)
+room(launch/report          runtime parallel/comm/comm.h parallel/comm/texts.h)
 room(launch/train           runtime runtime/files ${menu} parallel parallel/comm parallel/exchange
                             model model/attention model/network model/training
                             launch/config launch/job launch/data launch/report)

@@ -227,7 +227,7 @@ class Trainer {
 
   void Finish(double seconds) {
     const std::string table =
-        WriteReport(mesh_.host_world(), *host_stream_, machine_.device, log_.folder(), seconds, config_.train.steps);
+        WriteReport(mesh_.host_world(), machine_.device, log_.folder(), seconds, config_.train.steps);
     log_.Line(table);
     const Tensor& weights = session_.model().params().weights();
     const auto bytes = session_.ToHost<uint8_t>(Tensor(weights.data, DType::kU8, weights.device, {weights.bytes()}));
