@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "launch/train/progress.h"
 #include "runtime/config.h"
 
 namespace longspan {
@@ -38,20 +39,14 @@ class RunLog {
   void Line(const std::string& text);  // to the console
   void Step(const StepMetrics& metrics);
   void Eval(int64_t step, double loss, int64_t tokens);
-  // Clears the progress line.
   void Finish();
 
  private:
-  void Progress(const StepMetrics& metrics);
-  void ClearProgress();
-
   std::string folder_;
   int64_t steps_;
   int64_t log_interval_;
   bool writes_;
-  bool terminal_ = false;
-  bool progress_shown_ = false;
-  double mean_seconds_ = 0;  // running mean of a step
+  Progress progress_;
   std::ofstream metrics_;
 };
 
