@@ -92,10 +92,6 @@ exception(parallel/exchange/exchange.h      kernels/ops.h)
 exception(parallel/exchange/sequence_rows.h model/context.h)
 # A sequence's inputs are described twice, for the host and for the device.
 exception(model/network/session.h           launch/data/batches.h)
-# What commands are told is declared with them.
-exception(launch/data/find_files.h          launch/commands/data.h)
-exception(launch/train/trainer.h            launch/commands/options.h)
-exception(launch/main.cc                    launch/config/config.h launch/job/world.h launch/train/trainer.h)
 # The configuration is one.
 exception(runtime/config.h                  RunConfig DataConfig TrainConfig)
 exception(runtime/config.cc                 RunConfig DataConfig TrainConfig)

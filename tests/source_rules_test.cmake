@@ -60,7 +60,7 @@ plant(launch/config           launch/job/machine.h)
 plant(launch/job              launch/config/config.h nvml.h cuCtxSynchronize)
 plant(launch/data             launch/config/config.h launch/commands/data.h sentencepiece_processor.h)
 plant(launch/report           launch/data/dataset.h)
-plant(launch/train            launch/commands/options.h CLI/CLI.hpp nlohmann/json.hpp hwloc.h)
+plant(launch/train            launch/commands/plan.h CLI/CLI.hpp nlohmann/json.hpp hwloc.h)
 plant(launch/commands         kernels/base/arguments.h google/protobuf/message.h)
 plant(launch                  launch/data/dataset.h)
 
