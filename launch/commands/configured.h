@@ -4,11 +4,8 @@
 #include <functional>
 #include <string>
 
+#include "launch/commands/command.h"
 #include "runtime/config.h"
-
-namespace CLI {
-class App;
-}
 
 namespace longspan {
 
