@@ -21,7 +21,7 @@ endfunction()
 # ---- Rooms: a folder, and what its files may include besides each other: the files of a room, or one file --------------
 
 # What stands on kernels/ sees its menu, not its rooms.
-set(menu kernels kernels/attention kernels/dense/ops.h kernels/rows/ops.h kernels/train/ops.h)
+set(menu kernels kernels/attention kernels/dense/ops.h kernels/dense/rope_config.h kernels/rows/ops.h kernels/train/ops.h)
 
 room(runtime)
 room(runtime/files          runtime)
@@ -37,7 +37,7 @@ room(kernels/dense          runtime kernels/base kernels/matmul kernels/rows)
 room(kernels/train          runtime kernels/base kernels/matmul kernels/rows)
 room(kernels                runtime ${menu} kernels/attention/gpu/attention.h kernels/dense/gpu.h kernels/train/gpu.h)
 
-room(parallel/comm          runtime)
+room(parallel/comm          runtime parallel/config.h)
 room(parallel               runtime kernels/attention/pages.h)
 room(parallel/exchange      runtime kernels/attention/pages.h kernels/rows/ops.h kernels/dense/ops.h kernels/host_copy.h
                             parallel parallel/comm/comm.h)
@@ -47,9 +47,9 @@ room(model/attention        runtime ${menu} parallel parallel/comm/comm.h model 
 room(model/network          runtime ${menu} parallel parallel/comm/comm.h model model/attention)
 room(model/training         runtime ${menu} parallel parallel/comm/comm.h model model/network)
 
-room(launch/config          runtime)
-room(launch/job             runtime parallel/comm)
-room(launch/data            runtime runtime/files parallel)
+room(launch/config          runtime model/config.h parallel/config.h kernels/attention/nsa_config.h)
+room(launch/job             runtime parallel/comm parallel/config.h launch/config/run_config.h)
+room(launch/data            runtime runtime/files parallel model launch/config/run_config.h)
 room(launch/report          runtime parallel/comm/comm.h parallel/comm/texts.h)
 room(launch/train           runtime runtime/files ${menu} parallel parallel/comm parallel/exchange
                             model model/attention model/network model/training
@@ -89,16 +89,6 @@ exception(kernels/rows/cast_gpu.cu          kernels/train/gpu.h)
 exception(kernels/rows/index_cpu.cc         kernels/train/cpu.h)
 exception(kernels/rows/index_gpu.cu         kernels/train/gpu.h)
 exception(parallel/exchange/exchange.h      kernels/ops.h)
-exception(parallel/exchange/sequence_rows.h model/context.h)
-# A sequence's inputs are described twice, for the host and for the device.
-exception(model/network/session.h           launch/data/batches.h)
-# The configuration is one.
-exception(runtime/config.h                  RunConfig DataConfig TrainConfig)
-exception(runtime/config.cc                 RunConfig DataConfig TrainConfig)
-exception(model/network/session.h           RunConfig)
-exception(model/network/session.cc          RunConfig)
-exception(model/network/transformer.h       TrainConfig)
-exception(model/network/transformer.cc      TrainConfig)
 
 # ---- The check ----------------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,6 @@
 #include "kernels/ops.h"
 #include "parallel/comm/comm.h"
 #include "parallel/layout.h"
-#include "runtime/config.h"
 #include "runtime/device.h"
 
 namespace longspan {
@@ -21,16 +20,6 @@ struct Context {
 
   int64_t tokens() const { return layout.tokens(); }  // T
   const std::vector<Segment>& segments() const { return layout.segments(cp.rank()); }
-};
-
-// This rank's part of one sequence, on the device.
-struct SequenceInputs {
-  Tensor tokens;             // [T] I32
-  Tensor targets;            // [T] I32, -1 = no label
-  Tensor positions;          // [T] I32, counted from the document's start
-  Tensor summary_positions;  // [T/d] I32, of the first token of each compressed token
-  Tensor doc_start;          // [S] I32 of the whole sequence; null = one document
-  Tensor loss_scale;         // [1] F64, of the sum of token losses whose gradient is taken
 };
 
 }  // namespace longspan

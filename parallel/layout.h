@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "kernels/attention/ops.h"
-#include "runtime/config.h"
+#include "parallel/config.h"
 
 namespace longspan {
 

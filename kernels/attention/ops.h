@@ -13,7 +13,7 @@
 #include <memory>
 #include <vector>
 
-#include "runtime/config.h"
+#include "kernels/attention/nsa_config.h"
 #include "runtime/device.h"
 #include "runtime/tensor.h"
 

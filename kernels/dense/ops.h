@@ -5,8 +5,9 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
-#include "runtime/config.h"
+#include "kernels/dense/rope_config.h"
 #include "runtime/device.h"
 #include "runtime/tensor.h"
 

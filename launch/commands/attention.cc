@@ -9,10 +9,10 @@
 #include "kernels/host_copy.h"
 #include "launch/commands/attention_case.h"
 #include "launch/commands/command.h"
-#include "launch/data/batches.h"
 #include "launch/job/job.h"
 #include "launch/job/world.h"
 #include "model/attention/nsa.h"
+#include "model/inputs.h"
 #include "parallel/exchange/sequence_rows.h"
 #include "runtime/trace.h"
 
@@ -57,7 +57,7 @@ class AttentionRun {
         type_(ComputeType(input_, device.kind())),
         context_{device_, ops_, *compute_, *comm_, cp, layout_, type_, AtLeastF32(type_)},
         core_(context_, input_.sizes, input_.nsa, options.selected_exchange, input_.scale),
-        rows_(context_, input_.sequence) {
+        rows_{device_, *compute_, *comm_, cp, layout_, input_.sequence} {
     Reserve();
     arena_.Commit(device_);
     core_.Start();
@@ -85,11 +85,9 @@ class AttentionRun {
       return;
     }
     core_.Backward(sequence_, d_out_, gradients_);
-    if (input_.shared()) {
-      for (int b : {NsaCore::kSlc, NsaCore::kWin}) {
-        ops_.dense->Add(*compute_, core_.OwnRows(b, gradients_.d_k[b]), core_.OwnRows(0, gradients_.d_k[0]));
-        ops_.dense->Add(*compute_, core_.OwnRows(b, gradients_.d_v[b]), core_.OwnRows(0, gradients_.d_v[0]));
-      }
+    for (size_t i = 0; i < core_.rows().size(); ++i) {
+      const KeyRows own = OwnGradients(i);
+      if (own.k && own.rotated_k) ops_.dense->Add(*compute_, own.rotated_k, own.k);
     }
     compute_->Synchronize();
     for (const Weight& weight : weights_) context_.cp.AllReduce(*comm_, *weight.gradient, ReduceOp::kSum);
@@ -99,7 +97,7 @@ class AttentionRun {
   void Write(const std::string& path) {
     Collect("out", core_.out(), input_.dtype);
     for (int b = 0; b < 3; ++b) {
-      const std::string& branch = core_.branches()[b].name;
+      const std::string& branch = NsaCore::kBranchNames[b];
       Collect("o_" + branch, core_.branch_out(b), input_.dtype);
       Collect("lse_" + branch, core_.branch_lse(b), AtLeastF32(input_.dtype));
     }
@@ -107,6 +105,8 @@ class AttentionRun {
     if (d_out_) CollectGradients();
     if (root()) WriteSafetensors(path, results_);
   }
+
+  KeyRows OwnGradients(size_t i) const { return core_.OwnRows(static_cast<int>(i), gradients_.rows[i]); }
 
   void Reserve() {
     const auto [heads, groups, key_width, value_width] = input_.sizes;
@@ -145,9 +145,14 @@ class AttentionRun {
 
   void Load() {
     rows_.Scatter(input_.file.Get("q"), core_.q());
-    for (const AttentionCore::BranchRows& branch : core_.branches()) {
-      rows_.Scatter(input_.file.Get(input_.K(branch.name)), branch.k);
-      rows_.Scatter(input_.file.Get(input_.V(branch.name)), branch.v);
+    for (size_t i = 0; i < core_.rows().size(); ++i) {
+      const KeyRows& own = core_.rows()[i];
+      const std::string branch = NsaCore::kBranchNames[i];
+      // A case says itself whether its keys are rotated: branches that share them read the same.
+      for (const Tensor& k : {own.k, own.rotated_k}) {
+        if (k) rows_.Scatter(input_.file.Get(input_.K(branch)), k);
+      }
+      rows_.Scatter(input_.file.Get(input_.V(branch)), own.v);
     }
     LoadGates();
     LoadPositions();
@@ -196,10 +201,11 @@ class AttentionRun {
 
   void CollectGradients() {
     Collect("d_q", gradients_.d_q, input_.dtype);
-    for (int b = 0; b < (input_.shared() ? 1 : 3); ++b) {
-      const std::string& branch = core_.branches()[b].name;
-      Collect("d_" + input_.K(branch), core_.OwnRows(b, gradients_.d_k[b]), input_.dtype);
-      Collect("d_" + input_.V(branch), core_.OwnRows(b, gradients_.d_v[b]), input_.dtype);
+    for (size_t i = 0; i < core_.rows().size(); ++i) {
+      const KeyRows own = OwnGradients(i);
+      const std::string branch = NsaCore::kBranchNames[i];
+      Collect("d_" + input_.K(branch), own.k ? own.k : own.rotated_k, input_.dtype);
+      Collect("d_" + input_.V(branch), own.v, input_.dtype);
     }
     if (input_.file.Has("gates")) Collect("d_gates", gradients_.d_gates, input_.dtype);
     if (!root()) return;
@@ -212,7 +218,7 @@ class AttentionRun {
   void Collect(const std::string& name, const Tensor& part, DType dtype) {
     Shape shape = part.shape;
     shape[0] = input_.sequence;
-    rows_.Gather(part, dtype, root() ? Result(name, dtype, shape) : Tensor());
+    rows_.Gather(part, root() ? Result(name, dtype, shape) : Tensor());
   }
 
   Tensor Result(const std::string& name, DType dtype, const Shape& shape) {

@@ -13,7 +13,7 @@
 #include <string>
 
 #include "parallel/comm/comm.h"
-#include "runtime/config.h"
+#include "parallel/config.h"
 
 namespace longspan {
 

@@ -6,7 +6,7 @@
 
 #include "launch/commands/attention_metadata.h"
 #include "launch/config/nearest_name.h"
-#include "launch/data/batches.h"
+#include "model/inputs.h"
 
 namespace longspan {
 namespace {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "launch/config/config.h"
+#include "launch/config/rules.h"
 #include "launch/job/world.h"
 
 namespace longspan {

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "launch/commands/command.h"
-#include "runtime/config.h"
+#include "launch/config/run_config.h"
 
 namespace longspan {
 

@@ -70,7 +70,7 @@ std::string DescribeRun(const RunConfig& config, int64_t world) {
   // A plan needs no GPU: nothing is allocated.
   const Machine machine = ChooseMachine(config.runtime);
   const auto host = MakeCpuDevice();
-  Session session(config, *host, cp_group, machine.dtype);
+  Session session(config.session(), *host, cp_group, machine.dtype);
   Optimizer optimizer(session.device(), session.ops(), session.compute(), session.comm(), all_ranks,
                       session.model().params(), config.optimizer);
   optimizer.Reserve(session.arena(), session.context().dtype, session.context().gradient_dtype);

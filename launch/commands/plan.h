@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string>
 
-#include "runtime/config.h"
+#include "launch/config/run_config.h"
 
 namespace longspan {
 

@@ -27,13 +27,18 @@ Allowed GpuAllowed(DType dtype) { return dtype == DType::kBf16 ? Allowed{0.01, 0
 // By layer, the chosen blocks [S,G,N] of the whole sequence; nothing for other kinds of attention.
 using Selections = std::vector<std::vector<int32_t>>;
 
+SequenceRows RowsOf(Session& session) {
+  const Context& context = session.context();
+  return {context.device, context.compute, context.comm, context.cp, context.layout, context.layout.sequence()};
+}
+
 // A session that runs one sequence forward and backward.
 struct Run {
   // `selections`: what to choose instead of the own choice; null is free. All outlive the run.
   Run(const RunConfig& config, Device& device, Communicator& cp, DType dtype, const Selections* selections = nullptr)
       : config(config),
         selections(selections),
-        session(config, device, cp, dtype),
+        session(config.session(), device, cp, dtype),
         source(config.data.sequence_length, config.model.vocab, config.model.nsa.select_block,
                config.data.document_masks),
         frozen(config.model.layers) {
@@ -49,8 +54,7 @@ struct Run {
     for (int64_t layer = 0; selections && layer < config.model.layers; ++layer) {
       NsaCore* nsa = session.model().attention(layer).nsa();
       if (!nsa) continue;
-      SequenceRows(session.context(), session.layout().sequence())
-          .Scatter(HostView((*selections)[layer].data(), nsa->selected().shape), frozen[layer]);
+      RowsOf(session).Scatter(HostView((*selections)[layer].data(), nsa->selected().shape), frozen[layer]);
       nsa->FreezeSelection(frozen[layer]);
     }
     BatchLoader loader(source, session.layout(), session.context().cp.rank(), config.model.nsa, config.data.seed);
@@ -87,17 +91,17 @@ Outcome OutcomeOf(Run& run, Communicator& cp) {
   session.comm().Synchronize();
   const int64_t length = session.layout().sequence();
   const bool root = cp.rank() == 0;
-  const SequenceRows rows(session.context(), length);
+  const SequenceRows rows = RowsOf(session);
   Outcome outcome{std::vector<float>(length), session.ToHost<float>(run.params().gradients()),
                   session.ToHost<int64_t>(session.model().selection_hashes()), Selections(run.frozen.size())};
-  rows.Gather(session.model().token_loss(), DType::kF32, HostView(outcome.losses.data(), {length}));
+  rows.Gather(session.model().token_loss(), HostView(outcome.losses.data(), {length}));
   for (size_t layer = 0; layer < outcome.selections.size(); ++layer) {
     const NsaCore* nsa = session.model().attention(static_cast<int64_t>(layer)).nsa();
     if (!nsa) continue;
     Shape shape = nsa->selected().shape;
     shape[0] = length;
     outcome.selections[layer].resize(root ? shape.count() : 0);
-    rows.Gather(nsa->selected(), DType::kI32, HostView(outcome.selections[layer].data(), shape));
+    rows.Gather(nsa->selected(), HostView(outcome.selections[layer].data(), shape));
   }
   return outcome;
 }

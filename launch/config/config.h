@@ -8,14 +8,14 @@
 #include <string>
 #include <vector>
 
-#include "runtime/config.h"
+#include "launch/config/rules.h"
 
 namespace longspan {
 
 struct LoadedConfig {
   RunConfig config;                            // keys that could not be read have their defaults
   std::map<std::string, std::string> sources;  // of every key: "default", "FILE:LINE" or "command line"
-  std::vector<std::string> problems;  // one line each; the rules between values (runtime/config.h) are checked too
+  std::vector<std::string> problems;  // one line each; the rules between values (launch/config/rules.h) are checked too
 };
 
 // Reads `text`; `name` is the file in messages. Overrides are "key.path=value", lists with commas. `world` is the

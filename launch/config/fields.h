@@ -8,7 +8,7 @@
 
 #include <string>
 
-#include "runtime/config.h"
+#include "launch/config/run_config.h"
 
 namespace longspan {
 

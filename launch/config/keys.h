@@ -1,7 +1,7 @@
-// Every key of a configuration, once: its path in configs/run.proto and its place in runtime/config.h.
+// Every key of a configuration, once: its path in configs/run.proto and its place in launch/config/run_config.h.
 #pragma once
 
-#include "runtime/config.h"
+#include "launch/config/run_config.h"
 
 namespace longspan {
 
@@ -89,8 +89,8 @@ void VisitKeys(Config& config, Visitor&& visit) {
   visit("train.eval_sequences", train.eval_sequences);
   visit("train.log_interval", train.log_interval);
   visit("train.seed", train.seed);
-  visit("train.recompute", train.recompute);
-  visit("train.offload", train.offload);
+  visit("train.recompute", train.keep.recompute);
+  visit("train.offload", train.keep.offload);
 }
 
 }  // namespace longspan

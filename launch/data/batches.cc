@@ -1,8 +1,8 @@
 #include "launch/data/batches.h"
 
-#include <algorithm>
 #include <numeric>
 #include <random>
+#include <utility>
 
 #include "runtime/error.h"
 
@@ -10,13 +10,7 @@ namespace longspan {
 
 BatchLoader::BatchLoader(const SequenceSource& source, const Layout& layout, int cp_index, const NsaConfig& nsa,
                          uint64_t seed)
-    : source_(source),
-      layout_(layout),
-      cp_index_(cp_index),
-      nsa_(nsa),
-      seed_(seed),
-      tokens_(layout.sequence()),
-      targets_(layout.sequence()) {
+    : source_(source), layout_(layout), cp_index_(cp_index), nsa_(nsa), seed_(seed), sequence_(layout.sequence()) {
   LS_CHECK(source.length() == layout.sequence(), "batches: sequences of {} tokens, a layout of {}", source.length(),
            layout.sequence());
 }
@@ -31,35 +25,8 @@ int64_t BatchLoader::SequenceAt(int64_t place) {
 }
 
 void BatchLoader::Load(int64_t place, Batch& batch) {
-  batch.doc_start.resize(layout_.sequence());
-  source_.Fill(SequenceAt(place), tokens_, targets_, batch.doc_start);
-  batch.labels = layout_.sequence() - std::count(targets_.begin(), targets_.end(), -1);
-
-  batch.tokens.resize(layout_.tokens());
-  batch.targets.resize(layout_.tokens());
-  batch.positions.resize(layout_.tokens());
-  for (const Segment& segment : layout_.segments(cp_index_)) {
-    for (int64_t i = 0; i < segment.length; ++i) {
-      const int64_t t = segment.begin + i, row = segment.row + i;
-      batch.tokens[row] = tokens_[t];
-      batch.targets[row] = targets_[t];
-      batch.positions[row] = static_cast<int32_t>(t) - batch.doc_start[t];
-    }
-  }
-  batch.positions_cmp = SummaryPositions(layout_, cp_index_, nsa_, batch.doc_start);
-}
-
-std::vector<int32_t> SummaryPositions(const Layout& layout, int rank, const NsaConfig& nsa,
-                                      std::span<const int32_t> doc_start) {
-  std::vector<int32_t> positions(layout.tokens() / nsa.stride);
-  for (const Segment& segment : layout.segments(rank)) {
-    // Row i of the sequence's compressed rows holds token i - lead.
-    for (int64_t i = 0; i < segment.length / nsa.stride; ++i) {
-      const int64_t t = (segment.begin / nsa.stride + i - nsa.lead()) * nsa.stride;
-      positions[segment.row / nsa.stride + i] = t < 0 ? 0 : static_cast<int32_t>(t) - doc_start[t];
-    }
-  }
-  return positions;
+  source_.Fill(SequenceAt(place), sequence_.tokens, sequence_.targets, sequence_.doc_start);
+  CutSequence(sequence_, layout_, cp_index_, nsa_, &batch);
 }
 
 std::vector<int64_t> ShuffledOrder(int64_t size, uint64_t seed, uint64_t epoch) {
@@ -76,21 +43,6 @@ std::vector<int64_t> ShuffledOrder(int64_t size, uint64_t seed, uint64_t epoch) 
     std::swap(order[left - 1], order[number % left]);
   }
   return order;
-}
-
-void ValidateDocStart(std::span<const int32_t> doc_start, int64_t select_block, const std::string& what) {
-  for (int64_t t = 0; t < static_cast<int64_t>(doc_start.size()); ++t) {
-    const int64_t start = doc_start[t];
-    const auto refuse = [&](const std::string& rule) {
-      Fail(ExitCode::kData, "{}: doc_start[{}] = {}: {}", what, t, start, rule);
-    };
-    if (start < 0 || start > t) refuse("a document starts between 0 and its tokens");
-    if (start % select_block != 0) refuse(fmt::format("documents start at multiples of {}", select_block));
-    if (t > 0 && start < doc_start[t - 1])
-      refuse(fmt::format("{} comes before it; starts never fall", doc_start[t - 1]));
-    if (doc_start[start] != start)
-      refuse(fmt::format("position {} belongs to {}, so no document starts there", start, doc_start[start]));
-  }
 }
 
 }  // namespace longspan

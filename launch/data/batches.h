@@ -1,4 +1,4 @@
-// Batches: the order in which sequences are trained on, and one rank's part of a sequence.
+// BatchLoader: the order in which the sequences of a source are trained on, and one rank's part of each.
 //
 // The order is endless: epoch after epoch, each a permutation of the source's sequences drawn from (seed, epoch). The
 // sequence at a place of the order is a pure function of (seed, place), so a resumed run continues exactly. A step
@@ -7,24 +7,13 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <vector>
 
 #include "launch/data/sequence_source.h"
+#include "model/inputs.h"
 #include "parallel/layout.h"
 
 namespace longspan {
-
-// One rank's part of one sequence: T of its S tokens, in the order of the layout's local rows.
-struct Batch {
-  std::vector<int32_t> tokens;     // [T]
-  std::vector<int32_t> targets;    // [T], -1 = no label
-  std::vector<int32_t> positions;  // [T], counted from the document's start
-  std::vector<int32_t>
-      positions_cmp;               // [T/d], of the compressed tokens in this rank's rows; 0 for the rows before token 0
-  std::vector<int32_t> doc_start;  // [S], of the whole sequence: the same on every rank
-  int64_t labels = 0;              // valid targets of the whole sequence: the same on every rank
-};
 
 class BatchLoader {
  public:
@@ -44,20 +33,12 @@ class BatchLoader {
   const int cp_index_;
   const NsaConfig nsa_;
   const uint64_t seed_;
-  int64_t epoch_ = -1;                     // the one that order_ holds
-  std::vector<int64_t> order_;             // [source.size()]
-  std::vector<int32_t> tokens_, targets_;  // [S] of the sequence being cut
+  int64_t epoch_ = -1;          // the one that order_ holds
+  std::vector<int64_t> order_;  // [source.size()]
+  Sequence sequence_;           // the one being cut
 };
-
-// Positions of a rank's compressed tokens (Batch::positions_cmp). doc_start [S].
-std::vector<int32_t> SummaryPositions(const Layout& layout, int rank, const NsaConfig& nsa,
-                                      std::span<const int32_t> doc_start);
 
 // A permutation of 0..size-1 that depends on nothing but the arguments, on any machine and library.
 std::vector<int64_t> ShuffledOrder(int64_t size, uint64_t seed, uint64_t epoch);
-
-// The rules of DESIGN section 2: doc_start[t] <= t, a multiple of `select_block`, non-decreasing, and itself a start.
-// Throws Error (data) naming `what`, the position, the rule and the value.
-void ValidateDocStart(std::span<const int32_t> doc_start, int64_t select_block, const std::string& what);
 
 }  // namespace longspan

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "runtime/config.h"
+#include "launch/config/run_config.h"
 #include "runtime/files/mapped_file.h"
 
 namespace longspan {

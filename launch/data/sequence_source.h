@@ -7,7 +7,7 @@
 #include <span>
 #include <string>
 
-#include "runtime/config.h"
+#include "launch/config/run_config.h"
 
 namespace longspan {
 

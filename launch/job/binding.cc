@@ -11,6 +11,7 @@
 
 #include "launch/job/cores.h"
 #include "parallel/comm/comm.h"
+#include "parallel/comm/nccl.h"
 #include "parallel/comm/texts.h"
 #include "runtime/error.h"
 

@@ -11,6 +11,8 @@
 
 #include "launch/job/binding.h"
 #include "parallel/comm/mesh.h"
+#include "parallel/comm/nccl.h"
+#include "parallel/config.h"
 
 namespace longspan {
 

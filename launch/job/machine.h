@@ -1,7 +1,7 @@
 // Where the ranks compute, and in which type: what runtime.device and runtime.dtype come to on this machine.
 #pragma once
 
-#include "runtime/config.h"
+#include "launch/config/run_config.h"
 #include "runtime/tensor.h"
 
 namespace longspan {

@@ -12,8 +12,8 @@
 #include <string>
 #include <vector>
 
+#include "launch/config/run_config.h"
 #include "launch/train/progress.h"
-#include "runtime/config.h"
 
 namespace longspan {
 

@@ -33,7 +33,7 @@ class Trainer {
         mesh_(job.mesh()),
         config_(config),
         sources_(OpenSources(config.data, config.model.vocab, config.model.nsa.select_block)),
-        session_(job.Make<Session>(config, device_, mesh_.cp(), dtype)),
+        session_(job.Make<Session>(config.session(), device_, mesh_.cp(), dtype)),
         optimizer_(session_.device(), session_.ops(), session_.compute(), session_.comm(), mesh_.world(),
                    session_.model().params(), config.optimizer),
         loader_(*sources_.train, session_.layout(), mesh_.cp_index(), config.model.nsa, config.data.seed),

@@ -1,7 +1,7 @@
 // Training, as a story: open the data, build the model on the job's ranks, step, log, evaluate, report.
 #pragma once
 
-#include "runtime/config.h"
+#include "launch/config/run_config.h"
 
 namespace longspan {
 

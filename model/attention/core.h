@@ -16,15 +16,23 @@
 #include <vector>
 
 #include "model/context.h"
+#include "model/inputs.h"
 #include "runtime/memory.h"
 
 namespace longspan {
 
-// Gradients of a core's inputs, and workspace of its backward. The rows of d_k, d_v have the geometry of the exchange's
+// Keys and values that one projection of each gives, for one branch or for several.
+struct KeyRows {
+  Tensor k;          // [.,G,K], for the branches that read it without rotation; null: none does
+  Tensor rotated_k;  // [.,G,K], likewise with rotation
+  Tensor v;          // [.,G,V]
+};
+
+// Gradients of a core's inputs, and workspace of its backward. Those of rows have the geometry of the exchanges'
 // buffers; after Backward a core's OwnRows of them are complete.
 struct AttentionGradients {
   Tensor d_q;                       // [T,H,K]
-  std::array<Tensor, 3> d_k, d_v;   // [R,G,K], [R,G,V] by branch
+  std::array<KeyRows, 3> rows;      // as many as the core's rows(), [R,G,.]
   Tensor d_gates;                   // [T,H,3], NSA only
   std::array<Tensor, 3> d_o;        // [T,H,V] by branch, NSA only; in the dtype of activations
   Tensor d_summary_k, d_summary_v;  // [S/d,G,K], [S/d,G,V], NSA only
@@ -35,13 +43,6 @@ class AttentionCore {
   struct Sizes {
     int64_t heads, kv_heads, key_width, value_width;
   };
-  // One branch's keys and values: this rank's own rows, for the caller to write.
-  struct BranchRows {
-    std::string name;  // "cmp", "slc", "win"; "" when there is one branch
-    bool rotated;      // whether keys are to be written rotated
-    Tensor k;          // [T,G,K]
-    Tensor v;          // [T,G,V]
-  };
 
   virtual ~AttentionCore() = default;
   // Reserves activations and exchange buffers under `name`; what kept() lists as of the use `outputs`.
@@ -49,9 +50,11 @@ class AttentionCore {
   virtual void ReserveGradients(Arena& arena,
                                 AttentionGradients* gradients) = 0;  // workspace; once for all equal layers
   virtual void Start() = 0;                                          // after Commit: uploads tables, cuts views
-  virtual const std::vector<BranchRows>& branches() const = 0;
-  virtual Tensor OwnRows(int branch, const Tensor& rows) const = 0;  // this rank's T rows of an exchange buffer
-  virtual const Tensor& q() const = 0;                               // [T,H,K], to be written rotated
+  // This rank's own rows ([T,..]) of all keys and values, for the caller to write.
+  virtual const std::vector<KeyRows>& rows() const = 0;
+  // The same part of buffers with the geometry of the exchanges of rows()[i].
+  virtual KeyRows OwnRows(int i, const KeyRows& buffers) const = 0;
+  virtual const Tensor& q() const = 0;      // [T,H,K], to be written rotated
   virtual const Tensor& gates() const = 0;  // [T,H,3] after the sigmoid; null when the kind has none
   virtual const Tensor& out() const = 0;    // [T,H,V]
   virtual void Forward(const SequenceInputs& inputs) = 0;

@@ -44,12 +44,11 @@ AttentionLayer::AttentionLayer(const Context& context, const ModelConfig& config
     : context_(context), config_(config), prefix_(prefix), kind_(config.AttentionOf(layer)) {
   core_ = MakeCore(context, config, kind_, exchange);
   if (kind_ == AttentionKind::kNsa) nsa_ = static_cast<NsaCore*>(core_.get());
-  shared_ = kind_ != AttentionKind::kNsa || config.nsa.kv_branches == KvBranches::kShared;
 
   q_ = AddProjection("q", config.heads, config.key_width, config.qk_norm, params);
-  const std::vector<std::string> suffixes =
-      shared_ ? std::vector<std::string>{""} : std::vector<std::string>{"_cmp", "_slc", "_win"};
-  for (const std::string& suffix : suffixes) {
+  const bool separate = nsa_ && config.nsa.kv_branches == KvBranches::kSeparate;
+  for (const std::string& suffix :
+       separate ? std::vector<std::string>{"_cmp", "_slc", "_win"} : std::vector<std::string>{""}) {
     k_.push_back(AddProjection("k" + suffix, config.kv_heads, config.key_width, config.qk_norm, params));
     v_.push_back(AddProjection("v" + suffix, config.kv_heads, config.value_width, false, params));
   }
@@ -108,8 +107,6 @@ void AttentionLayer::Reserve(Arena& arena, AttentionWorkspace* workspace, Memory
   if (workspace->gradients.empty()) {
     arena.Reserve(&workspace->gate_logits, MemoryUse::kWorkspace, "gate_logits", context_.dtype,
                   {tokens, 3 * config_.heads});
-    arena.Reserve(&workspace->shared_k, MemoryUse::kWorkspace, "shared_k", context_.dtype,
-                  {tokens, config_.kv_heads, config_.key_width});
     arena.Reserve(&workspace->d_out, MemoryUse::kWorkspace, "backward.d_out", context_.dtype,
                   {tokens, config_.heads, config_.value_width});
     if (context_.gradient_dtype != context_.dtype) {
@@ -180,22 +177,12 @@ void AttentionLayer::Forward(const SequenceInputs& inputs, const AttentionWorksp
   Project(q_, x, core_->q());
   Rotate(inputs, core_->q(), core_->q(), false);
 
-  const auto& branches = core_->branches();
-  if (shared_) Project(k_[0], x, workspace.shared_k);
-  for (size_t b = 0; b < branches.size(); ++b) {
-    const auto& [name, rotated, k, v] = branches[b];
-    if (!shared_) Project(k_[b], x, k);
-    const Tensor& source = shared_ ? workspace.shared_k : k;
-    if (rotated) {
-      Rotate(inputs, source, k, false);
-    } else if (shared_) {
-      context_.ops.train->Copy(context_.compute, source, k);
-    }
-    if (!shared_ || b == 0) {
-      Project(v_[b], x, v);
-    } else {
-      context_.ops.train->Copy(context_.compute, branches[0].v, v);
-    }
+  for (size_t i = 0; i < core_->rows().size(); ++i) {
+    const auto& [k, rotated_k, v] = core_->rows()[i];
+    const Tensor& projected = k ? k : rotated_k;
+    Project(k_[i], x, projected);
+    if (rotated_k) Rotate(inputs, projected, rotated_k, false);
+    Project(v_[i], x, v);
   }
   if (gate_) {
     MatMul(x, gate_->weight, workspace.gate_logits, false, false, false);
@@ -217,26 +204,14 @@ void AttentionLayer::Backward(const SequenceInputs& inputs, const AttentionWorks
   core_->Backward(inputs, workspace.d_out, gradients);
 
   ProjectBackward(q_, x, Unrotate(inputs, workspace, gradients.d_q), d_x, false);
-  const auto& branches = core_->branches();
-  for (size_t b = 0; b < branches.size(); ++b) {
-    const int branch = static_cast<int>(b);
-    const Tensor d_k = core_->OwnRows(branch, gradients.d_k[b]);
-    const Tensor d_v = core_->OwnRows(branch, gradients.d_v[b]);
-    if (!shared_) {
-      ProjectBackward(k_[b], x, branches[b].rotated ? Unrotate(inputs, workspace, d_k) : Narrow(workspace, d_k), d_x,
-                      true);
-      ProjectBackward(v_[b], x, Narrow(workspace, d_v), d_x, true);
-      continue;
+  for (size_t i = 0; i < core_->rows().size(); ++i) {
+    const auto [d_k, d_rotated_k, d_v] = core_->OwnRows(static_cast<int>(i), gradients.rows[i]);
+    if (d_k && d_rotated_k) {
+      Rotate(inputs, d_rotated_k, d_rotated_k, true);
+      context_.ops.dense->Add(context_.compute, d_rotated_k, d_k);
     }
-    if (branches[b].rotated) Rotate(inputs, d_k, d_k, true);
-    if (b > 0) {
-      context_.ops.dense->Add(context_.compute, d_k, core_->OwnRows(0, gradients.d_k[0]));
-      context_.ops.dense->Add(context_.compute, d_v, core_->OwnRows(0, gradients.d_v[0]));
-    }
-  }
-  if (shared_) {
-    ProjectBackward(k_[0], x, Narrow(workspace, core_->OwnRows(0, gradients.d_k[0])), d_x, true);
-    ProjectBackward(v_[0], x, Narrow(workspace, core_->OwnRows(0, gradients.d_v[0])), d_x, true);
+    ProjectBackward(k_[i], x, d_k ? Narrow(workspace, d_k) : Unrotate(inputs, workspace, d_rotated_k), d_x, true);
+    ProjectBackward(v_[i], x, Narrow(workspace, d_v), d_x, true);
   }
   if (gate_) {
     context_.ops.dense->GateBackward(context_.compute,

@@ -11,6 +11,7 @@
 
 #include "model/attention/core.h"
 #include "model/attention/nsa.h"
+#include "model/config.h"
 #include "model/params.h"
 
 namespace longspan {
@@ -18,7 +19,6 @@ namespace longspan {
 // Temporary tensors that all layers share.
 struct AttentionWorkspace {
   Tensor gate_logits;  // [T,3H]
-  Tensor shared_k;     // [T,G,K], SHARED only
   Tensor d_out;        // [T,H,V]
   Tensor narrow;       // [T*H*max(K,V)], a gradient rounded to the activations' dtype; null when it has that dtype
   std::map<AttentionKind, AttentionGradients> gradients;
@@ -77,9 +77,8 @@ class AttentionLayer {
   std::unique_ptr<AttentionCore> core_;
   NsaCore* nsa_ = nullptr;  // core_ when it is one
   AttentionKind kind_;
-  bool shared_;
   Projection q_;
-  std::vector<Projection> k_, v_;  // by branch; one when shared
+  std::vector<Projection> k_, v_;  // as many as the core has rows()
   Param *gate_ = nullptr, *gate_bias_ = nullptr, *o_ = nullptr;
   std::array<Param*, 6> phi_k_{}, phi_v_{};
   Rope rope_;

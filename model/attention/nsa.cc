@@ -1,5 +1,8 @@
 #include "model/attention/nsa.h"
 
+#include <algorithm>
+#include <string>
+
 namespace longspan {
 namespace {
 
@@ -12,11 +15,22 @@ std::unique_ptr<Exchange> SelectedRowsExchange(const Context& context, SelectedE
 
 NsaCore::NsaCore(const Context& context, const Sizes& sizes, const NsaConfig& nsa, SelectedExchange exchange,
                  double scale)
-    : context_(context), sizes_(sizes), nsa_(nsa), scale_(scale) {
+    : context_(context),
+      sizes_(sizes),
+      nsa_(nsa),
+      scale_(scale),
+      shared_(nsa.kv_branches == KvBranches::kShared),
+      plain_keys_(nsa.compress_rope == CompressRope::kAfter) {
   const Layout& layout = context.layout;
-  exchange_[kCmp] = MakeHaloExchange(layout, context.cp, context.ops, nsa.halo());
   exchange_[kSlc] = SelectedRowsExchange(context, exchange);
-  exchange_[kWin] = MakeHaloExchange(layout, context.cp, context.ops, nsa.window - 1);
+  if (!shared_ || plain_keys_) exchange_[kCmp] = MakeHaloExchange(layout, context.cp, context.ops, nsa.halo());
+  if (shared_) {
+    exchange_[kWin] =
+        MakeHaloExchange(layout, context.cp, context.ops, std::max(nsa.window - 1, nsa.halo()),
+                         {.own_row = exchange_[kSlc]->own_row(), .borrowed_row = exchange_[kSlc]->rows()});
+  } else {
+    exchange_[kWin] = MakeHaloExchange(layout, context.cp, context.ops, nsa.window - 1);
+  }
   if (exchange == SelectedExchange::kFetch) fetch_ = static_cast<FetchExchange*>(exchange_[kSlc].get());
   summaries_ = MakeGatherExchange(layout, context.cp, context.ops, nsa.stride, layout.chunk());
   ready_ = context.device.MakeEvent();
@@ -28,16 +42,19 @@ void NsaCore::Reserve(Arena& arena, const std::string& name, MemoryUse outputs) 
   const auto [heads, groups, key_width, value_width] = sizes_;
   const int64_t tokens = context_.tokens();
   const std::vector<Shape> shapes = {{groups, key_width}, {groups, value_width}};
-  const char* branch_names[] = {"cmp", "slc", "win"};
   for (int b = 0; b < 3; ++b) {
-    const std::string label = name + "." + branch_names[b];
-    const int64_t rows = exchange_[b]->rows();
-    exchange_[b]->Reserve(arena, label + ".exchange", context_.dtype, context_.gradient_dtype, shapes);
-    arena.Reserve(&k_[b], MemoryUse::kActivations, label + ".k", context_.dtype, {rows, groups, key_width});
-    arena.Reserve(&v_[b], MemoryUse::kActivations, label + ".v", context_.dtype, {rows, groups, value_width});
+    const std::string label = name + "." + kBranchNames[b];
+    const bool keys_alone = shared_ && b == kCmp;
+    if (exchange_[b]) {
+      exchange_[b]->Reserve(arena, label + ".exchange", context_.dtype, context_.gradient_dtype,
+                            keys_alone ? std::vector<Shape>{shapes[0]} : shapes);
+    }
     arena.Reserve(&o_[b], outputs, label + ".o", context_.dtype, {tokens, heads, value_width});
     arena.Reserve(&lse_[b], outputs, label + ".lse", context_.gradient_dtype, {tokens, heads});
   }
+  ReserveRows(buffers_.data(), [&](const std::string& row_name, Tensor* slot, const Shape& shape) {
+    arena.Reserve(slot, MemoryUse::kActivations, name + "." + row_name, context_.dtype, shape);
+  });
   const int64_t rows = summaries_->rows();
   summaries_->Reserve(arena, name + ".summaries.exchange", context_.dtype, context_.gradient_dtype, shapes);
   arena.Reserve(&summary_k_, MemoryUse::kActivations, name + ".summaries.k", context_.dtype, {rows, groups, key_width});
@@ -52,33 +69,57 @@ void NsaCore::Reserve(Arena& arena, const std::string& name, MemoryUse outputs) 
 void NsaCore::ReserveGradients(Arena& arena, AttentionGradients* gradients) {
   const auto [heads, groups, key_width, value_width] = sizes_;
   const int64_t tokens = context_.tokens();
-  const auto reserve = [&](Tensor* slot, const char* name, const Shape& shape) {
-    arena.Reserve(slot, MemoryUse::kWorkspace, std::string("backward.") + name, context_.gradient_dtype, shape);
+  const auto reserve = [&](const std::string& name, Tensor* slot, const Shape& shape) {
+    arena.Reserve(slot, MemoryUse::kWorkspace, "backward.d_" + name, context_.gradient_dtype, shape);
   };
-  reserve(&gradients->d_q, "d_q", {tokens, heads, key_width});
-  reserve(&gradients->d_gates, "d_gates", {tokens, heads, 3});
-  for (int b = 0; b < 3; ++b) {
-    reserve(&gradients->d_k[b], "d_k", {exchange_[b]->rows(), groups, key_width});
-    reserve(&gradients->d_v[b], "d_v", {exchange_[b]->rows(), groups, value_width});
-    arena.Reserve(&gradients->d_o[b], MemoryUse::kWorkspace, "backward.d_o", context_.dtype,
-                  {tokens, heads, value_width});
+  reserve("q", &gradients->d_q, {tokens, heads, key_width});
+  reserve("gates", &gradients->d_gates, {tokens, heads, 3});
+  ReserveRows(gradients->rows.data(), reserve);
+  for (Tensor& d_o : gradients->d_o) {
+    arena.Reserve(&d_o, MemoryUse::kWorkspace, "backward.d_o", context_.dtype, {tokens, heads, value_width});
   }
-  reserve(&gradients->d_summary_k, "d_summary_k", {summaries_->rows(), groups, key_width});
-  reserve(&gradients->d_summary_v, "d_summary_v", {summaries_->rows(), groups, value_width});
+  reserve("summary_k", &gradients->d_summary_k, {summaries_->rows(), groups, key_width});
+  reserve("summary_v", &gradients->d_summary_v, {summaries_->rows(), groups, value_width});
+}
+
+void NsaCore::ReserveRows(KeyRows* rows, const Reserver& reserve) const {
+  const Shape keys{0, sizes_.kv_heads, sizes_.key_width}, values{0, sizes_.kv_heads, sizes_.value_width};
+  const auto of = [](Shape shape, const Exchange& exchange) {
+    shape[0] = exchange.rows();
+    return shape;
+  };
+  for (int i = 0; i < (shared_ ? 1 : 3); ++i) {
+    const std::string name = shared_ ? "" : kBranchNames[i] + std::string(".");
+    const Exchange& exchange = *exchange_[shared_ ? kWin : i];
+    const bool plain = plain_keys_ && i == kCmp;
+    if (plain) reserve(name + "k", &rows[i].k, of(keys, *exchange_[kCmp]));
+    if (!plain || shared_) reserve(name + "rotated_k", &rows[i].rotated_k, of(keys, exchange));
+    reserve(name + "v", &rows[i].v, of(values, exchange));
+  }
 }
 
 void NsaCore::Start() {
-  for (auto& exchange : exchange_) exchange->Start(context_.device, context_.comm);
+  for (auto& exchange : exchange_) {
+    if (exchange) exchange->Start(context_.device, context_.comm);
+  }
   summaries_->Start(context_.device, context_.comm);
   context_.comm.Synchronize();
-  const bool rotated = nsa_.compress_rope == CompressRope::kBefore;
-  rows_ = {{"cmp", rotated, OwnRows(kCmp, k_[kCmp]), OwnRows(kCmp, v_[kCmp])},
-           {"slc", true, OwnRows(kSlc, k_[kSlc]), OwnRows(kSlc, v_[kSlc])},
-           {"win", true, OwnRows(kWin, k_[kWin]), OwnRows(kWin, v_[kWin])}};
+  for (int i = 0; i < (shared_ ? 1 : 3); ++i) own_.push_back(OwnRows(i, buffers_[i]));
 }
 
-Tensor NsaCore::OwnRows(int branch, const Tensor& rows) const {
-  return rows.Rows(exchange_[branch]->own_row(), context_.tokens());
+KeyRows NsaCore::OwnRows(int i, const KeyRows& buffers) const {
+  const auto own = [this](int branch, const Tensor& x) {
+    return x ? x.Rows(exchange_[branch]->own_row(), context_.tokens()) : Tensor();
+  };
+  const int branch = shared_ ? kWin : i;
+  return {own(kCmp, buffers.k), own(branch, buffers.rotated_k), own(branch, buffers.v)};
+}
+
+std::vector<Tensor> NsaCore::Travelling(int branch, const KeyRows* rows) const {
+  if (!shared_) return {rows[branch].k ? rows[branch].k : rows[branch].rotated_k, rows[branch].v};
+  if (branch == kCmp) return {rows[0].k};
+  const int64_t count = exchange_[branch]->rows();
+  return {rows[0].rotated_k.Rows(0, count), rows[0].v.Rows(0, count)};
 }
 
 Tensor NsaCore::OwnSummaries(const Tensor& rows) const {
@@ -100,15 +141,29 @@ void NsaCore::Begin(Direction direction, Exchange& exchange, const std::vector<T
   context_.comm.Record(done);
 }
 
-CompressArgs NsaCore::CompressionOf(const Tensor& rows, const PhiWeights& weights, const Tensor& summaries) const {
+void NsaCore::BeginRows(Direction direction, int branch, const KeyRows* rows) {
+  if (exchange_[branch]) Begin(direction, *exchange_[branch], Travelling(branch, rows), *done_[branch]);
+}
+
+CompressArgs NsaCore::CompressionOfK() const {
+  const KeyRows& rows = buffers_[0];
   return {.segments = context_.segments(),
-          .x = rows,
-          .pages = exchange_[kCmp]->pages(),
+          .x = rows.k ? rows.k : rows.rotated_k,
+          .pages = exchange_[exchange_[kCmp] ? kCmp : kWin]->pages(),
           .phi = nsa_.phi,
           .block = nsa_.block,
           .stride = nsa_.stride,
-          .weights = weights,
-          .y = OwnSummaries(summaries)};
+          .weights = phi_.k,
+          .y = OwnSummaries(summary_k_)};
+}
+
+CompressArgs NsaCore::CompressionOfV() const {
+  CompressArgs args = CompressionOfK();
+  args.x = buffers_[0].v;
+  args.pages = exchange_[shared_ ? kWin : kCmp]->pages();
+  args.weights = phi_.v;
+  args.y = OwnSummaries(summary_v_);
+  return args;
 }
 
 void NsaCore::RotateSummaries(const SequenceInputs& inputs, const Tensor& own, bool inverse) {
@@ -127,7 +182,8 @@ void NsaCore::Fill(const SequenceInputs& inputs, int branch, BranchArgs* args) c
   if (branch == kCmp) {
     args->kv = {summary_k_, summary_v_, summaries_->pages()};
   } else {
-    args->kv = {k_[branch], v_[branch], exchange_[branch]->pages()};
+    const KeyRows& rows = buffers_[shared_ ? 0 : branch];
+    args->kv = {rows.rotated_k, rows.v, exchange_[branch]->pages()};
   }
 }
 
@@ -174,11 +230,11 @@ void NsaCore::Select(const SequenceInputs& inputs) {
 // Own summaries, and the exchanges that need nothing else to begin.
 void NsaCore::Summarize(const SequenceInputs& inputs) {
   AttentionOps& attention = *context_.ops.attention;
-  Begin(Direction::kForward, *exchange_[kCmp], {k_[kCmp], v_[kCmp]}, *done_[kCmp]);
-  Begin(Direction::kForward, *exchange_[kWin], {k_[kWin], v_[kWin]}, *done_[kWin]);
-  context_.compute.Wait(*done_[kCmp], "stall.compression_halo");
-  attention.Compress(context_.compute, CompressionOf(k_[kCmp], phi_.k, summary_k_));
-  attention.Compress(context_.compute, CompressionOf(v_[kCmp], phi_.v, summary_v_));
+  BeginRows(Direction::kForward, kCmp, buffers_.data());
+  BeginRows(Direction::kForward, kWin, buffers_.data());
+  context_.compute.Wait(*done_[shared_ ? kWin : kCmp], "stall.compression_halo");  // the last that began of the two
+  attention.Compress(context_.compute, CompressionOfK());
+  attention.Compress(context_.compute, CompressionOfV());
   RotateSummaries(inputs, OwnSummaries(summary_k_), false);
   Begin(Direction::kForward, *summaries_, {summary_k_, summary_v_}, *summaries_done_);
 }
@@ -189,7 +245,7 @@ void NsaCore::Forward(const SequenceInputs& inputs) {
   Stream& compute = context_.compute;
 
   Summarize(inputs);
-  if (!fetch_) Begin(Direction::kForward, *exchange_[kSlc], {k_[kSlc], v_[kSlc]}, *done_[kSlc]);
+  if (!fetch_) BeginRows(Direction::kForward, kSlc, buffers_.data());
 
   // The window branch needs only the halo: it hides the gathers, or the fetch when there is one.
   compute.Wait(*done_[kWin], "stall.window_halo");
@@ -202,7 +258,7 @@ void NsaCore::Forward(const SequenceInputs& inputs) {
     CommFollowsCompute();
     attention.Window(compute, WindowBranch(inputs));
     fetch_->Choose(context_.comm, selected_);
-    fetch_->Forward(context_.comm, {k_[kSlc], v_[kSlc]});
+    fetch_->Forward(context_.comm, Travelling(kSlc, buffers_.data()));
     context_.comm.Record(*done_[kSlc]);
   }
   compute.Wait(*done_[kSlc], "stall.selected");
@@ -214,7 +270,7 @@ void NsaCore::Restore(const SequenceInputs& inputs) {
   restored_ = true;
   Summarize(inputs);
   // Who sends what is still what the choice made it. Nothing waits for the rows before the backward.
-  Begin(Direction::kForward, *exchange_[kSlc], {k_[kSlc], v_[kSlc]}, *done_[kSlc]);
+  BeginRows(Direction::kForward, kSlc, buffers_.data());
   context_.ops.attention->Combine(context_.compute, {gates_, o_[kCmp], o_[kSlc], o_[kWin], out_});
 }
 
@@ -226,14 +282,15 @@ void NsaCore::Backward(const SequenceInputs& inputs, const Tensor& d_out, const 
   AttentionOps& attention = *context_.ops.attention;
   TrainOps& train = *context_.ops.train;
   Stream& compute = context_.compute;
-  const auto& [d_q, d_k, d_v, d_gates, d_o, d_summary_k, d_summary_v] = gradients;
+  const auto& [d_q, rows, d_gates, d_o, d_summary_k, d_summary_v] = gradients;
 
   attention.CombineBackward(compute, {gates_, o_[kCmp], o_[kSlc], o_[kWin], out_},
                             {d_out, d_gates, d_o[kCmp], d_o[kSlc], d_o[kWin]});
   train.Zero(compute, d_q);
-  for (int b = 0; b < 3; ++b) {
-    train.Zero(compute, d_k[b]);
-    train.Zero(compute, d_v[b]);
+  for (const auto& [k, rotated_k, v] : rows) {
+    for (const Tensor& x : {k, rotated_k, v}) {
+      if (x) train.Zero(compute, x);
+    }
   }
   train.Zero(compute, d_summary_k);
   train.Zero(compute, d_summary_v);
@@ -241,21 +298,29 @@ void NsaCore::Backward(const SequenceInputs& inputs, const Tensor& d_out, const 
   for (const Event* done : {done_[kWin].get(), summaries_done_.get(), done_[kSlc].get()}) {
     if (restored_) compute.Wait(*done, "stall.restored_rows");
   }
-  // The largest transfer first, hidden by the other two branches.
-  attention.SelectedBackward(compute, SelectedBranch(inputs), {d_o[kSlc], d_q, d_k[kSlc], d_v[kSlc]});
-  Begin(Direction::kBackward, *exchange_[kSlc], {d_k[kSlc], d_v[kSlc]}, *done_[kSlc]);
+  const auto window = [&, d_q = d_q, &d_rows = rows[shared_ ? 0 : kWin]] {
+    attention.WindowBackward(compute, WindowBranch(inputs), {d_o[kWin], d_q, d_rows.rotated_k, d_rows.v});
+  };
+  // The largest transfer as early as may be, hidden by the other branches: SHARED, once the window has added to its
+  // rows.
+  if (shared_) window();
+  const KeyRows& d_selected = rows[shared_ ? 0 : kSlc];
+  attention.SelectedBackward(compute, SelectedBranch(inputs), {d_o[kSlc], d_q, d_selected.rotated_k, d_selected.v});
+  BeginRows(Direction::kBackward, kSlc, rows.data());
   attention.CompressedBackward(compute, CompressedBranch(inputs), {d_o[kCmp], d_q, d_summary_k, d_summary_v});
   Begin(Direction::kBackward, *summaries_, {d_summary_k, d_summary_v}, *summaries_done_);
-  attention.WindowBackward(compute, WindowBranch(inputs), {d_o[kWin], d_q, d_k[kWin], d_v[kWin]});
-  Begin(Direction::kBackward, *exchange_[kWin], {d_k[kWin], d_v[kWin]}, *done_[kWin]);
+  if (!shared_) {
+    window();
+    BeginRows(Direction::kBackward, kWin, rows.data());
+  }
 
-  compute.Wait(*summaries_done_, "stall.summary_gradients");
+  compute.Wait(*summaries_done_, "stall.summary_gradients");  // SHARED: and so for those of selected rows, begun before
   RotateSummaries(inputs, OwnSummaries(d_summary_k), true);
-  attention.CompressBackward(compute, CompressionOf(k_[kCmp], phi_.k, summary_k_),
-                             {OwnSummaries(d_summary_k), d_k[kCmp], phi_.d_k});
-  attention.CompressBackward(compute, CompressionOf(v_[kCmp], phi_.v, summary_v_),
-                             {OwnSummaries(d_summary_v), d_v[kCmp], phi_.d_v});
-  Begin(Direction::kBackward, *exchange_[kCmp], {d_k[kCmp], d_v[kCmp]}, *done_[kCmp]);
+  const Tensor& d_k = rows[0].k ? rows[0].k : rows[0].rotated_k;
+  attention.CompressBackward(compute, CompressionOfK(), {OwnSummaries(d_summary_k), d_k, phi_.d_k});
+  attention.CompressBackward(compute, CompressionOfV(), {OwnSummaries(d_summary_v), rows[0].v, phi_.d_v});
+  BeginRows(Direction::kBackward, kCmp, rows.data());
+  if (shared_) BeginRows(Direction::kBackward, kWin, rows.data());
   for (const auto& done : done_) compute.Wait(*done, "stall.row_gradients");
 }
 

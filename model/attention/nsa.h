@@ -10,9 +10,14 @@
 //   selected branch, combination
 //
 // Backward walks the other way and gives every borrowed row's gradient back to its owner.
+//
+// Branches that SHARE keys and values read the same rows: one buffer, in which the window's halo lies behind what the
+// selected branch borrows, and one transfer of each kind. Only keys that are compressed before their rotation
+// (compress_rope AFTER) have a buffer and a halo of their own.
 #pragma once
 
 #include <array>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -47,8 +52,9 @@ class NsaCore : public AttentionCore {
   // From now on Forward takes this choice, [T,G,N] I32, on its device, instead of its own; null: free again.
   void FreezeSelection(const Tensor& selected) { frozen_ = selected; }
 
-  const std::vector<BranchRows>& branches() const override { return rows_; }
-  Tensor OwnRows(int branch, const Tensor& rows) const override;
+  // By branch; SHARED: one for all.
+  const std::vector<KeyRows>& rows() const override { return own_; }
+  KeyRows OwnRows(int i, const KeyRows& buffers) const override;
   const Tensor& q() const override { return q_; }
   const Tensor& gates() const override { return gates_; }
   const Tensor& out() const override { return out_; }
@@ -64,17 +70,25 @@ class NsaCore : public AttentionCore {
   double coverage() const;  // FETCH: fetched / remote blocks of the last Forward; GATHER: 1
 
   static constexpr int kCmp = 0, kSlc = 1, kWin = 2;  // order of branches everywhere
+  static constexpr const char* kBranchNames[] = {"cmp", "slc", "win"};
 
  private:
   enum class Direction { kForward, kBackward };
+  using Reserver = std::function<void(const std::string& name, Tensor* slot, const Shape& shape)>;
+  // Calls `reserve` for each buffer of keys and values that there is.
+  void ReserveRows(KeyRows* rows, const Reserver& reserve) const;
+  // Of rows with the geometry of buffers_, what travels with a branch's exchange, as that knows it.
+  std::vector<Tensor> Travelling(int branch, const KeyRows* rows) const;
   // Starts an exchange once the compute stream has come this far; `done` follows it on the communication stream.
   void Begin(Direction direction, Exchange& exchange, const std::vector<Tensor>& tensors, Event& done);
+  void BeginRows(Direction direction, int branch, const KeyRows* rows);
   void CommFollowsCompute();
   void Summarize(const SequenceInputs& inputs);
   Tensor OwnSummaries(const Tensor& rows) const;
   void RotateSummaries(const SequenceInputs& inputs, const Tensor& own, bool inverse);
   void Fill(const SequenceInputs& inputs, int branch, BranchArgs* args) const;
-  CompressArgs CompressionOf(const Tensor& rows, const PhiWeights& weights, const Tensor& summaries) const;
+  CompressArgs CompressionOfK() const;
+  CompressArgs CompressionOfV() const;
   CompressedArgs CompressedBranch(const SequenceInputs& inputs) const;
   SelectedArgs SelectedBranch(const SequenceInputs& inputs) const;
   WindowArgs WindowBranch(const SequenceInputs& inputs) const;
@@ -88,15 +102,19 @@ class NsaCore : public AttentionCore {
   SummaryRope rope_;
   Tensor frozen_;
 
-  std::array<std::unique_ptr<Exchange>, 3> exchange_;  // of raw rows, by branch
-  FetchExchange* fetch_ = nullptr;                     // exchange_[kSlc] when it is one
+  bool shared_;      // all branches read the rows of one projection
+  bool plain_keys_;  // compression reads keys before their rotation
+  // Of raw rows, by branch. SHARED: the selected branch's and the window's for one buffer, the window's halo for
+  // compression, too; kCmp only of keys without rotation, or null.
+  std::array<std::unique_ptr<Exchange>, 3> exchange_;
+  FetchExchange* fetch_ = nullptr;  // exchange_[kSlc] when it is one
   std::unique_ptr<Exchange> summaries_;
 
   Tensor q_, gates_, out_, selected_;
-  std::array<Tensor, 3> k_, v_;   // [R,G,K], [R,G,V] by branch
-  Tensor summary_k_, summary_v_;  // [S/d,G,K], [S/d,G,V]
+  std::array<KeyRows, 3> buffers_;  // [R,G,.] by branch; SHARED: only the first
+  Tensor summary_k_, summary_v_;    // [S/d,G,K], [S/d,G,V]
   std::array<Tensor, 3> o_, lse_;
-  std::vector<BranchRows> rows_;
+  std::vector<KeyRows> own_;  // this rank's rows of buffers_
 
   std::unique_ptr<Event> ready_, summaries_done_;
   std::array<std::unique_ptr<Event>, 3> done_;  // of exchange_, by branch

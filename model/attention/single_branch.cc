@@ -30,17 +30,20 @@ void DenseCore::ReserveGradients(Arena& arena, AttentionGradients* gradients) {
     arena.Reserve(slot, MemoryUse::kWorkspace, std::string("backward.") + name, context_.gradient_dtype, shape);
   };
   reserve(&gradients->d_q, "d_q", {context_.tokens(), heads, key_width});
-  reserve(&gradients->d_k[0], "d_k", {rows, groups, key_width});
-  reserve(&gradients->d_v[0], "d_v", {rows, groups, value_width});
+  reserve(&gradients->rows[0].rotated_k, "d_k", {rows, groups, key_width});
+  reserve(&gradients->rows[0].v, "d_v", {rows, groups, value_width});
 }
 
 void DenseCore::Start() {
   exchange_->Start(context_.device, context_.comm);
   context_.comm.Synchronize();
-  rows_ = {{"", true, OwnRows(0, k_), OwnRows(0, v_)}};
+  own_ = {OwnRows(0, {{}, k_, v_})};
 }
 
-Tensor DenseCore::OwnRows(int, const Tensor& rows) const { return rows.Rows(exchange_->own_row(), context_.tokens()); }
+KeyRows DenseCore::OwnRows(int, const KeyRows& buffers) const {
+  const auto own = [this](const Tensor& x) { return x.Rows(exchange_->own_row(), context_.tokens()); };
+  return {{}, own(buffers.rotated_k), own(buffers.v)};
+}
 
 WindowArgs DenseCore::Branch(const SequenceInputs& inputs) const {
   WindowArgs args;
@@ -76,7 +79,7 @@ void DenseCore::Restore(const SequenceInputs&) {
 
 void DenseCore::Backward(const SequenceInputs& inputs, const Tensor& d_out, const AttentionGradients& gradients) {
   Stream& compute = context_.compute;
-  const Tensor &d_k = gradients.d_k[0], &d_v = gradients.d_v[0];
+  const auto& [unused, d_k, d_v] = gradients.rows[0];
   for (const Tensor& x : {gradients.d_q, d_k, d_v}) context_.ops.train->Zero(compute, x);
   if (restored_) compute.Wait(*done_, "stall.restored_rows");
   context_.ops.attention->WindowBackward(compute, Branch(inputs), {d_out, gradients.d_q, d_k, d_v});

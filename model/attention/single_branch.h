@@ -19,8 +19,8 @@ class DenseCore : public AttentionCore {
   void Reserve(Arena& arena, const std::string& name, MemoryUse outputs) override;
   void ReserveGradients(Arena& arena, AttentionGradients* gradients) override;
   void Start() override;
-  const std::vector<BranchRows>& branches() const override { return rows_; }
-  Tensor OwnRows(int branch, const Tensor& rows) const override;
+  const std::vector<KeyRows>& rows() const override { return own_; }
+  KeyRows OwnRows(int i, const KeyRows& buffers) const override;
   const Tensor& q() const override { return q_; }
   const Tensor& gates() const override { return no_gates_; }
   const Tensor& out() const override { return out_; }
@@ -39,7 +39,7 @@ class DenseCore : public AttentionCore {
   double scale_;
   std::unique_ptr<Exchange> exchange_;
   Tensor q_, k_, v_, out_, lse_, no_gates_;
-  std::vector<BranchRows> rows_;
+  std::vector<KeyRows> own_;
   std::unique_ptr<Event> ready_, done_;
   bool restored_ = false;  // the backward waits for rows, not the forward
 };

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <string>
 
+#include "model/config.h"
 #include "model/context.h"
 #include "model/params.h"
 

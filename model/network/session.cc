@@ -2,15 +2,15 @@
 
 namespace longspan {
 
-Session::Session(const RunConfig& config, Device& device, Communicator& cp, DType dtype, Ops ops)
+Session::Session(const SessionConfig& config, Device& device, Communicator& cp, DType dtype, Ops ops)
     : device_(device),
       ops_(ops.dense ? std::move(ops) : MakeOps(device.kind())),
       compute_(device.MakeStream("compute")),
       comm_(device.MakeStream("comm")),
-      layout_(config.parallel.layout, config.data.sequence_length, cp.size(), config.model.nsa.select_block) {
+      layout_(config.parallel.layout, config.sequence_length, cp.size(), config.model.nsa.select_block) {
   const DType gradient_dtype = dtype == DType::kBf16 ? DType::kF32 : dtype;
   context_.emplace(Context{device_, ops_, *compute_, *comm_, cp, layout_, dtype, gradient_dtype});
-  model_ = std::make_unique<Transformer>(*context_, config.model, config.parallel.selected_exchange, config.train);
+  model_ = std::make_unique<Transformer>(*context_, config.model, config.parallel.selected_exchange, config.keep);
   model_->Reserve(arena_);
 
   const Shape tokens{layout_.tokens()}, summaries{layout_.tokens() / config.model.nsa.stride};
@@ -36,7 +36,7 @@ void Session::Load(const Batch& batch, double loss_scale) {
   upload(inputs_.tokens, batch.tokens);
   upload(inputs_.targets, batch.targets);
   upload(inputs_.positions, batch.positions);
-  upload(inputs_.summary_positions, batch.positions_cmp);
+  upload(inputs_.summary_positions, batch.summary_positions);
   upload(inputs_.doc_start, batch.doc_start);
   compute_->Synchronize();
 }

@@ -8,10 +8,10 @@
 #include <optional>
 
 #include "kernels/host_copy.h"
-#include "launch/data/batches.h"
+#include "model/config.h"
+#include "model/inputs.h"
 #include "model/network/transformer.h"
 #include "parallel/comm/comm.h"
-#include "runtime/config.h"
 
 namespace longspan {
 
@@ -19,7 +19,7 @@ class Session {
  public:
   // `cp`: the ranks that share a sequence, over the device's memory. Both outlive the session. `dtype` is of weights
   // and activations; F64 (CPU) is for checking. `ops` instead of the device's own, for tests.
-  Session(const RunConfig& config, Device& device, Communicator& cp, DType dtype, Ops ops = {});
+  Session(const SessionConfig& config, Device& device, Communicator& cp, DType dtype, Ops ops = {});
 
   void Start(uint64_t seed);
   // Copies the batch to the device; it may then be reused. `loss_scale` is 1 / the number of labels of the whole step,

@@ -3,9 +3,9 @@
 namespace longspan {
 
 Transformer::Transformer(const Context& context, const ModelConfig& config, SelectedExchange exchange,
-                         const TrainConfig& train)
-    : context_(context), config_(config), recompute_(train.recompute) {
-  if (train.offload) offload_ = std::make_unique<Offload>(context);
+                         const KeepConfig& keep)
+    : context_(context), config_(config), recompute_(keep.recompute) {
+  if (keep.offload) offload_ = std::make_unique<Offload>(context);
   const int64_t width = config.hidden;
   const Init one{1, 0};
   // As head, 0.02 gives logits near zero: the first loss is ln X. As input, the first norm lifts it to unit variance.

@@ -20,7 +20,7 @@ namespace longspan {
 
 class Transformer {
  public:
-  Transformer(const Context& context, const ModelConfig& config, SelectedExchange exchange, const TrainConfig& train);
+  Transformer(const Context& context, const ModelConfig& config, SelectedExchange exchange, const KeepConfig& keep);
 
   void Reserve(Arena& arena);
   void Start(uint64_t seed);  // after Commit: binds and initialises the parameters

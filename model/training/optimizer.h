@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "kernels/ops.h"
+#include "model/config.h"
 #include "model/params.h"
 #include "parallel/comm/comm.h"
-#include "runtime/config.h"
 
 namespace longspan {
 

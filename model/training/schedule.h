@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "runtime/config.h"
+#include "model/config.h"
 
 namespace longspan {
 

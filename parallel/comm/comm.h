@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "runtime/config.h"
+#include "parallel/config.h"
 #include "runtime/device.h"
 #include "runtime/tensor.h"
 
@@ -63,33 +63,8 @@ std::unique_ptr<Communicator> MakeMpiSelf();
 std::unique_ptr<Communicator> MakeDeviceCommunicator(std::unique_ptr<Communicator> host, Device& device,
                                                      Transport transport);
 
-// NCCL: every verb is work of the GPU's stream, the host does not wait. When a communicator goes while an exception
-// passes, it ends what is under way instead of waiting for it.
-bool HasNccl();  // of this build: nccl_comm.cc or no_nccl.cc
-std::unique_ptr<Communicator> MakeNcclCommunicator(std::unique_ptr<Communicator> host, Device& device);
-
-// When it goes while an exception passes, every NCCL transfer of this process ends at once. Declared after all that
-// owns GPU memory or streams, it goes first: freeing those waits for work under way, and that for peers that may never
-// come. Only graphs with transfers in them go before the guard: NCCL does not end while they hold it.
-class NcclGuard {
- public:
-  NcclGuard();
-  ~NcclGuard();
-  NcclGuard(const NcclGuard&) = delete;
-  NcclGuard& operator=(const NcclGuard&) = delete;
-
- private:
-  int exceptions_;  // in flight at construction
-};
-void AbortNccl();
-
 // Staged: copies to host memory, the verb of `host`, copies back. Takes its place in the order of the stream, and the
 // host waits until it is done: right wherever MPI works, never fast. `device` may be a CPU, for tests.
 std::unique_ptr<Communicator> MakeStagedCommunicator(std::unique_ptr<Communicator> host, Device& device);
-
-// Sets what NCCL reads from the environment, for this process; before its first communicator. NVLink multicast
-// (NCCL_NVLS_ENABLE) is off unless set. NCCL refuses two ranks on one GPU of one host: `shared_gpus` gives every rank a
-// host name of its own and lets them meet over the loopback device, so all ranks must be on one node.
-void PrepareNccl(int world_rank, bool shared_gpus);
 
 }  // namespace longspan

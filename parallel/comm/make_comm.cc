@@ -4,7 +4,7 @@
 #include <string>
 #include <utility>
 
-#include "parallel/comm/comm.h"
+#include "parallel/comm/nccl.h"
 
 namespace longspan {
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "parallel/comm/checked_comm.h"
+#include "parallel/comm/nccl.h"
 #include "parallel/comm/rank_order_gpu.h"
 #include "runtime/gpu.h"
 

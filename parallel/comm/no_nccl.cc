@@ -1,5 +1,5 @@
 // The NCCL communicator of a build without CUDA.
-#include "parallel/comm/comm.h"
+#include "parallel/comm/nccl.h"
 
 namespace longspan {
 

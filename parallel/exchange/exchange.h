@@ -36,10 +36,17 @@ class Exchange {
   virtual int64_t borrowed_bytes() const = 0;  // received by the last Forward
 };
 
+// Where a halo exchange has its rows, when its buffer is another exchange's with more rows behind: multiples of
+// layout.unit() where there are several ranks.
+struct HaloPlace {
+  int64_t own_row = 0;
+  int64_t borrowed_row = -1;  // -1: behind the own rows
+};
 // The `halo` tokens before each segment (fewer at the sequence's start), whoever holds them: neighbours, or several
 // ranks when chunks are shorter. Pages of layout.unit() tokens; a page that is only partly needed is only partly
 // filled.
-std::unique_ptr<Exchange> MakeHaloExchange(const Layout& layout, Communicator& cp, Ops& ops, int64_t halo);
+std::unique_ptr<Exchange> MakeHaloExchange(const Layout& layout, Communicator& cp, Ops& ops, int64_t halo,
+                                           const HaloPlace& place = {});
 
 // All rows of all ranks. `stride` tokens make one row (1 for tokens, d for summaries); pages of `page_tokens` tokens.
 std::unique_ptr<Exchange> MakeGatherExchange(const Layout& layout, Communicator& cp, Ops& ops, int64_t stride,

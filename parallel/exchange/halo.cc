@@ -17,8 +17,8 @@ namespace {
 struct Loan {
   int owner;
   int borrower;
-  int64_t owner_row;     // first row in the owner's buffer
-  int64_t borrower_row;  // first row in the borrower's buffer
+  int64_t owner_row;     // of the owner's own rows, the first
+  int64_t borrower_row;  // of the borrower's borrowed rows, the first
   int64_t rows;
 };
 
@@ -42,7 +42,7 @@ std::map<int64_t, int64_t> BorrowedPages(const Layout& layout, int rank, int64_t
 std::vector<Loan> LoansTo(const Layout& layout, int rank, int64_t halo) {
   const int64_t unit = layout.unit();
   std::vector<Loan> loans;
-  int64_t page_row = layout.tokens();
+  int64_t page_row = 0;
   for (const auto& [page, first] : BorrowedPages(layout, rank, halo)) {
     const Layout::Place place = layout.Find(first);
     const Loan loan = {place.rank, rank, place.row, page_row + first % unit, unit - first % unit};
@@ -66,22 +66,25 @@ int64_t Rows(const std::vector<Loan>& loans) {
   return rows;
 }
 
-std::vector<int32_t> HaloTable(const Layout& layout, int rank, int64_t halo) {
+std::vector<int32_t> HaloTable(const Layout& layout, int rank, int64_t halo, const HaloPlace& place) {
   std::vector<int32_t> table = OwnPages(layout, rank);
-  int32_t slot = static_cast<int32_t>(layout.tokens() / layout.unit());
+  for (int32_t& slot : table) {
+    if (slot >= 0) slot += static_cast<int32_t>(place.own_row / layout.unit());
+  }
+  int32_t slot = static_cast<int32_t>(place.borrowed_row / layout.unit());
   for (const auto& [page, first] : BorrowedPages(layout, rank, halo)) table[page] = slot++;
   return table;
 }
 
 class HaloExchange final : public Exchange {
  public:
-  HaloExchange(const Layout& layout, Communicator& cp, Ops& ops, int64_t halo)
+  HaloExchange(const Layout& layout, Communicator& cp, Ops& ops, int64_t halo, const HaloPlace& place)
       : cp_(cp),
         ops_(ops),
+        place_(place),
         borrowed_(LoansTo(layout, cp.rank(), halo)),
-        frame_("halo exchange",
-               layout.tokens() + layout.unit() * static_cast<int64_t>(BorrowedPages(layout, cp.rank(), halo).size()),
-               layout.unit(), HaloTable(layout, cp.rank(), halo)) {
+        frame_("halo exchange", place.borrowed_row + layout.unit() * std::ssize(BorrowedPages(layout, cp.rank(), halo)),
+               layout.unit(), HaloTable(layout, cp.rank(), halo, place)) {
     for (int rank = 0; rank < layout.ranks(); ++rank) {
       for (const Loan& loan : LoansTo(layout, rank, halo)) {
         if (loan.owner == cp.rank()) lent_.push_back(loan);
@@ -90,7 +93,7 @@ class HaloExchange final : public Exchange {
   }
 
   int64_t rows() const override { return frame_.rows(); }
-  int64_t own_row() const override { return 0; }
+  int64_t own_row() const override { return place_.own_row; }
   const Pages& pages() const override { return frame_.pages(); }
   int64_t borrowed_bytes() const override { return borrowed_bytes_; }
 
@@ -112,10 +115,10 @@ class HaloExchange final : public Exchange {
     std::vector<Transfer> batch;
     for (const Tensor& x : buffers) {
       for (const Loan& loan : lent_) {
-        batch.push_back({Transfer::Kind::kSend, loan.borrower, x.Rows(loan.owner_row, loan.rows)});
+        batch.push_back({Transfer::Kind::kSend, loan.borrower, Lent(x, loan)});
       }
       for (const Loan& loan : borrowed_) {
-        batch.push_back({Transfer::Kind::kReceive, loan.owner, x.Rows(loan.borrower_row, loan.rows)});
+        batch.push_back({Transfer::Kind::kReceive, loan.owner, Borrowed(x, loan)});
       }
     }
     if (!batch.empty()) cp_.SendReceive(stream, batch);
@@ -127,7 +130,7 @@ class HaloExchange final : public Exchange {
     std::vector<Transfer> batch;
     for (size_t i = 0; i < gradients.size(); ++i) {
       for (const Loan& loan : borrowed_) {
-        batch.push_back({Transfer::Kind::kSend, loan.owner, gradients[i].Rows(loan.borrower_row, loan.rows)});
+        batch.push_back({Transfer::Kind::kSend, loan.owner, Borrowed(gradients[i], loan)});
       }
       int64_t row = 0;
       for (const Loan& loan : lent_) {
@@ -139,15 +142,21 @@ class HaloExchange final : public Exchange {
     for (size_t i = 0; i < gradients.size(); ++i) {
       int64_t row = 0;
       for (const Loan& loan : lent_) {
-        ops_.dense->Add(stream, returned_[i].Rows(row, loan.rows), gradients[i].Rows(loan.owner_row, loan.rows));
+        ops_.dense->Add(stream, returned_[i].Rows(row, loan.rows), Lent(gradients[i], loan));
         row += loan.rows;
       }
     }
   }
 
  private:
+  Tensor Lent(const Tensor& x, const Loan& loan) const { return x.Rows(place_.own_row + loan.owner_row, loan.rows); }
+  Tensor Borrowed(const Tensor& x, const Loan& loan) const {
+    return x.Rows(place_.borrowed_row + loan.borrower_row, loan.rows);
+  }
+
   Communicator& cp_;
   Ops& ops_;
+  const HaloPlace place_;
   std::vector<Loan> borrowed_;    // by this rank, in the order of its buffer
   std::vector<Loan> lent_;        // by this rank, in the order of borrowers, then of their buffers
   std::vector<Tensor> returned_;  // [rows lent,G,W] for each tensor: the gradients that come back
@@ -157,10 +166,15 @@ class HaloExchange final : public Exchange {
 
 }  // namespace
 
-std::unique_ptr<Exchange> MakeHaloExchange(const Layout& layout, Communicator& cp, Ops& ops, int64_t halo) {
+std::unique_ptr<Exchange> MakeHaloExchange(const Layout& layout, Communicator& cp, Ops& ops, int64_t halo,
+                                           const HaloPlace& place) {
   CheckGroup("halo exchange", layout, cp);
   LS_CHECK(halo >= 0, "halo exchange: a halo of {} tokens", halo);
-  return std::make_unique<HaloExchange>(layout, cp, ops, halo);
+  const int64_t borrowed_row = place.borrowed_row < 0 ? place.own_row + layout.tokens() : place.borrowed_row;
+  LS_CHECK(cp.size() == 1 || (place.own_row % layout.unit() == 0 && borrowed_row % layout.unit() == 0),
+           "halo exchange: rows {} and {} are not the beginnings of pages of {}", place.own_row, borrowed_row,
+           layout.unit());
+  return std::make_unique<HaloExchange>(layout, cp, ops, halo, HaloPlace{place.own_row, borrowed_row});
 }
 
 }  // namespace longspan

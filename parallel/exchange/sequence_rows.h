@@ -2,16 +2,22 @@
 // devices. The layout's sequence may be longer than S: the rows after the end are padding.
 #pragma once
 
-#include <algorithm>
+#include <cstdint>
 
-#include "model/context.h"
+#include "parallel/comm/comm.h"
+#include "parallel/layout.h"
+#include "runtime/device.h"
 
 namespace longspan {
 
-class SequenceRows {
- public:
-  // S = `length`. The context outlives this.
-  SequenceRows(const Context& context, int64_t length) : context_(context), length_(length) {}
+// What it refers to outlives it.
+struct SequenceRows {
+  Device& device;
+  Stream& compute;   // copies
+  Stream& comm;      // transfers
+  Communicator& cp;  // over the device's memory
+  const Layout& layout;
+  const int64_t length;  // S
 
   // This rank's rows of `whole`; every byte of its padding becomes `padding`. Casts when the floating types differ.
   // Done when it returns.
@@ -19,20 +25,7 @@ class SequenceRows {
 
   // Collective: on rank 0 `whole` gets the rows of all ranks' parts, cast when its floating type is another; ignored on
   // the others. `part` must be complete. Done when it returns.
-  void Gather(const Tensor& part, DType dtype, const Tensor& whole) const;
-
- private:
-  // Calls move(first row of the whole, first row of the part, rows) for each segment of a rank, without padding.
-  template <typename Move>
-  void ForRows(int rank, const Move& move) const {
-    for (const Segment& segment : context_.layout.segments(rank)) {
-      const int64_t rows = std::min(segment.length, length_ - segment.begin);
-      if (rows > 0) move(segment.begin, segment.row, rows);
-    }
-  }
-
-  const Context& context_;
-  const int64_t length_;
+  void Gather(const Tensor& part, const Tensor& whole) const;
 };
 
 }  // namespace longspan

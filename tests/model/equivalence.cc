@@ -18,11 +18,13 @@
 
 #include "kernels/host_copy.h"
 #include "launch/commands/verify.h"
+#include "launch/data/batches.h"
 #include "launch/data/random_source.h"
 #include "launch/job/binding.h"
 #include "launch/job/world.h"
 #include "model/network/session.h"
 #include "parallel/comm/mesh.h"
+#include "parallel/comm/nccl.h"
 #include "parallel/exchange/sequence_rows.h"
 #include "runtime/trace.h"
 #include "tests/support/rounding_ops.h"
@@ -64,8 +66,8 @@ Options Parse(int argc, char** argv) {
 }
 
 // Widths that tensor cores take; two blocks of 64 tokens a rank at cp = 8.
-RunConfig Config(SelectedExchange exchange) {
-  RunConfig config;
+SessionConfig Config(SelectedExchange exchange) {
+  SessionConfig config;
   config.model.layers = 3;
   config.model.hidden = 128;
   config.model.heads = 4;
@@ -76,7 +78,7 @@ RunConfig Config(SelectedExchange exchange) {
   config.model.tied_head = false;
   config.model.nsa.select = 4;
   config.model.nsa.window = 90;
-  config.data.sequence_length = 1024;
+  config.sequence_length = 1024;
   config.parallel.selected_exchange = exchange;
   return config;
 }
@@ -93,23 +95,23 @@ enum class Rounding { kNone, kWeights, kStored };
 // One rank's part of the step.
 class Part {
  public:
-  Part(const RunConfig& config, Device& device, Communicator& cp, DType dtype, Rounding rounding)
+  Part(const SessionConfig& config, Device& device, Communicator& cp, DType dtype, Rounding rounding)
       : config_(config),
         session_(config, device, cp, dtype, rounding == Rounding::kStored ? MakeRoundingOps() : Ops()),
         frozen_(config.model.layers),
         batches_(kSequences) {
-    const int64_t length = config.data.sequence_length;
+    const int64_t length = config.sequence_length;
     const NsaConfig& nsa = config.model.nsa;
     for (Tensor& frozen : frozen_) {
       session_.arena().Reserve(&frozen, MemoryUse::kWorkspace, "frozen selection", DType::kI32,
                                {session_.layout().tokens(), config.model.kv_heads, nsa.select});
     }
-    session_.Start(config.train.seed);
+    session_.Start(/*seed=*/1);
     if (rounding != Rounding::kNone) RoundToBf16(session_.compute(), params().weights());
     EnlargeEmbedding(device);
     for (int sequence = 0; sequence < kSequences; ++sequence) {
       const RandomSource source(length, config.model.vocab, nsa.select_block, sequence == 0);
-      BatchLoader(source, session_.layout(), cp.rank(), nsa, config.data.seed).Load(sequence, batches_[sequence]);
+      BatchLoader(source, session_.layout(), cp.rank(), nsa, /*seed=*/1).Load(sequence, batches_[sequence]);
       labels_ += batches_[sequence].labels;
     }
   }
@@ -151,16 +153,18 @@ class Part {
   }
 
   void Freeze(int sequence, const std::vector<int32_t>& selections) {
-    const int64_t length = config_.data.sequence_length, layers = config_.model.layers;
+    const int64_t length = config_.sequence_length, layers = config_.model.layers;
     const Shape shape{length, config_.model.kv_heads, config_.model.nsa.select};
     for (int64_t layer = 0; layer < layers; ++layer) {
       const int32_t* const whole = selections.data() + (sequence * layers + layer) * shape.count();
-      SequenceRows(session_.context(), length).Scatter(HostView(whole, shape), frozen_[layer]);
+      const Context& context = session_.context();
+      const SequenceRows rows{context.device, context.compute, context.comm, context.cp, context.layout, length};
+      rows.Scatter(HostView(whole, shape), frozen_[layer]);
       session_.model().attention(layer).nsa()->FreezeSelection(frozen_[layer]);
     }
   }
 
-  const RunConfig config_;
+  const SessionConfig config_;
   Session session_;
   std::vector<Tensor> frozen_;  // by layer
   std::vector<Batch> batches_;
@@ -279,7 +283,7 @@ class Ranks {
   }
 
   const Options options_;
-  const RunConfig config_;
+  const SessionConfig config_;
   const std::unique_ptr<Stream> host_stream_ = MakeCpuDevice()->MakeStream("host");
   const Binding binding_;
   const Mesh mesh_;

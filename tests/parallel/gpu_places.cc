@@ -1,6 +1,7 @@
 // The GPUs of one node, by NCCL and staged. Ranks share them where they are fewer.
 #include <map>
 
+#include "parallel/comm/nccl.h"
 #include "tests/parallel/places.h"
 
 namespace longspan::test {

@@ -4,14 +4,15 @@
 #include <memory>
 #include <vector>
 
+#include "launch/data/batches.h"
 #include "launch/data/random_source.h"
 #include "model/network/session.h"
 
 namespace longspan {
 
 // Two layers, odd widths, K != V; block sizes small enough that a short sequence meets every branch.
-inline RunConfig SmallConfig() {
-  RunConfig config;
+inline SessionConfig SmallConfig() {
+  SessionConfig config;
   config.model.layers = 2;
   config.model.hidden = 20;
   config.model.heads = 4;
@@ -27,7 +28,7 @@ inline RunConfig SmallConfig() {
   config.model.nsa.init = 1;
   config.model.nsa.local = 2;
   config.model.nsa.window = 13;
-  config.data.sequence_length = 192;
+  config.sequence_length = 192;
   return config;
 }
 
@@ -39,13 +40,13 @@ inline Device& TestCpu() {
 class ModelCase {
  public:
   // `cp` is over the memory of `on`, which outlives this. `ops` instead of the device's own.
-  ModelCase(const RunConfig& config, Communicator& cp, DType dtype, bool documents = true, Device& on = TestCpu(),
+  ModelCase(const SessionConfig& config, Communicator& cp, DType dtype, bool documents = true, Device& on = TestCpu(),
             Ops ops = {})
       : device(on),
         session(config, on, cp, dtype, std::move(ops)),
-        source(config.data.sequence_length, config.model.vocab, config.model.nsa.select_block, documents),
+        source(config.sequence_length, config.model.vocab, config.model.nsa.select_block, documents),
         layers(config.model.layers) {
-    session.Start(config.train.seed);
+    session.Start(/*seed=*/1);
     BatchLoader loader(source, session.layout(), cp.rank(), config.model.nsa, 1);
     loader.Load(0, batch);
     session.Load(batch, 1 / static_cast<double>(batch.labels));

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "runtime/config.h"
+#include "kernels/attention/nsa_config.h"
 
 namespace longspan::test {
 

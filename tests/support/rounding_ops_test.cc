@@ -15,15 +15,15 @@
 namespace longspan {
 namespace {
 
-RunConfig Config() {
-  RunConfig config = SmallConfig();
+SessionConfig Config() {
+  SessionConfig config = SmallConfig();
   config.model.layers = 2;
   config.model.attention = {AttentionKind::kNsa, AttentionKind::kFull};
   config.model.qk_norm = true;
   return config;
 }
 
-std::unique_ptr<ModelCase> RoundingModel(const RunConfig& config, Communicator& self) {
+std::unique_ptr<ModelCase> RoundingModel(const SessionConfig& config, Communicator& self) {
   auto model = std::make_unique<ModelCase>(config, self, DType::kF32, true, TestCpu(), MakeRoundingOps());
   RoundToBf16(model->session.compute(), model->session.model().params().weights());
   return model;
@@ -140,9 +140,9 @@ TEST(RoundingModel, ActivationsAreBf16AndStatisticsAreNot) {
   for (const Tensor& x : {nsa.q(), nsa.gates(), nsa.out(), nsa.branch_out(0), nsa.branch_out(1), nsa.branch_out(2)}) {
     EXPECT_EQ(Wide(x), 0);
   }
-  for (const auto& branch : nsa.branches()) {
-    EXPECT_EQ(Wide(branch.k), 0) << branch.name;
-    EXPECT_EQ(Wide(branch.v), 0) << branch.name;
+  for (const KeyRows& rows : nsa.rows()) {
+    EXPECT_EQ(Wide(rows.k ? rows.k : rows.rotated_k), 0);
+    EXPECT_EQ(Wide(rows.v), 0);
   }
   EXPECT_GT(Wide(nsa.branch_lse(NsaCore::kWin)), 0);
   EXPECT_GT(Wide(model.token_loss()), 0);
@@ -152,7 +152,7 @@ TEST(RoundingModel, ActivationsAreBf16AndStatisticsAreNot) {
 
 TEST(RoundingModel, MovesLossesAndGradientsByWhatBf16Does) {
   const auto self = MakeMpiSelf();
-  const RunConfig config = Config();
+  const SessionConfig config = Config();
   const auto rounding = RoundingModel(config, *self);
   rounding->ForwardBackward();
   ModelCase exact(config, *self, DType::kF32);

@@ -8,7 +8,7 @@
 #include <functional>
 #include <vector>
 
-#include "runtime/config.h"
+#include "kernels/attention/nsa_config.h"
 #include "tests/support/compare.h"
 
 namespace longspan::test {

@@ -14,13 +14,13 @@ namespace {
 
 using Ids = std::vector<int32_t>;
 
-struct Sequence {
-  Sequence(const SequenceSource& source, int64_t index)
-      : tokens(source.length(), 99), targets(source.length(), 99), doc_start(source.length(), 99) {
-    source.Fill(index, tokens, targets, doc_start);
-  }
-  Ids tokens, targets, doc_start;
-};
+// Sequence `index`, over values that no source writes.
+Sequence Filled(const SequenceSource& source, int64_t index) {
+  Sequence sequence(source.length());
+  for (Ids* ids : {&sequence.tokens, &sequence.targets, &sequence.doc_start}) std::fill(ids->begin(), ids->end(), 99);
+  source.Fill(index, sequence.tokens, sequence.targets, sequence.doc_start);
+  return sequence;
+}
 
 class Batches : public testing::Test {
  protected:
@@ -48,7 +48,7 @@ class Batches : public testing::Test {
 TEST_F(Batches, DocumentsArePackedAtMultiplesOfTheBlock) {
   const auto source = Pack({3, 4, 0, 1, 10, 2}, {.length = 12, .alignment = 4, .document_masks = true});
   ASSERT_EQ(source->size(), 3);
-  const Sequence first(*source, 0), second(*source, 1), third(*source, 2);
+  const Sequence first = Filled(*source, 0), second = Filled(*source, 1), third = Filled(*source, 2);
   EXPECT_EQ(first.tokens, (Ids{1, 2, 3, 0, 4, 5, 6, 7, 8, 0, 0, 0}));
   EXPECT_EQ(first.targets, (Ids{2, 3, -1, -1, 5, 6, 7, -1, -1, -1, -1, -1}));
   EXPECT_EQ(first.doc_start, (Ids{0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8}));
@@ -64,19 +64,19 @@ TEST_F(Batches, DocumentsArePackedAtMultiplesOfTheBlock) {
 TEST_F(Batches, ALongDocumentContinuesAsAnother) {
   const auto source = Pack({2, 7}, {.length = 4, .alignment = 2, .document_masks = true});
   ASSERT_EQ(source->size(), 3);
-  EXPECT_EQ(Sequence(*source, 0).tokens, (Ids{1, 2, 3, 4}));
-  EXPECT_EQ(Sequence(*source, 0).targets, (Ids{2, -1, 4, -1}));
-  EXPECT_EQ(Sequence(*source, 1).tokens, (Ids{5, 6, 7, 8}));
-  EXPECT_EQ(Sequence(*source, 1).doc_start, (Ids{0, 0, 0, 0}));
-  EXPECT_EQ(Sequence(*source, 2).targets, (Ids{-1, -1, -1, -1}));
+  EXPECT_EQ(Filled(*source, 0).tokens, (Ids{1, 2, 3, 4}));
+  EXPECT_EQ(Filled(*source, 0).targets, (Ids{2, -1, 4, -1}));
+  EXPECT_EQ(Filled(*source, 1).tokens, (Ids{5, 6, 7, 8}));
+  EXPECT_EQ(Filled(*source, 1).doc_start, (Ids{0, 0, 0, 0}));
+  EXPECT_EQ(Filled(*source, 2).targets, (Ids{-1, -1, -1, -1}));
 }
 
 TEST_F(Batches, WithoutMasksNothingIsPadded) {
   const auto source = Pack({3, 4, 1}, {.length = 8, .alignment = 1, .document_masks = false});
   ASSERT_EQ(source->size(), 1);
-  EXPECT_EQ(Sequence(*source, 0).tokens, (Ids{1, 2, 3, 4, 5, 6, 7, 8}));
-  EXPECT_EQ(Sequence(*source, 0).targets, (Ids{2, 3, -1, 5, 6, 7, -1, -1}));
-  EXPECT_EQ(Sequence(*source, 0).doc_start, Ids(8, 0));
+  EXPECT_EQ(Filled(*source, 0).tokens, (Ids{1, 2, 3, 4, 5, 6, 7, 8}));
+  EXPECT_EQ(Filled(*source, 0).targets, (Ids{2, 3, -1, 5, 6, 7, -1, -1}));
+  EXPECT_EQ(Filled(*source, 0).doc_start, Ids(8, 0));
 }
 
 // Whatever the lengths: every token once and in order, starts valid, labels the next token of the same piece.
@@ -90,7 +90,7 @@ TEST_F(Batches, AnyLengthsKeepTheRules) {
     const auto source = Pack(lengths, {.length = length, .alignment = block, .document_masks = true});
     int32_t next = 1;
     for (int64_t i = 0; i < source->size(); ++i) {
-      const Sequence sequence(*source, i);
+      const Sequence sequence = Filled(*source, i);
       ValidateDocStart(sequence.doc_start, block, "packed");
       for (int64_t t = 0; t < length; ++t) {
         if (sequence.tokens[t] != 0) {
@@ -105,37 +105,21 @@ TEST_F(Batches, AnyLengthsKeepTheRules) {
   }
 }
 
-TEST_F(Batches, RanksHoldTheirSegments) {
+TEST_F(Batches, ARankLoadsItsPart) {
   const auto source = Pack({20, 9, 100, 3}, {.length = 64, .alignment = 8, .document_masks = true});
-  NsaConfig nsa;
-  nsa.block = 8;
-  nsa.stride = 4;
-  nsa.select_block = 8;
-  for (const LayoutKind kind : {LayoutKind::kContiguous, LayoutKind::kHeadTail}) {
-    for (const int ranks : {1, 2, 4}) {
-      const Layout layout(kind, 64, ranks, 8);
-      for (int rank = 0; rank < ranks; ++rank) {
-        BatchLoader loader(*source, layout, rank, nsa, 5);
-        Batch batch;
-        loader.Load(1, batch);
-        const Sequence whole(*source, loader.SequenceAt(1));
-        EXPECT_EQ(batch.doc_start, whole.doc_start);
-        EXPECT_EQ(batch.labels, 64 - std::count(whole.targets.begin(), whole.targets.end(), -1));
-        ASSERT_EQ(batch.tokens.size(), static_cast<size_t>(64 / ranks));
-        ASSERT_EQ(batch.positions_cmp.size(), static_cast<size_t>(64 / ranks / 4));
-        for (int64_t t = 0; t < 64; ++t) {
-          const Layout::Place place = layout.Find(t);
-          if (place.rank != rank) continue;
-          EXPECT_EQ(batch.tokens[place.row], whole.tokens[t]);
-          EXPECT_EQ(batch.targets[place.row], whole.targets[t]);
-          EXPECT_EQ(batch.positions[place.row], t - whole.doc_start[t]);
-          if (t % 4 != 0) continue;
-          // Row t/d holds compressed token t/d - 1, which begins at t - d.
-          const int32_t expected = t == 0 ? 0 : static_cast<int32_t>(t) - 4 - whole.doc_start[t - 4];
-          EXPECT_EQ(batch.positions_cmp[place.row / 4], expected) << t;
-        }
-      }
-    }
+  const NsaConfig nsa{.block = 8, .stride = 4, .select_block = 8};
+  const Layout layout(LayoutKind::kHeadTail, 64, 2, 8);
+  for (int rank = 0; rank < 2; ++rank) {
+    BatchLoader loader(*source, layout, rank, nsa, 5);
+    Batch batch, expected;
+    loader.Load(1, batch);
+    CutSequence(Filled(*source, loader.SequenceAt(1)), layout, rank, nsa, &expected);
+    EXPECT_EQ(batch.tokens, expected.tokens);
+    EXPECT_EQ(batch.targets, expected.targets);
+    EXPECT_EQ(batch.positions, expected.positions);
+    EXPECT_EQ(batch.summary_positions, expected.summary_positions);
+    EXPECT_EQ(batch.doc_start, expected.doc_start);
+    EXPECT_EQ(batch.labels, expected.labels);
   }
 }
 
@@ -182,7 +166,7 @@ TEST_F(Batches, SourcesOfAConfiguration) {
   const Sources split = OpenSources(data, 1000, 8);
   EXPECT_EQ(split.train->size(), 18);
   EXPECT_EQ(split.validation->size(), 2);
-  EXPECT_EQ(Sequence(*split.validation, 0).tokens[0], 18 * 8 + 1);
+  EXPECT_EQ(Filled(*split.validation, 0).tokens[0], 18 * 8 + 1);
 
   data.validation_fraction = 0;
   EXPECT_EQ(OpenSources(data, 1000, 8).validation, nullptr);
@@ -190,7 +174,7 @@ TEST_F(Batches, SourcesOfAConfiguration) {
   EXPECT_EQ(OpenSources(data, 1000, 8).validation->size(), 20);
 
   ExpectError(ExitCode::kData, {path_, "document 0, offset 4", "id 5", "vocabulary of 5"},
-              [&] { Sequence(*OpenSources(data, 5, 8).train, 0); });
+              [&] { Filled(*OpenSources(data, 5, 8).train, 0); });
   MakeDataset({50});
   data.validation = "";
   data.validation_fraction = 0.05;
@@ -198,18 +182,6 @@ TEST_F(Batches, SourcesOfAConfiguration) {
   data.format = DataFormat::kFibonacci;
   EXPECT_EQ(OpenSources(data, 10, 8).train->size(), 82);
   ExpectError(ExitCode::kConfig, {"model.vocab = 9"}, [&] { OpenSources(data, 9, 8); });
-}
-
-TEST(DocStart, RulesAreNamed) {
-  ValidateDocStart(Ids{0, 0, 2, 2, 2, 2}, 2, "case.safetensors");
-  const auto bad = [](const Ids& doc_start, std::initializer_list<std::string> parts) {
-    ExpectError(ExitCode::kData, parts, [&] { ValidateDocStart(doc_start, 2, "case.safetensors"); });
-  };
-  bad({0, -1}, {"case.safetensors", "doc_start[1] = -1"});
-  bad({1, 1}, {"doc_start[0] = 1"});
-  bad({0, 1}, {"doc_start[1] = 1", "multiples of 2"});
-  bad({0, 0, 2, 0}, {"doc_start[3] = 0", "2 comes before"});
-  bad({0, 0, 0, 2}, {"doc_start[3] = 2", "belongs to 0"});
 }
 
 }  // namespace

@@ -11,7 +11,7 @@ namespace {
 
 // Checks up to `samples` random elements of every parameter: |analytic - numeric| <= 1e-6 * max(RMS of the parameter's
 // numeric gradient, 1e-3 * RMS of all).
-void CheckGradients(const RunConfig& config, int samples = 4) {
+void CheckGradients(const SessionConfig& config, int samples = 4) {
   const auto self = MakeMpiSelf();
   ModelCase model(config, *self, DType::kF64);
   model.Forward();
@@ -64,7 +64,7 @@ void CheckGradients(const RunConfig& config, int samples = 4) {
 TEST(ModelGradient, MlpSeparateAfter) { CheckGradients(SmallConfig()); }
 
 TEST(ModelGradient, LinearSharedBeforeWithQkNormUntied) {
-  RunConfig config = SmallConfig();
+  SessionConfig config = SmallConfig();
   config.model.nsa.phi = Phi::kLinear;
   config.model.nsa.kv_branches = KvBranches::kShared;
   config.model.nsa.compress_rope = CompressRope::kBefore;
@@ -74,14 +74,14 @@ TEST(ModelGradient, LinearSharedBeforeWithQkNormUntied) {
 }
 
 TEST(ModelGradient, MlpSharedAfterWithQkNorm) {
-  RunConfig config = SmallConfig();
+  SessionConfig config = SmallConfig();
   config.model.nsa.kv_branches = KvBranches::kShared;
   config.model.qk_norm = true;
   CheckGradients(config);
 }
 
 TEST(ModelGradient, MeanSeparateBeforeYarn) {
-  RunConfig config = SmallConfig();
+  SessionConfig config = SmallConfig();
   config.model.nsa.phi = Phi::kMean;
   config.model.nsa.compress_rope = CompressRope::kBefore;
   config.model.rope.scaling = RopeScaling::kYarn;
@@ -91,7 +91,7 @@ TEST(ModelGradient, MeanSeparateBeforeYarn) {
 }
 
 TEST(ModelGradient, FullAndWindowLayers) {
-  RunConfig config = SmallConfig();
+  SessionConfig config = SmallConfig();
   config.model.layers = 3;
   config.model.attention = {AttentionKind::kFull, AttentionKind::kWindow, AttentionKind::kNsa};
   CheckGradients(config);

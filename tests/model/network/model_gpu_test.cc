@@ -62,7 +62,7 @@ class ModelGpu : public testing::TestWithParam<std::tuple<Variant, DType>> {
     const auto& [variant, dtype] = GetParam();
     dtype_ = dtype;
     config_ = SmallConfig();
-    config_.data.sequence_length = 384;
+    config_.sequence_length = 384;
     if (dtype == DType::kBf16) {  // widths that tensor cores take
       config_.model.hidden = 128;
       config_.model.key_width = config_.model.value_width = 64;
@@ -72,7 +72,7 @@ class ModelGpu : public testing::TestWithParam<std::tuple<Variant, DType>> {
       config_.model.nsa.stride = 16;
       config_.model.nsa.select_block = 64;
       config_.model.nsa.window = 90;
-      config_.data.sequence_length = 1024;
+      config_.sequence_length = 1024;
     }
     config_.model.layers = static_cast<int64_t>(std::max<size_t>(2, variant.attention.size()));
     config_.model.attention = variant.attention;
@@ -107,7 +107,7 @@ class ModelGpu : public testing::TestWithParam<std::tuple<Variant, DType>> {
     }
   }
 
-  RunConfig config_;
+  SessionConfig config_;
   DType dtype_ = DType::kF32;
 };
 
@@ -185,8 +185,8 @@ TEST_P(ModelGpu, RecomputedAndOffloadedEqualKept) {
   for (const Recompute recompute : {Recompute::kSelective, Recompute::kFull}) {
     for (const bool offload : {false, true}) {
       SCOPED_TRACE(fmt::format("recompute {}, offload {}", static_cast<int>(recompute), offload));
-      config_.train.recompute = recompute;
-      config_.train.offload = offload;
+      config_.keep.recompute = recompute;
+      config_.keep.offload = offload;
       ModelCase made(config_, *ranks->world, dtype_, true, ranks->device);
       const Outcome found = Run(made);
       EXPECT_TRUE(found.losses == expected.losses);

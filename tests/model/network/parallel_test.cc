@@ -42,6 +42,8 @@ std::vector<Variant> Variants() {
       {"window_past_chunks_contiguous", contiguous, fetch, true, 100},
       {"shared_linear_before", head_tail, fetch, true, 13, shared, Phi::kLinear, before},
       {"shared_mean_after", contiguous, gather, true, 9, shared, Phi::kMean, after},
+      {"shared_mlp_after", head_tail, fetch, true, 70, shared, Phi::kMlp, after},
+      {"shared_linear_gather", head_tail, gather, false, 3, shared, Phi::kLinear, before},
       // One token would do, but its gradient is zero in exact arithmetic and rounding alone would be compared.
       {"window_two", head_tail, gather, true, 2},
       {"hybrid", head_tail, fetch, true, 13, separate, Phi::kMlp, after, {kFull, kWindow, kNsa}},
@@ -61,7 +63,7 @@ class ModelParallel : public testing::TestWithParam<Variant> {};
 TEST_P(ModelParallel, EqualsOneRank) {
   const Variant& variant = GetParam();
   const auto world = MakeMpiWorld();
-  RunConfig config = SmallConfig();
+  SessionConfig config = SmallConfig();
   config.model.layers = static_cast<int64_t>(std::max<size_t>(2, variant.attention.size()));
   config.model.attention = variant.attention;
   config.model.nsa.window = variant.window;
@@ -70,7 +72,7 @@ TEST_P(ModelParallel, EqualsOneRank) {
   config.model.nsa.compress_rope = variant.compress_rope;
   config.parallel.layout = variant.layout;
   config.parallel.selected_exchange = variant.exchange;
-  config.data.sequence_length = 384;  // 2 * 8 ranks * 3 blocks; 3 ranks: chunks of 64
+  config.sequence_length = 384;  // 2 * 8 ranks * 3 blocks; 3 ranks: chunks of 64
 
   const auto self = MakeMpiSelf();
   ModelCase alone(config, *self, DType::kF32, variant.documents);
@@ -130,16 +132,16 @@ TEST_P(ModelParallel, EqualsOneRank) {
 }
 
 // Weights after two steps in which every part of the gradients is reduced as soon as it is there.
-std::vector<float> TrainedWeights(const RunConfig& config, Communicator& world) {
+std::vector<float> TrainedWeights(const SessionConfig& config, Communicator& world) {
   ModelCase model(config, world, DType::kF32);
   Session& session = model.session;
   ParamTable& params = session.model().params();
   Optimizer optimizer(session.device(), session.ops(), session.compute(), session.comm(), world, params,
-                      config.optimizer);
+                      OptimizerConfig());
   Arena arena;
   optimizer.Reserve(arena, DType::kF32, DType::kF32);
   arena.Commit(session.device());
-  optimizer.Start(config.train.seed);
+  optimizer.Start(/*seed=*/1);
   for (int step = 1; step <= 2; ++step) {
     session.model().ForwardBackward(session.inputs(),
                                     [&](int64_t begin, int64_t end) { optimizer.Reduce(begin, end); });
@@ -152,12 +154,12 @@ std::vector<float> TrainedWeights(const RunConfig& config, Communicator& world) 
 // In whatever order the events allow, the same bits.
 TEST(ModelReduction, BehindTheBackwardNeedsNoOrderButItsEvents) {
   const auto world = MakeMpiWorld();
-  RunConfig config = SmallConfig();
+  SessionConfig config = SmallConfig();
   config.model.layers = 3;
-  config.data.sequence_length = 384;
+  config.sequence_length = 384;
   for (const Recompute recompute : {Recompute::kNone, Recompute::kFull}) {
-    config.train.recompute = recompute;
-    config.train.offload = recompute != Recompute::kNone;
+    config.keep.recompute = recompute;
+    config.keep.offload = recompute != Recompute::kNone;
     const std::vector<float> expected = TrainedWeights(config, *world);
     for (uint64_t seed = 1; seed <= 4; ++seed) {
       SetCpuStreamMode(CpuStreamMode::kReorder, 10 * seed + world->rank());

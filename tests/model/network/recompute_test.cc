@@ -14,9 +14,9 @@ struct Result {
   int64_t bytes = 0;  // of activations and what is kept
 };
 
-Result RunWith(RunConfig config, Recompute recompute, bool offload, Communicator& cp) {
-  config.train.recompute = recompute;
-  config.train.offload = offload;
+Result RunWith(SessionConfig config, Recompute recompute, bool offload, Communicator& cp) {
+  config.keep.recompute = recompute;
+  config.keep.offload = offload;
   ModelCase model(config, cp, DType::kF32);
   model.ForwardBackward();
   model.ForwardBackward();  // what the first left behind must not matter
@@ -30,7 +30,7 @@ Result RunWith(RunConfig config, Recompute recompute, bool offload, Communicator
 }
 
 // Each policy takes less memory than the one before it.
-void ExpectSame(const RunConfig& config) {
+void ExpectSame(const SessionConfig& config) {
   const auto world = MakeMpiWorld();
   const std::pair<Recompute, bool> policies[] = {{Recompute::kSelective, false},
                                                  {Recompute::kSelective, true},
@@ -59,8 +59,8 @@ void ExpectSame(const RunConfig& config) {
   }
 }
 
-RunConfig DeepConfig() {
-  RunConfig config = SmallConfig();
+SessionConfig DeepConfig() {
+  SessionConfig config = SmallConfig();
   config.model.layers = 6;
   return config;
 }
@@ -68,7 +68,7 @@ RunConfig DeepConfig() {
 TEST(Recompute, Gather) { ExpectSame(DeepConfig()); }
 
 TEST(Recompute, FetchHybridWithQkNorm) {
-  RunConfig config = DeepConfig();
+  SessionConfig config = DeepConfig();
   config.parallel.selected_exchange = SelectedExchange::kFetch;
   config.model.attention = {AttentionKind::kNsa, AttentionKind::kFull, AttentionKind::kWindow};
   config.model.qk_norm = true;
@@ -79,8 +79,8 @@ TEST(Recompute, FetchHybridWithQkNorm) {
 TEST(Recompute, SeveralChunks) {
   const auto world = MakeMpiWorld();
   const auto self = MakeMpiSelf();
-  RunConfig config = SmallConfig();
-  config.data.sequence_length = FeedForward::kChunk + 64;
+  SessionConfig config = SmallConfig();
+  config.sequence_length = FeedForward::kChunk + 64;
   const Result whole = RunWith(config, Recompute::kFull, false, *self);  // two chunks
   Result parts = RunWith(config, Recompute::kFull, false, *world);       // two ranks: one chunk each
   world->AllReduce(*MakeCpuDevice()->MakeStream("test"),

@@ -1,5 +1,5 @@
 // The rules between the values of a configuration: each broken alone, and what it is told.
-#include "runtime/config.h"
+#include "launch/config/rules.h"
 
 #include <gtest/gtest.h>
 
@@ -209,7 +209,7 @@ TEST(ConfigRules, OptimizerAndTrain) {
       {[](auto& c) { c.train.eval_interval = -1; }, {"train.eval_interval = -1"}},
       {[](auto& c) { c.train.eval_sequences = -1; }, {"train.eval_sequences = -1"}},
       {[](auto& c) { c.train.log_interval = 0; }, {"train.log_interval = 0"}},
-      {[](auto& c) { c.train.offload = true; }, {"train.offload = true and train.recompute = NONE disagree"}},
+      {[](auto& c) { c.train.keep.offload = true; }, {"train.offload = true and train.recompute = NONE disagree"}},
   });
 }
 

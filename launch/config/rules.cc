@@ -1,0 +1,242 @@
+// What each key means stands in configs/run.proto.
+#include "launch/config/rules.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/attention/nsa_config.h"
+#include "runtime/problem_list.h"
+
+namespace longspan {
+namespace {
+
+void CheckRope(const RopeConfig& rope, ProblemList* problems) {
+  problems->Above("model.rope.theta", rope.theta, 1);
+  problems->NotNegative("model.rope.attention_factor", rope.attention_factor);
+  problems->Size("model.rope.original_max_position", rope.original_max_position);
+  problems->Above("model.rope.beta_slow", rope.beta_slow, 0);
+  problems->Above("model.rope.beta_fast", rope.beta_fast, 0);
+  if (rope.beta_fast <= rope.beta_slow) {
+    problems->Add(
+        "model.rope.beta_fast = {} and model.rope.beta_slow = {} disagree: fast must be above slow; the usual values "
+        "are 32 and 1",
+        rope.beta_fast, rope.beta_slow);
+  }
+  if (!std::isfinite(rope.factor) || rope.factor < 1) {
+    problems->Add("model.rope.factor = {}: must be a finite number, 1 or more; 4 makes sequences four times as long",
+                  rope.factor);
+  } else if (rope.scaling == RopeScaling::kNone && rope.factor != 1) {
+    problems->Add(
+        "model.rope.factor = {} and model.rope.scaling = NONE disagree: only YARN scales; set model.rope.scaling to "
+        "YARN or model.rope.factor to 1",
+        rope.factor);
+  }
+}
+
+void CheckModel(const ModelConfig& model, ProblemList* problems) {
+  const bool layers = problems->Size("model.layers", model.layers);
+  problems->Size("model.hidden", model.hidden);
+  const bool heads = problems->Size("model.heads", model.heads);
+  const bool kv_heads = problems->Size("model.kv_heads", model.kv_heads);
+  if (heads && kv_heads && model.heads % model.kv_heads != 0) {
+    problems->Add(
+        "model.heads = {} and model.kv_heads = {} disagree: every group has the same number of heads; set model.heads "
+        "to {}",
+        model.heads, model.kv_heads, NearestMultiples(model.heads, model.kv_heads));
+  }
+  if (problems->Size("model.key_width", model.key_width) && model.key_width % 2 != 0) {
+    problems->Add("model.key_width = {}: must be even, RoPE turns pairs of channels; set it to {}", model.key_width,
+                  model.key_width + 1);
+  }
+  problems->Size("model.value_width", model.value_width);
+  problems->Size("model.ffn", model.ffn);
+  problems->Size("model.vocab", model.vocab);
+  problems->Above("model.norm_eps", model.norm_eps, 0);
+  const int64_t kinds = static_cast<int64_t>(model.attention.size());
+  if (kinds == 0) {
+    problems->Add("model.attention = []: names no kind; set it to NSA");
+  } else if (layers && kinds > model.layers) {
+    problems->Add(
+        "model.attention = {} kinds and model.layers = {} disagree: the last kinds have no layer; name one for each "
+        "layer or fewer",
+        kinds, model.layers);
+  }
+  CheckRope(model.rope, problems);
+}
+
+// The world is dp x cp, and every replica gets the same number of sequences.
+void CheckRanks(const RunConfig& config, int64_t world, ProblemList* problems) {
+  const ParallelConfig& parallel = config.parallel;
+  const bool cp = problems->Size("parallel.cp", parallel.cp);
+  const bool dp = problems->Size("parallel.dp", parallel.dp, 0);
+  if (!cp || !dp) return;
+  int64_t replicas = parallel.dp;
+  if (world > 0 && parallel.dp > 0 && parallel.dp * parallel.cp != world) {
+    problems->Add(
+        "parallel.dp = {} and parallel.cp = {} disagree with a world of size {}: dp * cp is the number of ranks; start "
+        "{} ranks{}",
+        parallel.dp, parallel.cp, world, parallel.dp * parallel.cp,
+        world % parallel.cp == 0 ? fmt::format(" or set parallel.dp to {}", world / parallel.cp) : "");
+  } else if (world > 0 && parallel.dp == 0) {
+    if (world % parallel.cp != 0) {
+      problems->Add("parallel.cp = {}: must divide the number of ranks, {}; start {} ranks", parallel.cp, world,
+                    NearestMultiples(world, parallel.cp));
+      return;
+    }
+    replicas = world / parallel.cp;
+  }
+  if (problems->Size("train.sequences_per_step", config.train.sequences_per_step) && replicas > 0 &&
+      config.train.sequences_per_step % replicas != 0) {
+    problems->Add(
+        "train.sequences_per_step = {} and parallel.dp = {} disagree: every replica takes the same number of "
+        "sequences; set train.sequences_per_step to {}",
+        config.train.sequences_per_step, replicas, NearestMultiples(config.train.sequences_per_step, replicas));
+  }
+}
+
+// A sequence can be cut into equal chunks of whole selection blocks (parallel/layout.h), and NSA can summarise it.
+void CheckSequence(const RunConfig& config, bool nsa_good, ProblemList* problems) {
+  const int64_t length = config.data.sequence_length;
+  const NsaConfig& nsa = config.model.nsa;
+  const ParallelConfig& parallel = config.parallel;
+  if (!problems->Size("data.sequence_length", length) || !nsa_good) return;
+  const std::vector<AttentionKind>& kinds = config.model.attention;
+  const bool summarised = std::find(kinds.begin(), kinds.end(), AttentionKind::kNsa) != kinds.end();
+  if (summarised && length < nsa.block) {
+    problems->Add(
+        "data.sequence_length = {} and model.nsa.block = {} disagree: a sequence shorter than a compressed token has "
+        "no summaries; set data.sequence_length to {} or more",
+        length, nsa.block, nsa.block);
+  } else if (summarised && length % nsa.stride != 0) {
+    problems->Add(
+        "data.sequence_length = {} and model.nsa.stride = {} disagree: every stride of a sequence has its row of "
+        "summaries; set data.sequence_length to {}",
+        length, nsa.stride, NearestMultiples(length, nsa.stride));
+  }
+  if (parallel.cp < 2 || parallel.cp > ProblemList::kLargest) return;
+  const bool head_tail = parallel.layout == LayoutKind::kHeadTail;
+  const int64_t chunks = parallel.cp * (head_tail ? 2 : 1);
+  if (nsa.select_block > ProblemList::kLargest / chunks) {
+    problems->Add(
+        "parallel.cp = {} and model.nsa.select_block = {} disagree: no sequence is that long; make one smaller",
+        parallel.cp, nsa.select_block);
+  } else if (length % (chunks * nsa.select_block) != 0) {
+    problems->Add(
+        "parallel.cp = {} and data.sequence_length = {} disagree: parallel.layout = {} cuts a sequence into {} chunks "
+        "of whole selection blocks (model.nsa.select_block = {}), so its length is a multiple of {}; set "
+        "data.sequence_length "
+        "to {}",
+        parallel.cp, length, head_tail ? "HEAD_TAIL" : "CONTIGUOUS", chunks, nsa.select_block,
+        chunks * nsa.select_block, NearestMultiples(length, chunks * nsa.select_block));
+  }
+}
+
+void CheckData(const RunConfig& config, ProblemList* problems) {
+  const DataConfig& data = config.data;
+  problems->Fraction("data.validation_fraction", data.validation_fraction, true);
+  if (data.format == DataFormat::kFibonacci) {
+    if (config.model.vocab < 10) {
+      problems->Add(
+          "model.vocab = {} and data.format = FIBONACCI disagree: its symbols are the digits 0 to 9; set model.vocab "
+          "to 10",
+          config.model.vocab);
+    }
+    return;
+  }
+  if (data.train.empty()) {
+    problems->Add("data.train = \"\": names no dataset; make one with `longspan data` and set data.train to its path");
+  }
+  if (data.validation.empty() && data.validation_fraction == 0 && config.train.eval_sequences > 0) {
+    problems->Add(
+        "data.validation_fraction = 0 and train.eval_sequences = {} disagree: nothing is held out to evaluate on; set "
+        "data.validation, or train.eval_sequences to 0",
+        config.train.eval_sequences);
+  }
+}
+
+void CheckRuntime(const RuntimeConfig& runtime, ProblemList* problems) {
+  if (runtime.device == RuntimeDevice::kCpu && runtime.dtype == RuntimeType::kBf16) {
+    problems->Add(
+        "runtime.device = CPU and runtime.dtype = BF16 disagree: the CPU computes in F32; set runtime.dtype to AUTO");
+  }
+}
+
+void CheckOptimizer(const OptimizerConfig& optimizer, int64_t steps, ProblemList* problems) {
+  problems->Above("optimizer.learning_rate", optimizer.learning_rate, 0);
+  problems->Fraction("optimizer.final_fraction", optimizer.final_fraction, false);
+  problems->Fraction("optimizer.beta1", optimizer.beta1, true);
+  problems->Fraction("optimizer.beta2", optimizer.beta2, true);
+  problems->Above("optimizer.eps", optimizer.eps, 0);
+  problems->NotNegative("optimizer.weight_decay", optimizer.weight_decay);
+  problems->NotNegative("optimizer.clip_norm", optimizer.clip_norm);
+  const bool warmup = problems->Size("optimizer.warmup_steps", optimizer.warmup_steps, 0);
+  const bool decay = problems->Size("optimizer.decay_steps", optimizer.decay_steps, 0);
+  if (!warmup || !decay || steps < 1) return;
+  const bool stable_decay = optimizer.schedule == ScheduleKind::kWarmupStableDecay;
+  if (optimizer.warmup_steps > steps) {
+    problems->Add(
+        "optimizer.warmup_steps = {} and train.steps = {} disagree: the warm-up must end within the run; set "
+        "optimizer.warmup_steps to {} or less",
+        optimizer.warmup_steps, steps, steps);
+  } else if (stable_decay && optimizer.warmup_steps + optimizer.decay_steps > steps) {
+    problems->Add(
+        "optimizer.decay_steps = {} and train.steps = {} disagree: after {} steps of warm-up at most {} are left",
+        optimizer.decay_steps, steps, optimizer.warmup_steps, steps - optimizer.warmup_steps);
+  }
+  if (!stable_decay && optimizer.decay_steps != 0) {
+    const char* names[] = {"CONSTANT", "LINEAR", "COSINE"};
+    problems->Add(
+        "optimizer.decay_steps = {} and optimizer.schedule = {} disagree: only WARMUP_STABLE_DECAY has a final decay; "
+        "set optimizer.schedule to it or optimizer.decay_steps to 0",
+        optimizer.decay_steps, names[static_cast<int>(optimizer.schedule)]);
+  }
+}
+
+}  // namespace
+
+std::vector<std::string> Problems(const RunConfig& config, int64_t world) {
+  ProblemList problems;
+  if (config.name.empty() || config.name == "." || config.name == ".." || config.name.find('/') != std::string::npos) {
+    problems.Add("name = \"{}\": must be the name of a folder, without '/'", config.name);
+  }
+  if (config.output.empty()) problems.Add("output = \"\": must be a folder; set it to \".\" for the current one");
+  CheckModel(config.model, &problems);
+  const std::vector<std::string> nsa = Problems(config.model.nsa, "model.nsa.");
+  problems.lines.insert(problems.lines.end(), nsa.begin(), nsa.end());
+  CheckRanks(config, world, &problems);
+  if (config.runtime.device == RuntimeDevice::kCpu && config.parallel.transport != Transport::kAuto) {
+    problems.Add(
+        "parallel.transport = {} and runtime.device = CPU disagree: on the CPU all transfers are MPI's; set "
+        "parallel.transport to AUTO",
+        config.parallel.transport == Transport::kNccl ? "NCCL" : "STAGED");
+  }
+  if (config.runtime.graphs == Graphs::kOn) {
+    if (config.parallel.transport == Transport::kStaged) {
+      problems.Add(
+          "runtime.graphs = ON and parallel.transport = STAGED disagree: staged transfers wait on the host; set "
+          "runtime.graphs to AUTO");
+    }
+    if (config.parallel.selected_exchange == SelectedExchange::kFetch && config.parallel.cp > 1) {
+      problems.Add(
+          "runtime.graphs = ON and parallel.selected_exchange = FETCH disagree: a fetch waits on the host; set "
+          "runtime.graphs to AUTO");
+    }
+  }
+  CheckSequence(config, nsa.empty(), &problems);
+  CheckRuntime(config.runtime, &problems);
+  CheckData(config, &problems);
+  const TrainConfig& train = config.train;
+  const bool steps = problems.Size("train.steps", train.steps);
+  CheckOptimizer(config.optimizer, steps ? train.steps : 0, &problems);
+  problems.Size("train.eval_interval", train.eval_interval, 0);
+  problems.Size("train.eval_sequences", train.eval_sequences, 0);
+  problems.Size("train.log_interval", train.log_interval);
+  if (train.keep.offload && train.keep.recompute == Recompute::kNone) {
+    problems.Add(
+        "train.offload = true and train.recompute = NONE disagree: only what recomputation starts from is offloaded; "
+        "set train.recompute to SELECTIVE or FULL");
+  }
+  return problems.lines;
+}
+
+}  // namespace longspan

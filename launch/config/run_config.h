@@ -1,0 +1,63 @@
+// The configuration of a run as plain typed structs. Filled once by launch/config/config from a textproto and
+// overrides, then immutable. The schema with the meaning of every key is configs/run.proto; names and defaults here are
+// the same (a test compares). What a floor below is told stands there: kernels/attention/nsa_config.h,
+// kernels/dense/rope_config.h, parallel/config.h, model/config.h.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "model/config.h"
+#include "parallel/config.h"
+
+namespace longspan {
+
+enum class RuntimeDevice { kAuto, kCpu, kGpu };
+enum class RuntimeType { kAuto, kF32, kBf16 };
+enum class Graphs { kAuto, kOff, kOn };
+enum class DataFormat { kMegatron, kLlmc, kNanogpt, kFibonacci };
+
+struct RuntimeConfig {
+  RuntimeDevice device = RuntimeDevice::kAuto;  // AUTO: GPUs where there are any
+  RuntimeType dtype = RuntimeType::kAuto;       // of weights and activations; AUTO: BF16 on a GPU, F32 on a CPU
+  Graphs graphs = Graphs::kAuto;                // of forward and backward; AUTO: where they pay
+  bool operator==(const RuntimeConfig&) const = default;
+};
+
+struct DataConfig {
+  DataFormat format = DataFormat::kMegatron;
+  std::string train;       // path prefix (MEGATRON: PREFIX.bin and PREFIX.idx) or file; not used by FIBONACCI
+  std::string validation;  // the same; empty = the last `validation_fraction` of the training documents
+  double validation_fraction = 0.05;
+  int64_t sequence_length = 2048;  // S
+  bool document_masks = true;      // attention does not cross documents
+  uint64_t seed = 1;               // order of the training sequences
+  bool operator==(const DataConfig&) const = default;
+};
+
+struct TrainConfig {
+  int64_t steps = 200;
+  int64_t sequences_per_step = 2;  // over all dp replicas; the rest of the division by dp is gradient accumulation
+  int64_t eval_interval = 0;       // steps between evaluations; 0 = only after the last step
+  int64_t eval_sequences = 8;      // 0 = no evaluation
+  int64_t log_interval = 1;
+  uint64_t seed = 1;  // of the initialisation
+  KeepConfig keep;    // keys train.recompute and train.offload
+  bool operator==(const TrainConfig&) const = default;
+};
+
+struct RunConfig {
+  std::string name = "run";
+  std::string output = "runs";  // the run's folder is output/name
+  ModelConfig model;
+  ParallelConfig parallel;
+  RuntimeConfig runtime;
+  DataConfig data;
+  OptimizerConfig optimizer;
+  TrainConfig train;
+
+  SessionConfig session() const { return {model, parallel, data.sequence_length, train.keep}; }
+  bool operator==(const RunConfig&) const = default;
+};
+
+}  // namespace longspan

@@ -1,0 +1,22 @@
+// How the ranks share the work.
+#pragma once
+
+#include <cstdint>
+
+namespace longspan {
+
+enum class LayoutKind { kContiguous, kHeadTail };
+enum class SelectedExchange { kGather, kFetch };
+enum class Transport { kAuto, kNccl, kStaged };  // of tensors in GPU memory
+
+struct ParallelConfig {
+  int64_t cp = 1;  // ranks a sequence is cut over
+  int64_t dp = 0;  // replicas; 0 = world size / cp
+  LayoutKind layout = LayoutKind::kHeadTail;
+  SelectedExchange selected_exchange = SelectedExchange::kGather;
+  Transport transport = Transport::kAuto;
+  bool share_gpu = false;  // several ranks may use one GPU
+  bool operator==(const ParallelConfig&) const = default;
+};
+
+}  // namespace longspan
