@@ -17,6 +17,7 @@
 
 #include "kernels/attention/nsa_config.h"
 #include "kernels/attention/pages.h"
+#include "kernels/attention/phi.h"
 #include "runtime/device.h"
 #include "runtime/tensor.h"
 
@@ -80,16 +81,6 @@ struct SelectArgs {
   NsaConfig nsa;
   Tensor selected;  // [T,G,N] I32 output, ascending, padded with -1
   Tensor scores;    // [T,G,N] output or null: score of each chosen block, by `selected`'s order; 0 for padding
-};
-
-// Compression weights of one tensor (K or V) of width W (DESIGN.md section 7 has the layouts). Unused ones are null.
-struct PhiWeights {
-  Tensor position;  // MLP [l,W], LINEAR [G,l,W]
-  Tensor weight1;   // MLP [l*W,M]; row i*W+c meets channel c of block row i
-  Tensor bias1;     // MLP [M]
-  Tensor weight2;   // MLP [M,W]
-  Tensor bias2;     // MLP [W]
-  Tensor weight;    // LINEAR [G,l*W,W]
 };
 
 // Compressed token j = phi(rows j*stride .. j*stride+block-1). Produces the rows whose last token lies in a segment: a
