@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernels/attention/ops.h"
+#include "kernels/attention/pages.h"
 #include "parallel/config.h"
 
 namespace longspan {

@@ -12,29 +12,16 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "kernels/attention/nsa_config.h"
+#include "kernels/attention/pages.h"
 #include "kernels/attention/phi.h"
 #include "runtime/device.h"
 #include "runtime/tensor.h"
 
 namespace longspan {
-
-// Tokens [begin, begin+length) of the sequence lie in local rows [row, row+length).
-struct Segment {
-  int64_t begin = 0;
-  int64_t length = 0;
-  int64_t row = 0;
-  bool operator==(const Segment&) const = default;
-};
-
-// Rows of the sequence in pages of `page_rows`: row i of the sequence is row
-// table[i / page_rows] * page_rows + i % page_rows of the buffer. table = -1: not here (and never needed).
-struct Pages {
-  Tensor table;  // [ceil(rows/page_rows)] I32
-  int64_t page_rows = 1;
-};
 
 struct KeysValues {
   Tensor k;  // [R,G,K]
@@ -137,6 +124,12 @@ struct HashSelectionArgs {
   Tensor hash;      // [1] I64 output
 };
 
+struct AttentionSizes {
+  DType dtype = DType::kF32;
+  int64_t heads = 0, groups = 0;           // H, G
+  int64_t key_width = 0, value_width = 0;  // K, V
+};
+
 class AttentionOps {
  public:
   virtual ~AttentionOps() = default;
@@ -152,6 +145,9 @@ class AttentionOps {
   virtual void Combine(Stream& stream, const CombineArgs& args) = 0;
   virtual void CombineBackward(Stream& stream, const CombineArgs& args, const CombineGradient& gradient) = 0;
   virtual void HashSelection(Stream& stream, const HashSelectionArgs& args) = 0;
+  // Which kernels serve calls of these sizes on the stream's device, for the log of a run's start: "sm80", or "sm90,
+  // sm80 for selected_backward".
+  virtual std::string Kernels(Stream& stream, const AttentionSizes& sizes) const = 0;
 };
 
 std::unique_ptr<AttentionOps> MakeCpuAttention();

@@ -1,13 +1,11 @@
-// What the GPU's kernels share: BF16 and F32 as float, reductions in fixed order, page tables, segments, grids.
+// What the GPU's kernels share: BF16 and F32 as float, reductions in fixed order, grids.
 #pragma once
 
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
-#include <vector>
 
-#include "kernels/attention/ops.h"
 #include "kernels/base/arguments.h"
 #include "runtime/gpu.h"
 #include "runtime/rounding.h"
@@ -119,48 +117,6 @@ inline unsigned GridFor(int64_t count, int64_t per_block) {
 // This thread's first item and the distance to its next, of a one-dimensional grid.
 __device__ inline int64_t GridThread() { return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; }
 __device__ inline int64_t GridThreads() { return static_cast<int64_t>(gridDim.x) * blockDim.x; }
-
-// ---- Pages and segments --------------------------------------------------------------------------------------------
-
-// Where row `row` of the sequence lies in the buffer (Pages in kernels/attention/ops.h); negative when it is not there.
-__device__ inline int64_t PageRow(const int32_t* table, int64_t page_rows, int64_t row) {
-  const int64_t page = row / page_rows;
-  return static_cast<int64_t>(__ldg(table + page)) * page_rows + (row - page * page_rows);
-}
-
-constexpr int kMaxSegments = 16;
-
-// Segments as a kernel's parameter. first[i] is the number of tokens in the segments before i.
-struct SegmentList {
-  int count = 0;
-  int64_t tokens = 0;
-  int64_t begin[kMaxSegments] = {};
-  int64_t length[kMaxSegments] = {};
-  int64_t row[kMaxSegments] = {};
-  int64_t first[kMaxSegments] = {};
-};
-
-inline SegmentList MakeSegmentList(const char* operation, const std::vector<Segment>& segments) {
-  LS_CHECK(segments.size() <= kMaxSegments, "{}: segments: expected at most {} on a GPU, found {}", operation,
-           kMaxSegments, segments.size());
-  SegmentList list;
-  for (const Segment& segment : segments) {
-    list.begin[list.count] = segment.begin;
-    list.length[list.count] = segment.length;
-    list.row[list.count] = segment.row;
-    list.first[list.count] = list.tokens;
-    list.tokens += segment.length;
-    ++list.count;
-  }
-  return list;
-}
-
-// The segment that holds token number `index` of all segments' tokens, index in [0, tokens).
-__device__ inline int SegmentOf(const SegmentList& list, int64_t index) {
-  int segment = 0;
-  while (segment + 1 < list.count && index >= list.first[segment + 1]) ++segment;
-  return segment;
-}
 
 // ---- Faults --------------------------------------------------------------------------------------------------------
 

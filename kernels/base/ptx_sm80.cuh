@@ -1,4 +1,4 @@
-// One warp's tensor-core step and the copies that feed it, as inline PTX (sm_80 and later).
+// One warp's tensor-core step and the copies that feed it, and the fast exponential, as inline PTX (sm_80 and later).
 //
 // mma.sync m16n8k16, bf16 operands, fp32 sums. With g = lane / 4 and c = 2 * (lane % 4) a lane holds
 //   A [16,16]  a[0] (g, c..c+1)  a[1] (g+8, c..c+1)  a[2] (g, c+8..c+9)  a[3] (g+8, c+8..c+9)
@@ -54,6 +54,13 @@ __device__ __forceinline__ void CopyAsync16(uint32_t shared_address, const void*
                : "memory");
 }
 
+// The same of 4 bytes.
+__device__ __forceinline__ void CopyAsync4(uint32_t shared_address, const void* from, bool valid) {
+  const int bytes = valid ? 4 : 0;
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;\n" ::"r"(shared_address), "l"(from), "r"(bytes)
+               : "memory");
+}
+
 // Closes the group of copies issued so far by this thread.
 __device__ __forceinline__ void CommitCopies() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
 
@@ -61,6 +68,13 @@ __device__ __forceinline__ void CommitCopies() { asm volatile("cp.async.commit_g
 template <int Left>
 __device__ __forceinline__ void WaitForCopies() {
   asm volatile("cp.async.wait_group %0;\n" ::"n"(Left) : "memory");
+}
+
+// 2^x, one instruction.
+__device__ __forceinline__ float Exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
 }
 
 }  // namespace longspan

@@ -33,8 +33,6 @@ FeedForward::Chunk FeedForward::ChunkAt(int64_t begin, int64_t rows) const {
   return {kept_.gate.Rows(at, rows), kept_.up.Rows(at, rows), kept_.act.Rows(at, rows)};
 }
 
-void FeedForward::MatMul(const MatMulArgs& args) { context_.ops.dense->MatMul(context_.compute, args); }
-
 void FeedForward::Activate(const Tensor& x, const Chunk& chunk) {
   MatMul({.a = x, .b = gate_->weight, .c = chunk.gate});
   MatMul({.a = x, .b = up_->weight, .c = chunk.up});

@@ -40,7 +40,7 @@ class FeedForward {
   int64_t chunk() const { return std::min(kChunk, context_.tokens()); }
   Chunk ChunkAt(int64_t begin, int64_t rows) const;
   void Activate(const Tensor& x, const Chunk& chunk);
-  void MatMul(const MatMulArgs& args);
+  void MatMul(const MatMulArgs& args) { context_.ops.dense->MatMul(context_.compute, args); }
 
   const Context& context_;
   int64_t width_;  // F

@@ -161,6 +161,12 @@ void Transformer::ForwardBackward(const SequenceInputs& inputs, const GradientsR
   done(0, blocks_[0]->attention_norm->offset);
 }
 
+int64_t Transformer::borrowed_bytes() const {
+  int64_t bytes = 0;
+  for (const auto& block : blocks_) bytes += block->attention.core().borrowed_bytes();
+  return bytes;
+}
+
 double Transformer::coverage() const {
   double sum = 0;
   int64_t layers = 0;

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/attention/ops.h"
+#include "kernels/attention/pages.h"
 #include "parallel/comm/comm.h"
 #include "parallel/layout.h"
 #include "runtime/memory.h"

@@ -117,6 +117,8 @@ class CpuAttention : public AttentionOps {
     CheckHashSelection(name, args);
     Launch(stream, name, {0, BytesOf({args.selected})}, [=] { HashBlocks(args); });
   }
+
+  std::string Kernels(Stream&, const AttentionSizes&) const override { return "cpu"; }
 };
 
 }  // namespace

@@ -26,12 +26,12 @@ class GpuAttention final : public AttentionOps {
   void Combine(Stream& stream, const CombineArgs& args) override;
   void CombineBackward(Stream& stream, const CombineArgs& args, const CombineGradient& gradient) override;
   void HashSelection(Stream& stream, const HashSelectionArgs& args) override;
+  std::string Kernels(Stream& stream, const AttentionSizes& sizes) const override;
 
  private:
   GpuScratch compress_scratch_{"compression"};
   MatMulGpu compress_matmul_{"the products of compression"};
   GpuScratch branch_scratch_{"the attention branches"};
-  GpuScratch combine_scratch_{"the combination"};
 };
 
 std::unique_ptr<AttentionOps> MakeGpuAttention();

@@ -3,7 +3,7 @@
 // each for the scores and to every 32nd channel for the sums. For checking, not for speed. Adds.
 #include <math_constants.h>
 
-#include "kernels/attention/gpu/backward.cuh"
+#include "kernels/attention/gpu/plain.cuh"
 
 namespace longspan {
 namespace {
@@ -39,7 +39,8 @@ struct Gradients {
 };
 
 // Of query row `row` of [T,H] and key row `place` of [R,G], one sees the other.
-__device__ Gradients Meet(const BackwardParams& params, int64_t row, int64_t place) {
+template <typename Sight>
+__device__ Gradients Meet(const BackwardParams<Sight>& params, int64_t row, int64_t place) {
   const int key_width = params.key_width, value_width = params.value_width;
   const float score = Dot(static_cast<const float*>(params.q) + row * key_width,
                           static_cast<const float*>(params.k) + place * key_width, key_width);
@@ -49,16 +50,16 @@ __device__ Gradients Meet(const BackwardParams& params, int64_t row, int64_t pla
   return {p, p * (d_p - params.delta[row])};
 }
 
-__global__ void BackwardQKernel(const __grid_constant__ BackwardParams params) {
+template <typename Sight>
+__global__ void BackwardQKernel(const __grid_constant__ BackwardParams<Sight> params) {
   const int head = blockIdx.y * kWarps + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (head >= params.heads) return;
   const int group = head / params.group_heads();
   const QueryTileGpu query = FindQueries(params.queries, blockIdx.x);
   const int64_t row = static_cast<int64_t>(query.row) * params.heads + head;
   float d_q[kChannels] = {};
-  const int spans = max(1, params.sight.choices);
-  for (int i = 0; i < spans; ++i) {
-    const SpanGpu span = SpanAt(params, query, group, i);
+  for (int i = 0; i < params.sight.spans(); ++i) {
+    const SpanGpu span = params.sight.Span(query, params.groups, group, i);
     for (int first = span.begin; first < span.end; first += 32) {
       const int keys = min(32, span.end - first);
       int64_t place = 0;
@@ -77,23 +78,13 @@ __global__ void BackwardQKernel(const __grid_constant__ BackwardParams params) {
   AddTo(params.d_q + row * params.key_width, params.scale, d_q, params.key_width);
 }
 
-__global__ void BackwardKeysKernel(const __grid_constant__ BackwardParams params,
+template <typename Sight>
+__global__ void BackwardKeysKernel(const __grid_constant__ BackwardParams<Sight> params,
                                    const __grid_constant__ SelectionLists lists) {
   const int key = blockIdx.x * kWarps + threadIdx.x / 32, lane = threadIdx.x % 32, group = blockIdx.y;
   if (key >= params.key_rows) return;
-  const bool listed = params.sight.selected != nullptr;
-  const int group_heads = params.group_heads();
-  SpanGpu watchers = {0, 0};
-  const int32_t* list = nullptr;
-  int count = 0;
-  if (listed) {
-    const int number = group * lists.blocks + key / params.sight.select_block;
-    list = lists.rows + lists.begin[number];
-    count = lists.begin[number + 1] - lists.begin[number];
-  } else {
-    watchers = Watchers(params, key, key + 1);
-    count = CountQueries(params.queries, watchers);
-  }
+  const auto watchers = WatchersOf(params, lists, group, SpanGpu{key, key + 1});
+  const int group_heads = params.group_heads(), count = watchers.Count(params);
   if (count == 0) return;
   const int64_t buffer_row = PageRow(params.table, params.page_rows, key);
   if (buffer_row < 0) return;
@@ -105,11 +96,9 @@ __global__ void BackwardKeysKernel(const __grid_constant__ BackwardParams params
     Gradients here = {0, 0};
     if (i < rows) {
       const int index = static_cast<int>(i / group_heads);
-      const QueryGpu query = listed ? QueryGpu{PositionOf(params.queries, list[index]), list[index]}
-                                    : QueryAt(params.queries, watchers, index);
-      const SpanGpu seen = listed ? SpanGpu{0, query.position + 1} : SeenSpan(params.sight, query.position);
-      row = static_cast<int64_t>(query.row) * params.heads + group * group_heads + i % group_heads;
-      if (key >= seen.begin && key < seen.end) here = Meet(params, row, place);
+      const Watcher watcher = watchers.At(params, index, watchers.Ask(params, index));
+      row = static_cast<int64_t>(watcher.row) * params.heads + group * group_heads + i % group_heads;
+      if (key >= watcher.seen.begin && key < watcher.seen.end) here = Meet(params, row, place);
     }
     const int here_rows = static_cast<int>(min(int64_t{32}, rows - first));
     for (int r = 0; r < here_rows; ++r) {
@@ -126,17 +115,20 @@ __global__ void BackwardKeysKernel(const __grid_constant__ BackwardParams params
 
 }  // namespace
 
-void BackwardF32(cudaStream_t stream, const BackwardParams& params, const SelectionLists& lists) {
+template <typename Sight>
+void BranchBackwardF32(cudaStream_t stream, const BackwardParams<Sight>& params, const SelectionLists& lists) {
   if (params.d_q != nullptr) {
-    BackwardParams single = params;
-    single.queries = Recut(params.queries, 1);
-    const dim3 grid(single.queries.tiles(), (params.heads + kWarps - 1) / kWarps);
-    BackwardQKernel<<<grid, kWarps * 32, 0, stream>>>(single);
+    const dim3 grid(params.queries.tiles(), (params.heads + kWarps - 1) / kWarps);
+    BackwardQKernel<<<grid, kWarps * 32, 0, stream>>>(params);
   }
-  if (params.d_k != nullptr || params.d_v != nullptr) {
+  if (params.keys_wanted()) {
     const dim3 grid(static_cast<unsigned>(CeilDiv(params.key_rows, kWarps)), params.groups);
     BackwardKeysKernel<<<grid, kWarps * 32, 0, stream>>>(params, lists);
   }
 }
+template void BranchBackwardF32(cudaStream_t stream, const BackwardParams<RangeSight>& params,
+                                const SelectionLists& lists);
+template void BranchBackwardF32(cudaStream_t stream, const BackwardParams<SelectedSight>& params,
+                                const SelectionLists& lists);
 
 }  // namespace longspan

@@ -1,26 +1,34 @@
-// Launchers of the branches' forward. BF16 goes to the tensor cores (sm80/range_forward, sm80/selected_forward), F32 to
-// the plain kernel (branch_forward_f32).
+// Launchers of the branches' forward: checks, then the kernel that serves the call (variants.h).
 #include <algorithm>
 
 #include "kernels/attention/check.h"
 #include "kernels/attention/cost.h"
 #include "kernels/attention/gpu/attention.h"
 #include "kernels/attention/gpu/sight.cuh"
+#include "kernels/attention/gpu/variants.h"
 
 namespace longspan {
 namespace {
 
 constexpr int64_t kMaxGroupHeads = 64;
 
-using ForwardBf16 = void (*)(cudaStream_t, const char*, const BranchArgs&, const SightGpu&);
-
-void Forward(Stream& stream, const char* operation, double pairs, const BranchArgs& args, const SightGpu& sight,
-             ForwardBf16 forward_bf16) {
+template <typename Sight>
+void Forward(Stream& stream, const char* operation, double pairs, const BranchArgs& args, const Sight& sight,
+             Kernel<BranchParams<Sight>> AttentionKernels::*kind) {
   const DType dtype = CheckBranch(OnGpu(operation), args);
   CheckBranchLimits(operation, dtype, args);
+  const BranchParams<Sight> params = BranchParamsOf(operation, dtype, args, sight);
+  const auto& kernel = KernelFor(stream, operation, kind, params);
   LaunchGpu(stream, operation, BranchCost(args, pairs), [&](cudaStream_t cuda_stream) {
-    (dtype == DType::kBf16 ? forward_bf16 : BranchForwardF32)(cuda_stream, operation, args, sight);
+    if (params.queries.tiles() > 0) kernel.launch(cuda_stream, operation, params);
   });
+}
+
+RangeSight SightOfDocuments(const BranchArgs& args) {
+  RangeSight sight;
+  sight.doc_start = GpuData<const int32_t>(args.doc_start);
+  sight.doc_tokens = args.doc_start ? static_cast<int>(args.doc_start.dim(0)) : 0;
+  return sight;
 }
 
 }  // namespace
@@ -41,70 +49,30 @@ void CheckBranchLimits(const char* operation, DType dtype, const BranchArgs& arg
            args.kv.pages.table.size(), args.kv.pages.page_rows);
 }
 
-SightGpu SightOf(const CompressedArgs& args) {
-  SightGpu sight;
-  sight.doc_start = GpuData<const int32_t>(args.doc_start);
+RangeSight SightOf(const CompressedArgs& args) {
+  RangeSight sight = SightOfDocuments(args);
   sight.block = static_cast<int>(args.block);
   sight.stride = static_cast<int>(args.stride);
+  sight.lead = sight.block / sight.stride - 1;
   return sight;
 }
 
-SightGpu SightOf(const SelectedArgs& args) {
-  SightGpu sight;
-  sight.selected = GpuData<const int32_t>(args.selected);
-  sight.choices = static_cast<int>(args.selected.dim(2));
-  sight.select_block = static_cast<int>(std::min<int64_t>(args.select_block, INT32_MAX / 2));
-  return sight;
-}
-
-SightGpu SightOf(const WindowArgs& args) {
-  SightGpu sight;
-  sight.doc_start = GpuData<const int32_t>(args.doc_start);
+RangeSight SightOf(const WindowArgs& args) {
+  RangeSight sight = SightOfDocuments(args);
   sight.window = static_cast<int>(std::min<int64_t>(args.window, INT32_MAX));
   return sight;
 }
 
-QueryTilesGpu CutQueriesGpu(const char* operation, const std::vector<Segment>& segments, int tile) {
-  const SegmentList list = MakeSegmentList(operation, segments);
-  QueryTilesGpu queries;
-  queries.tile = tile;
-  queries.first_tile[0] = 0;
-  for (int i = 0; i < list.count; ++i) {
-    LS_CHECK(std::max(list.begin[i] + list.length[i], list.row[i] + list.length[i]) < INT32_MAX,
-             "{}: segments: expected positions below 2^31 on a GPU, found {} tokens from {} on", operation,
-             list.length[i], list.begin[i]);
-    queries.begin[i] = static_cast<int>(list.begin[i]);
-    queries.length[i] = static_cast<int>(list.length[i]);
-    queries.row[i] = static_cast<int>(list.row[i]);
-    queries.first_tile[i + 1] = queries.first_tile[i] + static_cast<int>(CeilDiv(list.length[i], tile));
-  }
-  queries.count = list.count;
-  return queries;
-}
-
-BranchParams BranchParamsOf(const char* operation, const BranchArgs& args, const SightGpu& sight, int tile_queries) {
-  BranchParams params;
-  params.q = args.q.data;
-  params.k = args.kv.k.data;
-  params.v = args.kv.v.data;
-  params.o = args.o.data;
-  params.lse = GpuData<float>(args.lse);
-  params.table = GpuData<const int32_t>(args.kv.pages.table);
-  params.page_rows = static_cast<int>(args.kv.pages.page_rows);
-  params.heads = static_cast<int>(args.q.dim(1));
-  params.groups = static_cast<int>(args.kv.k.dim(1));
-  params.key_width = static_cast<int>(args.q.dim(2));
-  params.value_width = static_cast<int>(args.kv.v.dim(2));
-  params.scale = static_cast<float>(args.scale);
-  params.sight = sight;
-  params.queries = CutQueriesGpu(operation, args.segments, tile_queries);
-  return params;
+SelectedSight SightOf(const SelectedArgs& args) {
+  return {GpuData<const int32_t>(args.selected), static_cast<int>(args.selected.dim(2)),
+          static_cast<int>(std::min<int64_t>(args.select_block, INT32_MAX / 2))};
 }
 
 void GpuAttention::Compressed(Stream& stream, const CompressedArgs& args) {
   const char* const name = "attention.compressed";
   CheckBlockAndStride(name, args.block, args.stride);
-  Forward(stream, name, CompressedPairs(args.segments, args.block, args.stride), args, SightOf(args), RangeForwardBf16);
+  Forward(stream, name, CompressedPairs(args.segments, args.block, args.stride), args, SightOf(args),
+          &AttentionKernels::range_forward);
 }
 
 void GpuAttention::Selected(Stream& stream, const SelectedArgs& args) {
@@ -112,13 +80,13 @@ void GpuAttention::Selected(Stream& stream, const SelectedArgs& args) {
   CheckBranch(OnGpu(name), args);
   CheckSelected(OnGpu(name), args);
   Forward(stream, name, SelectedPairs(args.segments, args.select_block, args.selected.dim(2)), args, SightOf(args),
-          SelectedForwardBf16);
+          &AttentionKernels::selected_forward);
 }
 
 void GpuAttention::Window(Stream& stream, const WindowArgs& args) {
   const char* const name = "attention.window";
   LS_CHECK(args.window > 0, "{}: window: expected 1 or more, found {}", name, args.window);
-  Forward(stream, name, WindowPairs(args.segments, args.window), args, SightOf(args), RangeForwardBf16);
+  Forward(stream, name, WindowPairs(args.segments, args.window), args, SightOf(args), &AttentionKernels::range_forward);
 }
 
 }  // namespace longspan

@@ -3,7 +3,7 @@
 // Overwrites o and lse.
 #include <math_constants.h>
 
-#include "kernels/attention/gpu/sight.cuh"
+#include "kernels/attention/gpu/plain.cuh"
 
 namespace longspan {
 namespace {
@@ -11,7 +11,8 @@ namespace {
 constexpr int kWarps = 4;
 constexpr int kChannels = kMaxWidthGpu / 32;
 
-__global__ void BranchForwardKernel(const __grid_constant__ BranchParams params) {
+template <typename Sight>
+__global__ void BranchForwardKernel(const __grid_constant__ BranchParams<Sight> params) {
   const int head = blockIdx.y * kWarps + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (head >= params.heads) return;
   const int group = head / params.group_heads();
@@ -20,9 +21,8 @@ __global__ void BranchForwardKernel(const __grid_constant__ BranchParams params)
   const float* const q = static_cast<const float*>(params.q) + row * params.key_width;
 
   float o[kChannels] = {}, largest = -CUDART_INF_F, sum = 0;
-  const int spans = max(1, params.sight.choices);
-  for (int i = 0; i < spans; ++i) {
-    const SpanGpu span = SpanAt(params, query, group, i);
+  for (int i = 0; i < params.sight.spans(); ++i) {
+    const SpanGpu span = params.sight.Span(query, params.groups, group, i);
     for (int first = span.begin; first < span.end; first += 32) {
       const int keys = min(32, span.end - first);
       int64_t place = 0;
@@ -60,11 +60,12 @@ __global__ void BranchForwardKernel(const __grid_constant__ BranchParams params)
 
 }  // namespace
 
-void BranchForwardF32(cudaStream_t stream, const char* operation, const BranchArgs& args, const SightGpu& sight) {
-  const BranchParams params = BranchParamsOf(operation, args, sight, 1);
-  if (params.queries.tiles() == 0) return;
+template <typename Sight>
+void BranchForwardF32(cudaStream_t stream, const BranchParams<Sight>& params) {
   const dim3 grid(params.queries.tiles(), (params.heads + kWarps - 1) / kWarps);
   BranchForwardKernel<<<grid, kWarps * 32, 0, stream>>>(params);
 }
+template void BranchForwardF32(cudaStream_t stream, const BranchParams<RangeSight>& params);
+template void BranchForwardF32(cudaStream_t stream, const BranchParams<SelectedSight>& params);
 
 }  // namespace longspan

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels/attention/gpu/attention.h"
+#include "kernels/attention/gpu/pages.cuh"
 #include "kernels/base/gpu_common.cuh"
 
 namespace longspan {

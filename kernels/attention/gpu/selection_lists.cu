@@ -18,7 +18,7 @@ constexpr int64_t kMaxPartialBytes = 1 << 28;  // of all partial results, unless
 // beginning, of the stretch's next row.
 template <bool Fill>
 __global__ void __launch_bounds__(kWarps * 32)
-    WalkKernel(const __grid_constant__ BackwardParams params, int tokens, int blocks, int32_t* counts,
+    WalkKernel(const __grid_constant__ BackwardParams<SelectedSight> params, int tokens, int blocks, int32_t* counts,
                const int32_t* begin, int32_t* rows) {
   const int lane = threadIdx.x % 32;
   const int stretch = blockIdx.x, group = blockIdx.y * kWarps + threadIdx.x / 32;
@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(kWarps * 32)
   const int end = min((stretch + 1) * kStretch, tokens);
   for (int row = stretch * kStretch; row < end; ++row) {
     if (PositionOf(params.queries, row) < 0) continue;
-    const int32_t* const chosen = params.sight.selected + (static_cast<int64_t>(row) * params.groups + group) * choices;
+    const int32_t* const chosen = params.sight.Chosen(row, params.groups, group);
     for (int i = lane; i < choices; i += 32) {
       const int block = chosen[i];
       if (block < 0 || block >= blocks) continue;
@@ -102,18 +102,18 @@ __global__ void __launch_bounds__(kScanThreads)
 
 }  // namespace
 
-SelectionListsPlan::SelectionListsPlan(const BackwardParams& params, int64_t tokens, int64_t part_bytes,
-                                       ScratchCut* cut)
-    : tokens_(tokens) {
-  const int64_t block = params.sight.select_block;
-  entries_ = tokens * params.groups * params.sight.choices;
+SelectionListsPlan::SelectionListsPlan(const BackwardParams<SelectedSight>& params, int64_t tile_keys,
+                                       int64_t part_bytes, ScratchCut* cut)
+    : tokens_(params.tokens) {
+  const int64_t block = params.sight.block;
+  entries_ = tokens_ * params.groups * params.sight.choices;
   lists_ = params.groups * CeilDiv(params.key_rows, block);
-  tiles_ = CeilDiv(std::min<int64_t>(block, params.key_rows), kBackwardKeys);
+  tiles_ = CeilDiv(std::min<int64_t>(block, params.key_rows), tile_keys);
   // A list of n > chunk entries has at most 2 n / chunk items.
   chunk_ = part_bytes == 0 ? INT32_MAX / 2
                            : std::max(kMinChunk, CeilDiv(2 * entries_ * tiles_ * part_bytes, kMaxPartialBytes));
   max_parts_ = 2 * entries_ / chunk_;
-  counts_at_ = cut->Add(CeilDiv(tokens, kStretch) * lists_ * 4);
+  counts_at_ = cut->Add(CeilDiv(tokens_, kStretch) * lists_ * 4);
   rows_at_ = cut->Add(entries_ * 4);
   begin_at_ = cut->Add((lists_ + 1) * 4);
   item_at_ = cut->Add((lists_ + 1) * 4);
@@ -121,8 +121,8 @@ SelectionListsPlan::SelectionListsPlan(const BackwardParams& params, int64_t tok
   partial_at_ = cut->Add(max_parts_ * tiles_ * part_bytes);
 }
 
-KeyWork SelectionListsPlan::Build(cudaStream_t stream, const char* operation, const BackwardParams& params,
-                                  unsigned char* scratch) const {
+ListedWork SelectionListsPlan::Build(cudaStream_t stream, const char* operation,
+                                     const BackwardParams<SelectedSight>& params, unsigned char* scratch) const {
   LS_CHECK(entries_ < INT32_MAX && lists_ < INT32_MAX,
            "{}: selected: expected fewer than 2^31 entries on a GPU, found {}", operation, entries_);
   const int lists = static_cast<int>(lists_), blocks = lists / params.groups, tokens = static_cast<int>(tokens_);
@@ -139,7 +139,7 @@ KeyWork SelectionListsPlan::Build(cudaStream_t stream, const char* operation, co
   ScanListsKernel<<<1, kScanThreads, 0, stream>>>(lists, static_cast<int>(chunk_), begin, first_item, first_partial);
   WalkKernel<true><<<grid, kWarps * 32, 0, stream>>>(params, tokens, blocks, counts, begin, rows);
 
-  KeyWork work;
+  ListedWork work;
   work.chunk = static_cast<int>(chunk_);
   work.tiles = static_cast<int>(tiles_);
   work.partial = max_parts_ > 0 ? reinterpret_cast<float*>(scratch + partial_at_) : nullptr;

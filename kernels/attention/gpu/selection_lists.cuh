@@ -5,13 +5,27 @@
 
 namespace longspan {
 
+// Work of a pass over tiles of keys: an item is a tile and at most `chunk` of the entries of its block's list. A list
+// with more has several items, whose sums go to `partial`, to be added up in order.
+struct ListedWork {
+  SelectionLists lists;
+  int chunk = 1;
+  int tiles = 1;                           // of a block
+  const int32_t* first_item = nullptr;     // [lists+1] where each list's items begin
+  const int32_t* first_partial = nullptr;  // [lists+1] where each list's partial results begin, `tiles` apart
+  int max_items = 0;
+  float* partial = nullptr;  // part_bytes each
+};
+
 // Where the lists of a call lie in scratch, and how they are cut into work items.
 class SelectionListsPlan {
  public:
-  // Adds to `cut`. `tokens` is T; `part_bytes` is what the partial result of one item takes (0: lists are not cut).
-  SelectionListsPlan(const BackwardParams& params, int64_t tokens, int64_t part_bytes, ScratchCut* cut);
+  // Adds to `cut`. Tiles of tile_keys keys; `part_bytes` is what an item's result takes, 0: lists are not cut.
+  SelectionListsPlan(const BackwardParams<SelectedSight>& params, int64_t tile_keys, int64_t part_bytes,
+                     ScratchCut* cut);
   // Enqueues; the result's pointers lie in `scratch`. No atomics: lists are ascending whatever runs first.
-  KeyWork Build(cudaStream_t stream, const char* operation, const BackwardParams& params, unsigned char* scratch) const;
+  ListedWork Build(cudaStream_t stream, const char* operation, const BackwardParams<SelectedSight>& params,
+                   unsigned char* scratch) const;
 
  private:
   int64_t tokens_, entries_, lists_, chunk_, tiles_, max_parts_;

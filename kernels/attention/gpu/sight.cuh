@@ -1,45 +1,76 @@
 // The three branches on the GPU are one computation, as on the CPU (kernels/attention/cpu/branch.h): softmax attention
-// over the key rows that a query sees. What the kernels share is here: their parameters, who sees what, how queries are
-// cut.
+// over the key rows that a query sees. What the kernels share is here: who sees what, and their parameters.
 //
 // Key tiles lie at absolute positions and a tile in which a query sees nothing leaves no trace in its sums: what a
 // query gets does not depend on the queries beside it.
 #pragma once
 
+#include <climits>
 #include <cstdint>
+#include <string>
 
+#include "kernels/attention/gpu/pages.cuh"
+#include "kernels/attention/gpu/queries.cuh"
+#include "kernels/attention/ops.h"
 #include "kernels/base/gpu_common.cuh"
 
 namespace longspan {
 
 constexpr int kMaxWidthGpu = 256;  // of keys and values
 
-// Query tiles: at most `tile` consecutive queries of one segment each.
-struct QueryTilesGpu {
-  int count = 0;  // segments
-  int tile = 1;
-  int begin[kMaxSegments];
-  int length[kMaxSegments];
-  int row[kMaxSegments];
-  int first_tile[kMaxSegments + 1];  // [count] is the number of tiles
+// ---- Sights: what a query sees, in spans of key rows ---------------------------------------------------------------
 
-  int tiles() const { return first_tile[count]; }
+// The window and the compressed branch: one span. Key row r stands for the `block` tokens from token (r - lead) *
+// stride on; a query sees the rows whose tokens all lie among its document's last `window` tokens, itself included.
+struct RangeSight {
+  const int32_t* doc_start = nullptr;  // [doc_tokens] or null: one document
+  int doc_tokens = 0;
+  int window = INT32_MAX;
+  int block = 1, stride = 1, lead = 0;
+
+  __device__ int DocStart(int position) const { return doc_start == nullptr ? 0 : doc_start[position]; }
+
+  // `start` is where the query's document begins. Both ends never fall as the position grows.
+  __device__ SpanGpu Seen(int position, int start) const {
+    const int first_token = max(start, position - window + 1);
+    const int tokens_end = position + 1 < block ? 0 : (position + 1 - block) / stride + 1;
+    return {(first_token + stride - 1) / stride + lead, tokens_end + lead};
+  }
+  __device__ SpanGpu Seen(int position) const { return Seen(position, DocStart(position)); }
+
+  __device__ int spans() const { return 1; }
+  __device__ SpanGpu Span(const QueryTileGpu& query, int, int, int) const { return Seen(query.position); }
 };
 
-// Throws Error naming `operation` for more than kMaxSegments segments.
-QueryTilesGpu CutQueriesGpu(const char* operation, const std::vector<Segment>& segments, int tile);
-
-// What a query sees: with window > 0 the last `window` tokens of its document, else the compressed tokens that end
-// before it, else (selected) the tokens of its chosen blocks.
-struct SightGpu {
-  const int32_t* doc_start = nullptr;  // or null
-  int window = 0;
-  int block = 0, stride = 0;          // of the compression
+// The selected branch: the tokens of the chosen blocks up to the query, a span a block.
+struct SelectedSight {
   const int32_t* selected = nullptr;  // [T,G,choices]
-  int choices = 0, select_block = 0;
+  int choices = 0;
+  int block = 1;  // tokens
+
+  __device__ const int32_t* Chosen(int row, int groups, int group) const {
+    return selected + (static_cast<int64_t>(row) * groups + group) * choices;
+  }
+
+  __device__ int spans() const { return choices; }
+  // Span i, empty after the last one.
+  __device__ SpanGpu Span(const QueryTileGpu& query, int groups, int group, int i) const {
+    const int chosen = Chosen(query.row, groups, group)[i];
+    if (chosen < 0) return {0, 0};
+    return {chosen * block, min((chosen + 1) * block, query.position + 1)};
+  }
 };
 
+RangeSight SightOf(const CompressedArgs& args);
+RangeSight SightOf(const WindowArgs& args);
+SelectedSight SightOf(const SelectedArgs& args);
+
+// ---- Parameters ----------------------------------------------------------------------------------------------------
+
+// Of a branch's kernels. The forward overwrites o and lse.
+template <typename Sight>
 struct BranchParams {
+  DType dtype;           // of q, k, v and o
   const void* q;         // [T,H,K]
   const void* k;         // [R,G,K]
   const void* v;         // [R,G,V]
@@ -49,115 +80,35 @@ struct BranchParams {
   int page_rows;
   int heads, groups, key_width, value_width;
   float scale;
-  SightGpu sight;
-  QueryTilesGpu queries;
+  Sight sight;
+  QueryTilesGpu queries;  // in tiles of one; a kernel cuts them anew
 
   __host__ __device__ int group_heads() const { return heads / groups; }
+  std::string Sizes() const { return fmt::format("{}, K={}, V={}", DTypeName(dtype), key_width, value_width); }
 };
 
-// Each overwrites o and lse. K and V up to kMaxWidthGpu, multiples of 8 for the two in BF16.
-void RangeForwardBf16(cudaStream_t stream, const char* operation, const BranchArgs& args, const SightGpu& sight);
-void SelectedForwardBf16(cudaStream_t stream, const char* operation, const BranchArgs& args, const SightGpu& sight);
-void BranchForwardF32(cudaStream_t stream, const char* operation, const BranchArgs& args, const SightGpu& sight);
-
-// Refuses, naming `operation`, what the kernels do not hold: more than 64 heads a group, 2^31 rows, widths.
+// Refuses, naming `operation`, what no kernel holds: more than 64 heads a group, 2^31 rows, widths.
 void CheckBranchLimits(const char* operation, DType dtype, const BranchArgs& args);
-SightGpu SightOf(const CompressedArgs& args);
-SightGpu SightOf(const SelectedArgs& args);
-SightGpu SightOf(const WindowArgs& args);
 
-BranchParams BranchParamsOf(const char* operation, const BranchArgs& args, const SightGpu& sight, int tile_queries);
-
-// Calls f.operator()<KW, VW>() with the smallest widths that hold K and V: narrower rows are padded with zeros.
-template <typename F>
-void DispatchWidths(int64_t key_width, int64_t value_width, const F& f) {
-  if (key_width <= 64 && value_width <= 64) {
-    f.template operator()<64, 64>();
-  } else if (key_width <= 128 && value_width <= 128) {
-    f.template operator()<128, 128>();
-  } else if (key_width <= 192 && value_width <= 128) {
-    f.template operator()<192, 128>();
-  } else {
-    f.template operator()<256, 256>();
-  }
+template <typename Sight>
+BranchParams<Sight> BranchParamsOf(const char* operation, DType dtype, const BranchArgs& args, const Sight& sight) {
+  BranchParams<Sight> params;
+  params.dtype = dtype;
+  params.q = args.q.data;
+  params.k = args.kv.k.data;
+  params.v = args.kv.v.data;
+  params.o = args.o.data;
+  params.lse = GpuData<float>(args.lse);
+  params.table = GpuData<const int32_t>(args.kv.pages.table);
+  params.page_rows = static_cast<int>(args.kv.pages.page_rows);
+  params.heads = static_cast<int>(args.q.dim(1));
+  params.groups = static_cast<int>(args.kv.k.dim(1));
+  params.key_width = static_cast<int>(args.q.dim(2));
+  params.value_width = static_cast<int>(args.kv.v.dim(2));
+  params.scale = static_cast<float>(args.scale);
+  params.sight = sight;
+  params.queries = CutQueriesGpu(operation, args.segments, 1);
+  return params;
 }
-
-struct QueryTileGpu {
-  int position, row, count;
-};
-
-__device__ inline QueryTileGpu FindQueries(const QueryTilesGpu& queries, int tile) {
-  int segment = 0;
-  while (tile >= queries.first_tile[segment + 1]) ++segment;
-  const int offset = (tile - queries.first_tile[segment]) * queries.tile;
-  return {queries.begin[segment] + offset, queries.row[segment] + offset,
-          min(queries.tile, queries.length[segment] - offset)};
-}
-
-struct SpanGpu {
-  int begin, end;  // key rows of the sequence; empty when begin >= end
-};
-
-// The one span of the window and compressed branches. Both ends never fall as the position grows.
-// `start` is where the query's document begins.
-__device__ inline SpanGpu SeenSpan(const SightGpu& sight, int position, int start) {
-  if (sight.window > 0) return {max(start, position < sight.window ? 0 : position - sight.window + 1), position + 1};
-  const int lead = sight.block / sight.stride - 1;
-  const int end = position + 1 < sight.block ? 0 : (position + 1 - sight.block) / sight.stride + 1;
-  return {(start + sight.stride - 1) / sight.stride + lead, end + lead};
-}
-
-__device__ inline int DocStart(const SightGpu& sight, int position) {
-  return sight.doc_start == nullptr ? 0 : sight.doc_start[position];
-}
-
-__device__ inline SpanGpu SeenSpan(const SightGpu& sight, int position) {
-  return SeenSpan(sight, position, DocStart(sight, position));
-}
-
-// Chosen blocks of a query: the entries before the first -1. Called by whole warps.
-__device__ inline int CountChosen(const int32_t* chosen, int choices) {
-  for (int first = 0; first < choices; first += 32) {
-    const int i = first + threadIdx.x % 32;
-    const unsigned none = __ballot_sync(~0u, i >= choices || chosen[i] < 0);
-    if (none != 0) return first + __ffs(none) - 1;
-  }
-  return choices;
-}
-
-// Span i of those that a query sees, empty after the last one.
-__device__ inline SpanGpu SpanAt(const BranchParams& params, const QueryTileGpu& query, int group, int i) {
-  const SightGpu& sight = params.sight;
-  if (sight.selected == nullptr) return i == 0 ? SeenSpan(sight, query.position) : SpanGpu{0, 0};
-  if (i >= sight.choices) return {0, 0};
-  const int block = sight.selected[(static_cast<int64_t>(query.row) * params.groups + group) * sight.choices + i];
-  if (block < 0) return {0, 0};
-  return {block * sight.select_block, min((block + 1) * sight.select_block, query.position + 1)};
-}
-
-// Where neighbouring rows of the sequence lie: found at once when one page holds them all, as is nearly always so.
-class RowFinder {
- public:
-  // For rows [first, first+count) of which those in [first, end) may be asked for; first < end.
-  __device__ RowFinder(const int32_t* table, int page_rows, int first, int count)
-      : table_(table), page_rows_(page_rows), first_(first) {
-    const int page = first / page_rows;
-    one_page_ = first % page_rows + count <= page_rows;
-    const int slot = one_page_ ? table[page] : 0;
-    base_ = slot < 0 ? -1 : static_cast<int64_t>(slot) * page_rows + first % page_rows;
-  }
-  // The buffer row of row first + i, below 0 when it is not there.
-  __device__ int64_t at(int i) const {
-    if (one_page_) return base_ < 0 ? -1 : base_ + i;
-    const int row = first_ + i, slot = table_[row / page_rows_];
-    return slot < 0 ? -1 : static_cast<int64_t>(slot) * page_rows_ + row % page_rows_;
-  }
-
- private:
-  const int32_t* table_;
-  int page_rows_, first_;
-  bool one_page_;
-  int64_t base_;
-};
 
 }  // namespace longspan

@@ -3,9 +3,10 @@
 // A block owns 64 keys of one group and walks over the queries that see them, 64 rows (queries x heads of the group) at
 // a time, the next rows under way while these are used. The scores are computed transposed, 16 keys a warp, so that P
 // and dS are operands of the products with d_o and q as they stand; d_k and d_v stay in registers. Who watches the keys
-// is a range of positions (window, compressed) or a list (selected). Bound by shared memory's reads for the tensor
-// cores.
-#include "kernels/attention/sm80/backward_warp.cuh"
+// is a range of positions (window, compressed) or a list (selected): RangeWatchers, ListedWatchers. Bound by shared
+// memory's reads for the tensor cores.
+#include "kernels/attention/sm80/kernels.cuh"
+#include "kernels/attention/sm80/key_stage.cuh"
 
 namespace longspan {
 namespace {
@@ -24,8 +25,7 @@ constexpr int kBlocks = Width <= 128   ? 3
 
 template <int KW, int VW>
 struct Memory {
-  Bf16 k[kKeys * PaddedWidth(KW)];
-  Bf16 v[kKeys * PaddedWidth(VW)];
+  unsigned char keys[KeyStage<kKeys, KW, VW>::kBytes];
   struct Stage {
     Bf16 q[kRows * PaddedWidth(KW)];
     Bf16 d_o[kRows * PaddedWidth(VW)];
@@ -38,32 +38,31 @@ struct Memory {
   } sight[3];
 };
 
-// What a block does: keys [first,end) of a group against queries [first_query, end_query) of those who may see them.
+// What a block does: keys [first,end) of a group against numbers [first_query, end_query) of those who see any.
+template <typename Watchers>
 struct Item {
   int group, first, end;
-  SpanGpu watchers;     // positions, or
-  const int32_t* list;  // local rows
+  Watchers watchers;
   int first_query, end_query;
   int partial;  // where the result goes, -1 = it is the only one of its keys
 };
 
-__device__ Item RangeItem(const BackwardParams& params, const KeyWork& work) {
+__device__ Item<RangeWatchers> ItemOf(const BackwardParams<RangeSight>& params, const RangeWork& work) {
   const int tile = blockIdx.x, chunk = blockIdx.y;
-  Item item;
+  Item<RangeWatchers> item;
   item.group = blockIdx.z;
   item.first = tile * kKeys;
   item.end = min(item.first + kKeys, params.key_rows);
-  item.watchers = Watchers(params, item.first, item.end);
-  item.list = nullptr;
-  const int queries = CountQueries(params.queries, item.watchers);
+  item.watchers = WatchersOf(params, {}, item.group, {item.first, item.end});
+  const int queries = item.watchers.Count(params);
   item.first_query = chunk * work.chunk;
   item.end_query = min(item.first_query + work.chunk, queries);
   item.partial = queries <= work.chunk ? -1 : (item.group * work.tiles + tile) * work.chunks + chunk;
   return item;
 }
 
-__device__ Item ListItem(const BackwardParams& params, const KeyWork& work) {
-  Item item = {};
+__device__ Item<ListedWatchers> ItemOf(const BackwardParams<SelectedSight>& params, const ListedWork& work) {
+  Item<ListedWatchers> item = {};
   const int lists = params.groups * work.lists.blocks, number = blockIdx.x, tile = blockIdx.y;
   if (number >= work.first_item[lists]) return item;
   int low = 0, high = lists;  // the list: first_item[low] <= number < first_item[high]
@@ -71,26 +70,25 @@ __device__ Item ListItem(const BackwardParams& params, const KeyWork& work) {
     const int middle = low + (high - low) / 2;
     (work.first_item[middle] <= number ? low : high) = middle;
   }
-  const int block = low % work.lists.blocks, block_first = block * params.sight.select_block;
+  const int block = low % work.lists.blocks, block_first = block * params.sight.block;
   item.group = low / work.lists.blocks;
   item.first = block_first + tile * kKeys;
-  item.end = min(min(item.first + kKeys, block_first + params.sight.select_block), params.key_rows);
+  item.end = min(min(item.first + kKeys, block_first + params.sight.block), params.key_rows);
   if (item.first >= item.end) return item;
   const int chunk = number - work.first_item[low], chunks = work.first_item[low + 1] - work.first_item[low];
-  item.list = work.lists.rows + work.lists.begin[low];
+  item.watchers = WatchersOf(params, work.lists, item.group, {item.first, item.end});
   item.first_query = chunk * work.chunk;
-  item.end_query = min(item.first_query + work.chunk, work.lists.begin[low + 1] - work.lists.begin[low]);
+  item.end_query = min(item.first_query + work.chunk, item.watchers.Count(params));
   item.partial = chunks == 1 ? -1 : (work.first_partial[low] + chunk) * work.tiles + tile;
   return item;
 }
 
-template <int KW, int VW>
+template <int KW, int VW, typename Sight, typename Work>
 __global__ void __launch_bounds__(kThreads, kBlocks<KW + VW>)
-    BackwardKeysKernel(const __grid_constant__ BackwardParams params, const __grid_constant__ KeyWork work) {
+    BackwardKeysKernel(const __grid_constant__ BackwardParams<Sight> params, const __grid_constant__ Work work) {
   extern __shared__ __align__(128) unsigned char shared[];
   auto& memory = *reinterpret_cast<Memory<KW, VW>*>(shared);
-  const bool listed = params.sight.selected != nullptr;
-  const Item item = listed ? ListItem(params, work) : RangeItem(params, work);
+  const auto item = ItemOf(params, work);
   if (item.first_query >= item.end_query) return;
 
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -104,26 +102,16 @@ __global__ void __launch_bounds__(kThreads, kBlocks<KW + VW>)
   };
   const auto ask = [&](int tile) {
     const int query = threadIdx.x < kRows ? query_of(tile) : -1;
-    if (query < 0) return 0;
-    return listed ? item.list[query] : DocStart(params.sight, QueryAt(params.queries, item.watchers, query).position);
+    return query < 0 ? 0 : item.watchers.Ask(params, query);
   };
   const auto note = [&](int tile, int answer) {
     if (threadIdx.x >= kRows) return;
     const int query = query_of(tile);
-    int row = -1;
-    SpanGpu seen = {0, 0};
-    if (query >= 0 && listed) {
-      row = answer;
-      seen = {item.first, min(item.end, PositionOf(params.queries, row) + 1)};
-    } else if (query >= 0) {
-      const QueryGpu watcher = QueryAt(params.queries, item.watchers, query);
-      row = watcher.row;
-      seen = SeenSpan(params.sight, watcher.position, answer);
-    }
+    const Watcher watcher = query < 0 ? Watcher{-1, {0, 0}} : item.watchers.At(params, query, answer);
+    const int head = item.group * group_heads + static_cast<int>(threadIdx.x) % group_heads;
     auto& sight = memory.sight[tile % 3];
-    sight.row[threadIdx.x] =
-        row < 0 ? -1 : row * params.heads + item.group * group_heads + static_cast<int>(threadIdx.x) % group_heads;
-    sight.seen[threadIdx.x] = seen;
+    sight.row[threadIdx.x] = watcher.row < 0 ? -1 : watcher.row * params.heads + head;
+    sight.seen[threadIdx.x] = watcher.seen;
   };
   const auto copy_rows = [&]<int W>(Bf16* to, const void* x, int width, const int* rows) {
     constexpr int kChunks = W / 8;
@@ -148,18 +136,16 @@ __global__ void __launch_bounds__(kThreads, kBlocks<KW + VW>)
   static_assert(kThreads == 2 * kRows);
 
   const RowFinder finder(params.table, params.page_rows, item.first, kKeys);
-  CopyTile<kKeys, KW>(SharedAddress(memory.k), static_cast<const Bf16*>(params.k), finder, 0, item.end - item.first,
-                      params.groups, item.group, params.key_width, threadIdx.x, kThreads);
-  CopyTile<kKeys, VW>(SharedAddress(memory.v), static_cast<const Bf16*>(params.v), finder, 0, item.end - item.first,
-                      params.groups, item.group, params.value_width, threadIdx.x, kThreads);
+  const uint32_t keys = SharedAddress(memory.keys), values = keys + KeyStage<kKeys, KW, VW>::kValuesAt;
+  CopyKeys<kKeys, KW, VW>(keys, params, finder, 0, item.end - item.first, item.group, threadIdx.x, kThreads);
   note(0, ask(0));
   note(1, ask(1));
   __syncthreads();
   copy(0);
 
   const float scale_log2 = params.scale * CUDART_L2E_F;
-  const uint32_t k_lane = LaneOfA<KW>(SharedAddress(memory.k + warp * 16 * PaddedWidth(KW)));
-  const uint32_t v_lane = LaneOfA<VW>(SharedAddress(memory.v + warp * 16 * PaddedWidth(VW)));
+  const uint32_t k_lane = LaneOfA<KW>(keys + warp * 16 * PaddedWidth(KW) * 2);
+  const uint32_t v_lane = LaneOfA<VW>(values + warp * 16 * PaddedWidth(VW) * 2);
   const int key[2] = {item.first + warp * 16 + lane / 4, item.first + warp * 16 + lane / 4 + 8};
   float d_k[KW / 8][4], d_v[VW / 8][4];
   SetZero(d_k);
@@ -226,27 +212,41 @@ __global__ void __launch_bounds__(kThreads, kBlocks<KW + VW>)
   write.template operator()<VW>(d_v, params.d_v, params.value_width, 1.f, KW);
 }
 
-// Adds the partial results of a key tile in the order of its items.
-template <int KW, int VW>
-__global__ void SumPartsKernel(const __grid_constant__ BackwardParams params, const __grid_constant__ KeyWork work) {
+// The results of a key tile: `parts` from number `partial` on, `step` apart.
+struct Parts {
   int group, first, end, parts;
   int64_t partial, step;
-  if (params.sight.selected != nullptr) {
-    const int list = blockIdx.x, block_first = list % work.lists.blocks * params.sight.select_block;
-    group = list / work.lists.blocks;
-    first = block_first + blockIdx.y * kKeys;
-    end = min(min(first + kKeys, block_first + params.sight.select_block), params.key_rows);
-    parts = work.first_item[list + 1] - work.first_item[list];
-    partial = static_cast<int64_t>(work.first_partial[list]) * work.tiles + blockIdx.y;
-    step = work.tiles;
-  } else {
-    group = blockIdx.y;
-    first = blockIdx.x * kKeys;
-    end = min(first + kKeys, params.key_rows);
-    parts = (CountQueries(params.queries, Watchers(params, first, end)) + work.chunk - 1) / work.chunk;
-    partial = static_cast<int64_t>(group * work.tiles + blockIdx.x) * work.chunks;
-    step = 1;
-  }
+};
+
+__device__ Parts PartsOf(const BackwardParams<RangeSight>& params, const RangeWork& work) {
+  Parts here;
+  here.group = blockIdx.y;
+  here.first = blockIdx.x * kKeys;
+  here.end = min(here.first + kKeys, params.key_rows);
+  const int queries = WatchersOf(params, {}, here.group, {here.first, here.end}).Count(params);
+  here.parts = (queries + work.chunk - 1) / work.chunk;
+  here.partial = static_cast<int64_t>(here.group * work.tiles + blockIdx.x) * work.chunks;
+  here.step = 1;
+  return here;
+}
+
+__device__ Parts PartsOf(const BackwardParams<SelectedSight>& params, const ListedWork& work) {
+  Parts here;
+  const int list = blockIdx.x, block_first = list % work.lists.blocks * params.sight.block;
+  here.group = list / work.lists.blocks;
+  here.first = block_first + blockIdx.y * kKeys;
+  here.end = min(min(here.first + kKeys, block_first + params.sight.block), params.key_rows);
+  here.parts = work.first_item[list + 1] - work.first_item[list];
+  here.partial = static_cast<int64_t>(work.first_partial[list]) * work.tiles + blockIdx.y;
+  here.step = work.tiles;
+  return here;
+}
+
+// Adds the partial results of a key tile in the order of its items.
+template <int KW, int VW, typename Sight, typename Work>
+__global__ void SumPartsKernel(const __grid_constant__ BackwardParams<Sight> params,
+                               const __grid_constant__ Work work) {
+  const auto [group, first, end, parts, partial, step] = PartsOf(params, work);
   if (parts <= 1) return;
   const int key_width = params.key_width, width = key_width + params.value_width;
   for (int i = threadIdx.x; i < (end - first) * width; i += blockDim.x) {
@@ -264,19 +264,38 @@ __global__ void SumPartsKernel(const __grid_constant__ BackwardParams params, co
   }
 }
 
-}  // namespace
-
-void BackwardKeysBf16(cudaStream_t stream, const char* operation, const BackwardParams& params, const KeyWork& work) {
-  const bool listed = params.sight.selected != nullptr;
-  DispatchBackwardWidths(params, [&]<int KW, int VW>() {
+// `sums` is the grid that adds the partial results.
+template <typename Sight, typename Work>
+void Launch(cudaStream_t stream, const char* operation, const BackwardParams<Sight>& params, const Work& work,
+            dim3 items, dim3 sums) {
+  DispatchBackwardWidths(params.key_width, params.value_width, [&]<int KW, int VW>() {
     constexpr int kBytes = sizeof(Memory<KW, VW>);
-    CudaCheck(cudaFuncSetAttribute(BackwardKeysKernel<KW, VW>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
-              operation);
-    const dim3 grid = listed ? dim3(work.max_items, work.tiles) : dim3(work.tiles, work.chunks, params.groups);
-    BackwardKeysKernel<KW, VW><<<grid, kThreads, kBytes, stream>>>(params, work);
-    const dim3 sums = listed ? dim3(params.groups * work.lists.blocks, work.tiles) : dim3(work.tiles, params.groups);
+    const auto kernel = BackwardKeysKernel<KW, VW, Sight, Work>;
+    CudaCheck(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes), operation);
+    kernel<<<items, kThreads, kBytes, stream>>>(params, work);
     if (work.partial != nullptr) SumPartsKernel<KW, VW><<<sums, 256, 0, stream>>>(params, work);
   });
+}
+
+}  // namespace
+
+int64_t PartBytes(int key_width, int value_width) {
+  int64_t bytes = 0;
+  DispatchBackwardWidths(key_width, value_width,
+                         [&]<int KW, int VW>() { bytes = int64_t{kKeys} * (KW + VW) * sizeof(float); });
+  return bytes;
+}
+
+void BackwardKeysSm80(cudaStream_t stream, const char* operation, const BackwardParams<RangeSight>& params,
+                      const RangeWork& work) {
+  Launch(stream, operation, params, work, dim3(work.tiles, work.chunks, params.groups),
+         dim3(work.tiles, params.groups));
+}
+
+void BackwardKeysSm80(cudaStream_t stream, const char* operation, const BackwardParams<SelectedSight>& params,
+                      const ListedWork& work) {
+  Launch(stream, operation, params, work, dim3(work.max_items, work.tiles),
+         dim3(params.groups * work.lists.blocks, work.tiles));
 }
 
 }  // namespace longspan

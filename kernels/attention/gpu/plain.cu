@@ -1,0 +1,56 @@
+#include "kernels/attention/gpu/plain.cuh"
+#include "kernels/attention/gpu/selection_lists.cuh"
+#include "kernels/attention/gpu/variants.h"
+
+namespace longspan {
+namespace {
+
+template <typename Params>
+bool IsF32(const Params& params) {
+  return params.dtype == DType::kF32;
+}
+
+template <typename Sight>
+void Forward(cudaStream_t stream, const char*, const BranchParams<Sight>& params) {
+  BranchForwardF32(stream, params);
+}
+
+int64_t NoScratch(const BackwardParams<RangeSight>&) { return 0; }
+
+void RangeBackward(cudaStream_t stream, const char*, const BackwardParams<RangeSight>& params, unsigned char*) {
+  BranchBackwardF32(stream, params, {});
+}
+
+// One item a list.
+SelectionListsPlan PlanLists(const BackwardParams<SelectedSight>& params, ScratchCut* cut) {
+  return {params, 1, 0, cut};
+}
+
+int64_t ListsScratch(const BackwardParams<SelectedSight>& params) {
+  ScratchCut cut;
+  if (params.keys_wanted()) PlanLists(params, &cut);
+  return cut.bytes;
+}
+
+void SelectedBackward(cudaStream_t stream, const char* operation, const BackwardParams<SelectedSight>& params,
+                      unsigned char* scratch) {
+  ScratchCut cut;
+  SelectionLists lists;
+  if (params.keys_wanted()) lists = PlanLists(params, &cut).Build(stream, operation, params, scratch).lists;
+  BranchBackwardF32(stream, params, lists);
+}
+
+}  // namespace
+
+const AttentionKernels kPlainAttention = {
+    .name = "plain",
+    .oldest = 80,
+    .newest = INT32_MAX,
+    .range_forward = {IsF32, Forward},
+    .selected_forward = {IsF32, Forward},
+    .range_backward = {IsF32, NoScratch, RangeBackward},
+    .selected_backward = {IsF32, ListsScratch, SelectedBackward},
+    .select = {[](const SelectParams&) { return true; }, SelectPlain},
+};
+
+}  // namespace longspan
