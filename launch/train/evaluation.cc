@@ -13,7 +13,7 @@ HeldOut Evaluate(Job& job, Session& session, const SequenceSource& source, const
   const int64_t count = std::min(config.train.eval_sequences, source.size());
   double labels = 0;
   Batch batch;
-  session.ops().train->Zero(session.compute(), loss_sum);
+  session.ops().rows->Zero(session.compute(), loss_sum);
   for (int64_t place = mesh.dp_index(); place < count; place += mesh.dp_size()) {
     loader.Load(place, batch);
     session.Load(batch);
