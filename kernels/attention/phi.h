@@ -21,16 +21,13 @@ struct PhiSet {
   T bias2{};     // MLP [W]
   T weight{};    // LINEAR [G,l*W,W]
 
-  // In this order.
   static constexpr size_t kSize = 6;
-  T& operator[](size_t i) { return At(*this, i); }
-  const T& operator[](size_t i) const { return At(*this, i); }
+  T& operator[](size_t i) { return this->*kMembers[i]; }
+  const T& operator[](size_t i) const { return this->*kMembers[i]; }
 
  private:
-  template <typename Set>
-  static auto& At(Set& set, size_t i) {
-    return *std::array{&set.position, &set.weight1, &set.bias1, &set.weight2, &set.bias2, &set.weight}[i];
-  }
+  static constexpr std::array<T PhiSet::*, kSize> kMembers = {&PhiSet::position, &PhiSet::weight1, &PhiSet::bias1,
+                                                              &PhiSet::weight2,  &PhiSet::bias2,   &PhiSet::weight};
 };
 using PhiWeights = PhiSet<Tensor>;
 

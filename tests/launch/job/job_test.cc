@@ -23,15 +23,12 @@ TEST(Job, ReducesAllNumbersAtOnce) {
   EXPECT_EQ(mesh.cp_size(), Ranks());
   EXPECT_EQ(job.root(), mesh.cp_index() == 0);
   const double rank = mesh.cp_index(), ranks = Ranks();
-  const std::vector<double> found = job.Reduce({{rank + 1, ReduceOp::kSum},
-                                                {-rank, ReduceOp::kMax},
-                                                {-rank, ReduceOp::kMin},
-                                                {job.root() ? NAN : 1, ReduceOp::kMax}});
-  ASSERT_EQ(found.size(), 4U);
+  const std::vector<double> found =
+      job.Reduce({{rank + 1, ReduceOp::kSum}, {-rank, ReduceOp::kMax}, {job.root() ? NAN : 1, ReduceOp::kMax}});
+  ASSERT_EQ(found.size(), 3U);
   EXPECT_EQ(found[0], ranks * (ranks + 1) / 2);
   EXPECT_EQ(found[1], 0);
-  EXPECT_EQ(found[2], 1 - ranks);
-  EXPECT_TRUE(std::isnan(found[3]));
+  EXPECT_TRUE(std::isnan(found[2]));
   EXPECT_EQ(job.Reduce(rank, ReduceOp::kMax), ranks - 1);
 }
 
