@@ -1,5 +1,7 @@
 #include "kernels/attention/check.h"
 
+#include <string>
+
 #include "kernels/base/arguments.h"
 
 namespace longspan {
@@ -100,7 +102,7 @@ DType CheckCompress(const Operation& operation, const CompressArgs& args) {
   const DType dtype = RequireFloat(operation, "x", args.x);
   RequireRank(operation, "x", args.x, 3);
   RequireRank(operation, "y", args.y, 3);
-  const int64_t groups = args.x.dim(1), width = args.x.dim(2), block_width = args.block * width;
+  const int64_t groups = args.x.dim(1), width = args.x.dim(2);
   LS_CHECK(width > 0, "{}: x: expected a width above 0, found {}", operation.name, args.x.shape.ToString());
   RequireTensor(operation, "y", args.y, dtype, {args.y.dim(0), groups, width});
   CheckPages(operation, args.pages);
@@ -113,19 +115,9 @@ DType CheckCompress(const Operation& operation, const CompressArgs& args) {
              args.y.dim(0), segment.length, segment.row);
   }
   const PhiWeights& weights = args.weights;
-  if (args.phi == Phi::kMlp) {
-    RequireRank(operation, "weight1", weights.weight1, 2);
-    const int64_t hidden = weights.weight1.dim(1);
-    RequireTensor(operation, "position", weights.position, dtype, {args.block, width});
-    RequireTensor(operation, "weight1", weights.weight1, dtype, {block_width, hidden});
-    RequireTensor(operation, "bias1", weights.bias1, dtype, {hidden});
-    RequireTensor(operation, "weight2", weights.weight2, dtype, {hidden, width});
-    RequireTensor(operation, "bias2", weights.bias2, dtype, {width});
-  }
-  if (args.phi == Phi::kLinear) {
-    RequireTensor(operation, "position", weights.position, dtype, {groups, args.block, width});
-    RequireTensor(operation, "weight", weights.weight, dtype, {groups, block_width, width});
-  }
+  if (args.phi == Phi::kMlp) RequireRank(operation, "weight1", weights.weight1, 2);
+  ForPhi({args.phi, groups, args.block, width, weights.weight1.dim(1)},
+         [&](size_t i, const Shape& shape) { RequireTensor(operation, kPhiNames[i], weights[i], dtype, shape); });
   return dtype;
 }
 
@@ -133,13 +125,10 @@ DType CheckCompressGradient(const Operation& operation, const CompressArgs& args
   const DType dtype = CheckCompress(operation, args);
   RequireTensor(operation, "d_y", gradient.d_y, SumType(operation, dtype), args.y.shape);
   CheckGradient(operation, "d_x", gradient.d_x, args.x);
-  const PhiWeights &weights = args.weights, &d_weights = gradient.d_weights;
-  CheckGradient(operation, "d_position", d_weights.position, weights.position);
-  CheckGradient(operation, "d_weight1", d_weights.weight1, weights.weight1);
-  CheckGradient(operation, "d_bias1", d_weights.bias1, weights.bias1);
-  CheckGradient(operation, "d_weight2", d_weights.weight2, weights.weight2);
-  CheckGradient(operation, "d_bias2", d_weights.bias2, weights.bias2);
-  CheckGradient(operation, "d_weight", d_weights.weight, weights.weight);
+  for (size_t i = 0; i < kPhiNames.kSize; ++i) {
+    const std::string name = std::string("d_") + kPhiNames[i];
+    CheckGradient(operation, name.c_str(), gradient.d_weights[i], args.weights[i]);
+  }
   return dtype;
 }
 

@@ -16,8 +16,9 @@ double OfSegments(const std::vector<Segment>& segments, const Pairs& pairs) {
   return static_cast<double>(sum);
 }
 
-// Products of one panel of rows with the weights, once forward; backward recomputes the first and has two for each.
-Cost ProductsCost(const CompressArgs& args, bool backward, double bytes) {
+// Products of the blocks' rows with the weights: so many with those of the first layer, and of the second (or only
+// one).
+Cost ProductsCost(const CompressArgs& args, double firsts, double seconds, double bytes) {
   const double width = args.x.dim(2), block_width = args.block * width;
   double tokens = 0;
   for (const Segment& segment : args.segments) tokens += segment.length / args.stride;
@@ -31,11 +32,13 @@ Cost ProductsCost(const CompressArgs& args, bool backward, double bytes) {
   } else {
     second = block_width / 2;  // additions only
   }
-  return {2 * tokens * args.x.dim(1) * (backward ? 3 * first + 2 * second : first + second), bytes};
+  return {2 * tokens * args.x.dim(1) * (firsts * first + seconds * second), bytes};
 }
 
 double WeightBytes(const PhiWeights& weights) {
-  return BytesOf({weights.position, weights.weight1, weights.bias1, weights.weight2, weights.bias2, weights.weight});
+  double bytes = 0;
+  for (size_t i = 0; i < weights.kSize; ++i) bytes += BytesOf({weights[i]});
+  return bytes;
 }
 
 }  // namespace
@@ -78,12 +81,13 @@ Cost BranchBackwardCost(const BranchArgs& args, const BranchGradient& gradient, 
 }
 
 Cost CompressCost(const CompressArgs& args) {
-  return ProductsCost(args, false, BytesOf({args.x, args.y}) + WeightBytes(args.weights));
+  return ProductsCost(args, 1, 1, BytesOf({args.x, args.y}) + WeightBytes(args.weights));
 }
 
+// The first product is made again.
 Cost CompressBackwardCost(const CompressArgs& args, const CompressGradient& gradient) {
   const double weights = WeightBytes(args.weights) + WeightBytes(gradient.d_weights);
-  return ProductsCost(args, true, BytesOf({args.x, gradient.d_y, gradient.d_x}) + weights);
+  return ProductsCost(args, 3, 2, BytesOf({args.x, gradient.d_y, gradient.d_x}) + weights);
 }
 
 Cost CombineCost(const CombineArgs& args) {

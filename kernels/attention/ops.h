@@ -4,8 +4,8 @@
 // lie in any order (own, borrowed from a neighbour, gathered, fetched). A key's position is what the page table says, a
 // query's what its segment says; every mask is plain arithmetic on positions.
 //
-// Forward operations overwrite their outputs. Backward operations ACCUMULATE into every gradient they are given, but for
-// CombineBackward, which overwrites; a gradient tensor that is null is not wanted. Rows of o for a query that sees
+// Forward operations overwrite their outputs. Backward operations ACCUMULATE into every gradient they are given, but
+// for CombineBackward, which overwrites; a gradient tensor that is null is not wanted. Rows of o for a query that sees
 // nothing are 0 and its lse is -inf.
 // On CPU all floating tensors of one call have one dtype (F32 or F64).
 #pragma once
@@ -17,6 +17,7 @@
 
 #include "kernels/attention/nsa_config.h"
 #include "kernels/attention/pages.h"
+#include "kernels/attention/phi.h"
 #include "runtime/device.h"
 #include "runtime/tensor.h"
 
@@ -80,16 +81,6 @@ struct SelectArgs {
   NsaConfig nsa;
   Tensor selected;  // [T,G,N] I32 output, ascending, padded with -1
   Tensor scores;    // [T,G,N] output or null: score of each chosen block, by `selected`'s order; 0 for padding
-};
-
-// Compression weights of one tensor (K or V) of width W (DESIGN.md section 7 has the layouts). Unused ones are null.
-struct PhiWeights {
-  Tensor position;  // MLP [l,W], LINEAR [G,l,W]
-  Tensor weight1;   // MLP [l*W,M]; row i*W+c meets channel c of block row i
-  Tensor bias1;     // MLP [M]
-  Tensor weight2;   // MLP [M,W]
-  Tensor bias2;     // MLP [W]
-  Tensor weight;    // LINEAR [G,l*W,W]
 };
 
 // Compressed token j = phi(rows j*stride .. j*stride+block-1). Produces the rows whose last token lies in a segment: a

@@ -160,15 +160,16 @@ inline void ProductColumns(Strided<T> a, const T* b, int64_t b_row, T* c, int64_
 }
 
 template <typename T>
-void Product(const Strided<T>& a, const T* b, int64_t b_row, T* c, int64_t c_row, int64_t rows, int64_t columns,
-             int64_t depth, bool accumulate) {
+void Product(const TileProduct<T>& product) {
+  const int64_t columns = product.columns;
   int64_t column = 0;
   const auto take = [&]<int64_t kTake>() {
     for (; columns - column >= kTake * kLanes<T>; column += kTake * kLanes<T>) {
-      ProductColumns<T, kTake>(a, b + column, b_row, c + column, c_row, rows, depth, accumulate);
+      ProductColumns<T, kTake>(product.a, product.b + column, product.b_row, product.c + column, product.c_row,
+                               product.rows, product.depth, product.accumulate);
     }
   };
-  if (rows < 3) take.template operator()<8>();  // few rows: sums enough to hide the multiply-add's latency
+  if (product.rows < 3) take.template operator()<8>();  // few rows: sums enough to hide the multiply-add's latency
   take.template operator()<kBlockVectors>();
   take.template operator()<1>();
 }

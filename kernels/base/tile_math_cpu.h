@@ -28,15 +28,25 @@ struct Strided {
   int64_t column;
 };
 
+// c[rows,columns] = a[rows,depth] b[depth,columns], or c += with `accumulate`; rows of b and c are b_row and c_row
+// apart. The sum over depth begins at zero and is then stored or added.
+template <typename T>
+struct TileProduct {
+  Strided<T> a;
+  const T* b;
+  int64_t b_row;
+  T* c;
+  int64_t c_row;
+  int64_t rows, columns, depth;
+  bool accumulate = false;
+};
+
 // T is float or double. Every `width` and `columns` is a multiple of kRowLanes.
 template <typename T>
 struct TileMath {
   int64_t vector_bits;
 
-  // c[rows,columns] = (or += with `accumulate`) a[rows,depth] b[depth,columns]; rows of b and c are b_row and c_row
-  // apart. The sum over depth begins at zero and is then stored or added.
-  void (*product)(const Strided<T>& a, const T* b, int64_t b_row, T* c, int64_t c_row, int64_t rows, int64_t columns,
-                  int64_t depth, bool accumulate);
+  void (*product)(const TileProduct<T>& product);
   // The largest of x[0..width).
   T (*max)(const T* x, int64_t width);
   // Sum of a[i] b[i].

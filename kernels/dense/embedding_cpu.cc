@@ -1,7 +1,7 @@
 #include <algorithm>
 
-#include "kernels/base/arguments.h"
 #include "kernels/base/blocks_cpu.h"
+#include "kernels/dense/check.h"
 #include "kernels/dense/cpu.h"
 #include "kernels/rows/add_in_order_cpu.h"
 #include "runtime/trace.h"
@@ -23,12 +23,9 @@ void CheckTokens(const Tensor& tokens, int64_t vocabulary) {
 
 void CpuDense::Embedding(Stream& stream, const EmbeddingArgs& args) {
   constexpr const char* kName = "dense.embedding";
-  const DType dtype = RequireFloat(kName, "weight", args.weight);
-  RequireRank(kName, "weight", args.weight, 2);
+  const DType dtype = CheckEmbedding(kName, args);
   const int64_t tokens = args.tokens.size(), width = args.weight.dim(1);
-  RequireTensor(kName, "tokens", args.tokens, DType::kI32, {tokens});
-  RequireTensor(kName, "y", args.y, dtype, {tokens, width});
-  Launch(stream, kName, Cost{0, 2.0 * args.y.bytes()}, [args, dtype, tokens, width] {
+  Launch(stream, kName, EmbeddingCost(args), [args, dtype, tokens, width] {
     CheckTokens(args.tokens, args.weight.dim(0));
     DispatchFloat(dtype, [&]<typename T>() {
       const int32_t* const token = args.tokens.As<int32_t>();
@@ -42,12 +39,9 @@ void CpuDense::Embedding(Stream& stream, const EmbeddingArgs& args) {
 
 void CpuDense::EmbeddingBackward(Stream& stream, const EmbeddingArgs& args, const EmbeddingGradient& gradient) {
   constexpr const char* kName = "dense.embedding_backward";
-  const DType dtype = RequireFloat(kName, "d_weight", gradient.d_weight);
-  RequireRank(kName, "d_weight", gradient.d_weight, 2);
+  const DType dtype = CheckEmbeddingGradient(kName, args, gradient);
   const int64_t tokens = args.tokens.size(), width = gradient.d_weight.dim(1);
-  RequireTensor(kName, "tokens", args.tokens, DType::kI32, {tokens});
-  RequireTensor(kName, "d_y", gradient.d_y, dtype, {tokens, width});
-  Launch(stream, kName, Cost{1.0 * tokens * width, 3.0 * gradient.d_y.bytes()}, [args, gradient, dtype, tokens, width] {
+  Launch(stream, kName, EmbeddingBackwardCost(gradient), [args, gradient, dtype, tokens, width] {
     CheckTokens(args.tokens, gradient.d_weight.dim(0));
     DispatchFloat(dtype, [&]<typename T>() {
       AddRowsByIndex(gradient.d_y.As<T>(), args.tokens.As<int32_t>(), gradient.d_weight.As<T>(), tokens, width);

@@ -1,6 +1,7 @@
 // Embedding: rows of the table by token; the backward adds the rows of a token in ascending order
 // (kernels/rows/add_in_order_gpu.h).
 #include "kernels/base/gpu_common.cuh"
+#include "kernels/dense/check.h"
 #include "kernels/dense/gpu.h"
 #include "kernels/rows/add_in_order_gpu.h"
 
@@ -26,12 +27,9 @@ __global__ void EmbeddingKernel(const int32_t* tokens, const T* weight, T* y, in
 
 void GpuDense::Embedding(Stream& stream, const EmbeddingArgs& args) {
   const Operation operation = OnGpu("dense.embedding");
-  const DType dtype = RequireFloat(operation, "weight", args.weight);
-  RequireRank(operation, "weight", args.weight, 2);
+  const DType dtype = CheckEmbedding(operation, args);
   const int64_t tokens = args.tokens.size(), width = args.weight.dim(1);
-  RequireTensor(operation, "tokens", args.tokens, DType::kI32, {tokens});
-  RequireTensor(operation, "y", args.y, dtype, {tokens, width});
-  LaunchGpu(stream, operation.name, Cost{0, 2.0 * args.y.bytes()}, [&](cudaStream_t cuda) {
+  LaunchGpu(stream, operation.name, EmbeddingCost(args), [&](cudaStream_t cuda) {
     if (args.y.size() == 0) return;
     DispatchFloatGpu(dtype, [&]<typename T>() {
       EmbeddingKernel<<<GridFor(tokens, 1), kThreads, 0, cuda>>>(GpuData<int32_t>(args.tokens), GpuData<T>(args.weight),
@@ -43,16 +41,10 @@ void GpuDense::Embedding(Stream& stream, const EmbeddingArgs& args) {
 
 void GpuDense::EmbeddingBackward(Stream& stream, const EmbeddingArgs& args, const EmbeddingGradient& gradient) {
   const Operation operation = OnGpu("dense.embedding_backward");
-  const DType dtype = RequireFloat(operation, "d_y", gradient.d_y);
-  RequireRank(operation, "d_weight", gradient.d_weight, 2);
-  const int64_t tokens = args.tokens.size(), rows = gradient.d_weight.dim(0), width = gradient.d_weight.dim(1);
-  RequireTensor(operation, "tokens", args.tokens, DType::kI32, {tokens});
-  RequireTensor(operation, "d_weight", gradient.d_weight, DType::kF32, {rows, width});
-  RequireTensor(operation, "d_y", gradient.d_y, dtype, {tokens, width});
-  const Cost cost{1.0 * tokens * width, static_cast<double>(gradient.d_y.bytes() + 8 * gradient.d_y.size())};
-  LaunchGpu(stream, operation.name, cost, [&](cudaStream_t) {
-    AddRowsInOrder(stream, embedding_scratch_, gradient.d_y, args.tokens, gradient.d_weight, rows, width,
-                   GpuFault::kToken);
+  CheckEmbeddingGradient(operation, args, gradient);
+  LaunchGpu(stream, operation.name, EmbeddingBackwardCost(gradient), [&](cudaStream_t) {
+    AddRowsInOrder(stream, embedding_scratch_, gradient.d_y, args.tokens, gradient.d_weight, gradient.d_weight.dim(0),
+                   gradient.d_weight.dim(1), GpuFault::kToken);
   });
 }
 

@@ -2,8 +2,8 @@
 //   y = r x w      d_x = r (d_y w) - x r^3/W sum(d_y w x)      d_w = sum over rows of d_y r x
 #include <cmath>
 
-#include "kernels/base/arguments.h"
 #include "kernels/base/blocks_cpu.h"
+#include "kernels/dense/check.h"
 #include "kernels/dense/cpu.h"
 #include "runtime/trace.h"
 
@@ -16,23 +16,13 @@ T InverseRms(const T* x, int64_t width, double eps) {
   return T(1) / std::sqrt(squares / static_cast<T>(width) + static_cast<T>(eps));
 }
 
-DType CheckForward(const char* name, const RmsNormArgs& args) {
-  const DType dtype = RequireFloat(name, "x", args.x);
-  const int rank = args.x.shape.rank();
-  LS_CHECK(rank >= 1 && args.x.dim(rank - 1) > 0, "{}: x: expected rows of at least one channel, found {}", name,
-           args.x.shape.ToString());
-  LS_CHECK(args.eps >= 0, "{}: eps: expected no negative value, found {}", name, args.eps);
-  RequireTensor(name, "weight", args.weight, dtype, {args.x.dim(rank - 1)});
-  return dtype;
-}
-
 }  // namespace
 
 void CpuDense::RmsNorm(Stream& stream, const RmsNormArgs& args) {
   constexpr const char* kName = "dense.rms_norm";
-  const DType dtype = CheckForward(kName, args);
+  const DType dtype = CheckRmsNorm(kName, args);
   RequireTensor(kName, "y", args.y, dtype, args.x.shape);
-  Launch(stream, kName, Cost{4.0 * args.x.size(), 2.0 * args.x.bytes()}, [args, dtype] {
+  Launch(stream, kName, RmsNormCost(args), [args, dtype] {
     DispatchFloat(dtype, [&]<typename T>() {
       const int64_t width = args.weight.size(), rows = args.x.size() / width;
       const T* const weight = args.weight.As<T>();
@@ -50,35 +40,31 @@ void CpuDense::RmsNorm(Stream& stream, const RmsNormArgs& args) {
 
 void CpuDense::RmsNormBackward(Stream& stream, const RmsNormArgs& args, const RmsNormGradient& gradient) {
   constexpr const char* kName = "dense.rms_norm_backward";
-  const DType dtype = CheckForward(kName, args);
-  RequireTensor(kName, "d_y", gradient.d_y, dtype, args.x.shape);
-  RequireTensor(kName, "d_x", gradient.d_x, dtype, args.x.shape);
-  if (gradient.d_weight) RequireTensor(kName, "d_weight", gradient.d_weight, dtype, args.weight.shape);
-  Launch(stream, kName, Cost{11.0 * args.x.size(), (gradient.accumulate_d_x ? 4.0 : 3.0) * args.x.bytes()},
-         [args, gradient, dtype] {
-           DispatchFloat(dtype, [&]<typename T>() {
-             const int64_t width = args.weight.size();
-             const T* const weight = args.weight.As<T>();
-             T* const total = gradient.d_weight ? gradient.d_weight.As<T>() : nullptr;
-             AddOverRows(args.x.size() / width, width, total, [&](int64_t row, T* d_weight) {
-               const T* const x = args.x.As<T>() + row * width;
-               const T* const d_y = gradient.d_y.As<T>() + row * width;
-               T* const d_x = gradient.d_x.As<T>() + row * width;
-               const T inverse = InverseRms(x, width, args.eps);
-               const T product = LaneSum<T>(width, [=](int64_t c) { return d_y[c] * weight[c] * x[c]; });
-               const T pull = product * inverse * inverse * inverse / static_cast<T>(width);
+  const DType dtype = CheckRmsNormGradient(kName, args, gradient);
+  Launch(stream, kName, RmsNormBackwardCost(args, gradient), [args, gradient, dtype] {
+    DispatchFloat(dtype, [&]<typename T>() {
+      const int64_t width = args.weight.size();
+      const T* const weight = args.weight.As<T>();
+      T* const total = gradient.d_weight ? gradient.d_weight.As<T>() : nullptr;
+      AddOverRows(args.x.size() / width, width, total, [&](int64_t row, T* d_weight) {
+        const T* const x = args.x.As<T>() + row * width;
+        const T* const d_y = gradient.d_y.As<T>() + row * width;
+        T* const d_x = gradient.d_x.As<T>() + row * width;
+        const T inverse = InverseRms(x, width, args.eps);
+        const T product = LaneSum<T>(width, [=](int64_t c) { return d_y[c] * weight[c] * x[c]; });
+        const T pull = product * inverse * inverse * inverse / static_cast<T>(width);
 #pragma omp simd
-               for (int64_t c = 0; c < width; ++c) d_weight[c] += d_y[c] * inverse * x[c];
-               if (gradient.accumulate_d_x) {
+        for (int64_t c = 0; c < width; ++c) d_weight[c] += d_y[c] * inverse * x[c];
+        if (gradient.accumulate_d_x) {
 #pragma omp simd
-                 for (int64_t c = 0; c < width; ++c) d_x[c] += inverse * d_y[c] * weight[c] - x[c] * pull;
-               } else {
+          for (int64_t c = 0; c < width; ++c) d_x[c] += inverse * d_y[c] * weight[c] - x[c] * pull;
+        } else {
 #pragma omp simd
-                 for (int64_t c = 0; c < width; ++c) d_x[c] = inverse * d_y[c] * weight[c] - x[c] * pull;
-               }
-             });
-           });
-         });
+          for (int64_t c = 0; c < width; ++c) d_x[c] = inverse * d_y[c] * weight[c] - x[c] * pull;
+        }
+      });
+    });
+  });
 }
 
 }  // namespace longspan

@@ -2,6 +2,7 @@
 // weight's gradient is summed over each block's rows, then over the blocks.
 #include "kernels/base/gpu_common.cuh"
 #include "kernels/base/row_sums_gpu.cuh"
+#include "kernels/dense/check.h"
 #include "kernels/dense/gpu.h"
 
 namespace longspan {
@@ -103,25 +104,20 @@ void DispatchWidth(int64_t width, const F& f) {
 
 constexpr int64_t kMaxWidth = 512 * 32;
 
-DType CheckForward(const Operation& operation, const RmsNormArgs& args) {
-  const DType dtype = RequireFloat(operation, "x", args.x);
-  const int rank = args.x.shape.rank();
-  LS_CHECK(rank >= 1 && args.x.dim(rank - 1) > 0 && args.x.dim(rank - 1) <= kMaxWidth,
-           "{}: x: expected rows of 1 to {} channels on a GPU, found {}", operation.name, kMaxWidth,
-           args.x.shape.ToString());
-  LS_CHECK(args.eps >= 0, "{}: eps: expected no negative value, found {}", operation.name, args.eps);
-  RequireTensor(operation, "weight", args.weight, dtype, {args.x.dim(rank - 1)});
-  return dtype;
+void CheckWidth(const Operation& operation, const RmsNormArgs& args) {
+  LS_CHECK(args.weight.size() <= kMaxWidth, "{}: x: expected rows of 1 to {} channels on a GPU, found {}",
+           operation.name, kMaxWidth, args.x.shape.ToString());
 }
 
 }  // namespace
 
 void GpuDense::RmsNorm(Stream& stream, const RmsNormArgs& args) {
   const Operation operation = OnGpu("dense.rms_norm");
-  const DType dtype = CheckForward(operation, args);
+  const DType dtype = CheckRmsNorm(operation, args);
+  CheckWidth(operation, args);
   RequireTensor(operation, "y", args.y, dtype, args.x.shape);
   const int64_t width = args.weight.size(), rows = args.x.size() / width;
-  LaunchGpu(stream, operation.name, Cost{4.0 * args.x.size(), 2.0 * args.x.bytes()}, [&](cudaStream_t cuda) {
+  LaunchGpu(stream, operation.name, RmsNormCost(args), [&](cudaStream_t cuda) {
     if (rows == 0) return;
     DispatchFloatGpu(dtype, [&]<typename T>() {
       DispatchWidth(width, [&]<int kThreads, int kItems>() {
@@ -136,13 +132,10 @@ void GpuDense::RmsNorm(Stream& stream, const RmsNormArgs& args) {
 
 void GpuDense::RmsNormBackward(Stream& stream, const RmsNormArgs& args, const RmsNormGradient& gradient) {
   const Operation operation = OnGpu("dense.rms_norm_backward");
-  const DType dtype = CheckForward(operation, args);
-  RequireTensor(operation, "d_y", gradient.d_y, dtype, args.x.shape);
-  RequireTensor(operation, "d_x", gradient.d_x, dtype, args.x.shape);
-  if (gradient.d_weight) RequireTensor(operation, "d_weight", gradient.d_weight, DType::kF32, args.weight.shape);
+  const DType dtype = CheckRmsNormGradient(operation, args, gradient);
+  CheckWidth(operation, args);
   const int64_t width = args.weight.size(), rows = args.x.size() / width;
-  const Cost cost{11.0 * args.x.size(), (gradient.accumulate_d_x ? 4.0 : 3.0) * args.x.bytes()};
-  LaunchGpu(stream, operation.name, cost, [&](cudaStream_t cuda) {
+  LaunchGpu(stream, operation.name, RmsNormBackwardCost(args, gradient), [&](cudaStream_t cuda) {
     if (rows == 0) return;
     // Rows of heads (QK-norm) are narrow and many: more parts keep the GPU full.
     const int64_t wanted = width <= 8 * kWarp ? 8 * kRowParts : 2 * kRowParts;

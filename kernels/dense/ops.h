@@ -13,8 +13,9 @@
 
 namespace longspan {
 
-// c = op(a) * op(b), or c += with `accumulate`. Two-dimensional, contiguous.
+// c = op(a) * op(b), c += with `accumulate`, or plus another tensor, `add`. Two-dimensional, contiguous.
 //   forward          y[T,out]  = x[T,in] w[in,out]                 -
+//   residual branch  y[T,out]  = r[T,out] + x w                    add
 //   input gradient   dx[T,in]  = dy[T,out] w^T                     transpose_b
 //   weight gradient  dw[in,out] += x^T dy                          transpose_a, accumulate
 struct MatMulArgs {
@@ -24,6 +25,7 @@ struct MatMulArgs {
   bool transpose_a = false;
   bool transpose_b = false;
   bool accumulate = false;
+  Tensor add{};  // as c, but not c itself; null: nothing is added
 };
 
 // y = x / sqrt(mean(x^2) + eps) * weight, over the last dimension. x may be [T,D] or [T,heads,K] (QK-norm).

@@ -2,8 +2,8 @@
 // not in the call, decides how it is computed.
 #include <cmath>
 
-#include "kernels/base/arguments.h"
 #include "kernels/base/blocks_cpu.h"
+#include "kernels/dense/check.h"
 #include "kernels/dense/cpu.h"
 #include "runtime/trace.h"
 
@@ -23,20 +23,13 @@ void ForRows(const Tensor& x, const Body& body) {
   for (int64_t row = 0; row < rows; ++row) body(row * width);
 }
 
-DType CheckSwiGlu(const char* name, const SwiGluArgs& args) {
-  const DType dtype = RequireFloat(name, "gate", args.gate);
-  RequireRank(name, "gate", args.gate, 2);
-  RequireTensor(name, "up", args.up, dtype, args.gate.shape);
-  return dtype;
-}
-
 }  // namespace
 
 void CpuDense::SwiGlu(Stream& stream, const SwiGluArgs& args) {
   constexpr const char* kName = "dense.swiglu";
   const DType dtype = CheckSwiGlu(kName, args);
   RequireTensor(kName, "y", args.y, dtype, args.gate.shape);
-  Launch(stream, kName, Cost{5.0 * args.y.size(), 3.0 * args.y.bytes()}, [args, dtype] {
+  Launch(stream, kName, SwiGluCost(args), [args, dtype] {
     DispatchFloat(dtype, [&]<typename T>() {
       ForRows(args.gate, [&](int64_t row) {
         const T* const gate = args.gate.As<T>() + row;
@@ -50,11 +43,8 @@ void CpuDense::SwiGlu(Stream& stream, const SwiGluArgs& args) {
 
 void CpuDense::SwiGluBackward(Stream& stream, const SwiGluArgs& args, const SwiGluGradient& gradient) {
   constexpr const char* kName = "dense.swiglu_backward";
-  const DType dtype = CheckSwiGlu(kName, args);
-  RequireTensor(kName, "d_y", gradient.d_y, dtype, args.gate.shape);
-  RequireTensor(kName, "d_gate", gradient.d_gate, dtype, args.gate.shape);
-  RequireTensor(kName, "d_up", gradient.d_up, dtype, args.gate.shape);
-  Launch(stream, kName, Cost{10.0 * args.gate.size(), 5.0 * args.gate.bytes()}, [args, gradient, dtype] {
+  const DType dtype = CheckSwiGluGradient(kName, args, gradient);
+  Launch(stream, kName, SwiGluBackwardCost(args), [args, gradient, dtype] {
     DispatchFloat(dtype, [&]<typename T>() {
       ForRows(args.gate, [&](int64_t row) {
         const T* const gate = args.gate.As<T>() + row;
@@ -75,11 +65,8 @@ void CpuDense::SwiGluBackward(Stream& stream, const SwiGluArgs& args, const SwiG
 
 void CpuDense::Gate(Stream& stream, const GateArgs& args) {
   constexpr const char* kName = "dense.gate";
-  const DType dtype = RequireFloat(kName, "x", args.x);
-  RequireRank(kName, "x", args.x, 2);
-  RequireTensor(kName, "bias", args.bias, dtype, {args.x.dim(1)});
-  RequireTensor(kName, "y", args.y, dtype, args.x.shape);
-  Launch(stream, kName, Cost{4.0 * args.x.size(), 2.0 * args.x.bytes()}, [args, dtype] {
+  const DType dtype = CheckGate(kName, args);
+  Launch(stream, kName, GateCost(args), [args, dtype] {
     DispatchFloat(dtype, [&]<typename T>() {
       const T* const bias = args.bias.As<T>();
       ForRows(args.x, [&](int64_t row) {
@@ -93,13 +80,9 @@ void CpuDense::Gate(Stream& stream, const GateArgs& args) {
 
 void CpuDense::GateBackward(Stream& stream, const GateArgs& args, const GateGradient& gradient) {
   constexpr const char* kName = "dense.gate_backward";
-  const DType dtype = RequireFloat(kName, "y", args.y);
-  RequireRank(kName, "y", args.y, 2);
+  const DType dtype = CheckGateGradient(kName, args, gradient);
   const int64_t width = args.y.dim(1);
-  RequireTensor(kName, "d_y", gradient.d_y, dtype, args.y.shape);
-  RequireTensor(kName, "d_x", gradient.d_x, dtype, args.y.shape);
-  if (gradient.d_bias) RequireTensor(kName, "d_bias", gradient.d_bias, dtype, {width});
-  Launch(stream, kName, Cost{4.0 * args.y.size(), 3.0 * args.y.bytes()}, [args, gradient, dtype, width] {
+  Launch(stream, kName, GateBackwardCost(args, gradient), [args, gradient, dtype, width] {
     DispatchFloat(dtype, [&]<typename T>() {
       T* const total = gradient.d_bias ? gradient.d_bias.As<T>() : nullptr;
       AddOverRows(args.y.dim(0), width, total, [&](int64_t row, T* d_bias) {

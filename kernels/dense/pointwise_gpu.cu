@@ -4,6 +4,7 @@
 
 #include "kernels/base/gpu_common.cuh"
 #include "kernels/base/row_sums_gpu.cuh"
+#include "kernels/dense/check.h"
 #include "kernels/dense/gpu.h"
 
 namespace longspan {
@@ -118,43 +119,30 @@ __global__ void GateBackwardKernel(const T* y, const G* d_y, T* d_x, float* part
   }
 }
 
-DType CheckSwiGlu(const Operation& operation, const SwiGluArgs& args) {
-  const DType dtype = RequireFloat(operation, "gate", args.gate);
-  RequireRank(operation, "gate", args.gate, 2);
-  RequireTensor(operation, "up", args.up, dtype, args.gate.shape);
-  return dtype;
-}
-
 }  // namespace
 
 void GpuDense::SwiGlu(Stream& stream, const SwiGluArgs& args) {
   const Operation operation = OnGpu("dense.swiglu");
   const DType dtype = CheckSwiGlu(operation, args);
   RequireTensor(operation, "y", args.y, dtype, args.gate.shape);
-  LaunchGpu(stream, operation.name, Cost{5.0 * args.y.size(), 3.0 * args.y.bytes()}, [&](cudaStream_t cuda) {
+  LaunchGpu(stream, operation.name, SwiGluCost(args), [&](cudaStream_t cuda) {
     Pointwise<SwiGluForward>(cuda, dtype, {args.gate, args.up}, {args.y});
   });
 }
 
 void GpuDense::SwiGluBackward(Stream& stream, const SwiGluArgs& args, const SwiGluGradient& gradient) {
   const Operation operation = OnGpu("dense.swiglu_backward");
-  const DType dtype = CheckSwiGlu(operation, args);
-  RequireTensor(operation, "d_y", gradient.d_y, dtype, args.gate.shape);
-  RequireTensor(operation, "d_gate", gradient.d_gate, dtype, args.gate.shape);
-  RequireTensor(operation, "d_up", gradient.d_up, dtype, args.gate.shape);
-  LaunchGpu(stream, operation.name, Cost{10.0 * args.gate.size(), 5.0 * args.gate.bytes()}, [&](cudaStream_t cuda) {
+  const DType dtype = CheckSwiGluGradient(operation, args, gradient);
+  LaunchGpu(stream, operation.name, SwiGluBackwardCost(args), [&](cudaStream_t cuda) {
     Pointwise<SwiGluSlopes>(cuda, dtype, {args.gate, args.up, gradient.d_y}, {gradient.d_gate, gradient.d_up});
   });
 }
 
 void GpuDense::Gate(Stream& stream, const GateArgs& args) {
   const Operation operation = OnGpu("dense.gate");
-  const DType dtype = RequireFloat(operation, "x", args.x);
-  RequireRank(operation, "x", args.x, 2);
+  const DType dtype = CheckGate(operation, args);
   const int64_t count = args.x.size(), width = args.x.dim(1);
-  RequireTensor(operation, "bias", args.bias, dtype, {width});
-  RequireTensor(operation, "y", args.y, dtype, args.x.shape);
-  LaunchGpu(stream, operation.name, Cost{4.0 * count, 2.0 * args.x.bytes()}, [&](cudaStream_t cuda) {
+  LaunchGpu(stream, operation.name, GateCost(args), [&](cudaStream_t cuda) {
     if (count == 0) return;
     DispatchFloatGpu(dtype, [&]<typename T>() {
       GateKernel<<<GridFor(count, kThreads), kThreads, 0, cuda>>>(GpuData<T>(args.x), GpuData<T>(args.bias),
@@ -165,20 +153,15 @@ void GpuDense::Gate(Stream& stream, const GateArgs& args) {
 
 void GpuDense::GateBackward(Stream& stream, const GateArgs& args, const GateGradient& gradient) {
   const Operation operation = OnGpu("dense.gate_backward");
-  const DType dtype = RequireFloat(operation, "y", args.y), slope = RequireFloat(operation, "d_y", gradient.d_y);
-  RequireRank(operation, "y", args.y, 2);
+  const DType dtype = CheckGateGradient(operation, args, gradient);
   const int64_t rows = args.y.dim(0), width = args.y.dim(1);
-  RequireTensor(operation, "d_y", gradient.d_y, slope, args.y.shape);
-  RequireTensor(operation, "d_x", gradient.d_x, dtype, args.y.shape);
-  if (gradient.d_bias) RequireTensor(operation, "d_bias", gradient.d_bias, DType::kF32, {width});
-  const Cost cost{4.0 * args.y.size(), 2.0 * args.y.bytes() + gradient.d_y.bytes()};
-  LaunchGpu(stream, operation.name, cost, [&](cudaStream_t cuda) {
+  LaunchGpu(stream, operation.name, GateBackwardCost(args, gradient), [&](cudaStream_t cuda) {
     if (args.y.size() == 0) return;
     const int64_t count = PartCount(rows);
     float* parts = nullptr;
     if (gradient.d_bias) parts = static_cast<float*>(gate_scratch_.Get(stream, count * width * 4));
     DispatchFloatGpu(dtype, [&]<typename T>() {
-      DispatchFloatGpu(slope, [&]<typename G>() {
+      DispatchFloatGpu(gradient.d_y.dtype, [&]<typename G>() {
         GateBackwardKernel<<<static_cast<unsigned>(count), kThreads, 0, cuda>>>(
             GpuData<T>(args.y), GpuData<G>(gradient.d_y), GpuData<T>(gradient.d_x), parts, rows, PartRows(rows), width);
       });
@@ -189,11 +172,8 @@ void GpuDense::GateBackward(Stream& stream, const GateArgs& args, const GateGrad
 
 void GpuDense::Add(Stream& stream, const Tensor& x, const Tensor& y) {
   const Operation operation = OnGpu("dense.add");
-  const DType dtype = RequireFloat(operation, "y", y);
-  RequireTensor(operation, "x", x, dtype, y.shape);
-  LaunchGpu(stream, operation.name, Cost{1.0 * y.size(), 3.0 * y.bytes()}, [&](cudaStream_t cuda) {
-    Pointwise<Sum>(cuda, dtype, {x, y}, {y});
-  });
+  const DType dtype = CheckAdd(operation, x, y);
+  LaunchGpu(stream, operation.name, AddCost(y), [&](cudaStream_t cuda) { Pointwise<Sum>(cuda, dtype, {x, y}, {y}); });
 }
 
 }  // namespace longspan

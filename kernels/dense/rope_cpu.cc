@@ -3,8 +3,8 @@
 #include <cmath>
 #include <vector>
 
-#include "kernels/base/arguments.h"
 #include "kernels/base/blocks_cpu.h"
+#include "kernels/dense/check.h"
 #include "kernels/dense/cpu.h"
 #include "runtime/trace.h"
 
@@ -46,14 +46,8 @@ void Rotate(const RopeArgs& args) {
 
 void CpuDense::Rope(Stream& stream, const RopeArgs& args) {
   constexpr const char* kName = "dense.rope";
-  const DType dtype = RequireFloat(kName, "x", args.x);
-  RequireRank(kName, "x", args.x, 3);
-  const int64_t width = args.x.dim(2);
-  LS_CHECK(width % 2 == 0, "{}: x: expected an even width, found {}", kName, args.x.shape.ToString());
-  RequireTensor(kName, "y", args.y, dtype, args.x.shape);
-  RequireTensor(kName, "positions", args.positions, DType::kI32, {args.x.dim(0)});
-  RequireTensor(kName, "frequency", args.frequency, DType::kF64, {width / 2});
-  Launch(stream, kName, Cost{3.0 * args.x.size(), 2.0 * args.x.bytes()},
+  const DType dtype = CheckRope(kName, args);
+  Launch(stream, kName, RopeCost(args),
          [args, dtype] { DispatchFloat(dtype, [&]<typename T>() { Rotate<T>(args); }); });
 }
 

@@ -1,6 +1,7 @@
 // RoPE. A block has a row; its cosines and sines are computed once, in F64 as on the CPU, for all heads. x and y may
 // differ in type and may be one tensor.
 #include "kernels/base/gpu_common.cuh"
+#include "kernels/dense/check.h"
 #include "kernels/dense/gpu.h"
 
 namespace longspan {
@@ -37,18 +38,11 @@ __global__ void __launch_bounds__(kThreads)
 
 void GpuDense::Rope(Stream& stream, const RopeArgs& args) {
   const Operation operation = OnGpu("dense.rope");
-  const DType from = RequireFloat(operation, "x", args.x), to = RequireFloat(operation, "y", args.y);
-  RequireRank(operation, "x", args.x, 3);
+  const DType from = CheckRope(operation, args), to = args.y.dtype;
   const int64_t rows = args.x.dim(0), heads = args.x.dim(1), half = args.x.dim(2) / 2;
-  LS_CHECK(args.x.dim(2) % 2 == 0 && half <= kMaxHalf, "{}: x: expected an even width of at most {} on a GPU, found {}",
-           operation.name, 2 * kMaxHalf, args.x.shape.ToString());
-  LS_CHECK(args.x.data != args.y.data || from == to, "{}: x and y are one tensor: expected one type, found {} and {}",
-           operation.name, DTypeName(from), DTypeName(to));
-  RequireTensor(operation, "y", args.y, to, args.x.shape);
-  RequireTensor(operation, "positions", args.positions, DType::kI32, {rows});
-  RequireTensor(operation, "frequency", args.frequency, DType::kF64, {half});
-  const Cost cost{3.0 * args.x.size(), static_cast<double>(args.x.bytes() + args.y.bytes())};
-  LaunchGpu(stream, operation.name, cost, [&](cudaStream_t cuda) {
+  LS_CHECK(half <= kMaxHalf, "{}: x: expected an even width of at most {} on a GPU, found {}", operation.name,
+           2 * kMaxHalf, args.x.shape.ToString());
+  LaunchGpu(stream, operation.name, RopeCost(args), [&](cudaStream_t cuda) {
     if (args.x.size() == 0) return;
     const auto grid = static_cast<unsigned>(std::min<int64_t>(rows, 1 << 20));
     DispatchFloatGpu(from, [&]<typename X>() {

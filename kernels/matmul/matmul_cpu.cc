@@ -58,11 +58,26 @@ void AddPanel(const TileMath<T>& math, Strided<T> a, const T* strips, T* c, int6
     const T* const strip = strips + column * depth;
     const int64_t columns = std::min(kColumns, n - column);
     if (columns == kColumns) {
-      math.product(a, strip, kColumns, c + column, c_row, rows, kColumns, depth, true);
+      math.product({.a = a,
+                    .b = strip,
+                    .b_row = kColumns,
+                    .c = c + column,
+                    .c_row = c_row,
+                    .rows = rows,
+                    .columns = kColumns,
+                    .depth = depth,
+                    .accumulate = true});
       continue;
     }
     T* const part = c_memory.Get(rows * kColumns);
-    math.product(a, strip, kColumns, part, kColumns, rows, kColumns, depth, false);
+    math.product({.a = a,
+                  .b = strip,
+                  .b_row = kColumns,
+                  .c = part,
+                  .c_row = kColumns,
+                  .rows = rows,
+                  .columns = kColumns,
+                  .depth = depth});
     for (int64_t i = 0; i < rows; ++i) {
       for (int64_t j = 0; j < columns; ++j) c[i * c_row + column + j] += part[i * kColumns + j];
     }
@@ -72,22 +87,35 @@ void AddPanel(const TileMath<T>& math, Strided<T> a, const T* strips, T* c, int6
 }  // namespace
 
 template <typename T>
-void MatMulCpu(const T* a, const T* b, T* c, int64_t m, int64_t n, int64_t k, bool transpose_a, bool transpose_b,
-               bool accumulate) {
+void MatMulCpu(const MatMulCpuArgs<T>& args) {
+  const int64_t m = args.m, n = args.n, k = args.k;
+  const bool transpose_a = args.transpose_a, transpose_b = args.transpose_b;
+  T* const c = args.c;
   static thread_local Scratch<T> memory;
-  if (!accumulate) std::fill_n(c, m * n, T(0));
+  if (args.add != nullptr) {
+    std::copy_n(args.add, m * n, c);
+  } else if (!args.accumulate) {
+    std::fill_n(c, m * n, T(0));
+  }
   const TileMath<T>& math = TileMathOf<T>();
   const bool threads = !omp_in_parallel() && m * n * k >= kWorthThreads;
   // Few rows are not worth packing b.
   const int64_t direct = m <= kFewRows && !transpose_b ? n / kRowLanes<T> * kRowLanes<T> : 0;
   for (int64_t first = 0; first < k; first += kDepth) {
     const int64_t depth = std::min(kDepth, k - first);
-    const Strided<T> a_slice{a + first * (transpose_a ? m : 1), transpose_a ? 1 : k, transpose_a ? m : 1};
-    const Strided<T> b_slice{b + first * (transpose_b ? 1 : n), transpose_b ? 1 : n, transpose_b ? k : 1};
+    const Strided<T> a_slice{args.a + first * (transpose_a ? m : 1), transpose_a ? 1 : k, transpose_a ? m : 1};
+    const Strided<T> b_slice{args.b + first * (transpose_b ? 1 : n), transpose_b ? 1 : n, transpose_b ? k : 1};
 #pragma omp parallel for if (threads)
     for (int64_t column = 0; column < direct; column += kDirectColumns) {
-      math.product(a_slice, b_slice.data + column, n, c + column, n, m, std::min(kDirectColumns, direct - column),
-                   depth, true);
+      math.product({.a = a_slice,
+                    .b = b_slice.data + column,
+                    .b_row = n,
+                    .c = c + column,
+                    .c_row = n,
+                    .rows = m,
+                    .columns = std::min(kDirectColumns, direct - column),
+                    .depth = depth,
+                    .accumulate = true});
     }
     if (direct == n) continue;
     const int64_t rest = n - direct;
@@ -101,7 +129,7 @@ void MatMulCpu(const T* a, const T* b, T* c, int64_t m, int64_t n, int64_t k, bo
   }
 }
 
-template void MatMulCpu<float>(const float*, const float*, float*, int64_t, int64_t, int64_t, bool, bool, bool);
-template void MatMulCpu<double>(const double*, const double*, double*, int64_t, int64_t, int64_t, bool, bool, bool);
+template void MatMulCpu<float>(const MatMulCpuArgs<float>&);
+template void MatMulCpu<double>(const MatMulCpuArgs<double>&);
 
 }  // namespace longspan

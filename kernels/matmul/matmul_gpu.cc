@@ -7,6 +7,8 @@
 
 #include <cublasLt.h>
 
+#include <algorithm>
+
 namespace longspan {
 namespace {
 
@@ -65,8 +67,8 @@ struct MatMulGpu::Plan {
     MakeLayout(result, s.result, s.n, s.m);
   }
 
-  // False when there is none.
-  bool Choose(cublasLtHandle_t library, const MatMulShape& s, bool may_split) {
+  // False when there is none. `splits` is of cublasLtReductionScheme_t: how a sum may be split.
+  bool Choose(cublasLtHandle_t library, const MatMulShape& s, uint32_t splits) {
     Owned<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy> preference;
     LtCheck(cublasLtMatmulPreferenceCreate(&preference.handle), "preference");
     const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, auto value) {
@@ -77,9 +79,7 @@ struct MatMulGpu::Plan {
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, s.align_a);
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, s.align_c);
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, s.align_c);
-    if (!may_split) {
-      prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, static_cast<uint32_t>(CUBLASLT_REDUCTION_SCHEME_NONE));
-    }
+    prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, splits);
     cublasLtMatmulHeuristicResult_t found;
     int count = 0;
     const cublasStatus_t status =
@@ -118,32 +118,37 @@ const MatMulGpu::Plan& MatMulGpu::PlanOf(const MatMulShape& shape) {
     panel.m = kPanelRows;
     Plan canonical;
     canonical.Describe(panel);
-    chosen = canonical.Choose(library_->handle, panel, false) && made->Accepts(library_->handle, canonical.algorithm);
+    chosen = canonical.Choose(library_->handle, panel, CUBLASLT_REDUCTION_SCHEME_NONE) &&
+             made->Accepts(library_->handle, canonical.algorithm);
     if (chosen) made->algorithm = canonical.algorithm;
   }
-  if (!chosen) chosen = made->Choose(library_->handle, shape, true);
+  if (!chosen) chosen = made->Choose(library_->handle, shape, CUBLASLT_REDUCTION_SCHEME_MASK);
   LS_CHECK(chosen, "matrix product [{},{}]x[{},{}] of {} to {}: cuBLASLt knows no algorithm", shape.m, shape.k, shape.k,
            shape.n, DTypeName(shape.operands), DTypeName(shape.result));
   plan = std::move(made);
   return *plan;
 }
 
-void MatMulGpu::Run(Stream& stream, MatMulShape shape, const void* a, const void* b, void* c) {
+void MatMulGpu::Run(Stream& stream, MatMulShape shape, const void* a, const void* b, void* c, const void* add) {
   if (shape.m == 0 || shape.n == 0) return;
   const cudaStream_t cuda = CudaStream(stream);
+  if (!add) add = c;
   if (shape.k == 0) {
+    const int64_t bytes = shape.m * shape.n * DTypeSize(shape.result);
     if (!shape.accumulate) {
-      CudaCheck(cudaMemsetAsync(c, 0, shape.m * shape.n * DTypeSize(shape.result), cuda), "matrix product");
+      CudaCheck(cudaMemsetAsync(c, 0, bytes, cuda), "matrix product");
+    } else if (add != c) {
+      CudaCheck(cudaMemcpyAsync(c, add, bytes, cudaMemcpyDeviceToDevice, cuda), "matrix product");
     }
     return;
   }
   shape.align_a = Alignment(a, shape.operands);
   shape.align_b = Alignment(b, shape.operands);
-  shape.align_c = Alignment(c, shape.result);
+  shape.align_c = std::min(Alignment(c, shape.result), Alignment(add, shape.result));
   const Plan& plan = PlanOf(shape);
   const float alpha = 1, beta = shape.accumulate ? 1 : 0;
   LtCheck(cublasLtMatmul(library_->handle, plan.operation.handle, &alpha, b, plan.left.handle, a, plan.right.handle,
-                         &beta, c, plan.result.handle, c, plan.result.handle, &plan.algorithm,
+                         &beta, add, plan.result.handle, c, plan.result.handle, &plan.algorithm,
                          workspace_.Get(stream, kWorkspaceBytes), kWorkspaceBytes, cuda),
           "matrix product");
 }

@@ -1,6 +1,6 @@
-// Matrix products by cuBLASLt, for whoever needs one inside an operation: c = op(a) op(b), or c += with accumulate.
-// Row-major, contiguous. Operands BF16 or F32, both alike; c BF16 or F32; sums in F32, without TF32. The algorithm is
-// chosen once per shape and kept, workspace is fixed: equal calls give equal bits.
+// Matrix products by cuBLASLt, for whoever needs one inside an operation: c = op(a) op(b), or with accumulate plus c or
+// plus another matrix. Row-major, contiguous. Operands BF16 or F32, both alike; c BF16 or F32; sums in F32, without
+// TF32. The algorithm is chosen once per shape and kept, workspace is fixed: equal calls give equal bits.
 #pragma once
 
 #include <map>
@@ -29,8 +29,9 @@ class MatMulGpu {
  public:
   explicit MatMulGpu(const std::string& what);
   ~MatMulGpu();
-  // Inside a span of the caller's: adds none to the trace. Nothing happens when c is empty.
-  void Run(Stream& stream, MatMulShape shape, const void* a, const void* b, void* c);
+  // Inside a span of the caller's: adds none to the trace. Nothing happens when c is empty. With shape.accumulate the
+  // product is added to `add`, of c's shape and type, or to c itself when it is null.
+  void Run(Stream& stream, MatMulShape shape, const void* a, const void* b, void* c, const void* add = nullptr);
 
  private:
   struct Plan;

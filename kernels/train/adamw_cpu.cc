@@ -3,8 +3,8 @@
 #include <limits>
 #include <vector>
 
-#include "kernels/base/arguments.h"
 #include "kernels/base/blocks_cpu.h"
+#include "kernels/train/check.h"
 #include "kernels/train/cpu.h"
 #include "runtime/rounding.h"
 #include "runtime/trace.h"
@@ -40,9 +40,8 @@ void Update(const AdamWArgs& args) {
 // *sum += term(x[0]) + .. in F64: within a block by lanes, the blocks in their order.
 template <typename Term>
 void AddTerms(Stream& stream, const char* name, const Tensor& x, const Tensor& sum, const Term& term) {
-  const DType dtype = RequireFloat(name, "x", x);
-  RequireTensor(name, "sum", sum, DType::kF64, {1});
-  Launch(stream, name, Cost{2.0 * x.size(), 1.0 * x.bytes()}, [x, sum, term, dtype] {
+  const DType dtype = CheckSum(name, x, sum);
+  Launch(stream, name, SumCost(x), [x, sum, term, dtype] {
     DispatchFloat(dtype, [&]<typename T>() {
       const T* const values = x.As<T>();
       static thread_local std::vector<double> scratch;
@@ -61,17 +60,9 @@ void AddTerms(Stream& stream, const char* name, const Tensor& x, const Tensor& s
 
 void CpuTrain::AdamW(Stream& stream, const AdamWArgs& args) {
   constexpr const char* kName = "train.adamw";
-  const DType dtype = RequireFloat(kName, "weight", args.weight);
-  RequireRank(kName, "weight", args.weight, 1);
-  RequireTensor(kName, "gradient", args.gradient, dtype, args.weight.shape);
-  RequireTensor(kName, "m", args.m, dtype, args.weight.shape);
-  RequireTensor(kName, "v", args.v, dtype, args.weight.shape);
-  RequireTensor(kName, "grad_scale", args.grad_scale, DType::kF64, {1});
+  const DType dtype = CheckAdamW(kName, args);
   LS_CHECK(!args.master, "{}: master: the CPU's weights are their own masters", kName);
-  LS_CHECK(args.step >= 1, "{}: step: expected 1 for the first, found {}", kName, args.step);
-  LS_CHECK(args.beta1 >= 0 && args.beta1 < 1 && args.beta2 >= 0 && args.beta2 < 1,
-           "{}: expected beta1 and beta2 in [0,1), found {} and {}", kName, args.beta1, args.beta2);
-  Launch(stream, kName, Cost{14.0 * args.weight.size(), 7.0 * args.weight.bytes()},
+  Launch(stream, kName, AdamWCost(args),
          [args, dtype] { DispatchFloat(dtype, [&]<typename T>() { Update<T>(args); }); });
 }
 
@@ -85,9 +76,7 @@ void CpuTrain::AddSum(Stream& stream, const Tensor& x, const Tensor& sum) {
 
 void CpuTrain::ClipScale(Stream& stream, const Tensor& sum_of_squares, double max_norm, const Tensor& scale) {
   constexpr const char* kName = "train.clip_scale";
-  RequireTensor(kName, "sum_of_squares", sum_of_squares, DType::kF64, {1});
-  RequireTensor(kName, "scale", scale, DType::kF64, {1});
-  LS_CHECK(max_norm >= 0, "{}: max_norm: expected 0 (no clipping) or more, found {}", kName, max_norm);
+  CheckClipScale(kName, sum_of_squares, max_norm, scale);
   Launch(stream, kName, Cost{}, [sum_of_squares, max_norm, scale] {
     const double norm = std::sqrt(*sum_of_squares.As<double>());
     double& result = *scale.As<double>();

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "kernels/base/gpu_common.cuh"
+#include "kernels/train/check.h"
 #include "kernels/train/gpu.h"
 
 namespace longspan {
@@ -36,18 +37,10 @@ __global__ void __launch_bounds__(kThreads)
 
 void GpuTrain::AdamW(Stream& stream, const AdamWArgs& args) {
   const Operation operation = OnGpu("train.adamw");
-  const DType dtype = RequireFloat(operation, "weight", args.weight);
-  RequireRank(operation, "weight", args.weight, 1);
-  RequireTensor(operation, "gradient", args.gradient, DType::kF32, args.weight.shape);
-  RequireTensor(operation, "m", args.m, DType::kF32, args.weight.shape);
-  RequireTensor(operation, "v", args.v, DType::kF32, args.weight.shape);
-  RequireTensor(operation, "grad_scale", args.grad_scale, DType::kF64, {1});
+  const DType dtype = CheckAdamW(operation, args);
   if (args.master) RequireTensor(operation, "master", args.master, DType::kF32, args.weight.shape);
   LS_CHECK(args.master || dtype == DType::kF32, "{}: master: expected one for a weight in {}, found none",
            operation.name, DTypeName(dtype));
-  LS_CHECK(args.step >= 1, "{}: step: expected 1 for the first, found {}", operation.name, args.step);
-  LS_CHECK(args.beta1 >= 0 && args.beta1 < 1 && args.beta2 >= 0 && args.beta2 < 1,
-           "{}: expected beta1 and beta2 in [0,1), found {} and {}", operation.name, args.beta1, args.beta2);
   const auto steps = static_cast<double>(args.step);
   const Constants constants = {
       .beta1 = static_cast<float>(args.beta1),
@@ -61,8 +54,7 @@ void GpuTrain::AdamW(Stream& stream, const AdamWArgs& args) {
       .decay = static_cast<float>(args.weight_decay),
   };
   const int64_t count = args.weight.size();
-  const double bytes = 5.0 * args.m.bytes() + (args.master ? 2.0 * args.master.bytes() : 0) + args.weight.bytes();
-  LaunchGpu(stream, operation.name, Cost{14.0 * count, bytes}, [&](cudaStream_t cuda) {
+  LaunchGpu(stream, operation.name, AdamWCost(args), [&](cudaStream_t cuda) {
     if (count == 0) return;
     DispatchFloatGpu(dtype, [&]<typename T>() {
       AdamWKernel<<<GridFor(count, kThreads), kThreads, 0, cuda>>>(

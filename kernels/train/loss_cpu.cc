@@ -4,9 +4,9 @@
 #include <cmath>
 #include <vector>
 
-#include "kernels/base/arguments.h"
 #include "kernels/base/blocks_cpu.h"
 #include "kernels/matmul/matmul_cpu.h"
+#include "kernels/train/check.h"
 #include "kernels/train/cpu.h"
 #include "runtime/trace.h"
 
@@ -46,7 +46,8 @@ void Run(const LinearCrossEntropyArgs& args) {
   for (int64_t begin = 0; begin < tokens; begin += args.chunk) {
     const int64_t rows = std::min(args.chunk, tokens - begin);
     const T* const x = args.x.As<T>() + begin * width;
-    MatMulCpu<T>(x, args.weight.As<T>(), logits, rows, vocabulary, width, false, true, false);
+    MatMulCpu<T>(
+        {.a = x, .b = args.weight.As<T>(), .c = logits, .m = rows, .n = vocabulary, .k = width, .transpose_b = true});
     T* const loss = args.loss.As<T>() + begin;
 #pragma omp parallel for if (rows * vocabulary > kBlockElements)
     for (int64_t t = 0; t < rows; ++t) {
@@ -54,9 +55,16 @@ void Run(const LinearCrossEntropyArgs& args) {
     }
     if (scale == nullptr) continue;
     T* const d_x = args.d_x.As<T>() + begin * width;
-    MatMulCpu<T>(logits, args.weight.As<T>(), d_x, rows, width, vocabulary, false, false, false);
+    MatMulCpu<T>({.a = logits, .b = args.weight.As<T>(), .c = d_x, .m = rows, .n = width, .k = vocabulary});
     if (args.d_weight) {
-      MatMulCpu<T>(logits, x, args.d_weight.As<T>(), vocabulary, width, rows, true, false, true);
+      MatMulCpu<T>({.a = logits,
+                    .b = x,
+                    .c = args.d_weight.As<T>(),
+                    .m = vocabulary,
+                    .n = width,
+                    .k = rows,
+                    .transpose_a = true,
+                    .accumulate = true});
     }
   }
 }
@@ -65,27 +73,9 @@ void Run(const LinearCrossEntropyArgs& args) {
 
 void CpuTrain::LinearCrossEntropy(Stream& stream, const LinearCrossEntropyArgs& args) {
   constexpr const char* kName = "train.loss";
-  const DType dtype = RequireFloat(kName, "x", args.x);
-  RequireRank(kName, "x", args.x, 2);
-  RequireRank(kName, "weight", args.weight, 2);
-  const int64_t tokens = args.x.dim(0), width = args.x.dim(1), vocabulary = args.weight.dim(0);
-  RequireTensor(kName, "weight", args.weight, dtype, {vocabulary, width});
-  RequireTensor(kName, "targets", args.targets, DType::kI32, {tokens});
-  RequireTensor(kName, "loss", args.loss, dtype, {tokens});
-  LS_CHECK(vocabulary > 0, "{}: weight: expected a vocabulary, found {}", kName, args.weight.shape.ToString());
-  LS_CHECK(args.chunk > 0, "{}: chunk: expected a positive number of tokens, found {}", kName, args.chunk);
-  if (args.d_x) {
-    RequireTensor(kName, "scale", args.scale, DType::kF64, {1});
-    RequireTensor(kName, "d_x", args.d_x, dtype, args.x.shape);
-  }
-  if (args.d_weight) {
-    LS_CHECK(args.d_x, "{}: d_weight is given without d_x: expected both or none", kName);
-    RequireTensor(kName, "d_weight", args.d_weight, dtype, args.weight.shape);
-  }
-  const double products = args.d_weight ? 3 : args.d_x ? 2 : 1;
-  const Cost cost{2.0 * products * tokens * width * vocabulary,
-                  products * static_cast<double>(args.x.bytes() + args.weight.bytes())};
-  Launch(stream, kName, cost, [args, dtype, tokens, vocabulary] {
+  const DType dtype = CheckLinearCrossEntropy(kName, args);
+  const int64_t tokens = args.x.dim(0), vocabulary = args.weight.dim(0);
+  Launch(stream, kName, LinearCrossEntropyCost(args), [args, dtype, tokens, vocabulary] {
     for (int64_t t = 0; t < tokens; ++t) {
       const int32_t target = args.targets.As<int32_t>()[t];
       if (target < -1 || target >= vocabulary) {

@@ -2,6 +2,7 @@
 // in the activations' type, then two products. A chunk is args.chunk tokens or as many as kScratchBytes of logits and
 // gradient hold, whichever is more: small chunks would read and write d_weight too often.
 #include "kernels/base/gpu_common.cuh"
+#include "kernels/train/check.h"
 #include "kernels/train/gpu.h"
 
 namespace longspan {
@@ -59,30 +60,12 @@ __global__ void __launch_bounds__(kThreads)
 
 void GpuTrain::LinearCrossEntropy(Stream& stream, const LinearCrossEntropyArgs& args) {
   const Operation operation = OnGpu("train.loss");
-  const DType dtype = RequireFloat(operation, "x", args.x);
-  RequireRank(operation, "x", args.x, 2);
-  RequireRank(operation, "weight", args.weight, 2);
+  const DType dtype = CheckLinearCrossEntropy(operation, args);
   const int64_t tokens = args.x.dim(0), width = args.x.dim(1), vocabulary = args.weight.dim(0);
-  RequireTensor(operation, "weight", args.weight, dtype, {vocabulary, width});
-  RequireTensor(operation, "targets", args.targets, DType::kI32, {tokens});
-  RequireTensor(operation, "loss", args.loss, DType::kF32, {tokens});
-  LS_CHECK(vocabulary > 0, "{}: weight: expected a vocabulary, found {}", operation.name, args.weight.shape.ToString());
-  LS_CHECK(args.chunk > 0, "{}: chunk: expected a positive number of tokens, found {}", operation.name, args.chunk);
-  if (args.d_x) {
-    RequireTensor(operation, "scale", args.scale, DType::kF64, {1});
-    RequireTensor(operation, "d_x", args.d_x, dtype, args.x.shape);
-  }
-  if (args.d_weight) {
-    LS_CHECK(args.d_x, "{}: d_weight is given without d_x: expected both or none", operation.name);
-    RequireTensor(operation, "d_weight", args.d_weight, DType::kF32, args.weight.shape);
-  }
   const int64_t element = DTypeSize(dtype);
   const int64_t fitting = kScratchBytes / (vocabulary * (4 + element)) / kChunkUnit * kChunkUnit;
   const int64_t chunk = std::min(tokens, std::max(args.chunk, fitting));
-  const double products = args.d_weight ? 3 : args.d_x ? 2 : 1;
-  const Cost cost{2.0 * products * tokens * width * vocabulary,
-                  products * static_cast<double>(args.x.bytes() + args.weight.bytes())};
-  LaunchGpu(stream, operation.name, cost, [&](cudaStream_t cuda) {
+  LaunchGpu(stream, operation.name, LinearCrossEntropyCost(args), [&](cudaStream_t cuda) {
     if (tokens == 0) return;
     ScratchCut cut;
     const int64_t logits_at = cut.Add(chunk * vocabulary * 4);

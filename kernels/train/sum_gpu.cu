@@ -1,6 +1,7 @@
 // Sums in F64 by a cut that does not depend on the GPU: kParts blocks stride over x, one block adds their parts. And
 // the clipping scale, on the device, so that no step waits for the host.
 #include "kernels/base/gpu_common.cuh"
+#include "kernels/train/check.h"
 #include "kernels/train/gpu.h"
 
 namespace longspan {
@@ -37,9 +38,8 @@ __global__ void ClipKernel(const double* sum_of_squares, double max_norm, double
 template <bool kSquares>
 void AddTerms(Stream& stream, GpuScratch& scratch, const char* name, const Tensor& x, const Tensor& sum) {
   const Operation operation = OnGpu(name);
-  const DType dtype = RequireFloat(operation, "x", x);
-  RequireTensor(operation, "sum", sum, DType::kF64, {1});
-  LaunchGpu(stream, name, Cost{2.0 * x.size(), 1.0 * x.bytes()}, [&](cudaStream_t cuda) {
+  const DType dtype = CheckSum(operation, x, sum);
+  LaunchGpu(stream, name, SumCost(x), [&](cudaStream_t cuda) {
     if (x.size() == 0) return;
     auto* const parts = static_cast<double*>(scratch.Get(stream, kParts * sizeof(double)));
     DispatchFloatGpu(dtype, [&]<typename T>() {
@@ -61,9 +61,7 @@ void GpuTrain::AddSum(Stream& stream, const Tensor& x, const Tensor& sum) {
 
 void GpuTrain::ClipScale(Stream& stream, const Tensor& sum_of_squares, double max_norm, const Tensor& scale) {
   const Operation operation = OnGpu("train.clip_scale");
-  RequireTensor(operation, "sum_of_squares", sum_of_squares, DType::kF64, {1});
-  RequireTensor(operation, "scale", scale, DType::kF64, {1});
-  LS_CHECK(max_norm >= 0, "{}: max_norm: expected 0 (no clipping) or more, found {}", operation.name, max_norm);
+  CheckClipScale(operation, sum_of_squares, max_norm, scale);
   LaunchGpu(stream, operation.name, Cost{}, [&](cudaStream_t cuda) {
     ClipKernel<<<1, 1, 0, cuda>>>(GpuData<double>(sum_of_squares), max_norm, GpuData<double>(scale));
   });

@@ -96,19 +96,13 @@ class CaseChecker {
   }
 
   void CheckPhi(const std::string& prefix, int64_t width) {
-    const int64_t groups = case_.sizes.kv_heads, block = case_.nsa.block, rows = block * width;
+    int64_t hidden = 0;
     if (case_.nsa.phi == Phi::kMlp) {
       const Tensor weight1 = case_.file.Get(prefix + "weight1");
-      const int64_t hidden = weight1.shape.rank() == 2 && weight1.size() > 0 ? weight1.dim(1) : 2 * width;
-      Require(prefix + "position", case_.dtype, {block, width});
-      Require(prefix + "weight1", case_.dtype, {rows, hidden});
-      Require(prefix + "bias1", case_.dtype, {hidden});
-      Require(prefix + "weight2", case_.dtype, {hidden, width});
-      Require(prefix + "bias2", case_.dtype, {width});
-    } else if (case_.nsa.phi == Phi::kLinear) {
-      Require(prefix + "position", case_.dtype, {groups, block, width});
-      Require(prefix + "weight", case_.dtype, {groups, rows, width});
+      hidden = weight1.shape.rank() == 2 && weight1.size() > 0 ? weight1.dim(1) : 2 * width;
     }
+    ForPhi({case_.nsa.phi, case_.sizes.kv_heads, case_.nsa.block, width, hidden},
+           [&](size_t i, const Shape& shape) { Require(prefix + kPhiNames[i], case_.dtype, shape); });
   }
 
   void Require(const std::string& name, DType dtype, const Shape& shape) {
@@ -132,8 +126,8 @@ class CaseChecker {
   void RefuseUnknown() const {
     for (const std::string& name : case_.file.names()) {
       if (std::find(known_.begin(), known_.end(), name) != known_.end()) continue;
-      for (const auto& [suffix, member] : kPhiTensors) {
-        if (name != std::string("phi_k.") + suffix && name != std::string("phi_v.") + suffix) continue;
+      for (size_t i = 0; i < kPhiNames.kSize; ++i) {
+        if (name != std::string("phi_k.") + kPhiNames[i] && name != std::string("phi_v.") + kPhiNames[i]) continue;
         Fail(ExitCode::kData, "{}: {}: expected only weights of phi = {}, found one of another phi", path_, name,
              PhiName(case_.nsa.phi));
       }

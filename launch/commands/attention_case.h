@@ -18,9 +18,7 @@
 // only when it is given), scale (default 1/sqrt(K)). "format", which other writers set, is passed over.
 #pragma once
 
-#include <array>
 #include <string>
-#include <utility>
 
 #include "model/attention/core.h"
 #include "runtime/files/safetensors.h"
@@ -42,16 +40,6 @@ struct AttentionCase {
   std::string V(const std::string& branch) const { return shared() ? "v" : fmt::format("v_{}", branch); }
   bool shared() const { return nsa.kv_branches == KvBranches::kShared; }
 };
-
-// What a case may hold under "phi_k." and "phi_v.".
-inline constexpr std::array<std::pair<const char*, Tensor PhiWeights::*>, 6> kPhiTensors = {{
-    {"position", &PhiWeights::position},
-    {"weight1", &PhiWeights::weight1},
-    {"bias1", &PhiWeights::bias1},
-    {"weight2", &PhiWeights::weight2},
-    {"bias2", &PhiWeights::bias2},
-    {"weight", &PhiWeights::weight},
-}};
 
 // Throws Error (data) naming the file, the tensor or key, what was expected and what was found.
 AttentionCase ReadAttentionCase(const std::string& path);

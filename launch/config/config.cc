@@ -154,12 +154,6 @@ void RefuseProblems(const std::vector<std::string>& problems) {
                           problems.size() == 1 ? "" : "s", fmt::join(problems, "\n  ")));
 }
 
-LoadedConfig LoadConfig(const std::string& path, const std::vector<std::string>& overrides, int64_t world) {
-  LoadedConfig loaded = ReadConfig(path, overrides, world);
-  RefuseProblems(loaded.problems);
-  return loaded;
-}
-
 std::string ConfigText(const RunConfig& config) {
   proto::Run run;
   WriteConfig(config, &run);

@@ -29,9 +29,6 @@ LoadedConfig ReadConfig(const std::string& path, const std::vector<std::string>&
 // Throws Error (kConfig) with all of `problems`, unless there are none.
 void RefuseProblems(const std::vector<std::string>& problems);
 
-// ReadConfig, then RefuseProblems.
-LoadedConfig LoadConfig(const std::string& path, const std::vector<std::string>& overrides, int64_t world = 0);
-
 // The whole configuration as textproto, defaults too: what a run keeps as config.textproto.
 std::string ConfigText(const RunConfig& config);
 

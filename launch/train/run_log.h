@@ -3,7 +3,7 @@
 //
 // metrics.jsonl, one object a line:
 //   {"kind":"step","step":1,"loss":..,"grad_norm":..,"learning_rate":..,"ms":..,"tokens_per_second":..,"tokens":..,
-//    "memory_mib":..,"coverage":..,"allocations":..,"selection":["<hash of layer 0, hex>",..]}
+//    "memory_mib":..,"coverage":..,"borrowed_mib":..,"allocations":..,"selection":["<hash of layer 0, hex>",..]}
 //   {"kind":"eval","step":..,"loss":..,"tokens":..}
 #pragma once
 
@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "launch/config/run_config.h"
+#include "launch/train/progress.h"
 
 namespace longspan {
 
@@ -25,6 +26,7 @@ struct StepMetrics {
   int64_t tokens = 0;               // of the step, all ranks
   int64_t memory_bytes = 0;         // in use on the device, the largest of all ranks
   double coverage = 0;              // of remote blocks fetched; 1 for GATHER
+  double borrowed_bytes = 0;        // that a forward pass of one sequence brings to a rank, the mean of all ranks
   int64_t allocations = 0;          // within the step, the most of all ranks (CountedAllocations): 0
   std::vector<uint64_t> selection;  // by layer
 };
@@ -38,20 +40,14 @@ class RunLog {
   void Line(const std::string& text);  // to the console
   void Step(const StepMetrics& metrics);
   void Eval(int64_t step, double loss, int64_t tokens);
-  // Clears the progress line.
   void Finish();
 
  private:
-  void Progress(const StepMetrics& metrics);
-  void ClearProgress();
-
   std::string folder_;
   int64_t steps_;
   int64_t log_interval_;
   bool writes_;
-  bool terminal_ = false;
-  bool progress_shown_ = false;
-  double mean_seconds_ = 0;  // running mean of a step
+  Progress progress_;
   std::ofstream metrics_;
 };
 

@@ -63,6 +63,7 @@ class AttentionCore {
   virtual void Restore(const SequenceInputs& inputs) = 0;
   // Outputs, statistics and choice of the attention: what costs most to make again.
   virtual std::vector<Tensor> kept() const = 0;
+  virtual int64_t borrowed_bytes() const = 0;  // that the last Forward brought from other ranks
   // d_out [T,H,V]. Overwrites `gradients`; accumulates into the core's own parameters' gradients.
   virtual void Backward(const SequenceInputs& inputs, const Tensor& d_out, const AttentionGradients& gradients) = 0;
 };

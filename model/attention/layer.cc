@@ -17,15 +17,12 @@ std::unique_ptr<AttentionCore> MakeCore(const Context& context, const ModelConfi
   return std::make_unique<DenseCore>(context, sizes, window, scale);
 }
 
-// The order of AddPhi's slots.
-PhiWeights Weights(const std::array<Param*, 6>& slots) {
-  const auto tensor = [](Param* param) { return param ? param->weight : Tensor(); };
-  return {tensor(slots[0]), tensor(slots[1]), tensor(slots[2]), tensor(slots[3]), tensor(slots[4]), tensor(slots[5])};
-}
-
-PhiWeights Gradients(const std::array<Param*, 6>& slots) {
-  const auto tensor = [](Param* param) { return param ? param->gradient : Tensor(); };
-  return {tensor(slots[0]), tensor(slots[1]), tensor(slots[2]), tensor(slots[3]), tensor(slots[4]), tensor(slots[5])};
+PhiWeights Tensors(const PhiSet<Param*>& phi, Tensor Param::*member) {
+  PhiWeights tensors;
+  for (size_t i = 0; i < phi.kSize; ++i) {
+    if (phi[i]) tensors[i] = phi[i]->*member;
+  }
+  return tensors;
 }
 
 // A projection of unit-variance inputs keeps unit variance.
@@ -53,8 +50,8 @@ AttentionLayer::AttentionLayer(const Context& context, const ModelConfig& config
     v_.push_back(AddProjection("v" + suffix, config.kv_heads, config.value_width, false, params));
   }
   if (nsa_) {
-    AddPhi("phi_k", config.key_width, params, &phi_k_);
-    AddPhi("phi_v", config.value_width, params, &phi_v_);
+    phi_k_ = AddPhi("phi_k", config.key_width, params);
+    phi_v_ = AddPhi("phi_v", config.value_width, params);
     // Gates start near one half each: all branches learn from the first step on.
     gate_ = &params->Add(prefix + ".gate.weight", {config.hidden, 3 * config.heads}, kSmall, true);
     gate_bias_ = &params->Add(prefix + ".gate.bias", {3 * config.heads}, kZero, false);
@@ -74,22 +71,16 @@ AttentionLayer::Projection AttentionLayer::AddProjection(const std::string& name
   return projection;
 }
 
-void AttentionLayer::AddPhi(const std::string& name, int64_t width, ParamTable* params, std::array<Param*, 6>* slots) {
+PhiSet<Param*> AttentionLayer::AddPhi(const std::string& name, int64_t width, ParamTable* params) {
   const NsaConfig& nsa = config_.nsa;
-  const std::string prefix = prefix_ + "." + name + ".";
-  const int64_t inputs = nsa.block * width, groups = config_.kv_heads;
-  auto& [position, weight1, bias1, weight2, bias2, weight] = *slots;
-  if (nsa.phi == Phi::kMlp) {
-    const int64_t hidden = nsa.phi_hidden > 0 ? nsa.phi_hidden : 2 * width;
-    position = &params->Add(prefix + "position", {nsa.block, width}, kSmall, false);
-    weight1 = &params->Add(prefix + "weight1", {inputs, hidden}, FanIn(inputs), true);
-    bias1 = &params->Add(prefix + "bias1", {hidden}, kZero, false);
-    weight2 = &params->Add(prefix + "weight2", {hidden, width}, FanIn(hidden), true);
-    bias2 = &params->Add(prefix + "bias2", {width}, kZero, false);
-  } else if (nsa.phi == Phi::kLinear) {
-    position = &params->Add(prefix + "position", {groups, nsa.block, width}, kSmall, false);
-    weight = &params->Add(prefix + "weight", {groups, inputs, width}, FanIn(inputs), true);
-  }
+  const int64_t inputs = nsa.block * width, hidden = nsa.phi_hidden > 0 ? nsa.phi_hidden : 2 * width;
+  const PhiSet<Init> init = {kSmall, FanIn(inputs), kZero, FanIn(hidden), kZero, FanIn(inputs)};
+  const PhiSet<bool> decay = {false, true, false, true, false, true};
+  PhiSet<Param*> phi;
+  ForPhi({nsa.phi, config_.kv_heads, nsa.block, width, hidden}, [&](size_t i, const Shape& shape) {
+    phi[i] = &params->Add(fmt::format("{}.{}.{}", prefix_, name, kPhiNames[i]), shape, init[i], decay[i]);
+  });
+  return phi;
 }
 
 void AttentionLayer::ReserveNormInput(Arena& arena, Projection* projection, int64_t heads) {
@@ -122,18 +113,19 @@ void AttentionLayer::Start(const Rope& rope) {
   rope_ = rope;
   core_->Start();
   if (!nsa_) return;
-  nsa_->SetPhi({Weights(phi_k_), Weights(phi_v_), Gradients(phi_k_), Gradients(phi_v_)});
+  nsa_->SetPhi({Tensors(phi_k_, &Param::weight), Tensors(phi_v_, &Param::weight), Tensors(phi_k_, &Param::gradient),
+                Tensors(phi_v_, &Param::gradient)});
   if (config_.nsa.compress_rope == CompressRope::kAfter) nsa_->SetSummaryRope({rope.frequency, rope.factor});
 }
 
-void AttentionLayer::MatMul(const Tensor& a, const Tensor& b, const Tensor& c, bool transpose_a, bool transpose_b,
-                            bool accumulate) {
-  context_.ops.dense->MatMul(context_.compute, {Flat(a), Flat(b), Flat(c), transpose_a, transpose_b, accumulate});
+void AttentionLayer::MatMul(MatMulArgs args) {
+  for (Tensor* x : {&args.a, &args.b, &args.c}) *x = Flat(*x);
+  context_.ops.dense->MatMul(context_.compute, args);
 }
 
 void AttentionLayer::Project(const Projection& projection, const Tensor& x, const Tensor& y) {
   const Tensor& product = projection.norm ? projection.input : y;
-  MatMul(x, projection.weight->weight, product, false, false, false);
+  MatMul({.a = x, .b = projection.weight->weight, .c = product});
   if (projection.norm) {
     context_.ops.dense->RmsNorm(context_.compute, {product, projection.norm->weight, config_.norm_eps, y});
   }
@@ -146,8 +138,8 @@ void AttentionLayer::ProjectBackward(const Projection& projection, const Tensor&
                                         {projection.input, projection.norm->weight, config_.norm_eps, {}},
                                         {d_y, d_y, projection.norm->gradient});
   }
-  MatMul(x, d_y, projection.weight->gradient, true, false, true);
-  MatMul(d_y, projection.weight->weight, d_x, false, true, accumulate);
+  MatMul({.a = x, .b = d_y, .c = projection.weight->gradient, .transpose_a = true, .accumulate = true});
+  MatMul({.a = d_y, .b = projection.weight->weight, .c = d_x, .transpose_b = true, .accumulate = accumulate});
 }
 
 void AttentionLayer::Rotate(const SequenceInputs& inputs, const Tensor& from, const Tensor& to, bool inverse) {
@@ -173,7 +165,7 @@ Tensor AttentionLayer::Unrotate(const SequenceInputs& inputs, const AttentionWor
 }
 
 void AttentionLayer::Forward(const SequenceInputs& inputs, const AttentionWorkspace& workspace, const Tensor& x,
-                             const Tensor& y, bool restore) {
+                             const Tensor& residual, const Tensor& y, bool restore) {
   Project(q_, x, core_->q());
   Rotate(inputs, core_->q(), core_->q(), false);
 
@@ -185,7 +177,7 @@ void AttentionLayer::Forward(const SequenceInputs& inputs, const AttentionWorksp
     Project(v_[i], x, v);
   }
   if (gate_) {
-    MatMul(x, gate_->weight, workspace.gate_logits, false, false, false);
+    MatMul({.a = x, .b = gate_->weight, .c = workspace.gate_logits});
     context_.ops.dense->Gate(context_.compute, {workspace.gate_logits, gate_bias_->weight, Flat(core_->gates())});
   }
   if (restore) {
@@ -193,14 +185,14 @@ void AttentionLayer::Forward(const SequenceInputs& inputs, const AttentionWorksp
   } else {
     core_->Forward(inputs);
   }
-  MatMul(core_->out(), o_->weight, y, false, false, true);
+  MatMul({.a = core_->out(), .b = o_->weight, .c = y, .add = residual});
 }
 
 void AttentionLayer::Backward(const SequenceInputs& inputs, const AttentionWorkspace& workspace, const Tensor& x,
                               const Tensor& d_y, const Tensor& d_x) {
   const AttentionGradients& gradients = workspace.gradients.at(kind_);
-  MatMul(core_->out(), d_y, o_->gradient, true, false, true);
-  MatMul(d_y, o_->weight, workspace.d_out, false, true, false);
+  MatMul({.a = core_->out(), .b = d_y, .c = o_->gradient, .transpose_a = true, .accumulate = true});
+  MatMul({.a = d_y, .b = o_->weight, .c = workspace.d_out, .transpose_b = true});
   core_->Backward(inputs, workspace.d_out, gradients);
 
   ProjectBackward(q_, x, Unrotate(inputs, workspace, gradients.d_q), d_x, false);
@@ -217,8 +209,8 @@ void AttentionLayer::Backward(const SequenceInputs& inputs, const AttentionWorks
     context_.ops.dense->GateBackward(context_.compute,
                                      {workspace.gate_logits, gate_bias_->weight, Flat(core_->gates())},
                                      {Flat(gradients.d_gates), workspace.gate_logits, gate_bias_->gradient});
-    MatMul(x, workspace.gate_logits, gate_->gradient, true, false, true);
-    MatMul(workspace.gate_logits, gate_->weight, d_x, false, true, true);
+    MatMul({.a = x, .b = workspace.gate_logits, .c = gate_->gradient, .transpose_a = true, .accumulate = true});
+    MatMul({.a = workspace.gate_logits, .b = gate_->weight, .c = d_x, .transpose_b = true, .accumulate = true});
   }
 }
 

@@ -40,10 +40,10 @@ class AttentionLayer {
   void Reserve(Arena& arena, AttentionWorkspace* workspace, MemoryUse outputs);
   void Start(const Rope& rope);  // after Commit and Bind
 
-  // y += attention(x). x [T,D] is kept by the caller for Backward. `restore`: the same again after a Forward of which
-  // only core().kept() is left.
-  void Forward(const SequenceInputs& inputs, const AttentionWorkspace& workspace, const Tensor& x, const Tensor& y,
-               bool restore = false);
+  // y = residual + attention(x), [T,D] all three. x is kept by the caller for Backward. `restore`: the same again after
+  // a Forward of which only core().kept() is left.
+  void Forward(const SequenceInputs& inputs, const AttentionWorkspace& workspace, const Tensor& x,
+               const Tensor& residual, const Tensor& y, bool restore = false);
   // d_x [T,D] is overwritten; d_y [T,D] is the gradient of y.
   void Backward(const SequenceInputs& inputs, const AttentionWorkspace& workspace, const Tensor& x, const Tensor& d_y,
                 const Tensor& d_x);
@@ -58,7 +58,7 @@ class AttentionLayer {
     Tensor input;           // of the norm, kept for the backward
   };
   Projection AddProjection(const std::string& name, int64_t heads, int64_t width, bool norm, ParamTable* params);
-  void AddPhi(const std::string& name, int64_t width, ParamTable* params, std::array<Param*, 6>* slots);
+  PhiSet<Param*> AddPhi(const std::string& name, int64_t width, ParamTable* params);
   void ReserveNormInput(Arena& arena, Projection* projection, int64_t heads);
   void Project(const Projection& projection, const Tensor& x, const Tensor& y);
   void ProjectBackward(const Projection& projection, const Tensor& x, const Tensor& d_y, const Tensor& d_x,
@@ -69,7 +69,7 @@ class AttentionLayer {
   Tensor NarrowOf(const AttentionWorkspace& workspace, const Tensor& gradient) const;
   Tensor Narrow(const AttentionWorkspace& workspace, const Tensor& gradient);
   Tensor Unrotate(const SequenceInputs& inputs, const AttentionWorkspace& workspace, const Tensor& gradient);
-  void MatMul(const Tensor& a, const Tensor& b, const Tensor& c, bool transpose_a, bool transpose_b, bool accumulate);
+  void MatMul(MatMulArgs args);  // of tensors of any rank, taken as [first dimension, rest]
 
   const Context& context_;
   const ModelConfig& config_;
@@ -80,7 +80,7 @@ class AttentionLayer {
   Projection q_;
   std::vector<Projection> k_, v_;  // as many as the core has rows()
   Param *gate_ = nullptr, *gate_bias_ = nullptr, *o_ = nullptr;
-  std::array<Param*, 6> phi_k_{}, phi_v_{};
+  PhiSet<Param*> phi_k_, phi_v_;
   Rope rope_;
 };
 

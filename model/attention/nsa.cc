@@ -324,6 +324,12 @@ void NsaCore::Backward(const SequenceInputs& inputs, const Tensor& d_out, const 
   for (const auto& done : done_) compute.Wait(*done, "stall.row_gradients");
 }
 
+int64_t NsaCore::borrowed_bytes() const {
+  int64_t bytes = summaries_->borrowed_bytes();
+  for (const auto& exchange : exchange_) bytes += exchange ? exchange->borrowed_bytes() : 0;
+  return bytes;
+}
+
 double NsaCore::coverage() const { return fetch_ ? fetch_->coverage() : 1.0; }
 
 }  // namespace longspan

@@ -67,6 +67,7 @@ class NsaCore : public AttentionCore {
   std::vector<Tensor> kept() const override;
   void Backward(const SequenceInputs& inputs, const Tensor& d_out, const AttentionGradients& gradients) override;
 
+  int64_t borrowed_bytes() const override;
   double coverage() const;  // FETCH: fetched / remote blocks of the last Forward; GATHER: 1
 
   static constexpr int kCmp = 0, kSlc = 1, kWin = 2;  // order of branches everywhere

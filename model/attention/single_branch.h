@@ -27,6 +27,7 @@ class DenseCore : public AttentionCore {
   void Forward(const SequenceInputs& inputs) override;
   void Restore(const SequenceInputs& inputs) override;
   std::vector<Tensor> kept() const override { return {out_, lse_}; }
+  int64_t borrowed_bytes() const override { return exchange_->borrowed_bytes(); }
   void Backward(const SequenceInputs& inputs, const Tensor& d_out, const AttentionGradients& gradients) override;
 
  private:

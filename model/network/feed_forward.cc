@@ -33,23 +33,18 @@ FeedForward::Chunk FeedForward::ChunkAt(int64_t begin, int64_t rows) const {
   return {kept_.gate.Rows(at, rows), kept_.up.Rows(at, rows), kept_.act.Rows(at, rows)};
 }
 
-void FeedForward::MatMul(const Tensor& a, const Tensor& b, const Tensor& c, bool transpose_a, bool transpose_b,
-                         bool accumulate) {
-  context_.ops.dense->MatMul(context_.compute, {a, b, c, transpose_a, transpose_b, accumulate});
-}
-
 void FeedForward::Activate(const Tensor& x, const Chunk& chunk) {
-  MatMul(x, gate_->weight, chunk.gate, false, false, false);
-  MatMul(x, up_->weight, chunk.up, false, false, false);
+  MatMul({.a = x, .b = gate_->weight, .c = chunk.gate});
+  MatMul({.a = x, .b = up_->weight, .c = chunk.up});
   context_.ops.dense->SwiGlu(context_.compute, {chunk.gate, chunk.up, chunk.act});
 }
 
-void FeedForward::Forward(const Tensor& x, const Tensor& y) {
+void FeedForward::Forward(const Tensor& x, const Tensor& residual, const Tensor& y) {
   for (int64_t begin = 0; begin < context_.tokens(); begin += kChunk) {
     const int64_t rows = std::min(kChunk, context_.tokens() - begin);
     const Chunk chunk = ChunkAt(begin, rows);
     Activate(x.Rows(begin, rows), chunk);
-    MatMul(chunk.act, down_->weight, y.Rows(begin, rows), false, false, true);
+    MatMul({.a = chunk.act, .b = down_->weight, .c = y.Rows(begin, rows), .add = residual.Rows(begin, rows)});
   }
 }
 
@@ -62,13 +57,13 @@ void FeedForward::Backward(const FeedForwardWorkspace& workspace, const Tensor& 
     const Tensor d_act = workspace.d_act.Rows(0, rows), d_gate = workspace.d_gate.Rows(0, rows),
                  d_up = workspace.d_up.Rows(0, rows);
     if (!keep_) Activate(x_rows, chunk);
-    MatMul(chunk.act, d_y_rows, down_->gradient, true, false, true);
-    MatMul(d_y_rows, down_->weight, d_act, false, true, false);
+    MatMul({.a = chunk.act, .b = d_y_rows, .c = down_->gradient, .transpose_a = true, .accumulate = true});
+    MatMul({.a = d_y_rows, .b = down_->weight, .c = d_act, .transpose_b = true});
     context_.ops.dense->SwiGluBackward(context_.compute, {chunk.gate, chunk.up, chunk.act}, {d_act, d_gate, d_up});
-    MatMul(x_rows, d_gate, gate_->gradient, true, false, true);
-    MatMul(x_rows, d_up, up_->gradient, true, false, true);
-    MatMul(d_gate, gate_->weight, d_x_rows, false, true, false);
-    MatMul(d_up, up_->weight, d_x_rows, false, true, true);
+    MatMul({.a = x_rows, .b = d_gate, .c = gate_->gradient, .transpose_a = true, .accumulate = true});
+    MatMul({.a = x_rows, .b = d_up, .c = up_->gradient, .transpose_a = true, .accumulate = true});
+    MatMul({.a = d_gate, .b = gate_->weight, .c = d_x_rows, .transpose_b = true});
+    MatMul({.a = d_up, .b = up_->weight, .c = d_x_rows, .transpose_b = true, .accumulate = true});
   }
 }
 

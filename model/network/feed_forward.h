@@ -28,8 +28,8 @@ class FeedForward {
               ParamTable* params);
 
   void Reserve(Arena& arena, FeedForwardWorkspace* workspace);
-  // y += layer(x), [T,D] both. x is kept by the caller for Backward.
-  void Forward(const Tensor& x, const Tensor& y);
+  // y = residual + layer(x), [T,D] all three. x is kept by the caller for Backward.
+  void Forward(const Tensor& x, const Tensor& residual, const Tensor& y);
   // d_x [T,D] is overwritten; d_y [T,D] is the gradient of y.
   void Backward(const FeedForwardWorkspace& workspace, const Tensor& x, const Tensor& d_y, const Tensor& d_x);
 
@@ -40,7 +40,7 @@ class FeedForward {
   int64_t chunk() const { return std::min(kChunk, context_.tokens()); }
   Chunk ChunkAt(int64_t begin, int64_t rows) const;
   void Activate(const Tensor& x, const Chunk& chunk);
-  void MatMul(const Tensor& a, const Tensor& b, const Tensor& c, bool transpose_a, bool transpose_b, bool accumulate);
+  void MatMul(const MatMulArgs& args) { context_.ops.dense->MatMul(context_.compute, args); }
 
   const Context& context_;
   int64_t width_;  // F

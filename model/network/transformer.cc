@@ -81,8 +81,7 @@ void Transformer::Norm(const Tensor& x, const Param& weight, const Tensor& y) {
 
 void Transformer::BlockForward(const SequenceInputs& inputs, Block& block, bool restore) {
   Norm(block.x, *block.attention_norm, block.normed_x);
-  context_.ops.rows->Copy(context_.compute, block.x, block.middle);
-  block.attention.Forward(inputs, attention_workspace_, block.normed_x, block.middle, restore);
+  block.attention.Forward(inputs, attention_workspace_, block.normed_x, block.x, block.middle, restore);
   Norm(block.middle, *block.ffn_norm, block.normed_middle);
 }
 
@@ -106,8 +105,7 @@ void Transformer::RunBlocks(const SequenceInputs& inputs, bool backward) {
     const Tensor& y = i + 1 < blocks_.size() ? blocks_[i + 1]->x : last_;
     BlockForward(inputs, block, false);
     if (offload_ && backward && i + 1 < blocks_.size()) offload_->Claim(i + 1);
-    context_.ops.rows->Copy(context_.compute, block.middle, y);
-    block.ffn.Forward(block.normed_middle, y);
+    block.ffn.Forward(block.normed_middle, block.middle, y);
     if (const NsaCore* nsa = block.attention.nsa()) {
       context_.ops.attention->HashSelection(
           context_.compute, {context_.segments(), nsa->selected(), hashes_.Rows(static_cast<int64_t>(i), 1)});
@@ -161,6 +159,12 @@ void Transformer::ForwardBackward(const SequenceInputs& inputs, const GradientsR
   context_.ops.dense->EmbeddingBackward(context_.compute, {inputs.tokens, embedding_->weight, blocks_[0]->x},
                                         {d_stream_, embedding_->gradient});
   done(0, blocks_[0]->attention_norm->offset);
+}
+
+int64_t Transformer::borrowed_bytes() const {
+  int64_t bytes = 0;
+  for (const auto& block : blocks_) bytes += block->attention.core().borrowed_bytes();
+  return bytes;
 }
 
 double Transformer::coverage() const {

@@ -39,6 +39,7 @@ class Transformer {
   }  // [layers] I64 of the last forward, this rank's part; other kinds 0
   AttentionLayer& attention(int64_t layer) { return blocks_[layer]->attention; }
   double coverage() const;                                      // mean over NSA layers of the last forward
+  int64_t borrowed_bytes() const;                               // of all layers in the last forward
   int64_t offloaded_bytes() const { return offloaded_bytes_; }  // of host memory, taken by Start
 
  private:

@@ -27,17 +27,16 @@ std::vector<Shard> CutShards(const ParamTable& params, int ranks) {
   return shards;
 }
 
-Optimizer::Optimizer(Device& device, Ops& ops, Stream& compute, Stream& comm, Communicator& world, ParamTable& params,
-                     const OptimizerConfig& config)
-    : device_(device),
-      ops_(ops),
-      compute_(compute),
-      comm_(comm),
-      world_(world),
-      params_(params),
-      config_(config),
-      shards_(CutShards(params, world.size())),
-      event_(device.MakeEvent()) {
+Optimizer::Optimizer(const Args& args)
+    : device_(args.device),
+      ops_(args.ops),
+      compute_(args.compute),
+      comm_(args.comm),
+      world_(args.world),
+      params_(args.params),
+      config_(args.config),
+      shards_(CutShards(args.params, args.world.size())),
+      event_(args.device.MakeEvent()) {
   for (const Shard& shard : shards_) counts_.push_back(shard.end - shard.begin);
 }
 

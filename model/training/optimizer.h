@@ -26,9 +26,16 @@ std::vector<Shard> CutShards(const ParamTable& params, int ranks);
 
 class Optimizer {
  public:
-  // `world`: all ranks (dp x cp). `params` outlives the optimizer.
-  Optimizer(Device& device, Ops& ops, Stream& compute, Stream& comm, Communicator& world, ParamTable& params,
-            const OptimizerConfig& config);
+  struct Args {
+    Device& device;
+    Ops& ops;
+    Stream& compute;
+    Stream& comm;
+    Communicator& world;  // all ranks, dp x cp
+    ParamTable& params;
+    OptimizerConfig config;
+  };
+  explicit Optimizer(const Args& args);  // what it refers to outlives it
   // Weights narrower than their gradients get a master copy of the own tensors.
   void Reserve(Arena& arena, DType dtype, DType gradient_dtype);
   // After Commit: zeroes the moments; masters get the draws that the weights were rounded from.
@@ -56,7 +63,7 @@ class Optimizer {
   Stream& comm_;
   Communicator& world_;
   ParamTable& params_;
-  OptimizerConfig config_;
+  const OptimizerConfig config_;
   std::vector<Shard> shards_;
   std::vector<int64_t> counts_;         // elements by rank
   Tensor m_, v_, master_;               // [own elements]; no master: null

@@ -17,7 +17,7 @@
 
 namespace longspan {
 
-enum class ReduceOp { kSum, kMax, kMin };
+enum class ReduceOp { kSum, kMax };
 
 // One message of a batch; matching pairs are ordered as listed.
 struct Transfer {
@@ -54,8 +54,6 @@ class Communicator {
 
 // Over all ranks of MPI_COMM_WORLD. MPI must be initialised, and outlive the communicator.
 std::unique_ptr<Communicator> MakeMpiWorld();
-// Of this process alone.
-std::unique_ptr<Communicator> MakeMpiSelf();
 
 // For tensors in the memory of `device`, over the ranks of `host` (MPI), which it takes for its own use. Collective.
 // `device` outlives it. kAuto: NCCL on a GPU of a build with it, else staged; a CPU needs neither and gets `host`.

@@ -22,8 +22,6 @@ class Mesh {
   Communicator& cp() const { return *tensors_.cp; }  // the ranks that share one sequence
   Communicator& dp() const { return *tensors_.dp; }  // the ranks that hold the same part of different sequences
   Communicator& host_world() const { return *host_.world; }
-  Communicator& host_cp() const { return *host_.cp; }
-  Communicator& host_dp() const { return *host_.dp; }
   int dp_size() const { return host_.dp->size(); }
   int cp_size() const { return host_.cp->size(); }
   int dp_index() const { return host_.dp->rank(); }

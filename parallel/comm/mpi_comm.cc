@@ -181,18 +181,15 @@ class MpiCommunicator final : public CheckedCommunicator {
   std::vector<char> scratch_;
 };
 
-std::unique_ptr<Communicator> Duplicate(MPI_Comm comm, const char* name) {
-  int initialized = 0;
-  MPI_Initialized(&initialized);
-  LS_CHECK(initialized, "{}: MPI is not initialised", name);
-  MPI_Comm copy = MPI_COMM_NULL;
-  CheckMpi(MPI_Comm_dup(comm, &copy), {name, 0, 0, 1});
-  return std::make_unique<MpiCommunicator>(copy);
-}
-
 }  // namespace
 
-std::unique_ptr<Communicator> MakeMpiWorld() { return Duplicate(MPI_COMM_WORLD, "comm.make_world"); }
-std::unique_ptr<Communicator> MakeMpiSelf() { return Duplicate(MPI_COMM_SELF, "comm.make_self"); }
+std::unique_ptr<Communicator> MakeMpiWorld() {
+  int initialized = 0;
+  MPI_Initialized(&initialized);
+  LS_CHECK(initialized, "comm.make_world: MPI is not initialised");
+  MPI_Comm copy = MPI_COMM_NULL;
+  CheckMpi(MPI_Comm_dup(MPI_COMM_WORLD, &copy), {"comm.make_world", 0, 0, 1});
+  return std::make_unique<MpiCommunicator>(copy);
+}
 
 }  // namespace longspan

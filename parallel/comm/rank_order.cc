@@ -36,8 +36,6 @@ void ReduceTyped(ReduceOp op, const std::vector<const void*>& parts, void* resul
       return Reduce<ReduceOp::kSum, T>(parts, result, count);
     case ReduceOp::kMax:
       return Reduce<ReduceOp::kMax, T>(parts, result, count);
-    case ReduceOp::kMin:
-      return Reduce<ReduceOp::kMin, T>(parts, result, count);
   }
 }
 

@@ -9,12 +9,11 @@
 
 namespace longspan {
 
-// a op b; a NaN stays a NaN under kMax and kMin. Runs on GPUs, too.
+// a op b; a NaN stays a NaN under kMax. Runs on GPUs, too.
 template <ReduceOp op, typename T>
 constexpr T Reduced(T a, T b) {
   if constexpr (op == ReduceOp::kSum) return a + b;
   if constexpr (op == ReduceOp::kMax) return b > a || b != b ? b : a;
-  if constexpr (op == ReduceOp::kMin) return b < a || b != b ? b : a;
 }
 
 // result[i] = parts[0][i] op parts[1][i] op ..., from left to right, in the tensors' own dtype (BF16: in F32,

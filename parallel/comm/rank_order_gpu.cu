@@ -41,9 +41,6 @@ void ReduceTyped(cudaStream_t stream, ReduceOp op, const RankParts& parts, void*
     case ReduceOp::kMax:
       ReduceRanks<ReduceOp::kMax, T><<<blocks, kThreads, 0, stream>>>(parts, out, count);
       return;
-    case ReduceOp::kMin:
-      ReduceRanks<ReduceOp::kMin, T><<<blocks, kThreads, 0, stream>>>(parts, out, count);
-      return;
   }
 }
 

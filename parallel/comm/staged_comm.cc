@@ -24,7 +24,7 @@ class StagedCommunicator final : public CheckedCommunicator {
   // twins come in the order of `tensors`.
   struct Staged {
     Tensor tensor;
-    bool in, out;
+    bool in = false, out = false;
   };
   template <typename Verb>
   void Run(Stream& stream, const std::vector<Staged>& tensors, const Verb& verb) {
@@ -47,24 +47,25 @@ class StagedCommunicator final : public CheckedCommunicator {
   }
 
   void DoAllReduce(Stream& stream, const Call&, const Tensor& x, ReduceOp op) override {
-    Run(stream, {{x, true, true}}, [&](const std::vector<Tensor>& t) { host_->AllReduce(*host_stream_, t[0], op); });
+    Run(stream, {{.tensor = x, .in = true, .out = true}},
+        [&](const std::vector<Tensor>& t) { host_->AllReduce(*host_stream_, t[0], op); });
   }
 
   void DoAllGather(Stream& stream, const Call&, const Tensor& send, const Tensor& receive,
                    const std::vector<int64_t>& parts) override {
-    Run(stream, {{send, true, false}, {receive, false, true}},
+    Run(stream, {{.tensor = send, .in = true}, {.tensor = receive, .out = true}},
         [&](const std::vector<Tensor>& t) { host_->AllGather(*host_stream_, t[0], t[1], parts); });
   }
 
   void DoReduceScatter(Stream& stream, const Call&, const Tensor& send, const Tensor& receive,
                        const std::vector<int64_t>& parts) override {
-    Run(stream, {{send, true, false}, {receive, false, true}},
+    Run(stream, {{.tensor = send, .in = true}, {.tensor = receive, .out = true}},
         [&](const std::vector<Tensor>& t) { host_->ReduceScatter(*host_stream_, t[0], t[1], parts); });
   }
 
   void DoAllToAll(Stream& stream, const Call&, const Tensor& send, const std::vector<int64_t>& send_counts,
                   const Tensor& receive, const std::vector<int64_t>& receive_counts) override {
-    Run(stream, {{send, true, false}, {receive, false, true}},
+    Run(stream, {{.tensor = send, .in = true}, {.tensor = receive, .out = true}},
         [&](const std::vector<Tensor>& t) { host_->AllToAll(*host_stream_, t[0], send_counts, t[1], receive_counts); });
   }
 
@@ -72,7 +73,7 @@ class StagedCommunicator final : public CheckedCommunicator {
     std::vector<Staged> tensors;
     for (const Transfer& transfer : batch) {
       const bool send = transfer.kind == Transfer::Kind::kSend;
-      tensors.push_back({transfer.tensor, send, !send});
+      tensors.push_back({.tensor = transfer.tensor, .in = send, .out = !send});
     }
     Run(stream, tensors, [&](const std::vector<Tensor>& t) {
       std::vector<Transfer> staged = batch;
@@ -82,7 +83,7 @@ class StagedCommunicator final : public CheckedCommunicator {
   }
 
   void DoBroadcast(Stream& stream, const Call&, const Tensor& x, int root) override {
-    Run(stream, {{x, root == rank(), root != rank()}},
+    Run(stream, {{.tensor = x, .in = root == rank(), .out = root != rank()}},
         [&](const std::vector<Tensor>& t) { host_->Broadcast(*host_stream_, t[0], root); });
   }
 

@@ -65,20 +65,15 @@ class Bench {
     return tensor;
   }
 
-  struct Phi {
-    OwnedTensor position, weight1, bias1, weight2, bias2;
-    PhiWeights views() const {
-      return {position.view(), weight1.view(), bias1.view(), weight2.view(), bias2.view(), Tensor()};
-    }
-  };
-  Phi MakePhi(int64_t width, bool gradient) {
-    const int64_t l = nsa_.block, hidden = 2 * width;
-    const auto make = [&](const char* name, const Shape& shape, double scale) {
-      return gradient ? Zeros(name, DType::kF32, shape) : Random(name, shape, scale);
-    };
-    return {make("position", {l, width}, 0.5), make("weight1", {l * width, hidden}, 1 / std::sqrt(l * width)),
-            make("bias1", {hidden}, 0.3), make("weight2", {hidden, width}, 2 / std::sqrt(hidden)),
-            make("bias2", {width}, 0.3)};
+  PhiSet<OwnedTensor> MakePhi(int64_t width, bool gradient) {
+    const int64_t rows = nsa_.block * width, hidden = 2 * width;
+    const double from_block = 1 / std::sqrt(rows), from_hidden = 2 / std::sqrt(hidden);
+    const PhiSet<double> scale = {0.5, from_block, 0.3, from_hidden, 0.3, from_block};
+    PhiSet<OwnedTensor> phi;
+    ForPhi({nsa_.phi, s_.groups, nsa_.block, width, hidden}, [&](size_t i, const Shape& shape) {
+      phi[i] = gradient ? Zeros(kPhiNames[i], DType::kF32, shape) : Random(kPhiNames[i], shape, scale[i]);
+    });
+    return phi;
   }
 
   // Adds a line; an operation that refuses is a line with its words.
@@ -134,8 +129,8 @@ void Bench::Run() {
   const OwnedTensor k_cmp = Zeros("k_cmp", DType::kBf16, {rows, G, K});
   const OwnedTensor v_cmp = Zeros("v_cmp", DType::kBf16, {rows, G, V});
   const OwnedTensor selected = Zeros("selected", DType::kI32, {S, G, nsa_.select});
-  const Phi phi_k = MakePhi(K, false), phi_v = MakePhi(V, false);
-  const Phi d_phi_k = MakePhi(K, true), d_phi_v = MakePhi(V, true);
+  const PhiSet<OwnedTensor> phi_k = MakePhi(K, false), phi_v = MakePhi(V, false);
+  const PhiSet<OwnedTensor> d_phi_k = MakePhi(K, true), d_phi_v = MakePhi(V, true);
   std::array<OwnedTensor, 3> o, lse, d_o;
   for (int i = 0; i < 3; ++i) {
     o[i] = Zeros("o", DType::kBf16, {S, H, V});
@@ -148,9 +143,8 @@ void Bench::Run() {
   const OwnedTensor d_k_cmp = Zeros("d_k_cmp", DType::kF32, {rows, G, K});
   const OwnedTensor d_v_cmp = Zeros("d_v_cmp", DType::kF32, {rows, G, V});
 
-  const auto compress = [&](const OwnedTensor& x, const OwnedTensor& y, const Phi& phi) {
-    return CompressArgs{segments,   x.view(),    {table.view(), S}, longspan::Phi::kMlp,
-                        nsa_.block, nsa_.stride, phi.views(),       y.view()};
+  const auto compress = [&](const OwnedTensor& x, const OwnedTensor& y, const PhiSet<OwnedTensor>& phi) {
+    return CompressArgs{segments, x.view(), {table.view(), S}, nsa_.phi, nsa_.block, nsa_.stride, Views(phi), y.view()};
   };
   const CompressArgs compress_k = compress(k, k_cmp, phi_k), compress_v = compress(v, v_cmp, phi_v);
   const auto branch = [&](int i) {
@@ -201,8 +195,8 @@ void Bench::Run() {
   Time("compressed_backward", true,
        [&] { ops_->CompressedBackward(stream, compressed_args, gradient(0, d_k_cmp, d_v_cmp)); });
   Time("compress_backward", true, [&] {
-    ops_->CompressBackward(stream, compress_k, {d_k_cmp.view(), d_k.view(), d_phi_k.views()});
-    ops_->CompressBackward(stream, compress_v, {d_v_cmp.view(), d_v.view(), d_phi_v.views()});
+    ops_->CompressBackward(stream, compress_k, {d_k_cmp.view(), d_k.view(), Views(d_phi_k)});
+    ops_->CompressBackward(stream, compress_v, {d_v_cmp.view(), d_v.view(), Views(d_phi_v)});
   });
   fmt::print("forward {:.2f} ms, backward {:.2f} ms\n", forward_ms_, backward_ms_);
 }

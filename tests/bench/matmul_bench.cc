@@ -51,7 +51,14 @@ bool Measure(const Case& size) {
   const RowMajor b = size.transpose_b ? RowMajor::Random(size.n, size.k) : RowMajor::Random(size.k, size.n);
   RowMajor c(size.m, size.n);
   const auto ours = [&] {
-    MatMulCpu(a.data(), b.data(), c.data(), size.m, size.n, size.k, size.transpose_a, size.transpose_b, false);
+    MatMulCpu<float>({.a = a.data(),
+                      .b = b.data(),
+                      .c = c.data(),
+                      .m = size.m,
+                      .n = size.n,
+                      .k = size.k,
+                      .transpose_a = size.transpose_a,
+                      .transpose_b = size.transpose_b});
   };
   const auto eigen = [&] {
     if (size.transpose_a) {

@@ -23,6 +23,7 @@
 #include "launch/job/binding.h"
 #include "launch/job/world.h"
 #include "model/network/session.h"
+#include "parallel/comm/local_comm.h"
 #include "parallel/comm/mesh.h"
 #include "parallel/comm/nccl.h"
 #include "parallel/exchange/sequence_rows.h"
@@ -190,9 +191,9 @@ class Ranks {
     const int64_t changed = again.losses != found.losses || again.gradients != found.gradients ? 1 : 0;
     const bool repeated = Reduced(changed, ReduceOp::kMax) == 0;
     const double loss_error = LossError(found.losses);
-    int64_t good = 1;
-    if (mesh_.world().rank() == 0) good = Print(found, loss_error, repeated, WallSeconds() - begin) ? 1 : 0;
-    return Reduced(good, ReduceOp::kMin) == 1 ? 0 : 1;
+    const bool root = mesh_.world().rank() == 0;
+    const int64_t off = root && !Print(found, loss_error, repeated, WallSeconds() - begin) ? 1 : 0;
+    return static_cast<int>(Reduced(off, ReduceOp::kMax));
   }
 
  private:
@@ -202,8 +203,8 @@ class Ranks {
   // On the first rank's CPU; then all have it.
   void MakeReference() {
     if (mesh_.world().rank() == 0) {
-      const auto self = MakeMpiSelf();
       const auto cpu = MakeCpuDevice();
+      const auto self = MakeLocalCommunicator(*cpu);
       const auto run = [&](Rounding rounding, const std::vector<int32_t>* selections) {
         return Part(config_, *cpu, *self, DType::kF32, rounding).Run(0, 1, selections);
       };

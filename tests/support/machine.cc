@@ -58,6 +58,12 @@ OwnedTensor UploadF64(const Machine& machine, const std::string& name, const std
   return UploadAs<double>(machine, name, values, shape);
 }
 
+PhiWeights Views(const PhiSet<OwnedTensor>& phi) {
+  PhiWeights views;
+  for (size_t i = 0; i < phi.kSize; ++i) views[i] = phi[i].view();
+  return views;
+}
+
 std::vector<double> Download(const Machine& machine, const Tensor& tensor) {
   return tensor.dtype == DType::kF64 ? DownloadAs<double, double>(machine, tensor)
                                      : DownloadAs<float, double>(machine, tensor);

@@ -45,6 +45,8 @@ OwnedTensor Upload(const Machine& machine, const std::string& name, const std::v
 OwnedTensor UploadF64(const Machine& machine, const std::string& name, const std::vector<double>& values,
                       const Shape& shape);
 
+PhiWeights Views(const PhiSet<OwnedTensor>& phi);
+
 std::vector<double> Download(const Machine& machine, const Tensor& tensor);       // F32 or F64
 std::vector<int32_t> DownloadInts(const Machine& machine, const Tensor& tensor);  // I32
 

@@ -33,18 +33,12 @@ class Generator {
 };
 
 PhiArrays RandomPhi(const NsaCase& c, int64_t width, Generator& random) {
-  const int64_t flat = c.nsa.block * width, hidden = c.PhiHidden(width);
+  const PhiSizes sizes = c.SizesOfPhi(width);
+  const double from_block = 1 / std::sqrt(static_cast<double>(sizes.block * width)),
+               from_hidden = 2 / std::sqrt(static_cast<double>(sizes.hidden));
+  const PhiSet<double> scale = {0.5, from_block, 0.3, from_hidden, 0.3, from_block};
   PhiArrays phi;
-  if (c.nsa.phi == Phi::kMlp) {
-    phi.position = random.Normals(flat, 0.5);
-    phi.weight1 = random.Normals(flat * hidden, 1 / std::sqrt(static_cast<double>(flat)));
-    phi.bias1 = random.Normals(hidden, 0.3);
-    phi.weight2 = random.Normals(hidden * width, 2 / std::sqrt(static_cast<double>(hidden)));
-    phi.bias2 = random.Normals(width, 0.3);
-  } else if (c.nsa.phi == Phi::kLinear) {
-    phi.position = random.Normals(c.groups * flat, 0.5);
-    phi.weight = random.Normals(c.groups * flat * width, 1 / std::sqrt(static_cast<double>(flat)));
-  }
+  ForPhi(sizes, [&](size_t i, const Shape& shape) { phi[i] = random.Normals(shape.count(), scale[i]); });
   return phi;
 }
 
@@ -57,12 +51,7 @@ std::vector<std::pair<std::string, Array*>> NsaArrays::Named() {
     all.emplace_back(fmt::format("v_{}", kBranchNames[branch]), &v[branch]);
   }
   for (auto [name, phi] : {std::pair("phi_k", &phi_k), std::pair("phi_v", &phi_v)}) {
-    all.emplace_back(fmt::format("{}.position", name), &phi->position);
-    all.emplace_back(fmt::format("{}.weight1", name), &phi->weight1);
-    all.emplace_back(fmt::format("{}.bias1", name), &phi->bias1);
-    all.emplace_back(fmt::format("{}.weight2", name), &phi->weight2);
-    all.emplace_back(fmt::format("{}.bias2", name), &phi->bias2);
-    all.emplace_back(fmt::format("{}.weight", name), &phi->weight);
+    for (size_t i = 0; i < phi->kSize; ++i) all.emplace_back(fmt::format("{}.{}", name, kPhiNames[i]), &(*phi)[i]);
   }
   std::erase_if(all, [](const auto& item) { return item.second->empty(); });
   return all;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/attention/nsa_config.h"
+#include "kernels/attention/phi.h"
 #include "runtime/rounding.h"
 
 namespace longspan::test {
@@ -18,10 +19,7 @@ using Array = std::vector<double>;
 enum Branch { kCmp = 0, kSlc = 1, kWin = 2 };
 inline constexpr std::array<const char*, 3> kBranchNames = {"cmp", "slc", "win"};
 
-// Weights of phi for width W, shapes as in kernels/attention/ops.h; those that the kind of phi does not use are empty.
-struct PhiArrays {
-  Array position, weight1, bias1, weight2, bias2, weight;
-};
+using PhiArrays = PhiSet<Array>;
 
 // The floating inputs of the operator, or their gradients.
 struct NsaArrays {
@@ -54,6 +52,7 @@ struct NsaCase {
   int64_t DocStart(int64_t t) const { return doc_start.empty() ? 0 : doc_start[t]; }
   int64_t HeadsPerGroup() const { return heads / groups; }
   int64_t PhiHidden(int64_t width) const { return nsa.phi_hidden > 0 ? nsa.phi_hidden : 2 * width; }
+  PhiSizes SizesOfPhi(int64_t width) const { return {nsa.phi, groups, nsa.block, width, PhiHidden(width)}; }
   const Array& K(int branch) const { return in.k[nsa.kv_branches == KvBranches::kShared ? 0 : branch]; }
   const Array& V(int branch) const { return in.v[nsa.kv_branches == KvBranches::kShared ? 0 : branch]; }
 };

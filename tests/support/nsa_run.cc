@@ -66,7 +66,6 @@ void NsaOperator::PlaceRows(const Placement& placement) {
 
 NsaOperator::Tensors NsaOperator::UploadInputs() {
   const NsaCase& c = case_;
-  const int64_t l = c.nsa.block;
   Tensors in;
   in.q = Scatter("q", c.in.q, queries_, c.heads, c.key_width);
   in.gates = Scatter("gates", c.in.gates, queries_, c.heads, 3);
@@ -75,18 +74,9 @@ NsaOperator::Tensors NsaOperator::UploadInputs() {
     in.v[branch] = Scatter("v", c.in.v[branch], keys_, c.groups, c.value_width);
   }
   auto upload_phi = [&](const PhiArrays& phi, int64_t width) {
-    const int64_t flat = l * width, hidden = c.PhiHidden(width);
     PhiTensors tensors;
-    if (c.nsa.phi == Phi::kMlp) {
-      tensors.position = Upload(machine_, "position", phi.position, {l, width});
-      tensors.weight1 = Upload(machine_, "weight1", phi.weight1, {flat, hidden});
-      tensors.bias1 = Upload(machine_, "bias1", phi.bias1, {hidden});
-      tensors.weight2 = Upload(machine_, "weight2", phi.weight2, {hidden, width});
-      tensors.bias2 = Upload(machine_, "bias2", phi.bias2, {width});
-    } else if (c.nsa.phi == Phi::kLinear) {
-      tensors.position = Upload(machine_, "position", phi.position, {c.groups, l, width});
-      tensors.weight = Upload(machine_, "weight", phi.weight, {c.groups, flat, width});
-    }
+    ForPhi(c.SizesOfPhi(width),
+           [&](size_t i, const Shape& shape) { tensors[i] = Upload(machine_, kPhiNames[i], phi[i], shape); });
     return tensors;
   };
   in.phi_k = upload_phi(c.in.phi_k, c.key_width);
@@ -99,8 +89,9 @@ void NsaOperator::StartGradients(double value) {
     return input.view() ? Filled("gradient", input.view().shape, value) : OwnedTensor();
   };
   auto like_phi = [&](const PhiTensors& phi) {
-    return PhiTensors{like(phi.position), like(phi.weight1), like(phi.bias1),
-                      like(phi.weight2),  like(phi.bias2),   like(phi.weight)};
+    PhiTensors gradients;
+    for (size_t i = 0; i < phi.kSize; ++i) gradients[i] = like(phi[i]);
+    return gradients;
   };
   gradient_.q = like(in_.q);
   gradient_.gates = Make("d_gates", in_.gates.view().shape);  // overwritten, not accumulated
@@ -166,9 +157,9 @@ void NsaOperator::Backward() {
                                {d_o_[kCmp].view(), gradient_.q.view(), d_k_cmp_.view(), d_v_cmp_.view()});
   if (case_.rotates()) RotateSummaries(d_k_cmp_.view(), true);
   attention.CompressBackward(stream, Compression(true),
-                             {d_k_cmp_.view(), gradient_.k[kCmp].view(), gradient_.phi_k.views()});
+                             {d_k_cmp_.view(), gradient_.k[kCmp].view(), Views(gradient_.phi_k)});
   attention.CompressBackward(stream, Compression(false),
-                             {d_v_cmp_.view(), gradient_.v[kCmp].view(), gradient_.phi_v.views()});
+                             {d_v_cmp_.view(), gradient_.v[kCmp].view(), Views(gradient_.phi_v)});
   stream.Synchronize();
 }
 
@@ -202,16 +193,13 @@ NsaArrays NsaOperator::Gradients() const {
   }
   auto download = [&](const OwnedTensor& x) { return x.view() ? Download(machine_, x.view()) : Array(); };
   auto download_phi = [&](const PhiTensors& phi) {
-    return PhiArrays{download(phi.position), download(phi.weight1), download(phi.bias1),
-                     download(phi.weight2),  download(phi.bias2),   download(phi.weight)};
+    PhiArrays arrays;
+    for (size_t i = 0; i < phi.kSize; ++i) arrays[i] = download(phi[i]);
+    return arrays;
   };
   y.phi_k = download_phi(gradient_.phi_k);
   y.phi_v = download_phi(gradient_.phi_v);
   return y;
-}
-
-PhiWeights NsaOperator::PhiTensors::views() const {
-  return {position.view(), weight1.view(), bias1.view(), weight2.view(), bias2.view(), weight.view()};
 }
 
 CompressArgs NsaOperator::Compression(bool key) const {
@@ -222,7 +210,7 @@ CompressArgs NsaOperator::Compression(bool key) const {
   args.phi = case_.nsa.phi;
   args.block = case_.nsa.block;
   args.stride = case_.nsa.stride;
-  args.weights = (key ? in_.phi_k : in_.phi_v).views();
+  args.weights = Views(key ? in_.phi_k : in_.phi_v);
   args.y = (key ? k_cmp_ : v_cmp_).view();
   return args;
 }

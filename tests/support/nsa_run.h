@@ -38,10 +38,7 @@ class NsaOperator {
   NsaArrays Gradients() const;
 
  private:
-  struct PhiTensors {
-    OwnedTensor position, weight1, bias1, weight2, bias2, weight;
-    PhiWeights views() const;
-  };
+  using PhiTensors = PhiSet<OwnedTensor>;
   struct Tensors {  // inputs or gradients
     OwnedTensor q;
     std::array<OwnedTensor, 3> k, v;  // SHARED: only the first

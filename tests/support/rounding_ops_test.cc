@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "launch/commands/verify.h"
+#include "parallel/comm/local_comm.h"
 #include "tests/support/model_case.h"
 
 namespace longspan {
@@ -132,7 +133,7 @@ TEST(RoundingOps, RotatesActivationsRoundedAndGradientsKept) {
 }
 
 TEST(RoundingModel, ActivationsAreBf16AndStatisticsAreNot) {
-  const auto self = MakeMpiSelf();
+  const auto self = MakeLocalCommunicator(TestCpu());
   const auto rounding = RoundingModel(Config(), *self);
   rounding->ForwardBackward();
   Transformer& model = rounding->session.model();
@@ -151,7 +152,7 @@ TEST(RoundingModel, ActivationsAreBf16AndStatisticsAreNot) {
 }
 
 TEST(RoundingModel, MovesLossesAndGradientsByWhatBf16Does) {
-  const auto self = MakeMpiSelf();
+  const auto self = MakeLocalCommunicator(TestCpu());
   const SessionConfig config = Config();
   const auto rounding = RoundingModel(config, *self);
   rounding->ForwardBackward();
@@ -170,7 +171,7 @@ TEST(RoundingModel, MovesLossesAndGradientsByWhatBf16Does) {
 }
 
 TEST(RoundingModel, GivesTheSameBitsTwiceAndOnLateStreams) {
-  const auto self = MakeMpiSelf();
+  const auto self = MakeLocalCommunicator(TestCpu());
   const auto first = RoundingModel(Config(), *self);
   first->ForwardBackward();
   const auto gradients = Values(first->session.model().params().gradients());

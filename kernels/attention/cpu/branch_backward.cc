@@ -65,10 +65,22 @@ void BackwardTile(const BranchArgs& args, const BranchGradient& gradient, const 
     const int64_t seen = patch.end - patch.begin;
     const T* const q_rows = q + first * q_width;
     const T* const d_o_rows = d_o + first * o_width;
-    math.product({q_rows, q_width, 1}, keys.k_columns.tile(slot), score_width, p, score_width, count, score_width,
-                 key_width, false);
-    math.product({d_o_rows, o_width, 1}, keys.v_columns.tile(slot), score_width, d_s, score_width, count, score_width,
-                 value_width, false);
+    math.product({.a = {q_rows, q_width, 1},
+                  .b = keys.k_columns.tile(slot),
+                  .b_row = score_width,
+                  .c = p,
+                  .c_row = score_width,
+                  .rows = count,
+                  .columns = score_width,
+                  .depth = key_width});
+    math.product({.a = {d_o_rows, o_width, 1},
+                  .b = keys.v_columns.tile(slot),
+                  .b_row = score_width,
+                  .c = d_s,
+                  .c_row = score_width,
+                  .rows = count,
+                  .columns = score_width,
+                  .depth = value_width});
     for (int64_t i = 0; i < count; ++i) {
       math.softmax_backward(p + i * score_width, d_s + i * score_width, score_width, work.lse[first + i],
                             work.delta[first + i]);
@@ -77,10 +89,33 @@ void BackwardTile(const BranchArgs& args, const BranchGradient& gradient, const 
     const T* const p_seen = p + patch.begin;
     const T* const d_s_seen = d_s + patch.begin;
     const int64_t key = slot * tile_rows + patch.begin;
-    math.product({d_s_seen, score_width, 1}, keys.k_rows.tile(slot) + patch.begin * q_width, q_width,
-                 d_q + first * q_width, q_width, count, q_width, seen, true);
-    math.product({d_s_seen, 1, score_width}, q_rows, q_width, d_k + key * q_width, q_width, seen, q_width, count, true);
-    math.product({p_seen, 1, score_width}, d_o_rows, o_width, d_v + key * o_width, o_width, seen, o_width, count, true);
+    math.product({.a = {d_s_seen, score_width, 1},
+                  .b = keys.k_rows.tile(slot) + patch.begin * q_width,
+                  .b_row = q_width,
+                  .c = d_q + first * q_width,
+                  .c_row = q_width,
+                  .rows = count,
+                  .columns = q_width,
+                  .depth = seen,
+                  .accumulate = true});
+    math.product({.a = {d_s_seen, 1, score_width},
+                  .b = q_rows,
+                  .b_row = q_width,
+                  .c = d_k + key * q_width,
+                  .c_row = q_width,
+                  .rows = seen,
+                  .columns = q_width,
+                  .depth = count,
+                  .accumulate = true});
+    math.product({.a = {p_seen, 1, score_width},
+                  .b = d_o_rows,
+                  .b_row = o_width,
+                  .c = d_v + key * o_width,
+                  .c_row = o_width,
+                  .rows = seen,
+                  .columns = o_width,
+                  .depth = count,
+                  .accumulate = true});
   }
 
   if (!gradient.d_q) return;

@@ -63,14 +63,27 @@ void ForwardTile(const BranchArgs& args, const Visibility& visible, const KeyMap
   for (const Patch& patch : work.patches.List(queries, group, map.tile_rows(), visible)) {
     const int64_t slot = map.slot(patch.tile);
     const int64_t first = patch.first * group_heads, count = (patch.last - patch.first) * group_heads;
-    math.product({q + first * q_width, q_width, 1}, k_columns.tile(slot), k_columns.stride(), scores, score_width,
-                 count, score_width, key_width, false);
+    math.product({.a = {q + first * q_width, q_width, 1},
+                  .b = k_columns.tile(slot),
+                  .b_row = k_columns.stride(),
+                  .c = scores,
+                  .c_row = score_width,
+                  .rows = count,
+                  .columns = score_width,
+                  .depth = key_width});
     for (int64_t i = 0; i < count; ++i) {
       work.softmax[first + i].Take(math, scores + i * score_width, score_width, patch.begin, patch.end,
                                    o + (first + i) * o_width, o_width);
     }
-    math.product({scores + patch.begin, score_width, 1}, v_rows.tile(slot) + patch.begin * o_width, o_width,
-                 o + first * o_width, o_width, count, o_width, patch.end - patch.begin, true);
+    math.product({.a = {scores + patch.begin, score_width, 1},
+                  .b = v_rows.tile(slot) + patch.begin * o_width,
+                  .b_row = o_width,
+                  .c = o + first * o_width,
+                  .c_row = o_width,
+                  .rows = count,
+                  .columns = o_width,
+                  .depth = patch.end - patch.begin,
+                  .accumulate = true});
   }
 
   for (int64_t i = 0; i < rows; ++i) {

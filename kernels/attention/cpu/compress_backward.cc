@@ -48,9 +48,9 @@ void MlpBackward(const CompressArgs& args, const PhiWeights& d_weights, int64_t 
   T* const hidden = work.hidden.Get(rows * hidden_width);
   T* const activation = work.activation.Get(rows * hidden_width);
   T* const d_hidden = work.d_hidden.Get(rows * hidden_width);
-  MatMulCpu(blocks, weight1, hidden, rows, hidden_width, block_width, false, false, false);
+  MatMulCpu<T>({.a = blocks, .b = weight1, .c = hidden, .m = rows, .n = hidden_width, .k = block_width});
   AddBias(args.weights.bias1, rows, hidden);
-  MatMulCpu(d_y, weight2, d_hidden, rows, hidden_width, width, false, true, false);
+  MatMulCpu<T>({.a = d_y, .b = weight2, .c = d_hidden, .m = rows, .n = hidden_width, .k = width, .transpose_b = true});
 #pragma omp parallel for
   for (int64_t i = 0; i < rows * hidden_width; ++i) {
     const T x = hidden[i];
@@ -60,14 +60,34 @@ void MlpBackward(const CompressArgs& args, const PhiWeights& d_weights, int64_t 
     d_hidden[i] *= below + x * density;
   }
   if (T* const d_weight2 = Wanted<T>(d_weights.weight2)) {
-    MatMulCpu(activation, d_y, d_weight2, hidden_width, width, rows, true, false, true);
+    MatMulCpu<T>({.a = activation,
+                  .b = d_y,
+                  .c = d_weight2,
+                  .m = hidden_width,
+                  .n = width,
+                  .k = rows,
+                  .transpose_a = true,
+                  .accumulate = true});
   }
   if (T* const d_bias2 = Wanted<T>(d_weights.bias2)) AddRowSums(d_y, rows, width, d_bias2);
   if (T* const d_weight1 = Wanted<T>(d_weights.weight1)) {
-    MatMulCpu(blocks, d_hidden, d_weight1, block_width, hidden_width, rows, true, false, true);
+    MatMulCpu<T>({.a = blocks,
+                  .b = d_hidden,
+                  .c = d_weight1,
+                  .m = block_width,
+                  .n = hidden_width,
+                  .k = rows,
+                  .transpose_a = true,
+                  .accumulate = true});
   }
   if (T* const d_bias1 = Wanted<T>(d_weights.bias1)) AddRowSums(d_hidden, rows, hidden_width, d_bias1);
-  MatMulCpu(d_hidden, weight1, d_blocks, rows, block_width, hidden_width, false, true, false);
+  MatMulCpu<T>({.a = d_hidden,
+                .b = weight1,
+                .c = d_blocks,
+                .m = rows,
+                .n = block_width,
+                .k = hidden_width,
+                .transpose_b = true});
 }
 
 template <typename T>
@@ -112,10 +132,22 @@ void CompressTokensBackward(const CompressArgs& args, const CompressGradient& gr
         const int64_t offset = panel.group * block_width * width;
         GatherBlocks(args, panel, plan, blocks);
         if (T* const d_weight = Wanted<T>(d_weights.weight, offset)) {
-          MatMulCpu(blocks, d_y, d_weight, block_width, width, rows, true, false, true);
+          MatMulCpu<T>({.a = blocks,
+                        .b = d_y,
+                        .c = d_weight,
+                        .m = block_width,
+                        .n = width,
+                        .k = rows,
+                        .transpose_a = true,
+                        .accumulate = true});
         }
-        MatMulCpu(d_y, args.weights.weight.As<const T>() + offset, d_blocks, rows, block_width, width, false, true,
-                  false);
+        MatMulCpu<T>({.a = d_y,
+                      .b = args.weights.weight.As<const T>() + offset,
+                      .c = d_blocks,
+                      .m = rows,
+                      .n = block_width,
+                      .k = width,
+                      .transpose_b = true});
         if (d_position) d_position += panel.group * block_width;
         break;
       }

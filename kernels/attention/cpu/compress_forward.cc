@@ -31,19 +31,28 @@ void CompressOne(const CompressArgs& args, const CompressPanel& panel, const Com
     case Phi::kMlp: {
       const int64_t hidden_width = args.weights.weight1.dim(1);
       T* const hidden = work.hidden.Get(rows * hidden_width);
-      MatMulCpu(blocks, args.weights.weight1.As<const T>(), hidden, rows, hidden_width, block_width, false, false,
-                false);
+      MatMulCpu<T>({.a = blocks,
+                    .b = args.weights.weight1.As<const T>(),
+                    .c = hidden,
+                    .m = rows,
+                    .n = hidden_width,
+                    .k = block_width});
       AddBias(args.weights.bias1, rows, hidden);
       for (int64_t i = 0; i < rows * hidden_width; ++i) {
         hidden[i] *= T(0.5) * (1 + std::erf(hidden[i] * T(0.70710678118654752440)));
       }
-      MatMulCpu(hidden, args.weights.weight2.As<const T>(), y, rows, width, hidden_width, false, false, false);
+      MatMulCpu<T>(
+          {.a = hidden, .b = args.weights.weight2.As<const T>(), .c = y, .m = rows, .n = width, .k = hidden_width});
       AddBias(args.weights.bias2, rows, y);
       break;
     }
     case Phi::kLinear:
-      MatMulCpu(blocks, args.weights.weight.As<const T>() + panel.group * block_width * width, y, rows, width,
-                block_width, false, false, false);
+      MatMulCpu<T>({.a = blocks,
+                    .b = args.weights.weight.As<const T>() + panel.group * block_width * width,
+                    .c = y,
+                    .m = rows,
+                    .n = width,
+                    .k = block_width});
       break;
     case Phi::kMean:
       std::fill_n(y, rows * width, T(0));

@@ -85,8 +85,14 @@ void AddScores(const SelectArgs& args, const Visibility& visible, const KeyMap& 
   for (const Patch& patch : work.patches.List(queries, group, map.tile_rows(), visible)) {
     const int64_t first = patch.first * group_heads, count = (patch.last - patch.first) * group_heads;
     const int64_t token = patch.tile * map.tile_rows() + patch.begin - args.nsa.lead();
-    math.product({q + first * q_width, q_width, 1}, k_columns.tile(map.slot(patch.tile)), score_width, scores,
-                 score_width, count, score_width, key_width, false);
+    math.product({.a = {q + first * q_width, q_width, 1},
+                  .b = k_columns.tile(map.slot(patch.tile)),
+                  .b_row = score_width,
+                  .c = scores,
+                  .c_row = score_width,
+                  .rows = count,
+                  .columns = score_width,
+                  .depth = key_width});
     for (int64_t query = patch.first; query < patch.last; ++query) {
       const T* const query_scores = scores + (query - patch.first) * group_heads * score_width;
       const T* const lse = args.lse.As<const T>() + (queries.first.row + query) * heads + group * group_heads;

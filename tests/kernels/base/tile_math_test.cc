@@ -84,7 +84,15 @@ TYPED_TEST(TileMathTest, ProductIsAChainOfFusedMultiplyAdds) {
             }
             for (const TileMath<T>* math : AllTileMath<T>()) {
               std::vector<T> c = start;
-              math->product(a_rows, b.data(), columns, c.data(), columns, rows, columns, depth, accumulate);
+              math->product({.a = a_rows,
+                             .b = b.data(),
+                             .b_row = columns,
+                             .c = c.data(),
+                             .c_row = columns,
+                             .rows = rows,
+                             .columns = columns,
+                             .depth = depth,
+                             .accumulate = accumulate});
               ASSERT_TRUE(SameBits(c, expected)) << rows << "x" << columns << "x" << depth << ", " << math->vector_bits
                                                  << " bits, accumulate " << accumulate;
             }

@@ -28,6 +28,29 @@ TEST(DenseGpu, MatMul) {
   }
 }
 
+// Another tensor is added as c itself is with `accumulate`, to the bit.
+TEST(DenseGpu, MatMulPlusAnotherTensor) {
+  const int64_t sizes[][3] = {{1, 1, 1}, {5, 7, 3}, {130, 257, 65}, {8192, 256, 64}, {4, 6, 0}};
+  for (const DType dtype : kGpuTypes) {
+    for (const auto& [m, n, k] : sizes) {
+      for (const bool wide : {false, true}) {
+        SCOPED_TRACE(fmt::format("[{},{},{}] wide {}", m, n, k, wide));
+        ExpectSameOnBothSides(dtype, [&](const Side& side) -> Named {
+          const Shape shape{m, n};
+          const auto a = side.In(1, {m, k}), b = side.In(2, {k, n});
+          const auto add = wide ? side.InSum(3, shape) : side.In(3, shape);
+          const auto sum = wide ? side.InSum(3, shape) : side.In(3, shape);
+          const auto c = wide ? side.OutSum(shape) : side.Out(shape);
+          side.dense().MatMul(side.stream(), {.a = a.view(), .b = b.view(), .c = c.view(), .add = add.view()});
+          side.dense().MatMul(side.stream(), {.a = a.view(), .b = b.view(), .c = sum.view(), .accumulate = true});
+          EXPECT_TRUE(BitEqual("c", side.Read(c), side.Read(sum)));
+          return {{"c", side.Read(c)}};
+        });
+      }
+    }
+  }
+}
+
 // As on the CPU, a row's bits do not depend on its company.
 TEST(DenseGpu, RowsOfAProductStandAlone) {
   for (const DType dtype : kGpuTypes) {

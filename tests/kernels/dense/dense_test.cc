@@ -55,6 +55,16 @@ TYPED_TEST(DenseTest, MatMulModes) {
   ExpectClose("dw", dw, dw_expected);
 }
 
+// Another tensor is added as c itself is with `accumulate`, to the bit.
+TYPED_TEST(DenseTest, MatMulPlusAnotherTensor) {
+  using T = TypeParam;
+  const auto x = Values<T>::Normal({5, 700}, 1), w = Values<T>::Normal({700, 3}, 2), add = Values<T>::Normal({5, 3}, 3);
+  Values<T> y({5, 3}), sum = add;
+  kOps->MatMul(HostStream(), {.a = x.view(), .b = w.view(), .c = y.view(), .add = add.view()});
+  kOps->MatMul(HostStream(), {.a = x.view(), .b = w.view(), .c = sum.view(), .accumulate = true});
+  ExpectSameBits("y", y, sum);
+}
+
 TYPED_TEST(DenseTest, RmsNormValues) {
   using T = TypeParam;
   for (const int64_t width : {1, 5, 16, 37, 128}) {
@@ -246,6 +256,13 @@ TEST(Dense, RefusesByName) {
   });
   ExpectError(ExitCode::kRankFailed, {"dense.matmul: b", "[6,6]", "[4,6]"}, [&] {
     kOps->MatMul(HostStream(), {x.view(), x.view(), y.view()});
+  });
+  const auto square = Values<float>::Normal({6, 6}, 1);
+  ExpectError(ExitCode::kRankFailed, {"dense.matmul: add", "F32 [4,6]", "F32 [5]"}, [&] {
+    kOps->MatMul(HostStream(), {.a = x.view(), .b = square.view(), .c = y.view(), .add = small.view()});
+  });
+  ExpectError(ExitCode::kRankFailed, {"dense.matmul: add", "accumulate"}, [&] {
+    kOps->MatMul(HostStream(), {.a = x.view(), .b = square.view(), .c = y.view(), .accumulate = true, .add = x.view()});
   });
   ExpectError(ExitCode::kRankFailed, {"dense.add: x", "found none"}, [&] {
     Tensor none = y.view();

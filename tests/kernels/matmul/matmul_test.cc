@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <omp.h>
 
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -57,7 +58,15 @@ TYPED_TEST(MatMulTest, EqualsPlainSums) {
       if (accumulate) c = start;
       const std::vector<T> stored_a = transpose_a ? Transposed(a, m, k) : a;
       const std::vector<T> stored_b = transpose_b ? Transposed(b, k, n) : b;
-      MatMulCpu(stored_a.data(), stored_b.data(), c.data(), m, n, k, transpose_a, transpose_b, accumulate);
+      MatMulCpu<T>({.a = stored_a.data(),
+                    .b = stored_b.data(),
+                    .c = c.data(),
+                    .m = m,
+                    .n = n,
+                    .k = k,
+                    .transpose_a = transpose_a,
+                    .transpose_b = transpose_b,
+                    .accumulate = accumulate});
       for (int64_t i = 0; i < m; ++i) {
         for (int64_t j = 0; j < n; ++j) {
           double sum = accumulate ? start[i * n + j] : 0;
@@ -74,11 +83,24 @@ TYPED_TEST(MatMulTest, EqualsPlainSums) {
   }
 }
 
+// Adding another matrix gives the bits of adding to its copy.
+TYPED_TEST(MatMulTest, AddsAnotherMatrix) {
+  using T = TypeParam;
+  std::mt19937_64 random(4);
+  for (const auto& [m, n, k] : {std::array<int64_t, 3>{1, 5, 7}, {13, 70, 300}, {100, 33, 700}, {4, 6, 0}}) {
+    const std::vector<T> a = Random<T>(m * k, random), b = Random<T>(k * n, random), add = Random<T>(m * n, random);
+    std::vector<T> expected = add, c(m * n, std::numeric_limits<T>::quiet_NaN());
+    MatMulCpu<T>({.a = a.data(), .b = b.data(), .c = expected.data(), .m = m, .n = n, .k = k, .accumulate = true});
+    MatMulCpu<T>({.a = a.data(), .b = b.data(), .c = c.data(), .m = m, .n = n, .k = k, .add = add.data()});
+    EXPECT_TRUE(SameBits(c.data(), expected.data(), m * n));
+  }
+}
+
 TYPED_TEST(MatMulTest, EmptyDepthGivesZeros) {
   std::vector<TypeParam> c(6, 7);
-  MatMulCpu<TypeParam>(nullptr, nullptr, c.data(), 2, 3, 0, false, false, true);
+  MatMulCpu<TypeParam>({.a = nullptr, .b = nullptr, .c = c.data(), .m = 2, .n = 3, .k = 0, .accumulate = true});
   EXPECT_EQ(c, std::vector<TypeParam>(6, 7));
-  MatMulCpu<TypeParam>(nullptr, nullptr, c.data(), 2, 3, 0, false, false, false);
+  MatMulCpu<TypeParam>({.a = nullptr, .b = nullptr, .c = c.data(), .m = 2, .n = 3, .k = 0});
   EXPECT_EQ(c, std::vector<TypeParam>(6, 0));
 }
 
@@ -96,7 +118,14 @@ TYPED_TEST(MatMulTest, BitsOfARowDependOnItAlone) {
     const std::vector<T> a = Random<T>(m * k, random), b = Random<T>(k * n, random), start = Random<T>(m * n, random);
     std::vector<T> whole = start;
     omp_set_num_threads(round % 4 == 0 ? 2 : 1);
-    MatMulCpu(a.data(), b.data(), whole.data(), m, n, k, false, transpose_b, accumulate);
+    MatMulCpu<T>({.a = a.data(),
+                  .b = b.data(),
+                  .c = whole.data(),
+                  .m = m,
+                  .n = n,
+                  .k = k,
+                  .transpose_b = transpose_b,
+                  .accumulate = accumulate});
 
     const int64_t count = Between(1, m, random);
     const int64_t shift_a = Between(0, 17, random), shift_b = Between(0, 17, random), shift_c = Between(0, 17, random);
@@ -109,8 +138,14 @@ TYPED_TEST(MatMulTest, BitsOfARowDependOnItAlone) {
       std::copy_n(&start[rows[i] * n], n, &some_c[shift_c + i * n]);
     }
     omp_set_num_threads(round % 4 == 1 ? 3 : 1);
-    MatMulCpu(some_a.data() + shift_a, moved_b.data() + shift_b, some_c.data() + shift_c, count, n, k, false,
-              transpose_b, accumulate);
+    MatMulCpu<T>({.a = some_a.data() + shift_a,
+                  .b = moved_b.data() + shift_b,
+                  .c = some_c.data() + shift_c,
+                  .m = count,
+                  .n = n,
+                  .k = k,
+                  .transpose_b = transpose_b,
+                  .accumulate = accumulate});
     for (int64_t i = 0; i < count; ++i) {
       ASSERT_TRUE(SameBits(&whole[rows[i] * n], &some_c[shift_c + i * n], n))
           << m << "x" << n << "x" << k << ": row " << rows[i] << " alone as row " << i << " of " << count;
@@ -130,11 +165,11 @@ TYPED_TEST(MatMulTest, BitsHoldForLargeProducts) {
     const auto [m, n, k] = size;
     const std::vector<T> a = Random<T>(m * k, random), b = Random<T>(k * n, random);
     std::vector<T> whole(m * n);
-    MatMulCpu(a.data(), b.data(), whole.data(), m, n, k, false, false, false);
+    MatMulCpu<T>({.a = a.data(), .b = b.data(), .c = whole.data(), .m = m, .n = n, .k = k});
     for (const int64_t count : {1, 7, 8, 33, 300}) {
       const int64_t first = Between(0, m - count, random);
       std::vector<T> part(count * n);
-      MatMulCpu(a.data() + first * k, b.data(), part.data(), count, n, k, false, false, false);
+      MatMulCpu<T>({.a = a.data() + first * k, .b = b.data(), .c = part.data(), .m = count, .n = n, .k = k});
       ASSERT_TRUE(SameBits(&whole[first * n], part.data(), count * n)) << m << "x" << n << "x" << k << ": " << count;
     }
   }
@@ -151,7 +186,14 @@ TYPED_TEST(MatMulTest, WeightGradientDoesNotDependOnThreads) {
   for (const int count : {1, 2, 3, 5}) {
     omp_set_num_threads(count);
     std::vector<T> dw = start;
-    MatMulCpu(x.data(), dy.data(), dw.data(), in, out, tokens, true, false, true);
+    MatMulCpu<T>({.a = x.data(),
+                  .b = dy.data(),
+                  .c = dw.data(),
+                  .m = in,
+                  .n = out,
+                  .k = tokens,
+                  .transpose_a = true,
+                  .accumulate = true});
     if (reference.empty()) reference = dw;
     EXPECT_TRUE(SameBits(reference.data(), dw.data(), in * out)) << count << " threads";
   }

@@ -99,18 +99,14 @@ struct CaseFile {
   static Shape ShapeOf(const NsaCase& c, const std::string& name) {
     const bool key = name[0] == 'k' || name.starts_with("phi_k");
     const int64_t width = key ? c.key_width : c.value_width;
-    const int64_t block = c.nsa.block, rows = block * width, hidden = c.PhiHidden(width);
-    const bool linear = c.nsa.phi == Phi::kLinear;
     if (name == "q") return {c.tokens, c.heads, c.key_width};
     if (name == "gates") return {c.tokens, c.heads, 3};
     if (!name.starts_with("phi")) return {c.tokens, c.groups, width};
-    const std::string weight = name.substr(name.find('.') + 1);
-    if (weight == "position") return linear ? Shape{c.groups, block, width} : Shape{block, width};
-    if (weight == "weight1") return {rows, hidden};
-    if (weight == "bias1") return {hidden};
-    if (weight == "weight2") return {hidden, width};
-    if (weight == "bias2") return {width};
-    return {c.groups, rows, width};
+    Shape found;
+    ForPhi(c.SizesOfPhi(width), [&](size_t i, const Shape& shape) {
+      if (name.substr(name.find('.') + 1) == kPhiNames[i]) found = shape;
+    });
+    return found;
   }
 };
 

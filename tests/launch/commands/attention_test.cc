@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/ops.h"
+#include "parallel/comm/local_comm.h"
 #include "tests/launch/commands/attention_case_file.h"
 #include "tests/support/files.h"
 #include "tests/support/nsa_run.h"
@@ -21,9 +22,14 @@ AttentionOptions Options(const std::string& input, const std::string& output) {
   return options;
 }
 
+void RunOnOneRank(const std::string& input, const std::string& output) {
+  const auto device = MakeCpuDevice();
+  RunAttentionCase(Options(input, output), *device, *MakeLocalCommunicator(*device));
+}
+
 SafetensorsFile RunAlone(const TempFolder& folder, const CaseFile& file) {
   file.Write(folder / "case");
-  RunAttentionCase(Options(folder / "case", folder / "alone"), *MakeCpuDevice(), *MakeMpiSelf());
+  RunOnOneRank(folder / "case", folder / "alone");
   return SafetensorsFile::Open(folder / "alone");
 }
 
@@ -447,13 +453,10 @@ TEST_F(AttentionErrors, DocumentsAndSelection) {
 }
 
 TEST_F(AttentionErrors, Files) {
-  ExpectError(ExitCode::kIo, {"nowhere"}, [&] {
-    RunAttentionCase(Options(folder_ / "nowhere", folder_ / "alone"), *MakeCpuDevice(), *MakeMpiSelf());
-  });
+  ExpectError(ExitCode::kIo, {"nowhere"}, [&] { RunOnOneRank(folder_ / "nowhere", folder_ / "alone"); });
   CaseFile(case_, DType::kF32).Write(folder_ / "case");
-  ExpectError(ExitCode::kIo, {"no/such/folder"}, [&] {
-    RunAttentionCase(Options(folder_ / "case", folder_ / "no/such/folder/out"), *MakeCpuDevice(), *MakeMpiSelf());
-  });
+  ExpectError(ExitCode::kIo, {"no/such/folder"},
+              [&] { RunOnOneRank(folder_ / "case", folder_ / "no/such/folder/out"); });
 }
 
 }  // namespace

@@ -17,9 +17,10 @@ struct TrainRun {
   std::vector<double> losses;              // by step
   std::vector<nlohmann::json> selections;  // hashes of the layers' selections, by step
   double held_out = NAN;
-  std::string parameters;  // hash of the final ones
-  std::string said;        // by the program
-  std::string report;      // profile/report.txt
+  double borrowed_mib = NAN;  // of the last step
+  std::string parameters;     // hash of the final ones
+  std::string said;           // by the program
+  std::string report;         // profile/report.txt
 };
 
 // configs/fibonacci.textproto with these keys over it. LONGSPAN_SOURCE is set by CMake.
@@ -42,6 +43,7 @@ inline TrainRun TrainFibonacci(const TempFolder& folder, int ranks, const std::s
       run.losses.push_back(entry["loss"]);
       EXPECT_EQ(entry["allocations"], 0) << "step " << run.losses.size();
       run.selections.push_back(entry["selection"]);
+      run.borrowed_mib = entry["borrowed_mib"];
     } else {
       run.held_out = entry["loss"];
     }

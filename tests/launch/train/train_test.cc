@@ -40,6 +40,7 @@ TEST_F(TrainTest, SameRunSameBits) {
 // Four ranks walk with one: to 1e-4 over the first 50 steps.
 TEST_F(TrainTest, FourRanksFollowOne) {
   const TrainRun one = Train(1, "train.steps=50 optimizer.schedule=CONSTANT");
+  EXPECT_EQ(one.borrowed_mib, 0);
   for (const int cp : {2, 4}) {
     const TrainRun four = Train(
         4,
@@ -51,6 +52,7 @@ TEST_F(TrainTest, FourRanksFollowOne) {
       EXPECT_EQ(four.selections.front(), one.selections.front());
     }
     EXPECT_NEAR(four.held_out, one.held_out, 0.01);
+    EXPECT_GT(four.borrowed_mib, 0);
   }
 }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <random>
 
+#include "parallel/comm/local_comm.h"
 #include "tests/support/model_case.h"
 
 namespace longspan {
@@ -12,7 +13,7 @@ namespace {
 // Checks up to `samples` random elements of every parameter: |analytic - numeric| <= 1e-6 * max(RMS of the parameter's
 // numeric gradient, 1e-3 * RMS of all).
 void CheckGradients(const SessionConfig& config, int samples = 4) {
-  const auto self = MakeMpiSelf();
+  const auto self = MakeLocalCommunicator(TestCpu());
   ModelCase model(config, *self, DType::kF64);
   model.Forward();
   model.Freeze(model.Selections());

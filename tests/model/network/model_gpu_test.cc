@@ -4,6 +4,7 @@
 
 #include "launch/commands/verify.h"
 #include "launch/job/binding.h"
+#include "parallel/comm/local_comm.h"
 #include "tests/support/model_case.h"
 #include "tests/support/rounding_ops.h"
 
@@ -15,7 +16,7 @@ struct Ranks {
   Binding binding = BindRank(DeviceKind::kGpu, true);
   Device& device = *binding.device;
   std::unique_ptr<Communicator> world = MakeDeviceCommunicator(MakeMpiWorld(), device, Transport::kAuto);
-  std::unique_ptr<Communicator> self = MakeDeviceCommunicator(MakeMpiSelf(), device, Transport::kStaged);
+  std::unique_ptr<Communicator> self = MakeLocalCommunicator(device);
 };
 std::unique_ptr<Ranks> ranks;
 
@@ -115,7 +116,7 @@ class ModelGpu : public testing::TestWithParam<std::tuple<Variant, DType>> {
 void RoundWeights(ModelCase& model) { RoundToBf16(model.session.compute(), model.session.model().params().weights()); }
 
 TEST_P(ModelGpu, EqualsCpu) {
-  const auto host_self = MakeMpiSelf();
+  const auto host_self = MakeLocalCommunicator(TestCpu());
   const bool narrow = dtype_ == DType::kBf16;
   ModelCase cpu(config_, *host_self, DType::kF32, true, TestCpu(), narrow ? MakeRoundingOps() : Ops());
   if (narrow) RoundWeights(cpu);

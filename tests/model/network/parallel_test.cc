@@ -8,6 +8,7 @@
 #include <map>
 
 #include "model/training/optimizer.h"
+#include "parallel/comm/local_comm.h"
 #include "tests/support/model_case.h"
 
 namespace longspan {
@@ -74,7 +75,7 @@ TEST_P(ModelParallel, EqualsOneRank) {
   config.parallel.selected_exchange = variant.exchange;
   config.sequence_length = 384;  // 2 * 8 ranks * 3 blocks; 3 ranks: chunks of 64
 
-  const auto self = MakeMpiSelf();
+  const auto self = MakeLocalCommunicator(TestCpu());
   ModelCase alone(config, *self, DType::kF32, variant.documents);
   alone.ForwardBackward();
   if (variant.reorder) SetCpuStreamMode(CpuStreamMode::kReorder, 5 + world->rank());  // every rank in another order
@@ -136,8 +137,13 @@ std::vector<float> TrainedWeights(const SessionConfig& config, Communicator& wor
   ModelCase model(config, world, DType::kF32);
   Session& session = model.session;
   ParamTable& params = session.model().params();
-  Optimizer optimizer(session.device(), session.ops(), session.compute(), session.comm(), world, params,
-                      OptimizerConfig());
+  Optimizer optimizer({.device = session.device(),
+                       .ops = session.ops(),
+                       .compute = session.compute(),
+                       .comm = session.comm(),
+                       .world = world,
+                       .params = params,
+                       .config = OptimizerConfig()});
   Arena arena;
   optimizer.Reserve(arena, DType::kF32, DType::kF32);
   arena.Commit(session.device());

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "parallel/comm/local_comm.h"
 #include "tests/support/model_case.h"
 
 namespace longspan {
@@ -78,7 +79,7 @@ TEST(Recompute, FetchHybridWithQkNorm) {
 // The feed-forward layer in two chunks is the same layer as in one.
 TEST(Recompute, SeveralChunks) {
   const auto world = MakeMpiWorld();
-  const auto self = MakeMpiSelf();
+  const auto self = MakeLocalCommunicator(TestCpu());
   SessionConfig config = SmallConfig();
   config.sequence_length = FeedForward::kChunk + 64;
   const Result whole = RunWith(config, Recompute::kFull, false, *self);  // two chunks

@@ -6,6 +6,7 @@
 #include "kernels/host_copy.h"
 #include "launch/job/binding.h"
 #include "model/training/optimizer.h"
+#include "parallel/comm/local_comm.h"
 
 namespace longspan {
 namespace {
@@ -24,7 +25,13 @@ std::vector<float> StepThrice(Device& device, Communicator& world, DType dtype, 
   params.Add("d", {11}, {0, 0}, false);
   OptimizerConfig config;
   config.clip_norm = 0.5;
-  Optimizer optimizer(device, ops, *compute, *comm, world, params, config);
+  Optimizer optimizer({.device = device,
+                       .ops = ops,
+                       .compute = *compute,
+                       .comm = *comm,
+                       .world = world,
+                       .params = params,
+                       .config = config});
   Arena arena;
   params.Reserve(arena, dtype, DType::kF32);
   optimizer.Reserve(arena, dtype, DType::kF32);
@@ -51,7 +58,8 @@ TEST(OptimizerGpu, MastersMakeTheStepsOfTheCpu) {
   if (GpuCount() == 0) GTEST_SKIP() << "no GPU";
   const Binding binding = BindRank(DeviceKind::kGpu, true);
   const auto world = MakeDeviceCommunicator(MakeMpiWorld(), *binding.device, Transport::kAuto);
-  const auto cpu = StepThrice(*MakeCpuDevice(), *MakeMpiSelf(), DType::kF32, world->size());
+  const auto cpu_device = MakeCpuDevice();
+  const auto cpu = StepThrice(*cpu_device, *MakeLocalCommunicator(*cpu_device), DType::kF32, world->size());
   const auto wide = StepThrice(*binding.device, *world, DType::kF32, world->size());
   const auto narrow = StepThrice(*binding.device, *world, DType::kBf16, world->size());
   ASSERT_EQ(wide.size(), cpu.size());

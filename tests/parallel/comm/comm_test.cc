@@ -61,15 +61,13 @@ class CommTest : public testing::TestWithParam<Place> {
 
   template <typename T>
   void AllReduces(int64_t count) {
-    for (ReduceOp op : {ReduceOp::kSum, ReduceOp::kMax, ReduceOp::kMin}) {
+    for (ReduceOp op : {ReduceOp::kSum, ReduceOp::kMax}) {
       const Placed<T> placed = Put(Numbers<T>(count, rank_));
       comm_->AllReduce(*stream_, placed.view(), op);
       const std::vector<T> x = placed.Values();
       for (int64_t i = 0; i < count; ++i) {
         const int64_t sum = size_ * (size_ + 1) / 2 * 1000 + size_ * (i % 1000);
-        const int64_t expected = op == ReduceOp::kSum   ? sum
-                                 : op == ReduceOp::kMax ? size_ * 1000 + i % 1000
-                                                        : 1000 + i % 1000;
+        const int64_t expected = op == ReduceOp::kSum ? sum : size_ * 1000 + i % 1000;
         ASSERT_EQ(x[i], static_cast<T>(expected)) << "element " << i << " of " << count;
       }
     }
@@ -86,7 +84,7 @@ TEST_P(CommTest, AllReduceSmallAndLarge) {
 }
 
 TEST_P(CommTest, AllReduceKeepsNaN) {
-  for (ReduceOp op : {ReduceOp::kSum, ReduceOp::kMax, ReduceOp::kMin}) {
+  for (ReduceOp op : {ReduceOp::kSum, ReduceOp::kMax}) {
     for (int bad = 0; bad < size_; ++bad) {
       const auto placed = Put<float>({rank_ == bad ? std::numeric_limits<float>::quiet_NaN() : 1.0f});
       comm_->AllReduce(*stream_, placed.view(), op);

@@ -1,4 +1,4 @@
-// What only the communicator over MPI has: messages in pieces, errors that name the call, and the group of one.
+// What only the communicator over MPI has: messages in pieces, and errors that name the call.
 #include <gtest/gtest.h>
 
 #include <functional>
@@ -24,23 +24,6 @@ class MpiTest : public testing::Test {
   int rank_ = comm_->rank();
   int size_ = comm_->size();
 };
-
-TEST_F(MpiTest, SelfIsAGroupOfOneBesideTheWorld) {
-  const auto self = MakeMpiSelf();
-  EXPECT_EQ(self->rank(), 0);
-  EXPECT_EQ(self->size(), 1);
-  std::vector<float> x = {1, 2, 3}, y(3), z(3), world = {static_cast<float>(rank_)};
-  self->AllReduce(*stream_, View(x), ReduceOp::kSum);
-  self->AllGather(*stream_, View(x), View(y));
-  self->ReduceScatter(*stream_, View(y), View(z));
-  self->AllToAll(*stream_, View(z), {3}, View(y), {3});
-  self->Broadcast(*stream_, View(y), 0);
-  comm_->AllReduce(*stream_, View(world), ReduceOp::kMax);
-  stream_->Synchronize();
-  self->Barrier();
-  EXPECT_EQ(y, (std::vector<float>{1, 2, 3}));
-  EXPECT_EQ(world[0], size_ - 1);
-}
 
 // Messages longer than MPI can count travel in pieces; here with pieces of a few bytes.
 TEST_F(MpiTest, MessagesInPieces) {

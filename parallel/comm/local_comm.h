@@ -1,0 +1,14 @@
+// A group without transfers: one process alone, or the plan of a job.
+#pragma once
+
+#include <memory>
+
+#include "parallel/comm/comm.h"
+
+namespace longspan {
+
+// Rank 0 of `size` ranks, over memory of `device`, which outlives it. Alone (size 1) every verb does what it says,
+// which is a copy at most. A larger group is only planned: it knows its size and refuses every verb (Error).
+std::unique_ptr<Communicator> MakeLocalCommunicator(Device& device, int64_t size = 1);
+
+}  // namespace longspan
