@@ -4,7 +4,7 @@
 //   attention_gpu_bench [S=65536] [H=64] [G=4] [K=128] [V=128] [runs=10]
 //
 // BF16, random values, one document, one segment, the default NsaConfig (MLP). Compression is counted for keys and
-// values together.
+// values together; dense attention (full) is no part of the sums.
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
 
@@ -76,8 +76,8 @@ class Bench {
     return phi;
   }
 
-  // Adds a line; an operation that refuses is a line with its words.
-  void Time(const char* name, bool backward, const std::function<void()>& work) {
+  // Adds a line, and its median to a sum or to none; an operation that refuses is a line with its words.
+  void Time(const char* name, double* total_ms, const std::function<void()>& work) {
     const cudaStream_t stream = CudaStream(*machine_.stream);
     try {
       work();
@@ -100,7 +100,7 @@ class Bench {
       }
       std::sort(times.begin(), times.end());
       const double median = times[times.size() / 2];
-      (backward ? backward_ms_ : forward_ms_) += median;
+      if (total_ms != nullptr) *total_ms += median;
       fmt::print("{:<22}{:>10.2f}{:>10.2f}{:>12.1f}{:>10.0f}\n", name, median, times[0], cost.flops / median * 1e-9,
                  cost.bytes / median * 1e-6);
     } catch (const Error& error) {
@@ -160,7 +160,7 @@ void Bench::Run() {
   };
   const CompressedArgs compressed_args{branch(0), nsa_.block, nsa_.stride};
   const SelectedArgs selected_args{branch(1), nsa_.select_block, selected.view()};
-  const WindowArgs window_args{branch(2), nsa_.window};
+  const WindowArgs window_args{branch(2), nsa_.window}, full_args{branch(2), S};
   SelectArgs select_args;
   select_args.segments = segments;
   select_args.q = q.view();
@@ -177,24 +177,26 @@ void Bench::Run() {
 
   fmt::print("S={} H={} G={} K={} V={} BF16, {} runs\n", S, H, G, K, V, s_.runs);
   fmt::print("{:<22}{:>10}{:>10}{:>12}{:>10}\n", "operation", "median ms", "best ms", "TFLOP/s", "GB/s");
-  Time("compress", false, [&] {
+  Time("compress", &forward_ms_, [&] {
     ops_->Compress(stream, compress_k);
     ops_->Compress(stream, compress_v);
   });
-  Time("compressed", false, [&] { ops_->Compressed(stream, compressed_args); });
-  Time("select", false, [&] { ops_->Select(stream, select_args); });
-  Time("selected", false, [&] { ops_->Selected(stream, selected_args); });
-  Time("window", false, [&] { ops_->Window(stream, window_args); });
-  Time("combine", false, [&] { ops_->Combine(stream, combine_args); });
-  Time("combine_backward", true, [&] {
+  Time("compressed", &forward_ms_, [&] { ops_->Compressed(stream, compressed_args); });
+  Time("select", &forward_ms_, [&] { ops_->Select(stream, select_args); });
+  Time("selected", &forward_ms_, [&] { ops_->Selected(stream, selected_args); });
+  Time("full", nullptr, [&] { ops_->Window(stream, full_args); });
+  Time("window", &forward_ms_, [&] { ops_->Window(stream, window_args); });
+  Time("combine", &forward_ms_, [&] { ops_->Combine(stream, combine_args); });
+  Time("combine_backward", &backward_ms_, [&] {
     ops_->CombineBackward(stream, combine_args,
                           {d_out.view(), d_gates.view(), d_o[0].view(), d_o[1].view(), d_o[2].view()});
   });
-  Time("window_backward", true, [&] { ops_->WindowBackward(stream, window_args, gradient(2, d_k, d_v)); });
-  Time("selected_backward", true, [&] { ops_->SelectedBackward(stream, selected_args, gradient(1, d_k, d_v)); });
-  Time("compressed_backward", true,
+  Time("window_backward", &backward_ms_, [&] { ops_->WindowBackward(stream, window_args, gradient(2, d_k, d_v)); });
+  Time("selected_backward", &backward_ms_,
+       [&] { ops_->SelectedBackward(stream, selected_args, gradient(1, d_k, d_v)); });
+  Time("compressed_backward", &backward_ms_,
        [&] { ops_->CompressedBackward(stream, compressed_args, gradient(0, d_k_cmp, d_v_cmp)); });
-  Time("compress_backward", true, [&] {
+  Time("compress_backward", &backward_ms_, [&] {
     ops_->CompressBackward(stream, compress_k, {d_k_cmp.view(), d_k.view(), Views(d_phi_k)});
     ops_->CompressBackward(stream, compress_v, {d_v_cmp.view(), d_v.view(), Views(d_phi_v)});
   });
