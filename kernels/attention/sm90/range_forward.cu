@@ -25,7 +25,7 @@ namespace {
 constexpr int kRows = 128;
 constexpr int kWarpgroupRows = 64;
 constexpr int kKeys = 128;
-constexpr int kUnit = 64;   // keys that one copy brings
+constexpr int kPart = 16;   // keys that one copy brings where pages do not hold a whole tile
 constexpr int kStages = 2;  // of keys and of values
 constexpr int kWarpgroup = 128;
 constexpr int kThreads = 3 * kWarpgroup;
@@ -119,67 +119,73 @@ __device__ void BringQueries(const Params& params, const CUtensorMap* map, Share
   }
 }
 
-// The buffer row of the unit that begins at key row `first`, when its rows are all present and lie in one page; else
-// -1.
-__device__ int FindUnit(const Params& params, SpanGpu present, int first) {
-  if (first < present.begin || first + kUnit > present.end) return -1;
+// How keys or values [R,G,W] are read.
+struct RowSource {
+  const CUtensorMap *tiles, *parts;  // boxes of kKeys and of kPart rows
+  const Bf16* x;
+};
+
+// The buffer row of key row `first` when the Rows rows from it on are all present and lie in one page; else -1.
+template <int Rows>
+__device__ int FindRows(const Params& params, SpanGpu present, int first) {
+  if (first < present.begin || first + Rows > present.end) return -1;
   const int page = first / params.page_rows, in_page = first - page * params.page_rows;
-  return in_page + kUnit > params.page_rows ? -1 : __ldg(params.table + page) * params.page_rows + in_page;
+  return in_page + Rows > params.page_rows ? -1 : __ldg(params.table + page) * params.page_rows + in_page;
 }
 
-// A unit row by row, zeros for rows that are not present. By a warp.
+// A part row by row, zeros for rows that are not present. By a warp.
 template <int W>
-__device__ void CopyUnit(uint32_t to, const Bf16* x, const Params& params, int group, SpanGpu present, int first) {
+__device__ void CopyRows(uint32_t to, const Bf16* x, const Params& params, int group, SpanGpu present, int first) {
   constexpr int kPieces = W / 8;
-  const int lane = threadIdx.x % 32;
-#pragma unroll
-  for (int half = 0; half < kUnit; half += 32) {
-    const int row = first + half + lane;
-    const int place = row >= present.begin && row < present.end
-                          ? __ldg(params.table + row / params.page_rows) * params.page_rows + row % params.page_rows
-                          : -1;
+  const int lane = threadIdx.x % 32, row = lane < kPart ? FindRows<1>(params, present, first + lane) : -1;
 #pragma unroll 4
-    for (int i = lane; i < 32 * kPieces; i += 32) {
-      const int piece = i % kPieces, from = __shfl_sync(~0u, place, i / kPieces);
-      CopyAsync16(to + piece / 8 * kKeysChunkBytes + Swizzled(half + i / kPieces, piece % 8),
-                  from < 0 ? x : x + (static_cast<int64_t>(from) * params.groups + group) * W + piece * 8, from >= 0);
-    }
+  for (int i = lane; i < kPart * kPieces; i += 32) {
+    const int piece = i % kPieces, from = __shfl_sync(~0u, row, i / kPieces);
+    CopyAsync16(to + piece / 8 * kKeysChunkBytes + Swizzled(i / kPieces, piece % 8),
+                from < 0 ? x : x + (static_cast<int64_t>(from) * params.groups + group) * W + piece * 8, from >= 0);
   }
   CommitCopies();
   WaitForCopies<0>();
   FenceForAsync();
 }
 
-// Keys or values, [R,G,W].
 template <int W>
-__device__ void BringKeys(const Params& params, const CUtensorMap* map, const void* x, Bf16 (*stages)[kKeys * W],
-                          uint64_t* full, uint64_t* empty) {
-  constexpr int kUnits = kKeys / kUnit;
-  const bool first_lane = threadIdx.x % 32 == 0;
+__device__ void BringRows(const Params& params, const RowSource& source, Bf16 (*stages)[kKeys * W], uint64_t* full,
+                          uint64_t* empty) {
+  const int lane = threadIdx.x % 32;
   Ring<kStages> ring;
   for (int index = blockIdx.x; index < WorkCount(params); index += gridDim.x) {
     const Work work = FindWork(params, index);
     for (int tile = work.end_tile - 1; tile >= work.first_tile; --tile, ring.Next()) {
-      int place[kUnits];
-#pragma unroll
-      for (int i = 0; i < kUnits; ++i) place[i] = FindUnit(params, work.present, tile * kKeys + i * kUnit);
-      WaitBarrier(&empty[ring.at], ring.parity ^ 1);
-      int bytes = 0;
-#pragma unroll
-      for (int i = 0; i < kUnits; ++i) {
-        const uint32_t to = SharedAddress(stages[ring.at]) + i * kUnit * kChunkRowBytes;
-        if (place[i] < 0) {
-          CopyUnit<W>(to, static_cast<const Bf16*>(x), params, work.group, work.present, tile * kKeys + i * kUnit);
-          continue;
-        }
-        bytes += kUnit * W * sizeof(Bf16);
-        if (!first_lane) continue;
+      const int first = tile * kKeys;
+      const int whole = FindRows<kKeys>(params, work.present, first);
+      const int my_part =
+          whole < 0 && lane < kKeys / kPart ? FindRows<kPart>(params, work.present, first + lane * kPart) : -1;
+      const uint32_t stage = SharedAddress(stages[ring.at]);
+      const auto copy = [&](const CUtensorMap* map, int row, int key) {
+        if (lane != 0) return;
         for (int chunk = 0; chunk < W / kChunk; ++chunk) {
-          CopyBox(to + chunk * kKeysChunkBytes, map, chunk * kChunk, work.group, place[i], &full[ring.at]);
+          CopyBox(stage + key * kChunkRowBytes + chunk * kKeysChunkBytes, map, chunk * kChunk, work.group, row,
+                  &full[ring.at]);
         }
+      };
+      WaitBarrier(&empty[ring.at], ring.parity ^ 1);
+      int copied = kKeys;
+      if (whole >= 0) {
+        copy(source.tiles, whole, 0);
+      } else {
+        for (int key = 0; key < kKeys; key += kPart) {
+          const int part = __shfl_sync(~0u, my_part, key / kPart);
+          if (part >= 0) {
+            copy(source.parts, part, key);
+          } else {
+            copied -= kPart;
+            CopyRows<W>(stage + key * kChunkRowBytes, source.x, params, work.group, work.present, first + key);
+          }
+        }
+        __syncwarp();
       }
-      __syncwarp();
-      if (first_lane) ArriveAndExpect(&full[ring.at], bytes);
+      if (lane == 0) ArriveAndExpect(&full[ring.at], copied * W * sizeof(Bf16));
     }
   }
 }
@@ -217,20 +223,27 @@ struct RowSoftmax {
   }
 };
 
-// -inf for the scores of keys outside of the rows' spans. Element i of a lane is key `first` + Column(i).
+// Element i of a lane's scores is key Column(i) from the lane's first on.
 __device__ __forceinline__ constexpr int Column(int i) { return i / 4 * 8 + i % 2; }
-__device__ __forceinline__ void Mask(float (&s)[kKeys / 2], const SpanGpu (&seen)[2], int first) {
-  const int begin[2] = {seen[0].begin - first, seen[1].begin - first};
-  const int end[2] = {seen[0].end - first, seen[1].end - first};
+
+// -inf for the scores of keys before, or from on, those that each row begins, or ends, with.
+__device__ __forceinline__ void MaskBefore(float (&s)[kKeys / 2], int begin0, int begin1) {
 #pragma unroll
   for (int i = 0; i < kKeys / 2; ++i) {
-    if (Column(i) < begin[i / 2 % 2] || Column(i) >= end[i / 2 % 2]) s[i] = -INFINITY;
+    if (Column(i) < (i / 2 % 2 == 0 ? begin0 : begin1)) s[i] = -INFINITY;
+  }
+}
+__device__ __forceinline__ void MaskFrom(float (&s)[kKeys / 2], int end0, int end1) {
+#pragma unroll
+  for (int i = 0; i < kKeys / 2; ++i) {
+    if (Column(i) >= (i / 2 % 2 == 0 ? end0 : end1)) s[i] = -INFINITY;
   }
 }
 
 template <int KW, int VW>
 __device__ void Attend(const Params& params, const CUtensorMap* o_map, Shared<KW, VW>& shared, int warpgroup) {
   const int thread = threadIdx.x % kWarpgroup, warp = thread / 32, lane = thread % 32, column = lane % 4 * 2;
+  const int first_row = warpgroup * kWarpgroupRows + warp * 16 + lane / 4;  // the lane's, of a tile; the other is 8 on
   const int group_heads = params.group_heads();
   const int reciprocal = 65536 / group_heads + 1;  // row / group_heads = row * reciprocal >> 16 for rows of a tile
   // Positive, so that a score of -inf stays one; of scale 0, too.
@@ -258,17 +271,18 @@ __device__ void Attend(const Params& params, const CUtensorMap* o_map, Shared<KW
     WaitBarrier(&shared.q_full[q_ring.at], q_ring.parity);
     const TileHead head = shared.head[q_ring.at];
     const uint32_t q = SharedAddress(shared.q[q_ring.at]) + warpgroup * kWarpgroupRows * kChunkRowBytes;
-    int row[2];  // of the tile
-    SpanGpu seen[2];
+    SpanGpu seen[2];  // from the lane's first column on
+    int all_begin, all_end;
+    const auto find_spans = [&] {
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      row[i] = warpgroup * kWarpgroupRows + warp * 16 + lane / 4 + i * 8;
-      seen[i] = shared.seen[q_ring.at][min(row[i], head.rows - 1) * reciprocal >> 16];
-      seen[i] = {seen[i].begin - column, seen[i].end - column};
-    }
-    // Both ends of a span never fall as rows ascend: which keys all rows of the warp see.
-    const int all_begin = __shfl_sync(~0u, seen[1].begin + column, 31), all_end = __shfl_sync(~0u, seen[0].end, 0);
-
+      for (int i = 0; i < 2; ++i) {
+        const SpanGpu span = shared.seen[q_ring.at][min(first_row + i * 8, head.rows - 1) * reciprocal >> 16];
+        seen[i] = {span.begin - column, span.end - column};
+      }
+      // Both ends of a span never fall as rows ascend: the keys that all rows of the warp see.
+      all_begin = __shfl_sync(~0u, seen[1].begin + column, 31);
+      all_end = __shfl_sync(~0u, seen[0].end + column, 0);
+    };
     const auto multiply_keys = [&] {
       const uint32_t k = SharedAddress(shared.k[k_ring.at]);
 #pragma unroll
@@ -298,7 +312,8 @@ __device__ void Attend(const Params& params, const CUtensorMap* o_map, Shared<KW
     float shrink[2];
     const auto take_scores = [&](int tile) {
       const int first = tile * kKeys;
-      if (first < all_begin || first + kKeys > all_end) Mask(s, seen, first);
+      if (first < all_begin) MaskBefore(s, seen[0].begin - first, seen[1].begin - first);
+      if (first + kKeys > all_end) MaskFrom(s, seen[0].end - first, seen[1].end - first);
       softmax.Take(s, scale_log2, shrink);
     };
     const auto pack_weights = [&] {
@@ -314,9 +329,10 @@ __device__ void Attend(const Params& params, const CUtensorMap* o_map, Shared<KW
       await_turn();
       WgmmaFence();
       multiply_keys();
+      pass_turn();
+      find_spans();
       WgmmaWait<0>();
       Pin(s);
-      pass_turn();
       release_keys();
       take_scores(head.end_tile - 1);
       pack_weights();
@@ -338,8 +354,10 @@ __device__ void Attend(const Params& params, const CUtensorMap* o_map, Shared<KW
         WgmmaWait<0>();
         Pin(o);
         release_values();
+        if (__any_sync(~0u, shrink[0] != 1 || shrink[1] != 1)) {
 #pragma unroll
-        for (int i = 0; i < VW / 2; ++i) o[i] *= shrink[i / 2 % 2];
+          for (int i = 0; i < VW / 2; ++i) o[i] *= shrink[i / 2 % 2];
+        }
         pack_weights();
       }
       WaitBarrier(&shared.v_full[v_ring.at], v_ring.parity);
@@ -405,8 +423,9 @@ __device__ void Attend(const Params& params, const CUtensorMap* o_map, Shared<KW
     }
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      if (lane % 4 != 0 || row[i] >= head.rows) continue;
-      params.lse[out_row(row[i])] = sum[i] == 0 ? -INFINITY : softmax.max[i] * CUDART_LN2_F + logf(sum[i]);
+      const int row = first_row + i * 8;
+      if (lane % 4 != 0 || row >= head.rows) continue;
+      params.lse[out_row(row)] = sum[i] == 0 ? -INFINITY : softmax.max[i] * CUDART_LN2_F + logf(sum[i]);
     }
     if (Shared<KW, VW>::kQueryStages == 1) release_queries();
   }
@@ -414,11 +433,13 @@ __device__ void Attend(const Params& params, const CUtensorMap* o_map, Shared<KW
   if (warpgroup == 0) await_turn();  // the last that was passed
 }
 
+struct Maps {
+  CUtensorMap q, k, k_parts, v, v_parts, o;
+};
+
 template <int KW, int VW>
 __global__ void __launch_bounds__(kThreads, 1)
-    RangeForwardKernel(const __grid_constant__ Params params, const __grid_constant__ CUtensorMap q_map,
-                       const __grid_constant__ CUtensorMap k_map, const __grid_constant__ CUtensorMap v_map,
-                       const __grid_constant__ CUtensorMap o_map) {
+    RangeForwardKernel(const __grid_constant__ Params params, const __grid_constant__ Maps maps) {
   extern __shared__ unsigned char raw[];
   auto& shared = *reinterpret_cast<Shared<KW, VW>*>(raw + (1024 - SharedAddress(raw) % 1024) % 1024);
   if (threadIdx.x == 0) {
@@ -438,12 +459,18 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (threadIdx.x < kWarpgroup) {
     GiveRegisters<24>();
     const int warp = threadIdx.x / 32;
-    if (warp == 0) BringKeys<KW>(params, &k_map, params.k, shared.k, shared.k_full, shared.k_empty);
-    if (warp == 1) BringKeys<VW>(params, &v_map, params.v, shared.v, shared.v_full, shared.v_empty);
-    if (warp == 2) BringQueries(params, &q_map, shared);
+    if (warp == 0) {
+      const RowSource keys = {&maps.k, &maps.k_parts, static_cast<const Bf16*>(params.k)};
+      BringRows<KW>(params, keys, shared.k, shared.k_full, shared.k_empty);
+    }
+    if (warp == 1) {
+      const RowSource values = {&maps.v, &maps.v_parts, static_cast<const Bf16*>(params.v)};
+      BringRows<VW>(params, values, shared.v, shared.v_full, shared.v_empty);
+    }
+    if (warp == 2) BringQueries(params, &maps.q, shared);
   } else {
     TakeRegisters<240>();
-    Attend(params, &o_map, shared, static_cast<int>(threadIdx.x) / kWarpgroup - 1);
+    Attend(params, &maps.o, shared, static_cast<int>(threadIdx.x) / kWarpgroup - 1);
   }
 }
 
@@ -452,13 +479,19 @@ void Launch(cudaStream_t stream, const char* operation, const Params& params) {
   const QueryTilesGpu& queries = params.queries;
   int query_rows = 0;
   for (int i = 0; i < queries.count; ++i) query_rows = std::max(query_rows, queries.row[i] + queries.length[i]);
-  const CUtensorMap q_map =
-      RowsMap(operation, params.q, query_rows, params.heads, KW, queries.tile, params.group_heads());
-  const CUtensorMap o_map = RowsMap(operation, params.o, query_rows, params.heads, VW,
-                                    std::max(1, kWarpgroupRows / params.group_heads()), params.group_heads());
-  // The table alone knows how many rows there are; it leads to none beyond.
-  const CUtensorMap k_map = RowsMap(operation, params.k, INT32_MAX, params.groups, KW, kUnit, 1);
-  const CUtensorMap v_map = RowsMap(operation, params.v, INT32_MAX, params.groups, VW, kUnit, 1);
+  const auto map = [&](const void* x, int rows, int heads, int width, int box_rows, int box_heads) {
+    return RowsMap(operation, x, rows, heads, width, box_rows, box_heads);
+  };
+  const int heads = params.heads, groups = params.groups, group_heads = params.group_heads();
+  // How many rows keys and values have the table alone knows; it leads to none beyond.
+  const Maps maps = {
+      .q = map(params.q, query_rows, heads, KW, queries.tile, group_heads),
+      .k = map(params.k, INT32_MAX, groups, KW, kKeys, 1),
+      .k_parts = map(params.k, INT32_MAX, groups, KW, kPart, 1),
+      .v = map(params.v, INT32_MAX, groups, VW, kKeys, 1),
+      .v_parts = map(params.v, INT32_MAX, groups, VW, kPart, 1),
+      .o = map(params.o, query_rows, heads, VW, std::max(1, kWarpgroupRows / group_heads), group_heads),
+  };
 
   constexpr int kBytes = sizeof(Shared<KW, VW>) + 1024;
   auto* const kernel = RangeForwardKernel<KW, VW>;
@@ -468,7 +501,7 @@ void Launch(cudaStream_t stream, const char* operation, const Params& params) {
   CudaCheck(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), operation);
   const int64_t work = static_cast<int64_t>(queries.tiles()) * params.groups;
   LS_CHECK(work <= INT32_MAX - processors, "{}: q: expected fewer than 2^31 tiles, found {}", operation, work);
-  kernel<<<std::min<int64_t>(work, processors), kThreads, kBytes, stream>>>(params, q_map, k_map, v_map, o_map);
+  kernel<<<std::min<int64_t>(work, processors), kThreads, kBytes, stream>>>(params, maps);
 }
 
 }  // namespace
