@@ -25,7 +25,6 @@ namespace {
 constexpr int kRows = 128;
 constexpr int kWarpgroupRows = 64;
 constexpr int kKeys = 128;
-constexpr int kPart = 16;   // keys that one copy brings where pages do not hold a whole tile
 constexpr int kStages = 2;  // of keys and of values
 constexpr int kWarpgroup = 128;
 constexpr int kThreads = 3 * kWarpgroup;
@@ -121,28 +120,35 @@ __device__ void BringQueries(const Params& params, const CUtensorMap* map, Share
 
 // How keys or values [R,G,W] are read.
 struct RowSource {
-  const CUtensorMap *tiles, *parts;  // boxes of kKeys and of kPart rows
+  const CUtensorMap *tiles, *parts;  // boxes of kKeys and of part_rows rows
+  int part_rows;
   const Bf16* x;
 };
 
-// The buffer row of key row `first` when the Rows rows from it on are all present and lie in one page; else -1.
-template <int Rows>
-__device__ int FindRows(const Params& params, SpanGpu present, int first) {
-  if (first < present.begin || first + Rows > present.end) return -1;
+// Of a tile that no page holds whole, or of which some rows are not present: parts that pages hold.
+int PartRows(int page_rows) { return page_rows % kKeys != 0 && page_rows % 64 == 0 ? 64 : 16; }
+
+// The buffer row of key row `first` when the `count` rows from it on are all present and lie in one page; else -1.
+__device__ int FindRows(const Params& params, SpanGpu present, int first, int count) {
+  if (first < present.begin || first + count > present.end) return -1;
   const int page = first / params.page_rows, in_page = first - page * params.page_rows;
-  return in_page + Rows > params.page_rows ? -1 : __ldg(params.table + page) * params.page_rows + in_page;
+  return in_page + count > params.page_rows ? -1 : __ldg(params.table + page) * params.page_rows + in_page;
 }
 
-// A part row by row, zeros for rows that are not present. By a warp.
+// Rows [first, first+count) one by one, zeros for those that are not present. By a warp.
 template <int W>
-__device__ void CopyRows(uint32_t to, const Bf16* x, const Params& params, int group, SpanGpu present, int first) {
-  constexpr int kPieces = W / 8;
-  const int lane = threadIdx.x % 32, row = lane < kPart ? FindRows<1>(params, present, first + lane) : -1;
+__device__ void CopyRows(uint32_t to, const Bf16* x, const Params& params, int group, SpanGpu present, int first,
+                         int count) {
+  constexpr int kPieces = W / 8, kAtOnce = 16;
+  const int lane = threadIdx.x % 32;
+  for (int done = 0; done < count; done += kAtOnce) {
+    const int row = lane < kAtOnce ? FindRows(params, present, first + done + lane, 1) : -1;
 #pragma unroll 4
-  for (int i = lane; i < kPart * kPieces; i += 32) {
-    const int piece = i % kPieces, from = __shfl_sync(~0u, row, i / kPieces);
-    CopyAsync16(to + piece / 8 * kKeysChunkBytes + Swizzled(i / kPieces, piece % 8),
-                from < 0 ? x : x + (static_cast<int64_t>(from) * params.groups + group) * W + piece * 8, from >= 0);
+    for (int i = lane; i < kAtOnce * kPieces; i += 32) {
+      const int piece = i % kPieces, from = __shfl_sync(~0u, row, i / kPieces);
+      CopyAsync16(to + piece / 8 * kKeysChunkBytes + Swizzled(done + i / kPieces, piece % 8),
+                  from < 0 ? x : x + (static_cast<int64_t>(from) * params.groups + group) * W + piece * 8, from >= 0);
+    }
   }
   CommitCopies();
   WaitForCopies<0>();
@@ -158,9 +164,10 @@ __device__ void BringRows(const Params& params, const RowSource& source, Bf16 (*
     const Work work = FindWork(params, index);
     for (int tile = work.end_tile - 1; tile >= work.first_tile; --tile, ring.Next()) {
       const int first = tile * kKeys;
-      const int whole = FindRows<kKeys>(params, work.present, first);
-      const int my_part =
-          whole < 0 && lane < kKeys / kPart ? FindRows<kPart>(params, work.present, first + lane * kPart) : -1;
+      const int whole = FindRows(params, work.present, first, kKeys);
+      const int my_part = whole < 0 && lane * source.part_rows < kKeys
+                              ? FindRows(params, work.present, first + lane * source.part_rows, source.part_rows)
+                              : -1;
       const uint32_t stage = SharedAddress(stages[ring.at]);
       const auto copy = [&](const CUtensorMap* map, int row, int key) {
         if (lane != 0) return;
@@ -174,13 +181,14 @@ __device__ void BringRows(const Params& params, const RowSource& source, Bf16 (*
       if (whole >= 0) {
         copy(source.tiles, whole, 0);
       } else {
-        for (int key = 0; key < kKeys; key += kPart) {
-          const int part = __shfl_sync(~0u, my_part, key / kPart);
+        for (int i = 0; i * source.part_rows < kKeys; ++i) {
+          const int part = __shfl_sync(~0u, my_part, i), key = i * source.part_rows;
           if (part >= 0) {
             copy(source.parts, part, key);
           } else {
-            copied -= kPart;
-            CopyRows<W>(stage + key * kChunkRowBytes, source.x, params, work.group, work.present, first + key);
+            copied -= source.part_rows;
+            CopyRows<W>(stage + key * kChunkRowBytes, source.x, params, work.group, work.present, first + key,
+                        source.part_rows);
           }
         }
         __syncwarp();
@@ -435,6 +443,7 @@ __device__ void Attend(const Params& params, const CUtensorMap* o_map, Shared<KW
 
 struct Maps {
   CUtensorMap q, k, k_parts, v, v_parts, o;
+  int part_rows;
 };
 
 template <int KW, int VW>
@@ -460,11 +469,11 @@ __global__ void __launch_bounds__(kThreads, 1)
     GiveRegisters<24>();
     const int warp = threadIdx.x / 32;
     if (warp == 0) {
-      const RowSource keys = {&maps.k, &maps.k_parts, static_cast<const Bf16*>(params.k)};
+      const RowSource keys = {&maps.k, &maps.k_parts, maps.part_rows, static_cast<const Bf16*>(params.k)};
       BringRows<KW>(params, keys, shared.k, shared.k_full, shared.k_empty);
     }
     if (warp == 1) {
-      const RowSource values = {&maps.v, &maps.v_parts, static_cast<const Bf16*>(params.v)};
+      const RowSource values = {&maps.v, &maps.v_parts, maps.part_rows, static_cast<const Bf16*>(params.v)};
       BringRows<VW>(params, values, shared.v, shared.v_full, shared.v_empty);
     }
     if (warp == 2) BringQueries(params, &maps.q, shared);
@@ -482,15 +491,17 @@ void Launch(cudaStream_t stream, const char* operation, const Params& params) {
   const auto map = [&](const void* x, int rows, int heads, int width, int box_rows, int box_heads) {
     return RowsMap(operation, x, rows, heads, width, box_rows, box_heads);
   };
-  const int heads = params.heads, groups = params.groups, group_heads = params.group_heads();
+  const int heads = params.heads, groups = params.groups, group_heads = params.group_heads(),
+            part_rows = PartRows(params.page_rows);
   // How many rows keys and values have the table alone knows; it leads to none beyond.
   const Maps maps = {
       .q = map(params.q, query_rows, heads, KW, queries.tile, group_heads),
       .k = map(params.k, INT32_MAX, groups, KW, kKeys, 1),
-      .k_parts = map(params.k, INT32_MAX, groups, KW, kPart, 1),
+      .k_parts = map(params.k, INT32_MAX, groups, KW, part_rows, 1),
       .v = map(params.v, INT32_MAX, groups, VW, kKeys, 1),
-      .v_parts = map(params.v, INT32_MAX, groups, VW, kPart, 1),
+      .v_parts = map(params.v, INT32_MAX, groups, VW, part_rows, 1),
       .o = map(params.o, query_rows, heads, VW, std::max(1, kWarpgroupRows / group_heads), group_heads),
+      .part_rows = part_rows,
   };
 
   constexpr int kBytes = sizeof(Shared<KW, VW>) + 1024;
