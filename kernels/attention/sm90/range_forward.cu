@@ -2,203 +2,27 @@
 // o and lse.
 //
 // A tile is 128 rows, as many consecutive queries of a segment as fit with all heads of one group, against key tiles of
-// 128. Blocks stay and take tiles in turn, the last queries, which see most, first. Two warpgroups have 64 rows each:
-// one multiplies while the other takes exponentials. Warps of a third bring keys, values and queries.
+// 128. Blocks stay and take tiles in turn. Two warpgroups have 64 rows each and take turns: one multiplies while the
+// other takes exponentials. Warps of a third bring keys, values and queries (range_work.cuh). Bound by the tensor cores
+// and the power they draw (README.md).
 //
 // Key tiles lie at absolute positions and are met last first. One in which a row sees nothing leaves the row's sums as
 // they are, bit for bit (RowSoftmax), and a row of a product depends on no other row: so what a query gets depends
-// neither on the queries beside it nor on where rows lie. README.md: what bounds it, what was measured.
+// neither on the queries beside it nor on where rows lie.
 #include <math_constants.h>
 
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
 
-#include "kernels/attention/gpu/sight.cuh"
 #include "kernels/attention/sm90/kernels.cuh"
+#include "kernels/attention/sm90/range_work.cuh"
 #include "kernels/attention/sm90/tensor_map.cuh"
-#include "kernels/base/ptx_sm90.cuh"
 
 namespace longspan {
 namespace {
 
-constexpr int kRows = 128;
-constexpr int kWarpgroupRows = 64;
-constexpr int kKeys = 128;
-constexpr int kStages = 2;  // of keys and of values
-constexpr int kWarpgroup = 128;
 constexpr int kThreads = 3 * kWarpgroup;
-constexpr int kChunk = 64;  // channels
-constexpr int kRowsChunkBytes = kRows * kChunkRowBytes, kKeysChunkBytes = kKeys * kChunkRowBytes;
-
-using Params = BranchParams<RangeSight>;
-
-// What the consumers need to know of a query tile.
-struct TileHead {
-  int64_t out_row;            // of [T,H]: the first query's first head of the group
-  int first_row, first_head;  // that
-  int rows;                   // of the tile, that count
-  int first_tile, end_tile;
-};
-
-template <int KW, int VW>
-struct Shared {
-  static constexpr int kQueryStages = KW > 128 ? 1 : 2;
-  Bf16 q[kQueryStages][kRows * KW];  // and then o
-  Bf16 k[kStages][kKeys * KW];
-  Bf16 v[kStages][kKeys * VW];
-  SpanGpu seen[kQueryStages][kRows];  // by query
-  TileHead head[kQueryStages];
-  uint64_t q_full[kQueryStages], q_empty[kQueryStages];
-  uint64_t k_full[kStages], k_empty[kStages], v_full[kStages], v_empty[kStages];
-};
-
-// A query tile of one group, and its key tiles.
-struct Work {
-  QueryTileGpu queries;
-  int group;
-  SpanGpu present;  // the key rows that some query of the segment sees: no others may be read
-  int first_tile, end_tile;
-};
-
-__device__ Work FindWork(const Params& params, int index) {
-  const QueryTilesGpu& cut = params.queries;
-  const int tile = cut.first_tile[cut.count] - 1 - index / params.groups;
-  int segment = 0;
-  while (tile >= cut.first_tile[segment + 1]) ++segment;
-  const int offset = (tile - cut.first_tile[segment]) * cut.tile, begin = cut.begin[segment],
-            length = cut.length[segment], count = min(cut.tile, length - offset);
-  Work work;
-  work.queries = {begin + offset, cut.row[segment] + offset, count};
-  work.group = index % params.groups;
-  work.present = {params.sight.Seen(begin).begin, params.sight.Seen(begin + length - 1, 0).end};
-  const int seen_begin = params.sight.Seen(begin + offset).begin,
-            seen_end = params.sight.Seen(begin + offset + count - 1, 0).end;
-  work.first_tile = seen_begin / kKeys;
-  work.end_tile = seen_begin < seen_end ? (seen_end + kKeys - 1) / kKeys : work.first_tile;
-  return work;
-}
-
-__device__ int WorkCount(const Params& params) {
-  return params.queries.first_tile[params.queries.count] * params.groups;
-}
-
-// ---- Producers: a warp each ----------------------------------------------------------------------------------------
-
-// The queries, and what each sees.
-template <int KW, int VW>
-__device__ void BringQueries(const Params& params, const CUtensorMap* map, Shared<KW, VW>& shared) {
-  const int lane = threadIdx.x % 32, group_heads = params.group_heads();
-  Ring<Shared<KW, VW>::kQueryStages> ring;
-  for (int index = blockIdx.x; index < WorkCount(params); index += gridDim.x, ring.Next()) {
-    const Work work = FindWork(params, index);
-    WaitBarrier(&shared.q_empty[ring.at], ring.parity ^ 1);
-    for (int i = lane; i < work.queries.count; i += 32) {
-      shared.seen[ring.at][i] = params.sight.Seen(work.queries.position + i);
-    }
-    if (lane == 0) {
-      shared.head[ring.at] = {
-          static_cast<int64_t>(work.queries.row) * params.heads + work.group * group_heads,
-          work.queries.row,
-          work.group * group_heads,
-          work.queries.count * group_heads,
-          work.first_tile,
-          work.end_tile,
-      };
-    }
-    __syncwarp();
-    if (lane == 0) {
-      // A whole tile's, whatever counts: rows after the segment's are the next one's, or zeros after the last.
-      ArriveAndExpect(&shared.q_full[ring.at], params.queries.tile * group_heads * KW * sizeof(Bf16));
-      for (int chunk = 0; chunk < KW / kChunk; ++chunk) {
-        CopyBox(SharedAddress(shared.q[ring.at]) + chunk * kRowsChunkBytes, map, chunk * kChunk,
-                work.group * group_heads, work.queries.row, &shared.q_full[ring.at]);
-      }
-    }
-  }
-}
-
-// How keys or values [R,G,W] are read.
-struct RowSource {
-  const CUtensorMap *tiles, *parts;  // boxes of kKeys and of part_rows rows
-  int part_rows;
-  const Bf16* x;
-};
-
-// Of a tile that no page holds whole, or of which some rows are not present: parts that pages hold.
-int PartRows(int page_rows) { return page_rows % kKeys != 0 && page_rows % 64 == 0 ? 64 : 16; }
-
-// The buffer row of key row `first` when the `count` rows from it on are all present and lie in one page; else -1.
-__device__ int FindRows(const Params& params, SpanGpu present, int first, int count) {
-  if (first < present.begin || first + count > present.end) return -1;
-  const int page = first / params.page_rows, in_page = first - page * params.page_rows;
-  return in_page + count > params.page_rows ? -1 : __ldg(params.table + page) * params.page_rows + in_page;
-}
-
-// Rows [first, first+count) one by one, zeros for those that are not present. By a warp.
-template <int W>
-__device__ void CopyRows(uint32_t to, const Bf16* x, const Params& params, int group, SpanGpu present, int first,
-                         int count) {
-  constexpr int kPieces = W / 8, kAtOnce = 16;
-  const int lane = threadIdx.x % 32;
-  for (int done = 0; done < count; done += kAtOnce) {
-    const int row = lane < kAtOnce ? FindRows(params, present, first + done + lane, 1) : -1;
-#pragma unroll 4
-    for (int i = lane; i < kAtOnce * kPieces; i += 32) {
-      const int piece = i % kPieces, from = __shfl_sync(~0u, row, i / kPieces);
-      CopyAsync16(to + piece / 8 * kKeysChunkBytes + Swizzled(done + i / kPieces, piece % 8),
-                  from < 0 ? x : x + (static_cast<int64_t>(from) * params.groups + group) * W + piece * 8, from >= 0);
-    }
-  }
-  CommitCopies();
-  WaitForCopies<0>();
-  FenceForAsync();
-}
-
-template <int W>
-__device__ void BringRows(const Params& params, const RowSource& source, Bf16 (*stages)[kKeys * W], uint64_t* full,
-                          uint64_t* empty) {
-  const int lane = threadIdx.x % 32;
-  Ring<kStages> ring;
-  for (int index = blockIdx.x; index < WorkCount(params); index += gridDim.x) {
-    const Work work = FindWork(params, index);
-    for (int tile = work.end_tile - 1; tile >= work.first_tile; --tile, ring.Next()) {
-      const int first = tile * kKeys;
-      const int whole = FindRows(params, work.present, first, kKeys);
-      const int my_part = whole < 0 && lane * source.part_rows < kKeys
-                              ? FindRows(params, work.present, first + lane * source.part_rows, source.part_rows)
-                              : -1;
-      const uint32_t stage = SharedAddress(stages[ring.at]);
-      const auto copy = [&](const CUtensorMap* map, int row, int key) {
-        if (lane != 0) return;
-        for (int chunk = 0; chunk < W / kChunk; ++chunk) {
-          CopyBox(stage + key * kChunkRowBytes + chunk * kKeysChunkBytes, map, chunk * kChunk, work.group, row,
-                  &full[ring.at]);
-        }
-      };
-      WaitBarrier(&empty[ring.at], ring.parity ^ 1);
-      int copied = kKeys;
-      if (whole >= 0) {
-        copy(source.tiles, whole, 0);
-      } else {
-        for (int i = 0; i * source.part_rows < kKeys; ++i) {
-          const int part = __shfl_sync(~0u, my_part, i), key = i * source.part_rows;
-          if (part >= 0) {
-            copy(source.parts, part, key);
-          } else {
-            copied -= source.part_rows;
-            CopyRows<W>(stage + key * kChunkRowBytes, source.x, params, work.group, work.present, first + key,
-                        source.part_rows);
-          }
-        }
-        __syncwarp();
-      }
-      if (lane == 0) ArriveAndExpect(&full[ring.at], copied * W * sizeof(Bf16));
-    }
-  }
-}
-
-// ---- Consumers: a warpgroup each -----------------------------------------------------------------------------------
 
 // The running maximum, in units of log2, and sum of a lane's two rows; the sum of the lane's own columns only. A tile
 // in which a row sees nothing leaves both as they are: the maximum is kept as it was subtracted, so that `shrink` is
@@ -208,10 +32,10 @@ struct RowSoftmax {
   float sum[2] = {0, 0};
 
   // Scores to weights. What was summed before counts `shrink` times.
-  __device__ __forceinline__ void Take(float (&s)[kKeys / 2], float scale_log2, float (&shrink)[2]) {
+  __device__ __forceinline__ void Take(float (&s)[kTileKeys / 2], float scale_log2, float (&shrink)[2]) {
     float base[2] = {-INFINITY, -INFINITY};
 #pragma unroll
-    for (int i = 0; i < kKeys / 2; ++i) base[i / 2 % 2] = fmaxf(base[i / 2 % 2], s[i]);
+    for (int i = 0; i < kTileKeys / 2; ++i) base[i / 2 % 2] = fmaxf(base[i / 2 % 2], s[i]);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       base[i] = fmaxf(base[i], __shfl_xor_sync(~0u, base[i], 1));
@@ -224,7 +48,7 @@ struct RowSoftmax {
       sum[i] *= shrink[i];
     }
 #pragma unroll
-    for (int i = 0; i < kKeys / 2; ++i) {
+    for (int i = 0; i < kTileKeys / 2; ++i) {
       s[i] = Exp2(fmaf(s[i], scale_log2, -base[i / 2 % 2]));
       sum[i / 2 % 2] += s[i];
     }
@@ -235,21 +59,22 @@ struct RowSoftmax {
 __device__ __forceinline__ constexpr int Column(int i) { return i / 4 * 8 + i % 2; }
 
 // -inf for the scores of keys before, or from on, those that each row begins, or ends, with.
-__device__ __forceinline__ void MaskBefore(float (&s)[kKeys / 2], int begin0, int begin1) {
+__device__ __forceinline__ void MaskBefore(float (&s)[kTileKeys / 2], int begin0, int begin1) {
 #pragma unroll
-  for (int i = 0; i < kKeys / 2; ++i) {
+  for (int i = 0; i < kTileKeys / 2; ++i) {
     if (Column(i) < (i / 2 % 2 == 0 ? begin0 : begin1)) s[i] = -INFINITY;
   }
 }
-__device__ __forceinline__ void MaskFrom(float (&s)[kKeys / 2], int end0, int end1) {
+__device__ __forceinline__ void MaskFrom(float (&s)[kTileKeys / 2], int end0, int end1) {
 #pragma unroll
-  for (int i = 0; i < kKeys / 2; ++i) {
+  for (int i = 0; i < kTileKeys / 2; ++i) {
     if (Column(i) >= (i / 2 % 2 == 0 ? end0 : end1)) s[i] = -INFINITY;
   }
 }
 
 template <int KW, int VW>
-__device__ void Attend(const Params& params, const CUtensorMap* o_map, Shared<KW, VW>& shared, int warpgroup) {
+__device__ void Attend(const RangeParams& params, const CUtensorMap* o_map, RangeShared<KW, VW>& shared,
+                       int warpgroup) {
   const int thread = threadIdx.x % kWarpgroup, warp = thread / 32, lane = thread % 32, column = lane % 4 * 2;
   const int first_row = warpgroup * kWarpgroupRows + warp * 16 + lane / 4;  // the lane's, of a tile; the other is 8 on
   const int group_heads = params.group_heads();
@@ -271,40 +96,38 @@ __device__ void Attend(const Params& params, const CUtensorMap* o_map, Shared<KW
     leaving = -1;
   };
 
-  float s[kKeys / 2], o[VW / 2];
-  uint32_t p[kKeys / 16][4];
-  Ring<Shared<KW, VW>::kQueryStages> q_ring;
+  float s[kTileKeys / 2], o[VW / 2];
+  uint32_t p[kTileKeys / 16][4];
+  Ring<RangeShared<KW, VW>::kQueryStages> q_ring;
   Ring<kStages> k_ring, v_ring;
-  for (int index = blockIdx.x; index < WorkCount(params); index += gridDim.x, q_ring.Next()) {
+  for (int index = blockIdx.x; index < ItemCount(params); index += gridDim.x, q_ring.Next()) {
     WaitBarrier(&shared.q_full[q_ring.at], q_ring.parity);
     const TileHead head = shared.head[q_ring.at];
     const uint32_t q = SharedAddress(shared.q[q_ring.at]) + warpgroup * kWarpgroupRows * kChunkRowBytes;
     SpanGpu seen[2];  // from the lane's first column on
-    int all_begin, all_end;
-    const auto find_spans = [&] {
 #pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const SpanGpu span = shared.seen[q_ring.at][min(first_row + i * 8, head.rows - 1) * reciprocal >> 16];
-        seen[i] = {span.begin - column, span.end - column};
-      }
-      // Both ends of a span never fall as rows ascend: the keys that all rows of the warp see.
-      all_begin = __shfl_sync(~0u, seen[1].begin + column, 31);
-      all_end = __shfl_sync(~0u, seen[0].end + column, 0);
-    };
+    for (int i = 0; i < 2; ++i) {
+      const SpanGpu span = shared.seen[q_ring.at][min(first_row + i * 8, head.rows - 1) * reciprocal >> 16];
+      seen[i] = {span.begin - column, span.end - column};
+    }
+    // Both ends of a span never fall as rows ascend: the keys that all rows of the warp see.
+    const int all_begin = __shfl_sync(~0u, seen[1].begin + column, 31),
+              all_end = __shfl_sync(~0u, seen[0].end + column, 0);
+
     const auto multiply_keys = [&] {
       const uint32_t k = SharedAddress(shared.k[k_ring.at]);
 #pragma unroll
       for (int i = 0; i < KW / 16; ++i) {
         const uint32_t at = i % 4 * 32;
-        Wgmma(s, AlongRows(q + i / 4 * kRowsChunkBytes + at), AlongRows(k + i / 4 * kKeysChunkBytes + at), i > 0);
+        Wgmma(s, AlongRows(q + i / 4 * kQueryChunkBytes + at), AlongRows(k + i / 4 * kKeyChunkBytes + at), i > 0);
       }
       WgmmaCommit();
     };
     const auto multiply_values = [&](bool add) {
       const uint32_t v = SharedAddress(shared.v[v_ring.at]);
 #pragma unroll
-      for (int i = 0; i < kKeys / 16; ++i) {
-        Wgmma(o, p[i], AcrossRows(v + i * 16 * kChunkRowBytes, kKeysChunkBytes), add || i > 0);
+      for (int i = 0; i < kTileKeys / 16; ++i) {
+        Wgmma(o, p[i], AcrossRows(v + i * 16 * kChunkRowBytes, kKeyChunkBytes), add || i > 0);
       }
       WgmmaCommit();
     };
@@ -319,14 +142,14 @@ __device__ void Attend(const Params& params, const CUtensorMap* o_map, Shared<KW
     RowSoftmax softmax;
     float shrink[2];
     const auto take_scores = [&](int tile) {
-      const int first = tile * kKeys;
+      const int first = tile * kTileKeys;
       if (first < all_begin) MaskBefore(s, seen[0].begin - first, seen[1].begin - first);
-      if (first + kKeys > all_end) MaskFrom(s, seen[0].end - first, seen[1].end - first);
+      if (first + kTileKeys > all_end) MaskFrom(s, seen[0].end - first, seen[1].end - first);
       softmax.Take(s, scale_log2, shrink);
     };
     const auto pack_weights = [&] {
 #pragma unroll
-      for (int i = 0; i < kKeys / 16; ++i) {
+      for (int i = 0; i < kTileKeys / 16; ++i) {
 #pragma unroll
         for (int j = 0; j < 4; ++j) p[i][j] = PackBf16(s[i * 8 + j * 2], s[i * 8 + j * 2 + 1]);
       }
@@ -338,7 +161,6 @@ __device__ void Attend(const Params& params, const CUtensorMap* o_map, Shared<KW
       WgmmaFence();
       multiply_keys();
       pass_turn();
-      find_spans();
       WgmmaWait<0>();
       Pin(s);
       release_keys();
@@ -404,14 +226,15 @@ __device__ void Attend(const Params& params, const CUtensorMap* o_map, Shared<KW
                                  PackBf16(o[i * 8 + 2] * factor[1], o[i * 8 + 3] * factor[1]),
                                  PackBf16(o[i * 8 + 4] * factor[0], o[i * 8 + 5] * factor[0]),
                                  PackBf16(o[i * 8 + 6] * factor[1], o[i * 8 + 7] * factor[1])};
-      StoreMatrices(q + piece / 8 * kRowsChunkBytes + Swizzled(warp * 16 + lane % 16, piece % 8), pairs);
+      StoreMatrices(q + piece / 8 * kQueryChunkBytes + Swizzled(warp * 16 + lane % 16, piece % 8), pairs);
     }
     FenceForAsync();
     SyncNamed(3 + warpgroup, kWarpgroup);
-    if (head.rows == kRows && kWarpgroupRows % group_heads == 0) {
+    if (head.rows == kTileRows && kWarpgroupRows % group_heads == 0) {
       if (thread == 0) {
+#pragma unroll
         for (int chunk = 0; chunk < VW / kChunk; ++chunk) {
-          StoreBox(o_map, q + chunk * kRowsChunkBytes, chunk * kChunk, head.first_head,
+          StoreBox(o_map, q + chunk * kQueryChunkBytes, chunk * kChunk, head.first_head,
                    head.first_row + warpgroup * kWarpgroupRows / group_heads);
         }
         CommitStores();
@@ -424,7 +247,7 @@ __device__ void Attend(const Params& params, const CUtensorMap* o_map, Shared<KW
         const int r = warpgroup * kWarpgroupRows + i;
         if (r >= head.rows) break;
         *reinterpret_cast<uint4*>(static_cast<Bf16*>(params.o) + out_row(r) * VW + piece * 8) =
-            LoadShared(q + piece / 8 * kRowsChunkBytes + Swizzled(i, piece % 8));
+            LoadShared(q + piece / 8 * kQueryChunkBytes + Swizzled(i, piece % 8));
       }
       SyncNamed(3 + warpgroup, kWarpgroup);
       if (thread == 0) Arrive(&shared.q_empty[q_ring.at]);
@@ -435,24 +258,19 @@ __device__ void Attend(const Params& params, const CUtensorMap* o_map, Shared<KW
       if (lane % 4 != 0 || row >= head.rows) continue;
       params.lse[out_row(row)] = sum[i] == 0 ? -INFINITY : softmax.max[i] * CUDART_LN2_F + logf(sum[i]);
     }
-    if (Shared<KW, VW>::kQueryStages == 1) release_queries();
+    if (RangeShared<KW, VW>::kQueryStages == 1) release_queries();
   }
   if (thread == 0) WaitForStores<0>();
   if (warpgroup == 0) await_turn();  // the last that was passed
 }
 
-struct Maps {
-  CUtensorMap q, k, k_parts, v, v_parts, o;
-  int part_rows;
-};
-
 template <int KW, int VW>
 __global__ void __launch_bounds__(kThreads, 1)
-    RangeForwardKernel(const __grid_constant__ Params params, const __grid_constant__ Maps maps) {
+    RangeForwardKernel(const __grid_constant__ RangeParams params, const __grid_constant__ RangeMaps maps) {
   extern __shared__ unsigned char raw[];
-  auto& shared = *reinterpret_cast<Shared<KW, VW>*>(raw + (1024 - SharedAddress(raw) % 1024) % 1024);
+  auto& shared = *reinterpret_cast<RangeShared<KW, VW>*>(raw + (1024 - SharedAddress(raw) % 1024) % 1024);
   if (threadIdx.x == 0) {
-    for (int i = 0; i < Shared<KW, VW>::kQueryStages; ++i) {
+    for (int i = 0; i < RangeShared<KW, VW>::kQueryStages; ++i) {
       InitBarrier(&shared.q_full[i], 1);
       InitBarrier(&shared.q_empty[i], 2);
     }
@@ -468,14 +286,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (threadIdx.x < kWarpgroup) {
     GiveRegisters<24>();
     const int warp = threadIdx.x / 32;
-    if (warp == 0) {
-      const RowSource keys = {&maps.k, &maps.k_parts, maps.part_rows, static_cast<const Bf16*>(params.k)};
-      BringRows<KW>(params, keys, shared.k, shared.k_full, shared.k_empty);
-    }
-    if (warp == 1) {
-      const RowSource values = {&maps.v, &maps.v_parts, maps.part_rows, static_cast<const Bf16*>(params.v)};
-      BringRows<VW>(params, values, shared.v, shared.v_full, shared.v_empty);
-    }
+    if (warp == 0) BringRows<KW>(params, maps.k, params.k, shared.k, shared.k_full, shared.k_empty);
+    if (warp == 1) BringRows<VW>(params, maps.v, params.v, shared.v, shared.v_full, shared.v_empty);
     if (warp == 2) BringQueries(params, &maps.q, shared);
   } else {
     TakeRegisters<240>();
@@ -484,50 +296,51 @@ __global__ void __launch_bounds__(kThreads, 1)
 }
 
 template <int KW, int VW>
-void Launch(cudaStream_t stream, const char* operation, const Params& params) {
+void Launch(cudaStream_t stream, const char* operation, const RangeParams& params) {
   const QueryTilesGpu& queries = params.queries;
   int query_rows = 0;
   for (int i = 0; i < queries.count; ++i) query_rows = std::max(query_rows, queries.row[i] + queries.length[i]);
   const auto map = [&](const void* x, int rows, int heads, int width, int box_rows, int box_heads) {
     return RowsMap(operation, x, rows, heads, width, box_rows, box_heads);
   };
-  const int heads = params.heads, groups = params.groups, group_heads = params.group_heads(),
-            part_rows = PartRows(params.page_rows);
+  const int heads = params.heads, groups = params.groups, group_heads = params.group_heads();
   // How many rows keys and values have the table alone knows; it leads to none beyond.
-  const Maps maps = {
+  const auto row_maps = [&](const void* x, int width) {
+    const int part_rows = PartRows(params.page_rows);
+    return RowMaps{map(x, INT32_MAX, groups, width, kTileKeys, 1), map(x, INT32_MAX, groups, width, part_rows, 1),
+                   part_rows};
+  };
+  const RangeMaps maps = {
       .q = map(params.q, query_rows, heads, KW, queries.tile, group_heads),
-      .k = map(params.k, INT32_MAX, groups, KW, kKeys, 1),
-      .k_parts = map(params.k, INT32_MAX, groups, KW, part_rows, 1),
-      .v = map(params.v, INT32_MAX, groups, VW, kKeys, 1),
-      .v_parts = map(params.v, INT32_MAX, groups, VW, part_rows, 1),
       .o = map(params.o, query_rows, heads, VW, std::max(1, kWarpgroupRows / group_heads), group_heads),
-      .part_rows = part_rows,
+      .k = row_maps(params.k, KW),
+      .v = row_maps(params.v, VW),
   };
 
-  constexpr int kBytes = sizeof(Shared<KW, VW>) + 1024;
+  constexpr int kBytes = sizeof(RangeShared<KW, VW>) + 1024;
   auto* const kernel = RangeForwardKernel<KW, VW>;
   CudaCheck(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes), operation);
   int device = 0, processors = 0;
   CudaCheck(cudaGetDevice(&device), operation);
   CudaCheck(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), operation);
-  const int64_t work = static_cast<int64_t>(queries.tiles()) * params.groups;
-  LS_CHECK(work <= INT32_MAX - processors, "{}: q: expected fewer than 2^31 tiles, found {}", operation, work);
-  kernel<<<std::min<int64_t>(work, processors), kThreads, kBytes, stream>>>(params, maps);
+  const int64_t items = static_cast<int64_t>(queries.tiles()) * params.groups;
+  LS_CHECK(items <= INT32_MAX - processors, "{}: q: expected fewer than 2^31 tiles, found {}", operation, items);
+  kernel<<<std::min<int64_t>(items, processors), kThreads, kBytes, stream>>>(params, maps);
 }
 
 }  // namespace
 
-bool RangeForwardServedSm90(const Params& params) {
+bool RangeForwardServedSm90(const RangeParams& params) {
   const auto aligned = [](const void* x) { return reinterpret_cast<uintptr_t>(x) % 16 == 0; };
   const auto widths = [&](int k, int v) { return params.key_width == k && params.value_width == v; };
   return params.dtype == DType::kBf16 && (widths(64, 64) || widths(128, 128) || widths(192, 128)) &&
-         params.group_heads() <= kRows && params.scale >= 0 && aligned(params.q) && aligned(params.k) &&
+         params.group_heads() <= kTileRows && params.scale >= 0 && aligned(params.q) && aligned(params.k) &&
          aligned(params.v) && aligned(params.o);
 }
 
-void RangeForwardSm90(cudaStream_t stream, const char* operation, const Params& params) {
-  Params cut = params;
-  cut.queries = Recut(params.queries, kRows / params.group_heads());
+void RangeForwardSm90(cudaStream_t stream, const char* operation, const RangeParams& params) {
+  RangeParams cut = params;
+  cut.queries = Recut(params.queries, kTileRows / params.group_heads());
   if (params.key_width == 64) {
     Launch<64, 64>(stream, operation, cut);
   } else if (params.key_width == 128) {

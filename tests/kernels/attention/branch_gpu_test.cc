@@ -103,6 +103,22 @@ TEST(BranchGpu, BlockSizes) {
   }
 }
 
+// Little, of all ways in which tiles come to be: whole, in parts of pages, row by row, and whole or not as they leave.
+TEST(BranchGpu, Pieces) {
+  for (const int64_t heads : {6, 8}) {
+    for (const int64_t page_rows : {0, 16, 24, 64}) {
+      BranchCase c{.tokens = 300, .heads = heads, .groups = 2, .key_width = 64, .value_width = 64};
+      c.nsa.window = 150;
+      c.doc_start = PackDocuments({100, 200}, 64);
+      c.doc_start.resize(c.tokens);
+      c.segments = {{0, 40, 60}, {70, 230, 100}};
+      c.page_rows = page_rows;
+      ExpectSame(kWin, c, InputsOf(kWin, c));
+      ExpectSame(kCmp, c, InputsOf(kCmp, c));
+    }
+  }
+}
+
 // What a rank of several has: pages that none of its queries sees are nowhere, other rows that none sees are NaN.
 TEST(BranchGpu, Halo) {
   for (const int64_t group_heads : {3, 16}) {

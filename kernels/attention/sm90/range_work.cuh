@@ -1,0 +1,196 @@
+// The work of Hopper's range kernels, query tiles against key tiles, and the warps that bring it to shared memory.
+//
+// A tile of keys or values comes in one copy where one page holds it and all of its rows are there, else in parts. Rows
+// that no query of the segment sees may be anything, or nowhere: of a part with such rows each row is copied by itself,
+// and zeros take their place, since a weight of 0 times NaN would be NaN.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/attention/gpu/sight.cuh"
+#include "kernels/base/ptx_sm90.cuh"
+
+namespace longspan {
+
+constexpr int kTileRows = 128;
+constexpr int kWarpgroupRows = 64;
+constexpr int kTileKeys = 128;
+constexpr int kStages = 2;  // of keys and of values
+constexpr int kWarpgroup = 128;
+constexpr int kChunk = 64;  // channels
+constexpr int kQueryChunkBytes = kTileRows * kChunkRowBytes, kKeyChunkBytes = kTileKeys * kChunkRowBytes;
+
+using RangeParams = BranchParams<RangeSight>;
+
+// Of a page's rows, what one copy brings of a tile that no page holds whole.
+inline int PartRows(int page_rows) { return page_rows % kTileKeys != 0 && page_rows % 64 == 0 ? 64 : 16; }
+
+// How the copy engine reads keys or values [R,G,W]: boxes of kTileKeys and of part_rows rows.
+struct RowMaps {
+  CUtensorMap tiles, parts;
+  int part_rows;
+};
+
+struct RangeMaps {
+  CUtensorMap q, o;  // [T,H,K] and [T,H,V]: boxes of a tile's queries, of a warpgroup's
+  RowMaps k, v;
+};
+
+// What the consumers need to know of a query tile.
+struct TileHead {
+  int64_t out_row;            // of [T,H]: the first query's first head of the group
+  int first_row, first_head;  // that
+  int rows;                   // of the tile, that count
+  int first_tile, end_tile;
+};
+
+template <int KW, int VW>
+struct RangeShared {
+  static constexpr int kQueryStages = KW > 128 ? 1 : 2;
+  Bf16 q[kQueryStages][kTileRows * KW];  // and then o
+  Bf16 k[kStages][kTileKeys * KW];
+  Bf16 v[kStages][kTileKeys * VW];
+  SpanGpu seen[kQueryStages][kTileRows];  // by query
+  TileHead head[kQueryStages];
+  uint64_t q_full[kQueryStages], q_empty[kQueryStages];
+  uint64_t k_full[kStages], k_empty[kStages], v_full[kStages], v_empty[kStages];
+};
+
+// A query tile of one group, and its key tiles.
+struct RangeItem {
+  QueryTileGpu queries;
+  int group;
+  SpanGpu present;  // the key rows that some query of the segment sees: no others may be read
+  int first_tile, end_tile;
+};
+
+// Number `index`: the last queries, which see most, first, and the groups of a tile one after another.
+__device__ inline RangeItem FindItem(const RangeParams& params, int index) {
+  const QueryTilesGpu& cut = params.queries;
+  const int tile = cut.first_tile[cut.count] - 1 - index / params.groups;
+  int segment = 0;
+  while (tile >= cut.first_tile[segment + 1]) ++segment;
+  const int offset = (tile - cut.first_tile[segment]) * cut.tile, begin = cut.begin[segment],
+            length = cut.length[segment], count = min(cut.tile, length - offset);
+  RangeItem item;
+  item.queries = {begin + offset, cut.row[segment] + offset, count};
+  item.group = index % params.groups;
+  item.present = {params.sight.Seen(begin).begin, params.sight.Seen(begin + length - 1, 0).end};
+  const int seen_begin = params.sight.Seen(begin + offset).begin,
+            seen_end = params.sight.Seen(begin + offset + count - 1, 0).end;
+  item.first_tile = seen_begin / kTileKeys;
+  item.end_tile = seen_begin < seen_end ? (seen_end - 1) / kTileKeys + 1 : item.first_tile;
+  return item;
+}
+
+__device__ inline int ItemCount(const RangeParams& params) {
+  return params.queries.first_tile[params.queries.count] * params.groups;
+}
+
+// ---- The warps that bring them -------------------------------------------------------------------------------------
+
+// The queries, and what each sees.
+template <int KW, int VW>
+__device__ void BringQueries(const RangeParams& params, const CUtensorMap* map, RangeShared<KW, VW>& shared) {
+  const int lane = threadIdx.x % 32, group_heads = params.group_heads();
+  Ring<RangeShared<KW, VW>::kQueryStages> ring;
+  for (int index = blockIdx.x; index < ItemCount(params); index += gridDim.x, ring.Next()) {
+    const RangeItem item = FindItem(params, index);
+    WaitBarrier(&shared.q_empty[ring.at], ring.parity ^ 1);
+    for (int i = lane; i < item.queries.count; i += 32) {
+      shared.seen[ring.at][i] = params.sight.Seen(item.queries.position + i);
+    }
+    if (lane == 0) {
+      shared.head[ring.at] = {
+          static_cast<int64_t>(item.queries.row) * params.heads + item.group * group_heads,
+          item.queries.row,
+          item.group * group_heads,
+          item.queries.count * group_heads,
+          item.first_tile,
+          item.end_tile,
+      };
+    }
+    __syncwarp();
+    if (lane == 0) {
+      // A whole tile's, whatever counts: rows after the segment's are the next one's, or zeros after the last.
+      ArriveAndExpect(&shared.q_full[ring.at], params.queries.tile * group_heads * KW * sizeof(Bf16));
+      for (int chunk = 0; chunk < KW / kChunk; ++chunk) {
+        CopyBox(SharedAddress(shared.q[ring.at]) + chunk * kQueryChunkBytes, map, chunk * kChunk,
+                item.group * group_heads, item.queries.row, &shared.q_full[ring.at]);
+      }
+    }
+  }
+}
+
+// The buffer row of key row `first` when the `count` rows from it on are all present and lie in one page; else -1.
+__device__ inline int FindRows(const RangeParams& params, SpanGpu present, int first, int count) {
+  if (first < present.begin || first + count > present.end) return -1;
+  const int page = first / params.page_rows, in_page = first - page * params.page_rows;
+  return in_page + count > params.page_rows ? -1 : __ldg(params.table + page) * params.page_rows + in_page;
+}
+
+// Rows [first, first+count) one by one, zeros for those that are not present. By a warp.
+template <int W>
+__device__ void CopyRows(uint32_t to, const Bf16* x, const RangeParams& params, int group, SpanGpu present, int first,
+                         int count) {
+  constexpr int kPieces = W / 8, kAtOnce = 16;
+  const int lane = threadIdx.x % 32;
+  for (int done = 0; done < count; done += kAtOnce) {
+    const int row = lane < kAtOnce ? FindRows(params, present, first + done + lane, 1) : -1;
+#pragma unroll 4
+    for (int i = lane; i < kAtOnce * kPieces; i += 32) {
+      const int piece = i % kPieces, from = __shfl_sync(~0u, row, i / kPieces);
+      CopyAsync16(to + piece / 8 * kKeyChunkBytes + Swizzled(done + i / kPieces, piece % 8),
+                  from < 0 ? x : x + (static_cast<int64_t>(from) * params.groups + group) * W + piece * 8, from >= 0);
+    }
+  }
+  CommitCopies();
+  WaitForCopies<0>();
+  FenceForAsync();
+}
+
+// Keys or values, x [R,G,W].
+template <int W>
+__device__ void BringRows(const RangeParams& params, const RowMaps& maps, const void* x, Bf16 (*stages)[kTileKeys * W],
+                          uint64_t* full, uint64_t* empty) {
+  const int lane = threadIdx.x % 32;
+  Ring<kStages> ring;
+  for (int index = blockIdx.x; index < ItemCount(params); index += gridDim.x) {
+    const RangeItem item = FindItem(params, index);
+    for (int tile = item.end_tile - 1; tile >= item.first_tile; --tile, ring.Next()) {
+      const int first = tile * kTileKeys;
+      const int whole = FindRows(params, item.present, first, kTileKeys);
+      const int my_part = whole < 0 && lane * maps.part_rows < kTileKeys
+                              ? FindRows(params, item.present, first + lane * maps.part_rows, maps.part_rows)
+                              : -1;
+      const uint32_t stage = SharedAddress(stages[ring.at]);
+      const auto copy = [&](const CUtensorMap* map, int row, int key) {
+        if (lane != 0) return;
+        for (int chunk = 0; chunk < W / kChunk; ++chunk) {
+          CopyBox(stage + key * kChunkRowBytes + chunk * kKeyChunkBytes, map, chunk * kChunk, item.group, row,
+                  &full[ring.at]);
+        }
+      };
+      WaitBarrier(&empty[ring.at], ring.parity ^ 1);
+      int copied = kTileKeys;
+      if (whole >= 0) {
+        copy(&maps.tiles, whole, 0);
+      } else {
+        for (int i = 0; i * maps.part_rows < kTileKeys; ++i) {
+          const int part = __shfl_sync(~0u, my_part, i), key = i * maps.part_rows;
+          if (part >= 0) {
+            copy(&maps.parts, part, key);
+          } else {
+            copied -= maps.part_rows;
+            CopyRows<W>(stage + key * kChunkRowBytes, static_cast<const Bf16*>(x), params, item.group, item.present,
+                        first + key, maps.part_rows);
+          }
+        }
+        __syncwarp();
+      }
+      if (lane == 0) ArriveAndExpect(&full[ring.at], copied * W * sizeof(Bf16));
+    }
+  }
+}
+
+}  // namespace longspan
