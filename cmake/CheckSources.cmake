@@ -1,5 +1,5 @@
 # Who may include whom, and the other rules that sources keep: no wait for a whole GPU, since streams and events order all
-# work. Each broken rule is an error, and so is an exception that is no longer needed.
+# work. Each broken rule is an error.
 # cmake -DROOT=<source> -P CheckSources.cmake
 cmake_minimum_required(VERSION 3.25)
 
@@ -12,12 +12,6 @@ function(library name includes)
   set_property(GLOBAL PROPERTY includes_${name} ${includes})
   set_property(GLOBAL PROPERTY places_${name} ${ARGN})
 endfunction()
-function(exception file)
-  foreach(what IN LISTS ARGN)
-    set_property(GLOBAL APPEND PROPERTY exceptions "${file} -> ${what}")
-  endforeach()
-endfunction()
-
 # ---- Rooms: a folder, and what its files may include besides each other: the files of a room, or one file --------------
 
 # What stands on kernels/ sees its menu, not its rooms.
@@ -49,9 +43,9 @@ room(model/network          runtime ${menu} parallel parallel/comm/comm.h model 
 room(model/training         runtime ${menu} parallel parallel/comm/comm.h model model/network)
 
 room(launch/config          runtime model/config.h parallel/config.h kernels/attention/nsa_config.h)
-room(launch/job             runtime parallel/comm launch/config/run_config.h)
+room(launch/job             runtime parallel/comm parallel/config.h launch/config/run_config.h)
 room(launch/data            runtime runtime/files parallel model launch/config/run_config.h)
-room(launch/report          runtime parallel/comm/comm.h)
+room(launch/report          runtime parallel/comm/comm.h parallel/comm/texts.h)
 room(launch/train           runtime runtime/files ${menu} parallel parallel/comm parallel/exchange
                             model model/attention model/network model/training
                             launch/config launch/job launch/data launch/report)
@@ -78,30 +72,15 @@ library(SentencePiece "^sentencepiece"                     launch/data/sentencep
 set(everywhere_words     cudaDeviceSynchronize cuCtxSynchronize)
 set(below_launch_words   RunConfig DataConfig TrainConfig)
 
-# ---- Exceptions: a file, and what it includes or contains ---------------------------------------------------------------
-
-# What commands are told is declared with them.
-exception(launch/data/find_files.h          launch/commands/data.h)
-exception(launch/train/trainer.h            launch/commands/options.h)
-exception(launch/main.cc                    launch/config/config.h launch/job/world.h launch/train/trainer.h)
-
 # ---- The check ----------------------------------------------------------------------------------------------------------
 
 get_property(rooms GLOBAL PROPERTY rooms)
 get_property(libraries GLOBAL PROPERTY libraries)
-get_property(unused GLOBAL PROPERTY exceptions)
 set(bad "")
 
-# Not allowed, unless it is an exception.
 function(refuse file what why)
-  if("${file} -> ${what}" IN_LIST exceptions)
-    list(REMOVE_ITEM unused "${file} -> ${what}")
-    set(unused "${unused}" PARENT_SCOPE)
-  else()
-    set(bad "${bad}\n  ${file} -> ${what} (${why})" PARENT_SCOPE)
-  endif()
+  set(bad "${bad}\n  ${file} -> ${what} (${why})" PARENT_SCOPE)
 endfunction()
-get_property(exceptions GLOBAL PROPERTY exceptions)
 
 set(files "")
 foreach(top runtime kernels parallel model launch)
@@ -160,9 +139,6 @@ foreach(file IN LISTS files)
   endforeach()
 endforeach()
 
-foreach(exception IN LISTS unused)
-  string(APPEND bad "\n  ${exception} (an exception that is no longer needed)")
-endforeach()
 if(bad)
   message(FATAL_ERROR "sources against the rules of cmake/CheckSources.cmake:${bad}")
 endif()

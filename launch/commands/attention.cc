@@ -1,11 +1,16 @@
 #include "launch/commands/attention.h"
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <limits>
+#include <map>
+#include <memory>
 
 #include "kernels/host_copy.h"
 #include "launch/commands/attention_case.h"
-#include "launch/job/binding.h"
+#include "launch/commands/command.h"
+#include "launch/job/job.h"
+#include "launch/job/world.h"
 #include "model/attention/nsa.h"
 #include "model/inputs.h"
 #include "parallel/exchange/sequence_rows.h"
@@ -41,24 +46,38 @@ Layout LayoutOf(const AttentionCase& input, LayoutKind kind, int ranks) {
 // One rank's part of a run.
 class AttentionRun {
  public:
-  AttentionRun(const AttentionOptions& options, const AttentionCase& input, Device& device, Communicator& cp)
-      : input_(input),
+  AttentionRun(const AttentionOptions& options, Device& device, Communicator& cp)
+      : input_(ReadAttentionCase(options.input)),
         device_(device),
         ops_(MakeOps(device.kind())),
         compute_(device.MakeStream("compute")),
         comm_(device.MakeStream("comm")),
-        layout_(LayoutOf(input, options.layout, cp.size())),
-        type_(ComputeType(input, device.kind())),
+        layout_(LayoutOf(input_, options.layout, cp.size())),
+        type_(ComputeType(input_, device.kind())),
         context_{device_, ops_, *compute_, *comm_, cp, layout_, type_, AtLeastF32(type_)},
-        core_(context_, input.sizes, input.nsa, options.selected_exchange, input.scale),
-        rows_{device_, *compute_, *comm_, cp, layout_, input.sequence} {
+        core_(context_, input_.sizes, input_.nsa, options.selected_exchange, input_.scale),
+        rows_{device_, *compute_, *comm_, cp, layout_, input_.sequence} {
     Reserve();
     arena_.Commit(device_);
     core_.Start();
     Load();
   }
 
-  void Run() {
+  // Collective; rank 0 writes.
+  void Run(const std::string& output) {
+    Compute();
+    Write(output);
+  }
+
+ private:
+  struct Weight {
+    std::string name;          // in the case
+    Tensor *value, *gradient;  // in phi_; the gradient is null without backward
+  };
+
+  bool root() const { return context_.cp.rank() == 0; }
+
+  void Compute() {
     core_.Forward(sequence_);
     if (!d_out_) {
       compute_->Synchronize();
@@ -74,7 +93,6 @@ class AttentionRun {
     comm_->Synchronize();
   }
 
-  // Collective; rank 0 writes.
   void Write(const std::string& path) {
     Collect("out", core_.out(), input_.dtype);
     for (int b = 0; b < 3; ++b) {
@@ -86,14 +104,6 @@ class AttentionRun {
     if (d_out_) CollectGradients();
     if (root()) WriteSafetensors(path, results_);
   }
-
- private:
-  struct Weight {
-    std::string name;          // in the case
-    Tensor *value, *gradient;  // in phi_; the gradient is null without backward
-  };
-
-  bool root() const { return context_.cp.rank() == 0; }
 
   KeyRows OwnGradients(size_t i) const { return core_.OwnRows(static_cast<int>(i), gradients_.rows[i]); }
 
@@ -215,7 +225,7 @@ class AttentionRun {
     return results_.emplace_back(name, Tensor(memory.data(), dtype, DeviceKind::kCpu, shape)).second;
   }
 
-  const AttentionCase& input_;
+  const AttentionCase input_;
   const std::unique_ptr<Device> host_ = MakeCpuDevice();
   Device& device_;
   Ops ops_;
@@ -239,25 +249,53 @@ class AttentionRun {
   std::vector<std::pair<std::string, Tensor>> results_;  // rank 0
 };
 
-}  // namespace
-
-void RunAttentionCase(const AttentionOptions& options, Device& device, Communicator& cp) {
-  const AttentionCase input = ReadAttentionCase(options.input);
-  AttentionRun run(options, input, device, cp);
-  run.Run();
-  run.Write(options.output);
-}
-
 int RunAttention(const AttentionOptions& options) {
+  const World world;
   const double begin = WallSeconds();
-  const Binding binding = BindRank(options.device, options.share_gpu);
-  const auto world = MakeDeviceCommunicator(MakeMpiWorld(), *binding.device, Transport::kAuto);
-  RunAttentionCase(options, *binding.device, *world);
-  if (world->rank() == 0) {
-    fmt::print("wrote {} (ranks: {}, {}, {:.1f} s)\n", options.output, world->size(), binding.device->name(),
+  Job job(options.device, {.cp = world.size(), .share_gpu = options.share_gpu});
+  job.Make<AttentionRun>(options, job.device(), job.mesh().cp()).Run(options.output);
+  if (job.root()) {
+    fmt::print("wrote {} (ranks: {}, {}, {:.1f} s)\n", options.output, world.size(), job.device().name(),
                WallSeconds() - begin);
   }
   return static_cast<int>(ExitCode::kOk);
+}
+
+template <typename T>
+CLI::Validator OneOf(const std::map<std::string, T>& names) {
+  return CLI::CheckedTransformer(names, CLI::ignore_case).description("");
+}
+
+std::function<int()> AddAttention(CLI::App& app) {
+  const auto options = std::make_shared<AttentionOptions>();
+  app.add_option("--case", options->input, "Tensors and parameters, safetensors")->required()->type_name("FILE");
+  app.add_option("--out", options->output, "Where the result goes, safetensors")->required()->type_name("FILE");
+  app.add_option("--device", options->device, "cpu (default) or gpu")
+      ->transform(OneOf<DeviceKind>({{"cpu", DeviceKind::kCpu}, {"gpu", DeviceKind::kGpu}}))
+      ->type_name("DEVICE");
+  app.add_flag("--share-gpu", options->share_gpu, "Several ranks may use one GPU: for tests");
+  app.add_option("--layout", options->layout, "HEAD_TAIL (default) or CONTIGUOUS: how ranks share the sequence")
+      ->transform(OneOf<LayoutKind>({{"HEAD_TAIL", LayoutKind::kHeadTail}, {"CONTIGUOUS", LayoutKind::kContiguous}}))
+      ->type_name("LAYOUT");
+  app.add_option("--selected-exchange", options->selected_exchange,
+                 "GATHER (default) or FETCH: how chosen blocks reach a rank")
+      ->transform(OneOf<SelectedExchange>({{"GATHER", SelectedExchange::kGather}, {"FETCH", SelectedExchange::kFetch}}))
+      ->type_name("EXCHANGE");
+  return [options] { return RunAttention(*options); };
+}
+
+}  // namespace
+
+extern const Command kAttention = {"attention", "Run the NSA operator on tensors from a file", R"(
+The result does not depend on the number of ranks, the layout or the exchange.
+
+Examples:
+  longspan attention --case case.safetensors --out result.safetensors
+  mpirun -np 4 longspan attention --case case.safetensors --out result.safetensors --selected-exchange FETCH)",
+                                   AddAttention};
+
+void RunAttentionCase(const AttentionOptions& options, Device& device, Communicator& cp) {
+  AttentionRun(options, device, cp).Run(options.output);
 }
 
 }  // namespace longspan

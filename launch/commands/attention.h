@@ -10,15 +10,23 @@
 // padding. Forward results have the same bits whatever the ranks, layout and exchange.
 #pragma once
 
-#include "launch/commands/options.h"
+#include <string>
+
 #include "parallel/comm/comm.h"
+#include "parallel/config.h"
 
 namespace longspan {
 
+struct AttentionOptions {
+  std::string input;   // --case: safetensors file with the operator's tensors
+  std::string output;  // --out: safetensors file to write
+  DeviceKind device = DeviceKind::kCpu;
+  bool share_gpu = false;  // several ranks may use one GPU
+  LayoutKind layout = LayoutKind::kHeadTail;
+  SelectedExchange selected_exchange = SelectedExchange::kGather;
+};
+
 // Collective over `cp`, whose memory is the device's; its rank 0 writes. Throws Error (data) when the case is wrong.
 void RunAttentionCase(const AttentionOptions& options, Device& device, Communicator& cp);
-
-// `longspan attention` over all ranks of the world. Returns the exit code.
-int RunAttention(const AttentionOptions& options);
 
 }  // namespace longspan

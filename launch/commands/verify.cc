@@ -1,17 +1,18 @@
+// `longspan verify`: before a long job, the same model and sequence on one rank and cut over the cp group.
 #include "launch/commands/verify.h"
 
 #include <algorithm>
 #include <cmath>
 
+#include "launch/commands/command.h"
+#include "launch/commands/configured.h"
 #include "launch/commands/links.h"
 #include "launch/data/batches.h"
 #include "launch/data/random_source.h"
-#include "launch/job/binding.h"
+#include "launch/job/job.h"
 #include "launch/job/machine.h"
 #include "model/network/session.h"
 #include "parallel/comm/local_comm.h"
-#include "parallel/comm/mesh.h"
-#include "parallel/comm/nccl.h"
 #include "parallel/exchange/sequence_rows.h"
 
 namespace longspan {
@@ -32,11 +33,13 @@ SequenceRows RowsOf(Session& session) {
   return {context.device, context.compute, context.comm, context.cp, context.layout, context.layout.sequence()};
 }
 
-// A session that has run one sequence forward and backward.
+// A session that runs one sequence forward and backward.
 struct Run {
-  // `selections`: what to choose instead of the own choice; null is free.
+  // `selections`: what to choose instead of the own choice; null is free. All outlive the run.
   Run(const RunConfig& config, Device& device, Communicator& cp, DType dtype, const Selections* selections = nullptr)
-      : session(config.session(), device, cp, dtype),
+      : config(config),
+        selections(selections),
+        session(config.session(), device, cp, dtype),
         source(config.data.sequence_length, config.model.vocab, config.model.nsa.select_block,
                config.data.document_masks),
         frozen(config.model.layers) {
@@ -45,6 +48,9 @@ struct Run {
       session.arena().Reserve(&frozen[layer], MemoryUse::kWorkspace, "frozen selection", DType::kI32,
                               {session.layout().tokens(), config.model.kv_heads, config.model.nsa.select});
     }
+  }
+
+  void Step() {
     session.Start(config.train.seed);
     for (int64_t layer = 0; selections && layer < config.model.layers; ++layer) {
       NsaCore* nsa = session.model().attention(layer).nsa();
@@ -52,7 +58,7 @@ struct Run {
       RowsOf(session).Scatter(HostView((*selections)[layer].data(), nsa->selected().shape), frozen[layer]);
       nsa->FreezeSelection(frozen[layer]);
     }
-    BatchLoader loader(source, session.layout(), cp.rank(), config.model.nsa, config.data.seed);
+    BatchLoader loader(source, session.layout(), session.context().cp.rank(), config.model.nsa, config.data.seed);
     loader.Load(0, batch);
     session.Load(batch, 1 / static_cast<double>(std::max<int64_t>(1, batch.labels)));
     session.model().ForwardBackward(session.inputs());
@@ -61,6 +67,8 @@ struct Run {
 
   const ParamTable& params() { return session.model().params(); }
 
+  const RunConfig& config;
+  const Selections* selections;
   Session session;
   RandomSource source;
   Batch batch;
@@ -141,7 +149,52 @@ std::string Compare(const ParamTable& params, const Outcome& alone, const Outcom
   return wrong;
 }
 
+// Runs one random sequence with uneven documents at cp=1 and at cp=P, prints a table of errors and the speed of the
+// links. One rank holds the whole sequence: lower data.sequence_length where that does not fit. Throws Error (rank
+// failed) naming the worst parameter when one is off by more than 1e-5 (BF16: 0.01), or when the losses are: on a CPU
+// not one bit of a loss or a selection may differ; on a GPU cp=1 is given the selection of cp=P; (configuration) when
+// parallel.cp is 1, as there is nothing to compare.
+int RunVerify(const RunConfig& config) {
+  if (config.parallel.cp == 1) {
+    Fail(ExitCode::kConfig,
+         "parallel.cp = 1: verify compares ranks that share a sequence with one; set it to 2 or more");
+  }
+  const Machine machine = ChooseMachine(config.runtime);
+  Job job(machine.device, config.parallel);
+  Device& device = job.device();
+  const bool gpu = machine.device == DeviceKind::kGpu;
+  Run& run = job.Make<Run>(config, device, job.mesh().cp(), machine.dtype);
+  run.Step();
+  const Outcome parts = OutcomeOf(run, job.mesh().cp());
+
+  // The first rank alone runs and compares; all end alike.
+  std::string wrong;
+  if (job.root()) {
+    fmt::print("longspan verify: cp=1 against cp={} on {}, {}; {} tokens, {} parameters\n", job.mesh().cp_size(),
+               device.name(), DTypeName(machine.dtype), config.data.sequence_length, run.params().parameters());
+    const auto self = MakeLocalCommunicator(device);
+    // A CPU's losses and choices have the same bits; on a GPU a near tie may turn over, so the choice is given there.
+    Run alone(config, device, *self, machine.dtype, gpu ? &parts.selections : nullptr);
+    alone.Step();
+    wrong = Compare(run.params(), OutcomeOf(alone, *self), parts, gpu ? GpuAllowed(machine.dtype) : kCpuAllowed);
+  }
+  const std::string links = MeasureLinks(job.mesh().world(), device, run.session.comm());
+  if (job.root()) fmt::print("{}{}\n", links, wrong.empty() ? "verify: good" : "verify: OFF");
+  if (job.Reduce(wrong.empty() ? 0 : 1, ReduceOp::kMax) != 0) {
+    Fail(ExitCode::kRankFailed, "verify: {}", job.root() ? wrong : "see rank 0");
+  }
+  return static_cast<int>(ExitCode::kOk);
+}
+
 }  // namespace
+
+extern const Command kVerify = {"verify", "Compare gradients on one rank and on many, before a long job", R"(
+Compares the gradient of every parameter on one rank with that on parallel.cp ranks, and fails when one is off.
+
+Examples:
+  mpirun -np 4 longspan verify --config configs/quickstart.textproto parallel.cp=4 parallel.dp=1
+  mpirun -np 2 longspan verify --config configs/fibonacci.textproto parallel.cp=2 parallel.selected_exchange=FETCH)",
+                                [](CLI::App& app) { return AddConfigured(app, RunVerify); }};
 
 std::vector<GradientRow> CompareGradients(const ParamTable& params, std::span<const float> reference,
                                           std::span<const float> found) {
@@ -163,43 +216,6 @@ const GradientRow& WorstGradient(const std::vector<GradientRow>& rows) {
   return *std::max_element(rows.begin(), rows.end(), [](const GradientRow& a, const GradientRow& b) {
     return !std::isnan(a.ratio) && (std::isnan(b.ratio) || a.ratio < b.ratio);
   });
-}
-
-int RunVerify(const VerifyOptions& options) {
-  const RunConfig& config = options.config;
-  if (config.parallel.cp == 1) {
-    Fail(ExitCode::kConfig,
-         "parallel.cp = 1: verify compares ranks that share a sequence with one; set it to 2 or more");
-  }
-  const Machine machine = ChooseMachine(config.runtime);
-  const Binding binding = BindRank(machine.device, config.parallel.share_gpu);
-  Device& device = *binding.device;
-  const bool gpu = machine.device == DeviceKind::kGpu;
-  Mesh mesh(MakeMpiWorld(), config.parallel.dp, config.parallel.cp, device, config.parallel.transport);
-  Run run(config, device, mesh.cp(), machine.dtype);
-  const NcclGuard guard;
-  const Outcome parts = OutcomeOf(run, mesh.cp());
-
-  // The first rank alone runs and compares; all end alike.
-  const bool first = mesh.world().rank() == 0;
-  int64_t wrong = 0;
-  std::string what;
-  if (first) {
-    fmt::print("longspan verify: cp=1 against cp={} on {}, {}; {} tokens, {} parameters\n", mesh.cp_size(),
-               device.name(), DTypeName(machine.dtype), config.data.sequence_length, run.params().parameters());
-    const auto self = MakeLocalCommunicator(device);
-    // A CPU's losses and choices have the same bits; on a GPU a near tie may turn over, so the choice is given there.
-    Run alone(config, device, *self, machine.dtype, gpu ? &parts.selections : nullptr);
-    what = Compare(run.params(), OutcomeOf(alone, *self), parts, gpu ? GpuAllowed(machine.dtype) : kCpuAllowed);
-    wrong = what.empty() ? 0 : 1;
-  }
-  const std::string links = MeasureLinks(mesh.world(), device, run.session.comm());
-  if (first) fmt::print("{}{}\n", links, wrong != 0 ? "verify: OFF" : "verify: good");
-  const auto host_stream = MakeCpuDevice()->MakeStream("host");
-  mesh.host_world().Broadcast(*host_stream, HostView(&wrong, {1}), 0);
-  host_stream->Synchronize();
-  if (wrong != 0) Fail(ExitCode::kRankFailed, "verify: {}", first ? what : "see rank 0");
-  return static_cast<int>(ExitCode::kOk);
 }
 
 }  // namespace longspan

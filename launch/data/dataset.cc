@@ -1,10 +1,7 @@
 #include "launch/data/dataset.h"
 
 #include <algorithm>
-#include <filesystem>
 
-#include "launch/data/megatron.h"
-#include "launch/data/token_file.h"
 #include "runtime/error.h"
 
 namespace longspan {
@@ -80,26 +77,6 @@ void Dataset::Read(int64_t document, int64_t offset, std::span<int32_t> out) con
     Fail(ExitCode::kData, "{}: document {}, offset {}: token id {} is outside the vocabulary of {}", path(), document,
          offset + good, static_cast<int64_t>(bad), vocab_);
   });
-}
-
-Dataset OpenDataset(DataFormat format, const std::string& path, const DatasetOptions& options) {
-  switch (format) {
-    case DataFormat::kMegatron:
-      return OpenMegatron(path, options);
-    case DataFormat::kLlmc:
-      return OpenLlmc(path, options);
-    case DataFormat::kNanogpt:
-      return OpenNanogpt(path, options);
-    case DataFormat::kFibonacci:
-      break;
-  }
-  Fail(ExitCode::kConfig, "data.format = FIBONACCI reads no file, found {}", path);
-}
-
-DataFormat DetectFormat(const std::string& path) {
-  if (std::filesystem::exists(MegatronPrefix(path) + ".idx")) return DataFormat::kMegatron;
-  const MappedFile file(path);
-  return IsLlmc(file) ? DataFormat::kLlmc : DataFormat::kNanogpt;
 }
 
 }  // namespace longspan

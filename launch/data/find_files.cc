@@ -24,10 +24,10 @@ bool Matches(const std::vector<std::string>& patterns, const std::string& path, 
 
 class Finder {
  public:
-  explicit Finder(const DataOptions& options) : options_(options) {}
+  explicit Finder(const FileSelection& selection) : selection_(selection) {}
 
   FoundFiles Find() {
-    for (const std::string& input : options_.inputs) {
+    for (const std::string& input : selection_.inputs) {
       struct stat status {};
       if (stat(input.c_str(), &status) != 0) Fail(ExitCode::kIo, "{}: cannot read: {}", input, std::strerror(errno));
       Take(input, status);
@@ -59,13 +59,13 @@ class Finder {
     for (const std::string& name : names) {
       if (name == "." || name == "..") continue;
       const std::string path = folder.ends_with('/') ? folder + name : folder + '/' + name;
-      if (Matches(options_.exclude, path, name)) continue;
+      if (Matches(selection_.exclude, path, name)) continue;
       struct stat status {};
       if (stat(path.c_str(), &status) != 0) {
         NoteUnreadable(path);
         continue;
       }
-      if (S_ISREG(status.st_mode) && !options_.include.empty() && !Matches(options_.include, path, name)) continue;
+      if (S_ISREG(status.st_mode) && !selection_.include.empty() && !Matches(selection_.include, path, name)) continue;
       Take(path, status);
     }
   }
@@ -74,13 +74,13 @@ class Finder {
     if (found_.unreadable++ == 0) found_.first_unreadable = path;
   }
 
-  const DataOptions& options_;
+  const FileSelection& selection_;
   FoundFiles found_;
   std::set<std::pair<dev_t, ino_t>> seen_;
 };
 
 }  // namespace
 
-FoundFiles FindFiles(const DataOptions& options) { return Finder(options).Find(); }
+FoundFiles FindFiles(const FileSelection& selection) { return Finder(selection).Find(); }
 
 }  // namespace longspan

@@ -5,9 +5,15 @@
 #include <string>
 #include <vector>
 
-#include "launch/commands/data.h"
-
 namespace longspan {
+
+// Patterns are those of the shell (* ? [a-z]); one without '/' is held against the name, one with '/' against the path
+// as listed, where * also crosses '/'.
+struct FileSelection {
+  std::vector<std::string> inputs;   // folders (searched to the bottom) and files (taken whatever the patterns say)
+  std::vector<std::string> include;  // take only files that match one of these; empty = all
+  std::vector<std::string> exclude;  // leave out files and folders that match one of these
+};
 
 struct FoundFile {
   std::string path;
@@ -20,8 +26,8 @@ struct FoundFiles {
   std::string first_unreadable;  // "" when there is none
 };
 
-// In the order of the inputs, a folder's entries by name (bytes): the same on every file system. The patterns and links
-// are treated as launch/commands/data.h says. Throws Error (io) when an input does not exist.
-FoundFiles FindFiles(const DataOptions& options);
+// In the order of the inputs, a folder's entries by name (bytes): the same on every file system. A file reached twice
+// (by links) is taken once. Throws Error (io) when an input does not exist.
+FoundFiles FindFiles(const FileSelection& selection);
 
 }  // namespace longspan

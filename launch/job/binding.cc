@@ -6,34 +6,26 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
-#include <cstring>
 #include <string_view>
 #include <vector>
 
 #include "launch/job/cores.h"
 #include "parallel/comm/comm.h"
 #include "parallel/comm/nccl.h"
+#include "parallel/comm/texts.h"
 #include "runtime/error.h"
 
 namespace longspan {
 namespace {
 
-constexpr int kText = 1024;  // bytes of a line that ranks tell each other
-using Text = std::array<char, kText>;
-
-Text Cut(const std::string& text) {
-  Text cut{};
-  std::strncpy(cut.data(), text.c_str(), kText - 1);
-  return cut;
-}
-
-std::vector<Text> GatherTexts(const std::string& text, MPI_Comm comm) {
-  int size = 0;
-  MPI_Comm_size(comm, &size);
-  std::vector<Text> all(size);
-  const Text own = Cut(text);
-  MPI_Allgather(own.data(), kText, MPI_CHAR, all.data(), kText, MPI_CHAR, comm);
-  return all;
+// The ranks that share this one's machine.
+std::unique_ptr<Communicator> NodeOf(Communicator& world) {
+  MPI_Comm node = MPI_COMM_NULL;
+  MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
+  int first = world.rank();
+  MPI_Allreduce(MPI_IN_PLACE, &first, 1, MPI_INT, MPI_MIN, node);
+  MPI_Comm_free(&node);
+  return world.Split(first, world.rank());
 }
 
 std::string NodeName() {
@@ -49,20 +41,18 @@ struct Place {
   int ranks = 0;
 };
 
-Place FindPlace(const std::string& said, MPI_Comm node) {
-  int rank = 0;
-  MPI_Comm_rank(node, &rank);
-  const std::vector<Text> all = GatherTexts(said, node);
+Place FindPlace(const std::string& said, Communicator& node) {
+  const std::vector<std::string> all = GatherTexts(node, said);
   Place place;
-  for (int other = 0; other < static_cast<int>(all.size()); ++other) {
-    if (all[other] != all[rank]) continue;
-    if (other < rank) ++place.index;
+  for (int other = 0; other < node.size(); ++other) {
+    if (all[other] != said) continue;
+    if (other < node.rank()) ++place.index;
     ++place.ranks;
   }
   return place;
 }
 
-int TakeGpu(int rank, bool share_gpu, MPI_Comm node) {
+int TakeGpu(int rank, bool share_gpu, Communicator& node) {
   const char* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
   const Place place = FindPlace(visible ? visible : "all", node);
   const int gpus = GpuCount();
@@ -75,7 +65,7 @@ int TakeGpu(int rank, bool share_gpu, MPI_Comm node) {
 }
 
 // Binds this rank to its share of `cpus`, unless someone did so before or does not want it. Returns who bound it.
-const char* BindCores(const CoreMap& map, const std::string& cpus, MPI_Comm node) {
+const char* BindCores(const CoreMap& map, const std::string& cpus, Communicator& node) {
   const Place place = FindPlace(cpus, node);
   if (map.Bound()) return "by launcher";
   const char* const wanted = std::getenv("LONGSPAN_BIND");
@@ -85,7 +75,7 @@ const char* BindCores(const CoreMap& map, const std::string& cpus, MPI_Comm node
   return map.Bind(share) ? "by longspan" : "unbound";
 }
 
-void ShareThreads(const std::string& cpus, MPI_Comm node) {
+void ShareThreads(const std::string& cpus, Communicator& node) {
   const Place place = FindPlace(cpus, node);
   if (std::getenv("OMP_NUM_THREADS")) return;
   omp_set_num_threads(std::max(1, omp_get_num_procs() / place.ranks));
@@ -114,29 +104,26 @@ int ChooseGpu(const std::string& node, int place, int ranks, int gpus, bool shar
 }
 
 Binding BindRank(DeviceKind kind, bool share_gpu) {
-  int rank = 0;
-  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-  MPI_Comm node = MPI_COMM_NULL;
-  MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
+  const auto world = MakeMpiWorld();
+  const auto node = NodeOf(*world);
 
   // Cores first: the device's threads and page-locked memory follow them.
   const bool on_gpu = kind == DeviceKind::kGpu;
-  const int gpu = on_gpu ? TakeGpu(rank, share_gpu, node) : 0;
+  const int gpu = on_gpu ? TakeGpu(world->rank(), share_gpu, *node) : 0;
   const CoreMap map;
   const std::string near = on_gpu ? map.Near(GpuAddress(gpu)) : "";
-  const char* const bound = BindCores(map, near.empty() ? map.Allowed() : near, node);
+  const char* const bound = BindCores(map, near.empty() ? map.Allowed() : near, *node);
   const std::string own = map.Own();
-  ShareThreads(own, node);
-  MPI_Comm_free(&node);
+  ShareThreads(own, *node);
 
   Binding binding;
   binding.device = on_gpu ? MakeGpuDevice(gpu) : MakeCpuDevice();
-  const std::vector<Text> lines = GatherTexts(
-      Row({std::to_string(rank), NodeName(), binding.device->name(), own, map.Nodes(own), map.Nodes(near), bound}),
-      MPI_COMM_WORLD);
-  if (rank != 0) return binding;
+  const std::vector<std::string> lines =
+      GatherTexts(*world, Row({std::to_string(world->rank()), NodeName(), binding.device->name(), own, map.Nodes(own),
+                               map.Nodes(near), bound}));
+  if (world->rank() != 0) return binding;
   binding.table = Row({"rank", "node", "device", "cpus", "NUMA", "GPU's", "bound"}) + "\n";
-  for (const Text& line : lines) binding.table += fmt::format("{}\n", line.data());
+  for (const std::string& line : lines) binding.table += line + "\n";
   return binding;
 }
 

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "parallel/comm/texts.h"
 #include "runtime/trace.h"
 
 namespace longspan {
@@ -25,27 +26,6 @@ json OwnProfile(int rank, double seconds, int64_t steps) {
     spans[name] = {{"count", total.count}, {"seconds", total.seconds}, {"flops", total.flops}, {"bytes", total.bytes}};
   }
   return {{"rank", rank}, {"host", host}, {"seconds", seconds}, {"steps", steps}, {"spans", spans}};
-}
-
-// The ranks' texts, one after another, on every rank.
-std::vector<std::string> GatherTexts(Communicator& world, Stream& stream, const std::string& text) {
-  std::vector<int64_t> lengths(world.size());
-  int64_t own = static_cast<int64_t>(text.size());
-  world.AllGather(stream, HostView(&own, {1}), HostView(lengths.data(), {world.size()}));
-  stream.Synchronize();
-  int64_t total = 0;
-  for (int64_t length : lengths) total += length;
-  std::string all(total, ' ');
-  world.AllGather(stream, HostView(reinterpret_cast<const uint8_t*>(text.data()), {own}),
-                  HostView(reinterpret_cast<uint8_t*>(all.data()), {total}), lengths);
-  stream.Synchronize();
-  std::vector<std::string> texts;
-  size_t at = 0;
-  for (int64_t length : lengths) {
-    texts.push_back(all.substr(at, length));
-    at += length;
-  }
-  return texts;
 }
 
 struct Row {
@@ -103,8 +83,8 @@ std::string Table(const std::vector<json>& profiles, bool gpu) {
 
 }  // namespace
 
-std::string WriteReport(Communicator& world, Stream& stream, DeviceKind device, const std::string& folder,
-                        double seconds, int64_t steps) {
+std::string WriteReport(Communicator& world, DeviceKind device, const std::string& folder, double seconds,
+                        int64_t steps) {
   const json own = OwnProfile(world.rank(), seconds, steps);
   const std::string path = folder + "/profile";
   std::error_code error;
@@ -114,7 +94,7 @@ std::string WriteReport(Communicator& world, Stream& stream, DeviceKind device, 
   if (!file.flush()) Fail(ExitCode::kIo, "{}: the profile cannot be written", path);
 
   std::vector<json> profiles;
-  for (const std::string& text : GatherTexts(world, stream, own.dump())) profiles.push_back(json::parse(text));
+  for (const std::string& text : GatherTexts(world, own.dump())) profiles.push_back(json::parse(text));
   const std::string table = Table(profiles, device == DeviceKind::kGpu);
   if (world.rank() == 0) std::ofstream(path + "/report.txt") << table;
   return table;

@@ -10,12 +10,12 @@
 
 namespace longspan {
 
-// Collective over `world`, on a CPU stream. `device` is where the ranks compute. `seconds` is the wall time of the
+// Collective over `world`, on host memory. `device` is where the ranks compute. `seconds` is the wall time of the
 // `steps` training steps that the trace covers.
 //
 // Exposed communication is the time for which kernels waited for transfers: spans stall.* of a GPU's compute stream,
 // and on a CPU all transfers. Within graphs it is not seen.
-std::string WriteReport(Communicator& world, Stream& stream, DeviceKind device, const std::string& folder,
-                        double seconds, int64_t steps);
+std::string WriteReport(Communicator& world, DeviceKind device, const std::string& folder, double seconds,
+                        int64_t steps);
 
 }  // namespace longspan

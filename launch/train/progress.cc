@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <cmath>
-#include <cstdio>
 
 #include "runtime/trace.h"
 
@@ -16,28 +15,39 @@ constexpr int kBarWidth = 24;
 
 }  // namespace
 
-Progress::Progress(std::string what, int64_t total)
-    : what_(std::move(what)), total_(total), terminal_(isatty(STDERR_FILENO) != 0), start_(WallSeconds()) {}
-
-Progress::~Progress() {
-  if (terminal_) fmt::print(stderr, "\r\033[K");
-}
+Progress::Progress(std::string what, int64_t total, std::FILE* out, Plain plain)
+    : what_(std::move(what)), total_(total), out_(out), terminal_(isatty(fileno(out)) != 0), plain_(plain) {}
 
 void Progress::Update(int64_t done, const std::string& note) {
-  const double now = WallSeconds(), share = total_ > 0 ? static_cast<double>(done) / static_cast<double>(total_) : 1;
+  const double share = total_ > 0 ? static_cast<double>(done) / static_cast<double>(total_) : 1;
   if (!terminal_) {
-    if (static_cast<int64_t>(10 * share) <= tenths_) return;
+    if (plain_ == Plain::kNothing || static_cast<int64_t>(10 * share) <= tenths_) return;
     tenths_ = static_cast<int64_t>(10 * share);
-    fmt::print(stderr, "{} {:.0f}%, {}\n", what_, 100 * share, note);
+    fmt::print(out_, "{} {:.0f}%, {}\n", what_, 100 * share, note);
     return;
+  }
+  const double now = WallSeconds();
+  if (first_done_ < 0) {
+    first_done_ = done;
+    first_seconds_ = now;
   }
   if (now - shown_ < kRefreshSeconds && done < total_) return;
   shown_ = now;
-  const std::string left = share > 0 ? FormatSeconds((now - start_) * (1 - share) / share) : "?";
+  std::string left = "?";
+  if (done > first_done_) {
+    const double each = (now - first_seconds_) / static_cast<double>(done - first_done_);
+    left = FormatSeconds(each * static_cast<double>(total_ - done));
+  }
   const int filled = static_cast<int>(share * kBarWidth);
-  fmt::print(stderr, "\r{} [{:=<{}}{: <{}}] {:.0f}%  {}  ETA {}\033[K", what_, "", filled, "", kBarWidth - filled,
+  fmt::print(out_, "\r{} [{:=<{}}{: <{}}] {:.0f}%  {}  ETA {}\033[K", what_, "", filled, "", kBarWidth - filled,
              100 * share, note, left);
-  std::fflush(stderr);
+  std::fflush(out_);
+}
+
+void Progress::Clear() {
+  if (shown_ == 0) return;
+  fmt::print(out_, "\r\033[K");
+  shown_ = 0;
 }
 
 std::string FormatSeconds(double seconds) {

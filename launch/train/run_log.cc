@@ -1,13 +1,11 @@
 #include "launch/train/run_log.h"
 
 #include <fmt/ranges.h>
-#include <unistd.h>
 
 #include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "launch/train/progress.h"
 #include "runtime/error.h"
 
 namespace longspan {
@@ -16,9 +14,9 @@ RunLog::RunLog(const RunConfig& config, const std::string& config_text, bool wri
     : folder_(config.output + "/" + config.name),
       steps_(config.train.steps),
       log_interval_(config.train.log_interval),
-      writes_(writes) {
+      writes_(writes),
+      progress_("training", config.train.steps, stdout, Progress::Plain::kNothing) {
   if (!writes_) return;
-  terminal_ = isatty(STDOUT_FILENO) != 0;
   std::error_code error;
   std::filesystem::create_directories(folder_, error);
   if (error) Fail(ExitCode::kIo, "{}: the run's folder cannot be made: {}", folder_, error.message());
@@ -31,7 +29,7 @@ RunLog::RunLog(const RunConfig& config, const std::string& config_text, bool wri
 
 void RunLog::Line(const std::string& text) {
   if (!writes_) return;
-  ClearProgress();
+  progress_.Clear();
   fmt::print("{}\n", text);
   std::fflush(stdout);
 }
@@ -56,14 +54,12 @@ void RunLog::Step(const StepMetrics& m) {
                              {"selection", selection}}
                   .dump()
            << std::endl;  // at once: a run that is killed leaves its metrics
-  // The first step warms up: it does not count for the ETA.
-  mean_seconds_ = m.step <= 2 ? m.seconds : mean_seconds_ + 0.1 * (m.seconds - mean_seconds_);
   if (m.step % log_interval_ == 0 || m.step == 1 || m.step == steps_) {
     Line(fmt::format("step {}/{} | loss {:.4f} | gnorm {:.3f} | lr {:.2e} | {:.0f} ms | {} tok/s | mem {} MiB", m.step,
                      steps_, m.loss, m.grad_norm, m.learning_rate, m.seconds * 1e3, FormatCount(rate),
                      m.memory_bytes >> 20));
   }
-  Progress(m);
+  progress_.Update(m.step, fmt::format("step {}/{}, loss {:.4f}", m.step, steps_, m.loss));
 }
 
 void RunLog::Eval(int64_t step, double loss, int64_t tokens) {
@@ -72,25 +68,9 @@ void RunLog::Eval(int64_t step, double loss, int64_t tokens) {
   Line(fmt::format("eval {}/{} | held-out loss {:.4f} over {} tokens", step, steps_, loss, FormatCount(tokens)));
 }
 
-void RunLog::Progress(const StepMetrics& m) {
-  if (!terminal_ || m.step >= steps_) return;
-  constexpr int kWidth = 30;
-  const int done = static_cast<int>(kWidth * m.step / steps_);
-  fmt::print("\r[{:=<{}}{: <{}}] {}/{}  loss {:.4f}  eta {} ", "", done, "", kWidth - done, m.step, steps_, m.loss,
-             FormatSeconds(mean_seconds_ * static_cast<double>(steps_ - m.step)));
-  std::fflush(stdout);
-  progress_shown_ = true;
-}
-
-void RunLog::ClearProgress() {
-  if (!progress_shown_) return;
-  fmt::print("\r\033[K");
-  progress_shown_ = false;
-}
-
 void RunLog::Finish() {
   if (!writes_) return;
-  ClearProgress();
+  progress_.Clear();
   metrics_.flush();
   if (!metrics_) Fail(ExitCode::kIo, "{}/metrics.jsonl: writing failed (disk full?)", folder_);
 }

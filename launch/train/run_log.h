@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "launch/config/run_config.h"
+#include "launch/train/progress.h"
 
 namespace longspan {
 
@@ -39,20 +40,14 @@ class RunLog {
   void Line(const std::string& text);  // to the console
   void Step(const StepMetrics& metrics);
   void Eval(int64_t step, double loss, int64_t tokens);
-  // Clears the progress line.
   void Finish();
 
  private:
-  void Progress(const StepMetrics& metrics);
-  void ClearProgress();
-
   std::string folder_;
   int64_t steps_;
   int64_t log_interval_;
   bool writes_;
-  bool terminal_ = false;
-  bool progress_shown_ = false;
-  double mean_seconds_ = 0;  // running mean of a step
+  Progress progress_;
   std::ofstream metrics_;
 };
 

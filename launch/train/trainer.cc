@@ -3,21 +3,21 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "launch/config/config.h"
 #include "launch/data/batches.h"
-#include "launch/job/binding.h"
+#include "launch/job/job.h"
 #include "launch/job/machine.h"
 #include "launch/report/profile.h"
+#include "launch/train/evaluation.h"
 #include "launch/train/progress.h"
 #include "launch/train/run_log.h"
 #include "model/network/session.h"
 #include "model/training/micro_step.h"
 #include "model/training/optimizer.h"
 #include "model/training/schedule.h"
-#include "parallel/comm/mesh.h"
-#include "parallel/comm/nccl.h"
 #include "runtime/trace.h"
 
 namespace longspan {
@@ -27,14 +27,13 @@ constexpr double kGraphsPay = 0.95;  // of the time without them
 
 class Trainer {
  public:
-  explicit Trainer(const RunConfig& config)
-      : config_(config),
-        machine_(ChooseMachine(config.runtime)),
-        binding_(BindRank(machine_.device, config.parallel.share_gpu)),
-        device_(*binding_.device),
-        mesh_(MakeMpiWorld(), config.parallel.dp, config.parallel.cp, device_, config.parallel.transport),
+  Trainer(Job& job, DType dtype, const RunConfig& config)
+      : job_(job),
+        device_(job.device()),
+        mesh_(job.mesh()),
+        config_(config),
         sources_(OpenSources(config.data, config.model.vocab, config.model.nsa.select_block)),
-        session_(config.session(), device_, mesh_.cp(), machine_.dtype),
+        session_(job.Make<Session>(config.session(), device_, mesh_.cp(), dtype)),
         optimizer_({.device = session_.device(),
                     .ops = session_.ops(),
                     .compute = session_.compute(),
@@ -43,7 +42,7 @@ class Trainer {
                     .params = session_.model().params(),
                     .config = config.optimizer}),
         loader_(*sources_.train, session_.layout(), mesh_.cp_index(), config.model.nsa, config.data.seed),
-        log_(config, ConfigText(config), mesh_.world().rank() == 0),
+        log_(config, ConfigText(config), job.root()),
         micro_step_(session_, optimizer_, loss_sum_) {
     optimizer_.Reserve(session_.arena(), session_.context().dtype, session_.context().gradient_dtype);
     session_.arena().Reserve(&loss_sum_, MemoryUse::kWorkspace, "loss_sum", DType::kF64, {1});
@@ -59,9 +58,10 @@ class Trainer {
     for (int64_t step = 1; step <= config_.train.steps; ++step) {
       const StepMetrics metrics = Step(step);
       log_.Step(metrics);
-      RefuseNonFinite(metrics);
+      RequireFinite({metrics.loss, metrics.grad_norm},
+                    fmt::format("step {}: loss {} and gradient norm {}", step, metrics.loss, metrics.grad_norm));
       const int64_t interval = config_.train.eval_interval;
-      if (step == config_.train.steps || (interval > 0 && step % interval == 0)) Evaluate(step);
+      if (step == config_.train.steps || (interval > 0 && step % interval == 0)) EvaluateHeldOut(step);
     }
     Finish(WallSeconds() - begin);
   }
@@ -71,7 +71,8 @@ class Trainer {
   void Announce() {
     const ModelConfig& model = config_.model;
     const Layout& layout = session_.layout();
-    log_.Line(fmt::format("longspan train: {} on {}, {}", config_.name, device_.name(), DTypeName(machine_.dtype)));
+    log_.Line(
+        fmt::format("longspan train: {} on {}, {}", config_.name, device_.name(), DTypeName(session_.context().dtype)));
     log_.Line(fmt::format("  ranks      {} = dp {} x cp {}, {} tokens of each sequence a rank", mesh_.world().size(),
                           mesh_.dp_size(), mesh_.cp_size(), layout.tokens()));
     log_.Line(fmt::format("  model      {} parameters, {} layers, D={} H={} G={} K={} V={} F={} X={}",
@@ -88,7 +89,7 @@ class Trainer {
       log_.Line(fmt::format("  attention  kernels {}", session_.ops().attention->Kernels(session_.compute(), sizes)));
     }
     log_.Line(fmt::format("  folder     {}", log_.folder()));
-    log_.Line(binding_.table);
+    log_.Line(job_.placement());
     log_.Line(MemoryTable(session_.arena().Rows(), device_.AvailableBytes(), session_.model().offloaded_bytes()));
   }
 
@@ -102,7 +103,7 @@ class Trainer {
     optimizer_.ZeroMoments();
     session_.compute().Synchronize();
     log_.Line(fmt::format("  in use after a rehearsal of the step: {} MiB, {} of them scratch of kernels and transfers",
-                          MemoryBytes() >> 20, CountedAllocations().scratch_bytes >> 20));
+                          job_.MemoryBytes() >> 20, CountedAllocations().scratch_bytes >> 20));
   }
 
   // Whether forward and backward run as graphs. AUTO takes them when the better of two tries each is clearly faster: a
@@ -132,7 +133,7 @@ class Trainer {
         const double begin = WallSeconds();
         AddGradients(labels);
         session_.compute().Synchronize();
-        least = std::min(least, Total(WallSeconds() - begin, ReduceOp::kMax));
+        least = std::min(least, job_.Reduce(WallSeconds() - begin, ReduceOp::kMax));
       }
       return least;
     };
@@ -155,14 +156,20 @@ class Trainer {
     // All is under way; from here on the host waits for results.
     metrics.step = step;
     metrics.selection = SelectionHashes();
-    metrics.loss = labels > 0 ? Total(Value(loss_sum_)) / labels : 0;
     metrics.grad_norm = std::sqrt(Value(optimizer_.sum_of_squares()));
+    const auto borrowed = static_cast<double>(session_.model().borrowed_bytes());
+    const double allocated = static_cast<double>(CountedAllocations().allocations - allocations);
+    const std::vector<double> all = job_.Reduce({{Value(loss_sum_), ReduceOp::kSum},
+                                                 {coverage, ReduceOp::kSum},
+                                                 {borrowed, ReduceOp::kSum},
+                                                 {static_cast<double>(job_.MemoryBytes()), ReduceOp::kMax},
+                                                 {allocated, ReduceOp::kMax}});
+    metrics.loss = labels > 0 ? all[0] / labels : 0;
+    metrics.coverage = all[1] / mesh_.world().size();
+    metrics.borrowed_bytes = all[2] / mesh_.world().size();
+    metrics.memory_bytes = static_cast<int64_t>(all[3]);
+    metrics.allocations = static_cast<int64_t>(all[4]);
     metrics.tokens = config_.train.sequences_per_step * config_.data.sequence_length;
-    metrics.coverage = Total(coverage) / mesh_.world().size();
-    metrics.borrowed_bytes = Total(static_cast<double>(session_.model().borrowed_bytes())) / mesh_.world().size();
-    metrics.memory_bytes = static_cast<int64_t>(Total(static_cast<double>(MemoryBytes()), ReduceOp::kMax));
-    metrics.allocations = static_cast<int64_t>(
-        Total(static_cast<double>(CountedAllocations().allocations - allocations), ReduceOp::kMax));
     metrics.seconds = WallSeconds() - begin;
     return metrics;
   }
@@ -191,7 +198,7 @@ class Trainer {
       labels += static_cast<double>(batches_[micro].labels);
     }
     // Every rank of a cp group counts the same sequence.
-    return Total(labels) / mesh_.cp_size();
+    return job_.Reduce(labels, ReduceOp::kSum) / mesh_.cp_size();
   }
 
   // Of the step's last sequence of replica 0, by layer.
@@ -204,43 +211,22 @@ class Trainer {
     return {values.begin(), values.end()};
   }
 
-  // Mean loss over held-out sequences; the replicas share them out.
-  void Evaluate(int64_t step) {
+  void EvaluateHeldOut(int64_t step) {
     if (!sources_.validation || config_.train.eval_sequences == 0) return;
-    const SequenceSource& source = *sources_.validation;
-    BatchLoader loader(source, session_.layout(), mesh_.cp_index(), config_.model.nsa, config_.data.seed);
-    const int64_t count = std::min(config_.train.eval_sequences, source.size());
-    double labels = 0;
-    Batch batch;
-    session_.ops().rows->Zero(session_.compute(), loss_sum_);
-    for (int64_t place = mesh_.dp_index(); place < count; place += mesh_.dp_size()) {
-      loader.Load(place, batch);
-      session_.Load(batch);
-      session_.model().Forward(session_.inputs());
-      session_.ops().train->AddSum(session_.compute(), session_.model().token_loss(), loss_sum_);
-      labels += static_cast<double>(batch.labels);
-    }
-    labels = Total(labels) / mesh_.cp_size();
-    const double loss = labels > 0 ? Total(Value(loss_sum_)) / labels : 0;
-    log_.Eval(step, loss, static_cast<int64_t>(labels));
-    if (!std::isfinite(loss)) FailNonFinite(fmt::format("step {}: held-out loss {} must be finite", step, loss));
+    const HeldOut found = Evaluate(job_, session_, *sources_.validation, config_, loss_sum_);
+    log_.Eval(step, found.loss, found.labels);
+    RequireFinite({found.loss}, fmt::format("step {}: held-out loss {}", step, found.loss));
   }
 
-  void RefuseNonFinite(const StepMetrics& metrics) {
-    if (std::isfinite(metrics.loss) && std::isfinite(metrics.grad_norm)) return;
-    FailNonFinite(fmt::format("step {}: loss {} and gradient norm {} must be finite", metrics.step, metrics.loss,
-                              metrics.grad_norm));
-  }
-
-  [[noreturn]] void FailNonFinite(const std::string& what) {
+  void RequireFinite(std::initializer_list<double> values, const std::string& what) {
+    if (std::all_of(values.begin(), values.end(), [](double x) { return std::isfinite(x); })) return;
     log_.Finish();
-    Fail(ExitCode::kNonFinite, "{}; lower optimizer.learning_rate, or lengthen optimizer.warmup_steps", what);
+    Fail(ExitCode::kNonFinite, "{} must be finite; lower optimizer.learning_rate, or lengthen optimizer.warmup_steps",
+         what);
   }
 
   void Finish(double seconds) {
-    const std::string table =
-        WriteReport(mesh_.host_world(), *host_stream_, machine_.device, log_.folder(), seconds, config_.train.steps);
-    log_.Line(table);
+    log_.Line(WriteReport(mesh_.host_world(), device_.kind(), log_.folder(), seconds, config_.train.steps));
     const Tensor& weights = session_.model().params().weights();
     const auto bytes = session_.ToHost<uint8_t>(Tensor(weights.data, DType::kU8, weights.device, {weights.bytes()}));
     log_.Line(fmt::format("done: {} steps in {}, parameters {:016x}, results in {}", config_.train.steps,
@@ -248,42 +234,28 @@ class Trainer {
     log_.Finish();
   }
 
-  // A number of each rank, reduced over all.
-  double Total(double value, ReduceOp op = ReduceOp::kSum) {
-    mesh_.host_world().AllReduce(*host_stream_, HostView(&value, {1}), op);
-    host_stream_->Synchronize();
-    return value;
-  }
-
-  // In use on the device: the most that the process took on a CPU, what went since the start on a GPU.
-  int64_t MemoryBytes() const {
-    return machine_.device == DeviceKind::kCpu ? PeakResidentBytes() : available_ - device_.AvailableBytes();
-  }
-
   double Value(const Tensor& scalar) { return session_.ToHost<double>(scalar)[0]; }
 
-  const RunConfig config_;
-  const Machine machine_;
-  const std::unique_ptr<Stream> host_stream_ = MakeCpuDevice()->MakeStream("host");
-  const Binding binding_;
+  Job& job_;
   Device& device_;
-  const int64_t available_ = device_.AvailableBytes();
-  Mesh mesh_;
-  Sources sources_;
-  Session session_;
+  const Mesh& mesh_;
+  const RunConfig& config_;
+  const Sources sources_;
+  Session& session_;
   Optimizer optimizer_;
   Tensor loss_sum_;  // [1] F64
   BatchLoader loader_;
   RunLog log_;
   std::vector<Batch> batches_;
-  const NcclGuard guard_;  // goes before all that owns GPU memory
-  MicroStep micro_step_;   // goes before the guard: its graphs may hold transfers
+  MicroStep micro_step_;  // its graphs may hold transfers: not of the job
 };
 
 }  // namespace
 
-int RunTrain(const TrainOptions& options) {
-  Trainer(options.config).Run();
+int RunTrain(const RunConfig& config) {
+  const Machine machine = ChooseMachine(config.runtime);
+  Job job(machine.device, config.parallel);
+  Trainer(job, machine.dtype, config).Run();
   return static_cast<int>(ExitCode::kOk);
 }
 

@@ -1,11 +1,11 @@
-// Training, as a story: open the data, build the mesh and the model, step, log, evaluate, report.
+// Training, as a story: open the data, build the model on the job's ranks, step, log, evaluate, report.
 #pragma once
 
-#include "launch/commands/options.h"
+#include "launch/config/run_config.h"
 
 namespace longspan {
 
 // `longspan train`. MPI runs, the configuration fits the world. Returns the exit code; throws Error.
-int RunTrain(const TrainOptions& options);
+int RunTrain(const RunConfig& config);
 
 }  // namespace longspan

@@ -28,8 +28,11 @@ export OMPI_MCA_pml=not_there
 check 0 "Exit codes"
 check 0 "Exit codes" --help
 check 0 "^longspan [0-9.]+ \(revision" --version
-for command in train verify attention data; do check 0 "Usage: longspan $command" $command --help; done
-check 0 "Usage: longspan data info" data info --help
+for command in train verify attention data "data info"; do
+  check 0 "Usage: longspan $command" $command --help
+  check 0 "^Examples:$" $command --help
+  check 0 "^  (mpirun -np [0-9]+ )?longspan $command [^ ]" $command --help
+done
 check 0 "^model.vocab = 10 +# .*fibonacci.textproto:[0-9]+$" train --config "$fibonacci" --print-config
 check 0 "^train.steps = 7 +# command line$" train --config "$fibonacci" train.steps=7 optimizer.warmup_steps=0 --print-config
 check 0 "^train.steps = 200 +# default$" verify data.train=x --print-config
@@ -38,6 +41,10 @@ check 0 "^ +3 +1 +1 +32\.\.95$" train --config "$fibonacci" parallel.cp=2 --dry-
 check 0 "parameters" train --config "$fibonacci" --dry-run
 check 0 "^ +total" train --config "$fibonacci" --dry-run
 check 64 "hint: longspan --help" trian
+check 64 "no such command: trian; did you mean train\?" trian --config x
+check 64 "no such command: verfiy; did you mean verify\?" verfiy
+check 64 "no such command: atention; did you mean attention\?" atention
+check 64 "no such command: date; did you mean data\?" date
 check 64 "hint: longspan train --help" train --conifg x
 check 64 "hint: keys are written without dashes: train.steps=3" train --train.steps=3
 check 64 "needs|requires" train --world 4

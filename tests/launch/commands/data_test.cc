@@ -21,12 +21,13 @@ class DataCommand : public testing::Test {
     WriteFile(folder_ / "in/sub/skip/d.h", "d\n");
     WriteFile(folder_ / "in/empty.h", "");
     WriteFile(folder_ / "in/binary.h", std::string("a\0b", 3));
-    options_.inputs = {folder_ / "in"};
+    options_.files.inputs = {folder_ / "in"};
     options_.output = folder_ / "out/set";
   }
   Paths Find() {
     Paths paths;
-    for (const FoundFile& file : FindFiles(options_).files) paths.push_back(file.path.substr((folder_ / "").size()));
+    for (const FoundFile& file : FindFiles(options_.files).files)
+      paths.push_back(file.path.substr((folder_ / "").size()));
     return paths;
   }
   static std::string Text(const Dataset& dataset, int64_t document) {
@@ -45,14 +46,15 @@ class DataCommand : public testing::Test {
 
 TEST_F(DataCommand, FilesAreFoundInOneOrder) {
   EXPECT_EQ(Find(), (Paths{"in/a.cc", "in/b.h", "in/binary.h", "in/empty.h", "in/sub/c.h", "in/sub/skip/d.h"}));
-  options_.include = {"*.h"};
-  options_.exclude = {"skip", "b*"};
+  options_.files.include = {"*.h"};
+  options_.files.exclude = {"skip", "b*"};
   EXPECT_EQ(Find(), (Paths{"in/empty.h", "in/sub/c.h"}));
-  options_.exclude = {"*/sub/*"};
+  options_.files.exclude = {"*/sub/*"};
   EXPECT_EQ(Find(), (Paths{"in/b.h", "in/binary.h", "in/empty.h"}));
-  options_.inputs.insert(options_.inputs.begin(), folder_ / "in/a.cc");  // named: taken whatever the patterns say
+  options_.files.inputs.insert(options_.files.inputs.begin(),
+                               folder_ / "in/a.cc");  // named: taken whatever the patterns say
   EXPECT_EQ(Find().front(), "in/a.cc");
-  options_.inputs = {folder_ / "nowhere"};
+  options_.files.inputs = {folder_ / "nowhere"};
   ExpectError(ExitCode::kIo, {"nowhere"}, [&] { Find(); });
 }
 
@@ -64,8 +66,8 @@ TEST_F(DataCommand, LinksLeadNowhereTwice) {
   std::filesystem::create_directory_symlink(folder_ / "elsewhere", folder_ / "in/link");
   EXPECT_EQ(Find(), (Paths{"in/a.cc", "in/again.h", "in/binary.h", "in/empty.h", "in/link/e.h", "in/sub/c.h",
                            "in/sub/skip/d.h"}));
-  EXPECT_EQ(FindFiles(options_).unreadable, 1);
-  options_.inputs.push_back(folder_ / "in/sub");
+  EXPECT_EQ(FindFiles(options_.files).unreadable, 1);
+  options_.files.inputs.push_back(folder_ / "in/sub");
   EXPECT_EQ(Find().size(), 7u);
 }
 
@@ -122,13 +124,13 @@ TEST_F(DataCommand, WrongOptionsAreNamed) {
     change(changed);
     return [changed] { RunData(changed); };
   };
-  ExpectError(ExitCode::kUsage, {"folder or file"}, with([](DataOptions& o) { o.inputs.clear(); }));
+  ExpectError(ExitCode::kUsage, {"folder or file"}, with([](DataOptions& o) { o.files.inputs.clear(); }));
   ExpectError(ExitCode::kUsage, {"--output"}, with([](DataOptions& o) { o.output.clear(); }));
   ExpectError(ExitCode::kUsage, {"--validation-fraction", "1.5"},
               with([](DataOptions& o) { o.validation_fraction = 1.5; }));
   ExpectError(ExitCode::kUsage, {"--tokenizer"}, with([](DataOptions& o) { o.tokenizer = "words"; }));
   ExpectError(ExitCode::kData, {"no text", "1 files are empty, 0 binary"},
-              with([](DataOptions& o) { o.include = {"empty*"}; }));
+              with([](DataOptions& o) { o.files.include = {"empty*"}; }));
   ExpectError(ExitCode::kIo, {"b.h"}, with([&](DataOptions& o) { o.output = folder_ / "in/b.h/set"; }));
 }
 

@@ -5,10 +5,8 @@
 #include <cstdlib>
 #include <string_view>
 
-#include "launch/job/binding.h"
+#include "launch/job/job.h"
 #include "launch/job/world.h"
-#include "parallel/comm/comm.h"
-#include "parallel/comm/nccl.h"
 #include "runtime/error.h"
 #include "runtime/memory.h"
 
@@ -19,20 +17,25 @@ void FailIf(bool failing) {
   if (failing) Fail(ExitCode::kData, "wrong on one rank");
 }
 
+// Freeing it waits for the work of its stream.
+struct Meeting {
+  explicit Meeting(Device& device) : memory(device, 4, "meeting"), stream(device.MakeStream("meeting")) {}
+  Buffer memory;
+  std::unique_ptr<Stream> stream;
+};
+
 // The others wait inside NCCL, in a transfer after one that all took part in.
-void MeetOnGpus(bool failing) {
-  const Binding binding = BindRank(DeviceKind::kGpu, true);
-  const auto world = MakeDeviceCommunicator(MakeMpiWorld(), *binding.device, Transport::kNccl);
-  const auto stream = binding.device->MakeStream("meeting");
-  const Buffer memory(*binding.device, 4, "meeting");
-  const Tensor number(memory.data(), DType::kF32, DeviceKind::kGpu, {1});
-  const NcclGuard guard;
-  binding.device->FillBytes(*stream, number, 0);
-  world->AllReduce(*stream, number, ReduceOp::kSum);
-  stream->Synchronize();
+void MeetOnGpus(int ranks, bool failing) {
+  Job job(DeviceKind::kGpu, {.cp = ranks, .transport = Transport::kNccl, .share_gpu = true});
+  Communicator& world = job.mesh().world();
+  const Meeting& meeting = job.Make<Meeting>(job.device());
+  const Tensor number(meeting.memory.data(), DType::kF32, DeviceKind::kGpu, {1});
+  job.device().FillBytes(*meeting.stream, number, 0);
+  world.AllReduce(*meeting.stream, number, ReduceOp::kSum);
+  meeting.stream->Synchronize();
   FailIf(failing);
-  world->AllReduce(*stream, number, ReduceOp::kSum);
-  stream->Synchronize();
+  world.AllReduce(*meeting.stream, number, ReduceOp::kSum);
+  meeting.stream->Synchronize();
 }
 
 }  // namespace
@@ -43,7 +46,7 @@ int main(int argc, char** argv) {
     const longspan::World world;
     const int failing = argc > 1 ? std::atoi(argv[1]) : -1;
     if (failing == world.size()) longspan::Fail(longspan::ExitCode::kConfig, "wrong on every rank");
-    if (argc > 2 && std::string_view(argv[2]) == "gpu") longspan::MeetOnGpus(failing == world.rank());
+    if (argc > 2 && std::string_view(argv[2]) == "gpu") longspan::MeetOnGpus(world.size(), failing == world.rank());
     longspan::FailIf(failing == world.rank());
     MPI_Barrier(MPI_COMM_WORLD);
     return 0;

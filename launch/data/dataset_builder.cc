@@ -1,0 +1,120 @@
+#include "launch/data/dataset_builder.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <exception>
+#include <filesystem>
+
+#include "runtime/error.h"
+
+namespace longspan {
+namespace {
+
+// Text is tokenised in slices, several at a time, so that neither many small files nor a single huge one needs more
+// memory than a batch. A file longer than a slice is cut after a line end.
+constexpr size_t kSliceBytes = size_t{4} << 20;
+constexpr int64_t kBatchBytes = int64_t{16} << 20;
+constexpr size_t kBatchFiles = 4096;
+
+// Length of the first slice of `text`.
+size_t SliceLength(std::string_view text) {
+  if (text.size() <= kSliceBytes) return text.size();
+  const size_t line_end = text.substr(0, kSliceBytes).rfind('\n');
+  if (line_end != std::string_view::npos) return line_end + 1;
+  size_t length = kSliceBytes;
+  while (length > kSliceBytes - 4 && (static_cast<uint8_t>(text[length]) & 0xC0) == 0x80)
+    --length;  // inside a character
+  return length;
+}
+
+void MakeFolderOf(const std::string& prefix) {
+  const auto folder = std::filesystem::path(prefix).parent_path();
+  if (folder.empty()) return;
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (error) Fail(ExitCode::kIo, "{}: cannot create the folder: {}", folder.string(), error.message());
+}
+
+}  // namespace
+
+DatasetBuilder::DatasetBuilder(const std::string& prefix, double held_out_share, const Tokenizer& tokenizer)
+    : tokenizer_(tokenizer), held_out_share_(held_out_share) {
+  MakeFolderOf(prefix);
+  const bool split = held_out_share_ > 0;
+  train_.emplace(split ? prefix + "_train" : prefix, tokenizer.vocab());
+  if (split) validation_.emplace(prefix + "_validation", tokenizer.vocab());
+}
+
+void DatasetBuilder::Add(MappedFile file) {
+  if (file.size() == 0) {
+    ++empty_;
+    return;
+  }
+  if (std::memchr(file.data(), 0, file.size()) != nullptr) {
+    ++binary_;
+    return;
+  }
+  std::string_view text(reinterpret_cast<const char*>(file.data()), file.size());
+  while (!text.empty()) {
+    const size_t length = SliceLength(text);
+    slices_.push_back({text.substr(0, length), {}, length == text.size() ? file.path() : ""});
+    slice_bytes_ += static_cast<int64_t>(length);
+    text.remove_prefix(length);
+    if (slice_bytes_ >= kBatchBytes) Flush();
+  }
+  files_.push_back(std::move(file));
+  if (files_.size() >= kBatchFiles) Flush();
+}
+
+void DatasetBuilder::Finish() {
+  Flush();
+  if (documents() == 0) Fail(ExitCode::kData, "no text found: {} files are empty, {} binary", empty_, binary_);
+  if (validation_ && (validation_->documents() == 0 || train_->documents() == 0)) {
+    Fail(ExitCode::kUsage, "--validation-fraction {}: leaves one part of {} documents empty", held_out_share_,
+         documents());
+  }
+  train_->Finish();
+  if (validation_) validation_->Finish();
+}
+
+// Tokenises the slices on all threads, then writes them in order.
+void DatasetBuilder::Flush() {
+  std::exception_ptr error;
+#pragma omp parallel for schedule(dynamic)
+  for (size_t i = 0; i < slices_.size(); ++i) {
+    try {
+      slices_[i].ids = tokenizer_.Encode(slices_[i].text);
+    } catch (...) {
+#pragma omp critical(longspan_data_error)
+      error = std::current_exception();
+    }
+  }
+  if (error) std::rethrow_exception(error);
+
+  for (const Slice& slice : slices_) {
+    MegatronWriter& writer = IsHeldOut(documents()) ? *validation_ : *train_;
+    writer.Append(slice.ids);
+    text_bytes_ += static_cast<int64_t>(slice.text.size());
+    length_ += static_cast<int64_t>(slice.ids.size());
+    if (slice.ends.empty()) continue;
+    writer.EndDocument();
+    if (length_ > longest_) {
+      longest_ = length_;
+      longest_path_ = slice.ends;
+    }
+    length_ = 0;
+  }
+  slices_.clear();
+  slice_bytes_ = 0;
+  // A file that Add is still cutting is not among these yet.
+  files_.clear();
+}
+
+// Held-out documents lie evenly among all, as many as the share asks for.
+bool DatasetBuilder::IsHeldOut(int64_t document) const {
+  const auto before = [&](int64_t count) { return std::floor(static_cast<double>(count) * held_out_share_); };
+  return before(document + 1) > before(document);
+}
+
+}  // namespace longspan

@@ -1,0 +1,59 @@
+// DatasetBuilder: files of text become a tokenised Megatron dataset, each one document.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "launch/data/megatron.h"
+#include "launch/data/tokenizer.h"
+#include "runtime/files/mapped_file.h"
+
+namespace longspan {
+
+class DatasetBuilder {
+ public:
+  // Replaces `prefix`.bin and .idx, whose folder is made. Above 0, a share of the documents is held out: then
+  // `prefix`_train and `prefix`_validation are written. The tokenizer outlives the builder.
+  DatasetBuilder(const std::string& prefix, double held_out_share, const Tokenizer& tokenizer);
+
+  // Empty and binary files (a NUL byte) are skipped and counted. Tokenises on all threads, many files at a time.
+  void Add(MappedFile file);
+  // The files appear. Throws Error: (data) when there was no text, (usage) when a part would be without documents.
+  void Finish();
+
+  int64_t documents() const { return train_->documents() + (validation_ ? validation_->documents() : 0); }
+  int64_t tokens() const { return train_->tokens() + (validation_ ? validation_->tokens() : 0); }
+  int64_t empty() const { return empty_; }
+  int64_t binary() const { return binary_; }
+  int64_t text_bytes() const { return text_bytes_; }
+  int64_t longest() const { return longest_; }  // tokens of the longest document
+  const std::string& longest_path() const { return longest_path_; }
+  const MegatronWriter& train() const { return *train_; }
+  const std::optional<MegatronWriter>& validation() const { return validation_; }  // when a share is held out
+
+ private:
+  struct Slice {
+    std::string_view text;
+    std::vector<int32_t> ids;
+    std::string ends;  // path of the document that ends here; "" = it goes on
+  };
+
+  void Flush();
+  bool IsHeldOut(int64_t document) const;
+
+  const Tokenizer& tokenizer_;
+  const double held_out_share_;
+  std::optional<MegatronWriter> train_, validation_;
+  std::vector<MappedFile> files_;  // that the slices point into
+  std::vector<Slice> slices_;
+  int64_t slice_bytes_ = 0;
+  int64_t empty_ = 0, binary_ = 0, text_bytes_ = 0;
+  int64_t length_ = 0;  // of the document being written, in tokens
+  int64_t longest_ = 0;
+  std::string longest_path_;
+};
+
+}  // namespace longspan

@@ -1,0 +1,60 @@
+// Job: what each rank of a command holds before it has a model: its device, the mesh of ranks, and the guard that ends
+// their transfers when one fails.
+#pragma once
+
+#include <forward_list>
+#include <initializer_list>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "launch/job/binding.h"
+#include "parallel/comm/mesh.h"
+#include "parallel/comm/nccl.h"
+#include "parallel/config.h"
+
+namespace longspan {
+
+class Job {
+ public:
+  // Collective over all ranks, with MPI running (World). Throws Error (configuration): ranks outnumber GPUs, or are not
+  // dp x cp.
+  Job(DeviceKind device, const ParallelConfig& parallel);
+
+  Device& device() const { return *binding_.device; }
+  const Mesh& mesh() const { return mesh_; }
+  bool root() const { return mesh_.host_world().rank() == 0; }
+  // In use on the device: the most that the process took on a CPU, what went since the job began on a GPU.
+  int64_t MemoryBytes() const;
+  const std::string& placement() const { return binding_.table; }  // on rank 0: which rank computes where
+
+  // Makes what owns memory or streams of the device, or is about to transfer. The job owns it and ends NCCL's transfers
+  // before it goes (NcclGuard), the last made first. Graphs with transfers in them live elsewhere, and go before the
+  // job.
+  template <typename T, typename... Arguments>
+  T& Make(Arguments&&... arguments) {
+    auto made = std::make_shared<T>(std::forward<Arguments>(arguments)...);
+    T& result = *made;
+    owned_.push_front(std::move(made));
+    return result;
+  }
+
+  struct Number {
+    double value;
+    ReduceOp op;
+  };
+  // Each number over all ranks, in rank order. Collective, the hosts wait for each other: once for all numbers.
+  std::vector<double> Reduce(std::initializer_list<Number> numbers);
+  double Reduce(double value, ReduceOp op) { return Reduce({{value, op}})[0]; }
+
+ private:
+  const Binding binding_;
+  const int64_t available_ = device().AvailableBytes();
+  const std::unique_ptr<Stream> host_stream_ = MakeCpuDevice()->MakeStream("host");
+  const Mesh mesh_;
+  std::forward_list<std::shared_ptr<void>> owned_;
+  const NcclGuard guard_;  // goes first
+};
+
+}  // namespace longspan

@@ -1,0 +1,30 @@
+#include "launch/train/evaluation.h"
+
+#include <algorithm>
+
+#include "launch/data/batches.h"
+
+namespace longspan {
+
+HeldOut Evaluate(Job& job, Session& session, const SequenceSource& source, const RunConfig& config,
+                 const Tensor& loss_sum) {
+  const Mesh& mesh = job.mesh();
+  BatchLoader loader(source, session.layout(), mesh.cp_index(), config.model.nsa, config.data.seed);
+  const int64_t count = std::min(config.train.eval_sequences, source.size());
+  double labels = 0;
+  Batch batch;
+  session.ops().rows->Zero(session.compute(), loss_sum);
+  for (int64_t place = mesh.dp_index(); place < count; place += mesh.dp_size()) {
+    loader.Load(place, batch);
+    session.Load(batch);
+    session.model().Forward(session.inputs());
+    session.ops().train->AddSum(session.compute(), session.model().token_loss(), loss_sum);
+    labels += static_cast<double>(batch.labels);
+  }
+  const std::vector<double> sums =
+      job.Reduce({{session.ToHost<double>(loss_sum)[0], ReduceOp::kSum}, {labels, ReduceOp::kSum}});
+  labels = sums[1] / mesh.cp_size();  // every rank of a cp group counts the same sequences
+  return {labels > 0 ? sums[0] / labels : 0, static_cast<int64_t>(labels)};
+}
+
+}  // namespace longspan

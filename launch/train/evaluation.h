@@ -1,0 +1,20 @@
+// Evaluation: the mean loss over held-out sequences.
+#pragma once
+
+#include "launch/data/sequence_source.h"
+#include "launch/job/job.h"
+#include "model/network/session.h"
+
+namespace longspan {
+
+struct HeldOut {
+  double loss = 0;     // mean over the labels; 0 without any
+  int64_t labels = 0;  // of all sequences
+};
+
+// Collective. Of the first train.eval_sequences of `source`, which the replicas share out, in the order of data.seed.
+// Leaves its sum of losses in `loss_sum` [1] F64, on the device.
+HeldOut Evaluate(Job& job, Session& session, const SequenceSource& source, const RunConfig& config,
+                 const Tensor& loss_sum);
+
+}  // namespace longspan
