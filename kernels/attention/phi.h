@@ -22,15 +22,12 @@ struct PhiSet {
   T weight{};    // LINEAR [G,l*W,W]
 
   static constexpr size_t kSize = 6;
-  T& operator[](size_t i) { return this->*Member(i); }
-  const T& operator[](size_t i) const { return this->*Member(i); }
+  T& operator[](size_t i) { return this->*kMembers[i]; }
+  const T& operator[](size_t i) const { return this->*kMembers[i]; }
 
  private:
-  static constexpr T PhiSet::*Member(size_t i) {
-    constexpr std::array<T PhiSet::*, kSize> kMembers = {&PhiSet::position, &PhiSet::weight1, &PhiSet::bias1,
-                                                         &PhiSet::weight2,  &PhiSet::bias2,   &PhiSet::weight};
-    return kMembers[i];
-  }
+  static constexpr std::array<T PhiSet::*, kSize> kMembers = {&PhiSet::position, &PhiSet::weight1, &PhiSet::bias1,
+                                                              &PhiSet::weight2,  &PhiSet::bias2,   &PhiSet::weight};
 };
 using PhiWeights = PhiSet<Tensor>;
 

@@ -2,8 +2,9 @@
 // and gradients that accumulate are F32. Compute capability 8.0 and newer.
 //
 //   branch_forward, branch_backward   softmax attention of the three branches
-//   select                            importance, selection, its hash
+//   select, hash                      importance, selection, its hash
 //   compress_forward, compress_backward, combine
+//   variants                          which kernels serve a call: plain ones, an architecture's (sm80/)
 #pragma once
 
 #include "kernels/attention/ops.h"

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "kernels/attention/check.h"
+#include "kernels/attention/cost.h"
 #include "kernels/attention/gpu/attention.h"
 #include "kernels/base/gpu_common.cuh"
 

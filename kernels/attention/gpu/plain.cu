@@ -22,21 +22,16 @@ void RangeBackward(cudaStream_t stream, const char*, const BackwardParams<RangeS
 }
 
 // One item a list.
-SelectionListsPlan PlanLists(const BackwardParams<SelectedSight>& params, ScratchCut* cut) {
-  return {params, 1, 0, cut};
-}
+SelectionListsPlan PlanLists(const BackwardParams<SelectedSight>& params) { return {params, 1, 0}; }
 
 int64_t ListsScratch(const BackwardParams<SelectedSight>& params) {
-  ScratchCut cut;
-  if (params.keys_wanted()) PlanLists(params, &cut);
-  return cut.bytes;
+  return params.keys_wanted() ? PlanLists(params).scratch_bytes() : 0;
 }
 
 void SelectedBackward(cudaStream_t stream, const char* operation, const BackwardParams<SelectedSight>& params,
                       unsigned char* scratch) {
-  ScratchCut cut;
   SelectionLists lists;
-  if (params.keys_wanted()) lists = PlanLists(params, &cut).Build(stream, operation, params, scratch).lists;
+  if (params.keys_wanted()) lists = PlanLists(params).Build(stream, operation, params, scratch).lists;
   BranchBackwardF32(stream, params, lists);
 }
 

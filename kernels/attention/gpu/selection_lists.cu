@@ -103,7 +103,7 @@ __global__ void __launch_bounds__(kScanThreads)
 }  // namespace
 
 SelectionListsPlan::SelectionListsPlan(const BackwardParams<SelectedSight>& params, int64_t tile_keys,
-                                       int64_t part_bytes, ScratchCut* cut)
+                                       int64_t part_bytes)
     : tokens_(params.tokens) {
   const int64_t block = params.sight.block;
   entries_ = tokens_ * params.groups * params.sight.choices;
@@ -113,12 +113,12 @@ SelectionListsPlan::SelectionListsPlan(const BackwardParams<SelectedSight>& para
   chunk_ = part_bytes == 0 ? INT32_MAX / 2
                            : std::max(kMinChunk, CeilDiv(2 * entries_ * tiles_ * part_bytes, kMaxPartialBytes));
   max_parts_ = 2 * entries_ / chunk_;
-  counts_at_ = cut->Add(CeilDiv(tokens_, kStretch) * lists_ * 4);
-  rows_at_ = cut->Add(entries_ * 4);
-  begin_at_ = cut->Add((lists_ + 1) * 4);
-  item_at_ = cut->Add((lists_ + 1) * 4);
-  partial_index_at_ = cut->Add((lists_ + 1) * 4);
-  partial_at_ = cut->Add(max_parts_ * tiles_ * part_bytes);
+  counts_at_ = cut_.Add(CeilDiv(tokens_, kStretch) * lists_ * 4);
+  rows_at_ = cut_.Add(entries_ * 4);
+  begin_at_ = cut_.Add((lists_ + 1) * 4);
+  item_at_ = cut_.Add((lists_ + 1) * 4);
+  partial_index_at_ = cut_.Add((lists_ + 1) * 4);
+  partial_at_ = cut_.Add(max_parts_ * tiles_ * part_bytes);
 }
 
 ListedWork SelectionListsPlan::Build(cudaStream_t stream, const char* operation,

@@ -20,14 +20,15 @@ struct ListedWork {
 // Where the lists of a call lie in scratch, and how they are cut into work items.
 class SelectionListsPlan {
  public:
-  // Adds to `cut`. Tiles of tile_keys keys; `part_bytes` is what an item's result takes, 0: lists are not cut.
-  SelectionListsPlan(const BackwardParams<SelectedSight>& params, int64_t tile_keys, int64_t part_bytes,
-                     ScratchCut* cut);
+  // Tiles of tile_keys keys; `part_bytes` is what an item's result takes, 0: lists are not cut.
+  SelectionListsPlan(const BackwardParams<SelectedSight>& params, int64_t tile_keys, int64_t part_bytes);
+  int64_t scratch_bytes() const { return cut_.bytes; }
   // Enqueues; the result's pointers lie in `scratch`. No atomics: lists are ascending whatever runs first.
   ListedWork Build(cudaStream_t stream, const char* operation, const BackwardParams<SelectedSight>& params,
                    unsigned char* scratch) const;
 
  private:
+  ScratchCut cut_;
   int64_t tokens_, entries_, lists_, chunk_, tiles_, max_parts_;
   int64_t counts_at_, rows_at_, begin_at_, item_at_, partial_index_at_, partial_at_;
 };

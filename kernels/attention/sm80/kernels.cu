@@ -50,22 +50,19 @@ void RangeBackward(cudaStream_t stream, const char* operation, const BackwardPar
   BackwardKeysSm80(stream, operation, params, work);
 }
 
-SelectionListsPlan PlanLists(const BackwardParams<SelectedSight>& params, ScratchCut* cut) {
-  return {params, kBackwardKeys, PartBytes(params.key_width, params.value_width), cut};
+SelectionListsPlan PlanLists(const BackwardParams<SelectedSight>& params) {
+  return {params, kBackwardKeys, PartBytes(params.key_width, params.value_width)};
 }
 
 int64_t ListsScratch(const BackwardParams<SelectedSight>& params) {
-  ScratchCut cut;
-  if (params.keys_wanted()) PlanLists(params, &cut);
-  return cut.bytes;
+  return params.keys_wanted() ? PlanLists(params).scratch_bytes() : 0;
 }
 
 void SelectedBackward(cudaStream_t stream, const char* operation, const BackwardParams<SelectedSight>& params,
                       unsigned char* scratch) {
   if (params.d_q != nullptr) SelectedBackwardQSm80(stream, operation, params);
   if (!params.keys_wanted()) return;
-  ScratchCut cut;
-  BackwardKeysSm80(stream, operation, params, PlanLists(params, &cut).Build(stream, operation, params, scratch));
+  BackwardKeysSm80(stream, operation, params, PlanLists(params).Build(stream, operation, params, scratch));
 }
 
 }  // namespace
