@@ -48,7 +48,7 @@ void CpuRows::Add(Stream& stream, const Tensor& from, const Tensor& index, const
 }
 
 void CpuRows::Mark(Stream& stream, const Tensor& ids, const Tensor& place, const Tensor& marks) {
-  constexpr const char* kName = "rows.mark";
+  static constexpr const char* kName = "rows.mark";
   CheckMark(kName, ids, place, marks);
   Launch(stream, kName, Cost{0, 1.0 * ids.bytes()}, [ids, place, marks] {
     const int32_t* const id = ids.As<int32_t>();
