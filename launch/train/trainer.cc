@@ -11,6 +11,7 @@
 #include "launch/job/job.h"
 #include "launch/job/machine.h"
 #include "launch/report/profile.h"
+#include "launch/train/announcement.h"
 #include "launch/train/evaluation.h"
 #include "launch/train/progress.h"
 #include "launch/train/run_log.h"
@@ -50,7 +51,7 @@ class Trainer {
   }
 
   void Run() {
-    Announce();
+    log_.Line(Announcement(config_, job_, session_, sources_, log_.folder()));
     session_.Start(config_.train.seed);
     optimizer_.Start(config_.train.seed);
     Rehearse();
@@ -72,32 +73,6 @@ class Trainer {
     const std::vector<Batch>& batches;  // of this replica
     double labels;                      // over all replicas
   };
-
-  // What the run is, before anything is allocated.
-  void Announce() {
-    const ModelConfig& model = config_.model;
-    const Layout& layout = session_.layout();
-    log_.Line(
-        fmt::format("longspan train: {} on {}, {}", config_.name, device_.name(), DTypeName(session_.context().dtype)));
-    log_.Line(fmt::format("  ranks      {} = dp {} x cp {}, {} tokens of each sequence a rank", mesh_.world().size(),
-                          mesh_.dp_size(), mesh_.cp_size(), layout.tokens()));
-    log_.Line(fmt::format("  model      {} parameters, {} layers, D={} H={} G={} K={} V={} F={} X={}",
-                          FormatCount(static_cast<double>(session_.model().params().parameters())), model.layers,
-                          model.hidden, model.heads, model.kv_heads, model.key_width, model.value_width, model.ffn,
-                          model.vocab));
-    log_.Line(fmt::format("  data       {}", sources_.train->Summary()));
-    if (sources_.validation) log_.Line(fmt::format("  held out   {}", sources_.validation->Summary()));
-    log_.Line(fmt::format("  step       {} sequences of {} tokens, {} steps", config_.train.sequences_per_step,
-                          config_.data.sequence_length, config_.train.steps));
-    if (device_.kind() == DeviceKind::kGpu) {
-      const AttentionSizes sizes = {session_.context().dtype, model.heads, model.kv_heads, model.key_width,
-                                    model.value_width};
-      log_.Line(fmt::format("  attention  kernels {}", session_.ops().attention->Kernels(session_.compute(), sizes)));
-    }
-    log_.Line(fmt::format("  folder     {}", log_.folder()));
-    log_.Line(job_.placement());
-    log_.Line(MemoryTable(session_.arena().Rows(), device_.AvailableBytes(), session_.model().offloaded_bytes()));
-  }
 
   // The first step, but nothing is learned from it. Afterwards all that grows on first use has its size: the steps
   // allocate nothing, and what does not fit has failed.
