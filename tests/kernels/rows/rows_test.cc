@@ -56,7 +56,7 @@ TYPED_TEST(AddRowsTest, AddsInOrder) {
 }
 
 TEST(Rows, MarksThePlacesOfIds) {
-  const Values<int32_t> ids({2, 2, 2}, {0, 3, -1, 3, -1, 1}), place({4}, {5, 0, 1, 2});
+  const Values<int32_t> ids({2, 3}, {0, 3, -1, 3, -1, 1}), place({4}, {5, 0, 1, 2});
   Values<uint8_t> marks({7}, {0, 0, 9, 0, 0, 0, 9});
   kOps->Mark(HostStream(), ids.view(), place.view(), marks.view());
   for (const auto& [i, mark] : {std::pair{0, 1}, {1, 0}, {2, 1}, {3, 0}, {4, 0}, {5, 1}, {6, 9}}) {
