@@ -12,6 +12,12 @@ void CheckRows(const Operation& operation, const Tensor& indexed, const Tensor& 
   RequireTensor(operation, listed_name, listed, indexed.dtype, rows);
 }
 
+void CheckMark(const Operation& operation, const Tensor& ids, const Tensor& place, const Tensor& marks) {
+  RequireTensor(operation, "ids", ids, DType::kI32, ids.shape);
+  RequireTensor(operation, "place", place, DType::kI32, {place.size()});
+  RequireTensor(operation, "marks", marks, DType::kU8, {marks.size()});
+}
+
 int64_t RowSize(const Tensor& tensor) {
   int64_t size = 1;
   for (int i = 1; i < tensor.shape.rank(); ++i) size *= tensor.dim(i);

@@ -9,6 +9,9 @@ namespace longspan {
 void CheckRows(const Operation& operation, const Tensor& indexed, const Tensor& index, const Tensor& listed,
                const char* indexed_name, const char* listed_name);
 
+// Throws Error unless ids [..] and place [n] are I32 and marks [m] U8.
+void CheckMark(const Operation& operation, const Tensor& ids, const Tensor& place, const Tensor& marks);
+
 // The elements of one row.
 int64_t RowSize(const Tensor& tensor);
 

@@ -11,6 +11,7 @@ class GpuRows final : public RowOps {
  public:
   void Gather(Stream& stream, const Tensor& from, const Tensor& index, const Tensor& to) override;
   void Add(Stream& stream, const Tensor& from, const Tensor& index, const Tensor& to) override;
+  void Mark(Stream& stream, const Tensor& ids, const Tensor& place, const Tensor& marks) override;
   void Copy(Stream& stream, const Tensor& from, const Tensor& to) override;
   void Zero(Stream& stream, const Tensor& x) override;
 

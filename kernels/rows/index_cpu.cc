@@ -1,4 +1,4 @@
-// Rows by index: gathered as bytes whatever their type, added as F32 or F64.
+// Rows by index: gathered as bytes whatever their type, added as F32 or F64; marks.
 #include <cstring>
 
 #include "kernels/base/arguments.h"
@@ -44,6 +44,21 @@ void CpuRows::Add(Stream& stream, const Tensor& from, const Tensor& index, const
     const int32_t* const rows = Checked(kName, index, to.dim(0));
     DispatchFloat(dtype,
                   [&]<typename T>() { AddRowsByIndex(from.As<T>(), rows, to.As<T>(), index.size(), RowSize(to)); });
+  });
+}
+
+void CpuRows::Mark(Stream& stream, const Tensor& ids, const Tensor& place, const Tensor& marks) {
+  static constexpr const char* kName = "rows.mark";
+  CheckMark(kName, ids, place, marks);
+  Launch(stream, kName, Cost{0, 1.0 * ids.bytes()}, [ids, place, marks] {
+    const int32_t* const id = ids.As<int32_t>();
+    const int32_t* const to = Checked(kName, place, marks.size());
+    for (int64_t i = 0; i < ids.size(); ++i) {
+      if (id[i] == -1) continue;
+      LS_CHECK(id[i] >= 0 && id[i] < place.size(), "{}: ids[{}]: expected -1 or a row in [0,{}), found {}", kName, i,
+               place.size(), id[i]);
+      marks.As<uint8_t>()[to[id[i]]] = 1;
+    }
   });
 }
 

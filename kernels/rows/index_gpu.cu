@@ -1,4 +1,4 @@
-// Rows by index: gathered as bytes whatever their type, added as F32 or BF16.
+// Rows by index: gathered as bytes whatever their type, added as F32 or BF16; marks.
 #include "kernels/base/gpu_common.cuh"
 #include "kernels/rows/add_in_order_gpu.h"
 #include "kernels/rows/check.h"
@@ -38,6 +38,21 @@ __global__ void GatherKernel(const Unit* from, const int32_t* index, Unit* to, i
   }
 }
 
+// One thread an id. Many ids share a mark: it is written by those that find it unset.
+__global__ void MarkKernel(const int32_t* ids, int64_t count, const int32_t* place, int64_t places, uint8_t* marks,
+                           GpuFaults* faults) {
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < count;
+       i += static_cast<int64_t>(gridDim.x) * kThreads) {
+    const int32_t id = ids[i];
+    if (id == -1) continue;
+    if (id < 0 || id >= places) {
+      ReportFault(faults, GpuFault::kIndex, i, id, places);
+    } else if (marks[place[id]] == 0) {
+      marks[place[id]] = 1;
+    }
+  }
+}
+
 dim3 RowsGrid(int64_t count, int64_t units) {
   return dim3(GridFor(count, 1), static_cast<unsigned>(std::min<int64_t>(CeilDiv(units, 4 * kThreads), 64)));
 }
@@ -65,6 +80,17 @@ void GpuRows::Add(Stream& stream, const Tensor& from, const Tensor& index, const
   CheckRows(operation, to, index, from, "to", "from");
   LaunchGpu(stream, operation.name, Cost{1.0 * from.size(), 3.0 * from.bytes()}, [&](cudaStream_t) {
     AddRowsInOrder(stream, add_scratch_, from, index, to, to.dim(0), RowSize(to), GpuFault::kIndex);
+  });
+}
+
+void GpuRows::Mark(Stream& stream, const Tensor& ids, const Tensor& place, const Tensor& marks) {
+  const Operation operation = OnGpu("rows.mark");
+  CheckMark(operation, ids, place, marks);
+  LaunchGpu(stream, operation.name, Cost{0, 1.0 * ids.bytes()}, [&](cudaStream_t cuda) {
+    if (ids.size() == 0) return;
+    MarkKernel<<<GridFor(ids.size(), 4 * kThreads), kThreads, 0, cuda>>>(GpuData<const int32_t>(ids), ids.size(),
+                                                                         GpuData<const int32_t>(place), place.size(),
+                                                                         GpuData<uint8_t>(marks), StreamFaults(stream));
   });
 }
 

@@ -16,6 +16,7 @@ HeldOut Evaluate(Job& job, Session& session, const SequenceSource& source, const
   session.ops().rows->Zero(session.compute(), loss_sum);
   for (int64_t place = mesh.dp_index(); place < count; place += mesh.dp_size()) {
     loader.Load(place, batch);
+    session.compute().Synchronize();  // the sequence before has left its page-locked memory
     session.Load(batch);
     session.model().Forward(session.inputs());
     session.ops().train->AddSum(session.compute(), session.model().token_loss(), loss_sum);

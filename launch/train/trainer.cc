@@ -7,10 +7,11 @@
 #include <cmath>
 
 #include "launch/config/config.h"
-#include "launch/data/batches.h"
+#include "launch/data/step_loader.h"
 #include "launch/job/job.h"
 #include "launch/job/machine.h"
 #include "launch/report/profile.h"
+#include "launch/train/announcement.h"
 #include "launch/train/evaluation.h"
 #include "launch/train/progress.h"
 #include "launch/train/run_log.h"
@@ -42,6 +43,7 @@ class Trainer {
                     .params = session_.model().params(),
                     .config = config.optimizer}),
         loader_(*sources_.train, session_.layout(), mesh_.cp_index(), config.model.nsa, config.data.seed),
+        steps_(loader_, config.train.steps, config.train.sequences_per_step, {mesh_.dp_index(), mesh_.dp_size()}),
         log_(config, ConfigText(config), job.root()),
         micro_step_(session_, optimizer_, loss_sum_) {
     optimizer_.Reserve(session_.arena(), session_.context().dtype, session_.context().gradient_dtype);
@@ -49,7 +51,7 @@ class Trainer {
   }
 
   void Run() {
-    Announce();
+    log_.Line(Announcement(config_, job_, session_, sources_, log_.folder()));
     session_.Start(config_.train.seed);
     optimizer_.Start(config_.train.seed);
     Rehearse();
@@ -67,38 +69,17 @@ class Trainer {
   }
 
  private:
-  // What the run is, before anything is allocated.
-  void Announce() {
-    const ModelConfig& model = config_.model;
-    const Layout& layout = session_.layout();
-    log_.Line(
-        fmt::format("longspan train: {} on {}, {}", config_.name, device_.name(), DTypeName(session_.context().dtype)));
-    log_.Line(fmt::format("  ranks      {} = dp {} x cp {}, {} tokens of each sequence a rank", mesh_.world().size(),
-                          mesh_.dp_size(), mesh_.cp_size(), layout.tokens()));
-    log_.Line(fmt::format("  model      {} parameters, {} layers, D={} H={} G={} K={} V={} F={} X={}",
-                          FormatCount(static_cast<double>(session_.model().params().parameters())), model.layers,
-                          model.hidden, model.heads, model.kv_heads, model.key_width, model.value_width, model.ffn,
-                          model.vocab));
-    log_.Line(fmt::format("  data       {}", sources_.train->Summary()));
-    if (sources_.validation) log_.Line(fmt::format("  held out   {}", sources_.validation->Summary()));
-    log_.Line(fmt::format("  step       {} sequences of {} tokens, {} steps", config_.train.sequences_per_step,
-                          config_.data.sequence_length, config_.train.steps));
-    if (device_.kind() == DeviceKind::kGpu) {
-      const AttentionSizes sizes = {session_.context().dtype, model.heads, model.kv_heads, model.key_width,
-                                    model.value_width};
-      log_.Line(fmt::format("  attention  kernels {}", session_.ops().attention->Kernels(session_.compute(), sizes)));
-    }
-    log_.Line(fmt::format("  folder     {}", log_.folder()));
-    log_.Line(job_.placement());
-    log_.Line(MemoryTable(session_.arena().Rows(), device_.AvailableBytes(), session_.model().offloaded_bytes()));
-  }
+  struct LoadedStep {
+    const std::vector<Batch>& batches;  // of this replica
+    double labels;                      // over all replicas
+  };
 
   // The first step, but nothing is learned from it. Afterwards all that grows on first use has its size: the steps
   // allocate nothing, and what does not fit has failed.
   void Rehearse() {
-    const double labels = LoadStep(1);
-    AddGradients(labels);
-    ChooseGraphs(labels);
+    const LoadedStep first = LoadStep(1);
+    AddGradients(first);
+    ChooseGraphs(first);
     optimizer_.Step(1, /*learning_rate=*/0);
     optimizer_.ZeroMoments();
     session_.compute().Synchronize();
@@ -108,7 +89,7 @@ class Trainer {
 
   // Whether forward and backward run as graphs. AUTO takes them when the better of two tries each is clearly faster: a
   // small gain is not worth a report without kernels.
-  void ChooseGraphs(double labels) {
+  void ChooseGraphs(const LoadedStep& step) {
     const Graphs graphs = config_.runtime.graphs;
     const bool fetches = config_.parallel.selected_exchange == SelectedExchange::kFetch && mesh_.cp_size() > 1;
     const bool possible = device_.kind() == DeviceKind::kGpu && !fetches && !mesh_.world().host_waits();
@@ -119,19 +100,19 @@ class Trainer {
              "AUTO");
       }
       micro_step_.UseGraphs(true);
-      AddGradients(labels);  // captures
+      AddGradients(step);  // captures
       log_.Line("  graphs     forward and backward are CUDA graphs, as runtime.graphs says");
       return;
     }
     if (graphs == Graphs::kOff || !possible) return;
     const auto seconds = [&](bool use) {
       micro_step_.UseGraphs(use);
-      AddGradients(labels);  // captures
+      AddGradients(step);  // captures
       double least = INFINITY;
       for (int i = 0; i < 2; ++i) {
         session_.compute().Synchronize();
         const double begin = WallSeconds();
-        AddGradients(labels);
+        AddGradients(step);
         session_.compute().Synchronize();
         least = std::min(least, job_.Reduce(WallSeconds() - begin, ReduceOp::kMax));
       }
@@ -147,8 +128,8 @@ class Trainer {
   StepMetrics Step(int64_t step) {
     const double begin = WallSeconds();
     const int64_t allocations = CountedAllocations().allocations;
-    const double labels = LoadStep(step);
-    const double coverage = AddGradients(labels);
+    const LoadedStep loaded = LoadStep(step);
+    const double coverage = AddGradients(loaded);
     StepMetrics metrics;
     metrics.learning_rate = LearningRate(config_.optimizer, step - 1, config_.train.steps);
     optimizer_.Step(step, metrics.learning_rate);
@@ -164,7 +145,7 @@ class Trainer {
                                                  {borrowed, ReduceOp::kSum},
                                                  {static_cast<double>(job_.MemoryBytes()), ReduceOp::kMax},
                                                  {allocated, ReduceOp::kMax}});
-    metrics.loss = labels > 0 ? all[0] / labels : 0;
+    metrics.loss = loaded.labels > 0 ? all[0] / loaded.labels : 0;
     metrics.coverage = all[1] / mesh_.world().size();
     metrics.borrowed_bytes = all[2] / mesh_.world().size();
     metrics.memory_bytes = static_cast<int64_t>(all[3]);
@@ -174,31 +155,25 @@ class Trainer {
     return metrics;
   }
 
-  // Forward and backward of the loaded sequences; returns the mean coverage.
-  double AddGradients(double labels) {
+  // Forward and backward of the step's sequences; returns the mean coverage.
+  double AddGradients(const LoadedStep& step) {
+    session_.compute().Synchronize();  // what was loaded before has left its page-locked memory
     session_.ops().rows->Zero(session_.compute(), loss_sum_);
     double coverage = 0;
-    for (const Batch& batch : batches_) {
-      session_.Load(batch, labels > 0 ? 1 / labels : 0);
-      micro_step_.Run(&batch == &batches_.back());
-      coverage += session_.model().coverage() / static_cast<double>(batches_.size());
+    for (size_t micro = 0; micro < step.batches.size(); ++micro) {
+      session_.Load(step.batches[micro], step.labels > 0 ? 1 / step.labels : 0, micro);
+      micro_step_.Run(micro + 1 == step.batches.size());
+      coverage += session_.model().coverage() / static_cast<double>(step.batches.size());
     }
     return coverage;
   }
 
-  // Loads this replica's sequences of the step; returns the number of labels of the whole step, over all replicas.
-  double LoadStep(int64_t step) {
-    const int64_t dp = mesh_.dp_size();
-    batches_.resize(config_.train.sequences_per_step / dp);
+  LoadedStep LoadStep(int64_t step) {
+    const std::vector<Batch>& batches = steps_.Step(step);
     double labels = 0;
-    for (size_t micro = 0; micro < batches_.size(); ++micro) {
-      loader_.Load(BatchLoader::Place(step - 1, config_.train.sequences_per_step, static_cast<int64_t>(micro), dp,
-                                      mesh_.dp_index()),
-                   batches_[micro]);
-      labels += static_cast<double>(batches_[micro].labels);
-    }
+    for (const Batch& batch : batches) labels += static_cast<double>(batch.labels);
     // Every rank of a cp group counts the same sequence.
-    return job_.Reduce(labels, ReduceOp::kSum) / mesh_.cp_size();
+    return {batches, job_.Reduce(labels, ReduceOp::kSum) / mesh_.cp_size()};
   }
 
   // Of the step's last sequence of replica 0, by layer.
@@ -245,8 +220,8 @@ class Trainer {
   Optimizer optimizer_;
   Tensor loss_sum_;  // [1] F64
   BatchLoader loader_;
+  StepLoader steps_;
   RunLog log_;
-  std::vector<Batch> batches_;
   MicroStep micro_step_;  // its graphs may hold transfers: not of the job
 };
 

@@ -1,5 +1,7 @@
 #include "model/network/session.h"
 
+#include <cstring>
+
 namespace longspan {
 
 Session::Session(const SessionConfig& config, Device& device, Communicator& cp, DType dtype, Ops ops)
@@ -28,17 +30,26 @@ void Session::Start(uint64_t seed) {
   model_->Start(seed);
 }
 
-void Session::Load(const Batch& batch, double loss_scale) {
-  const auto upload = [this](const Tensor& to, const std::vector<int32_t>& from) {
-    device_.Copy(*compute_, to, HostView(from.data(), {static_cast<int64_t>(from.size())}));
+void Session::Load(const Batch& batch, double loss_scale, size_t slot) {
+  while (staged_.size() <= slot) staged_.emplace_back("batches on their way to the device");
+  int64_t bytes = sizeof loss_scale;
+  for (const Tensor& x :
+       {inputs_.tokens, inputs_.targets, inputs_.positions, inputs_.summary_positions, inputs_.doc_start}) {
+    bytes += x.bytes();
+  }
+  auto* next = static_cast<char*>(staged_[slot].Get(device_, bytes));
+  const auto upload = [&](const Tensor& to, const void* from) {
+    const Tensor staged(next, to.dtype, DeviceKind::kCpu, to.shape);
+    std::memcpy(staged.data, from, to.bytes());
+    device_.Copy(*compute_, to, staged);
+    next += to.bytes();
   };
-  device_.Copy(*compute_, inputs_.loss_scale, HostView(&loss_scale, {1}));
-  upload(inputs_.tokens, batch.tokens);
-  upload(inputs_.targets, batch.targets);
-  upload(inputs_.positions, batch.positions);
-  upload(inputs_.summary_positions, batch.summary_positions);
-  upload(inputs_.doc_start, batch.doc_start);
-  compute_->Synchronize();
+  upload(inputs_.loss_scale, &loss_scale);
+  upload(inputs_.tokens, batch.tokens.data());
+  upload(inputs_.targets, batch.targets.data());
+  upload(inputs_.positions, batch.positions.data());
+  upload(inputs_.summary_positions, batch.summary_positions.data());
+  upload(inputs_.doc_start, batch.doc_start.data());
 }
 
 }  // namespace longspan

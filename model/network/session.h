@@ -4,6 +4,7 @@
 // and initialises. In between others may reserve too (the optimizer).
 #pragma once
 
+#include <deque>
 #include <memory>
 #include <optional>
 
@@ -12,6 +13,7 @@
 #include "model/inputs.h"
 #include "model/network/transformer.h"
 #include "parallel/comm/comm.h"
+#include "runtime/host_buffer.h"
 
 namespace longspan {
 
@@ -22,9 +24,10 @@ class Session {
   Session(const SessionConfig& config, Device& device, Communicator& cp, DType dtype, Ops ops = {});
 
   void Start(uint64_t seed);
-  // Copies the batch to the device; it may then be reused. `loss_scale` is 1 / the number of labels of the whole step,
-  // over all ranks and accumulated sequences.
-  void Load(const Batch& batch, double loss_scale = 0);
+  // Has the device read the batch, which may then be reused, from page-locked memory, where it has a place of its own
+  // for each `slot`: the host waits for nothing, but loads no slot again before the compute stream has come past its
+  // last Load. `loss_scale` is 1 / the number of labels of the whole step, over all ranks and accumulated sequences.
+  void Load(const Batch& batch, double loss_scale = 0, size_t slot = 0);
 
   template <typename T>
   std::vector<T> ToHost(const Tensor& x) {  // after all work so far
@@ -50,6 +53,7 @@ class Session {
   Arena arena_;
   std::unique_ptr<Transformer> model_;
   SequenceInputs inputs_;
+  std::deque<HostBuffer> staged_;  // by slot
 };
 
 }  // namespace longspan

@@ -45,6 +45,7 @@ class FetchExchangeImpl final : public FetchExchange {
     if (cp_.size() == 1) return;
     const int64_t blocks = static_cast<int64_t>(gathered_.size());
     const int64_t most_lent = blocks - own_blocks_;
+    arena.Reserve(&place_, MemoryUse::kWorkspace, name + ".place", DType::kI32, {blocks});
     arena.Reserve(&wanted_, MemoryUse::kExchange, name + ".wanted", DType::kU8, {blocks});
     arena.Reserve(&asked_, MemoryUse::kExchange, name + ".asked", DType::kU8, {blocks});
     arena.Reserve(&lent_blocks_, MemoryUse::kWorkspace, name + ".lent_blocks", DType::kI32, {most_lent});
@@ -63,6 +64,7 @@ class FetchExchangeImpl final : public FetchExchange {
     wanted_host_ = {marks, gathered_.size()};
     asked_host_ = {marks + blocks, gathered_.size()};
     frame_.Upload(device, stream);
+    if (cp_.size() > 1) device.Copy(stream, place_, HostView(gathered_.data(), place_.shape));
   }
 
   void Choose(Stream& stream, const Tensor& selected) override {
@@ -71,13 +73,14 @@ class FetchExchangeImpl final : public FetchExchange {
              "fetch exchange: selected must be [{},G,N], contiguous; found {}", layout_.tokens(),
              selected.shape.ToString());
     if (cp_.size() == 1) return;
-    MarkWanted(stream, selected);
-    const Tensor wanted_host = HostView(wanted_host_.data(), wanted_.shape);
-    const Tensor asked_host = HostView(asked_host_.data(), asked_.shape);
+    // What others hold and a local query selected.
+    device_->FillBytes(stream, wanted_, 0);
+    row_ops_.Mark(stream, selected, place_, wanted_);
+    device_->FillBytes(stream, wanted_.Rows(cp_.rank() * own_blocks_, own_blocks_), 0);
     const std::vector<int64_t> counts(cp_.size(), own_blocks_);
-    device_->Copy(stream, wanted_, wanted_host);
     cp_.AllToAll(stream, wanted_, counts, asked_, counts);
-    device_->Copy(stream, asked_host, asked_);
+    device_->Copy(stream, HostView(wanted_host_.data(), wanted_.shape), wanted_);
+    device_->Copy(stream, HostView(asked_host_.data(), asked_.shape), asked_);
     stream.Synchronize();
     Plan();
     frame_.Upload(*device_, stream);
@@ -117,27 +120,6 @@ class FetchExchangeImpl final : public FetchExchange {
  private:
   static int64_t Total(const std::vector<int64_t>& counts) {
     return std::accumulate(counts.begin(), counts.end(), int64_t{0});
-  }
-
-  // Marks the blocks that others hold and a local query selected, in the order of a gather: by owner, then by the
-  // owner's rows.
-  void MarkWanted(Stream& stream, const Tensor& selected) {
-    Tensor host = selected;
-    if (selected.device != DeviceKind::kCpu) {
-      host = HostView(static_cast<int32_t*>(selected_buffer_.Get(*device_, selected.bytes())), selected.shape);
-      device_->Copy(stream, host, selected);
-    }
-    stream.Synchronize();
-    std::fill(wanted_host_.begin(), wanted_host_.end(), uint8_t{0});
-    const int32_t* ids = host.As<int32_t>();
-    const int64_t blocks = static_cast<int64_t>(gathered_.size());
-    for (int64_t i = 0; i < host.size(); ++i) {
-      if (ids[i] == -1) continue;
-      LS_CHECK(ids[i] >= 0 && ids[i] < blocks, "fetch exchange: selected block {} of {}", ids[i], blocks);
-      wanted_host_[gathered_[ids[i]]] = 1;
-    }
-    const auto own = wanted_host_.begin() + cp_.rank() * own_blocks_;
-    std::fill(own, own + own_blocks_, uint8_t{0});
   }
 
   // From the marks: what goes to whom, what comes from whom, and where it will lie.
@@ -193,12 +175,13 @@ class FetchExchangeImpl final : public FetchExchange {
   Device* device_ = nullptr;
   std::vector<int32_t> gathered_;  // block -> place in a gather
   int64_t own_blocks_;             // of every rank
-  HostBuffer selected_buffer_{"selection on the host"}, marks_buffer_{"marks of selected blocks"};
+  HostBuffer marks_buffer_{"marks of selected blocks"};
   std::span<uint8_t> wanted_host_;  // [blocks] by place in a gather: this rank wants it
   std::span<uint8_t> asked_host_;   // [P, own blocks]: that rank wants this rank's block
   std::vector<int32_t> lent_host_;  // own blocks that go out, by borrower, ascending
   std::vector<int64_t> lent_;       // [P] blocks
   std::vector<int64_t> borrowed_;   // [P] blocks
+  Tensor place_;                    // gathered_ on the device
   Tensor wanted_, asked_;           // the marks on the device
   Tensor lent_blocks_;              // lent_host_ on the device
   std::vector<Tensor> staging_;     // lent blocks packed, and their gradients when they come back

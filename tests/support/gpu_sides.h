@@ -26,6 +26,7 @@ class Side {
     if (gpu()) sums_.dtype = DType::kF32;
   }
   bool gpu() const { return machine_.device->kind() == DeviceKind::kGpu; }
+  Device& device() const { return *machine_.device; }
   DType dtype() const { return machine_.dtype; }
   Stream& stream() const { return *machine_.stream; }
   DenseOps& dense() const { return *ops_.dense; }

@@ -43,8 +43,7 @@ void AllowShared(const char* operation, void (*kernel)(Params), int bytes) {
   CudaCheck(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), operation);
 }
 
-// ---- Ranges: the window and the compressed branch
-// --------------------------------------------------------------------
+// ---- Ranges: the window and the compressed branch ------------------------------------------------------------------
 
 // A block takes 128 rows: as many consecutive queries of a segment as fit with all heads of one group, 16 rows a warp.
 // It walks over tiles of 64 keys.
@@ -98,8 +97,8 @@ void LaunchRange(cudaStream_t stream, const char* operation, void (*kernel)(Para
 }
 
 // Brings the block's tiles to the two stages at `stages`, the next one while one is used. Rows of tile t are those of
-// find(kRangeKeys * t). Calls take(address of the stage, first key, begin[2], end[2]), the keys in the tile that this
-// lane's rows see, for tiles of which a row of the warp sees any.
+// find(kRangeKeys * t). Calls take(address of the stage, masked, begin[2], end[2]) for tiles of which a row of the warp
+// sees any: the keys in the tile that this lane's rows see, and whether any row of the warp misses one.
 template <int KW, int VW, typename Params, typename Find, typename Take>
 __device__ __forceinline__ void WalkRange(const Params& params, const RangePart& part, uint32_t stages,
                                           const Find& find, const Take& take) {
@@ -116,15 +115,15 @@ __device__ __forceinline__ void WalkRange(const Params& params, const RangePart&
     __syncthreads();  // this tile is here, and nobody reads the one before it any more
     if (tile + 1 < part.last_tile) copy(tile + 1);
     const int first_key = tile * kRangeKeys;
-    if (!part.active || first_key >= part.last.end || first_key + kRangeKeys <= part.first.begin) continue;
+    if (!part.active | (first_key >= part.last.end) | (first_key + kRangeKeys <= part.first.begin)) continue;
+    const bool masked = (first_key < part.last.begin) | (first_key + kRangeKeys > part.first.end);
     const int begin[2] = {part.seen[0].begin - first_key, part.seen[1].begin - first_key};
     const int end[2] = {part.seen[0].end - first_key, part.seen[1].end - first_key};
-    take(stages + tile % 2 * Stage::kBytes, first_key, begin, end);
+    take(stages + tile % 2 * Stage::kBytes, masked, begin, end);
   }
 }
 
-// ---- Chosen blocks: the selected branch
-// ------------------------------------------------------------------------------
+// ---- Chosen blocks: the selected branch ----------------------------------------------------------------------------
 
 // A block takes one query and up to 16 heads of a group, padded to the 16 rows of a tensor-core tile: neighbouring
 // queries choose different blocks. Its four warps take the chosen blocks' strips of 16 keys in turn.

@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(kRangeThreads, 1)
 
   const float scale_log2 = params.scale * CUDART_L2E_F;
   const auto find = [&](int first_key) { return SeenRowFinder(params, first_key, kRangeKeys); };
-  const auto take = [&](uint32_t stage, int, const int(&begin)[2], const int(&end)[2]) {
+  const auto take = [&](uint32_t stage, bool, const int(&begin)[2], const int(&end)[2]) {
     backward.template Take<kRangeKeys>(stage, stage + KeyStage<kRangeKeys, KW, VW>::kValuesAt, scale_log2, begin, end);
   };
   WalkRange<KW, VW>(params, part, SharedAddress(shared), find, take);

@@ -18,8 +18,7 @@ __global__ void __launch_bounds__(kRangeThreads, 1)
 
   const float scale_log2 = params.scale * CUDART_L2E_F;
   const auto find = [&](int first_key) { return RowFinder(params.table, params.page_rows, first_key, kRangeKeys); };
-  const auto take = [&](uint32_t stage, int first_key, const int(&begin)[2], const int(&end)[2]) {
-    const bool masked = first_key < part.last.begin || first_key + kRangeKeys > part.first.end;
+  const auto take = [&](uint32_t stage, bool masked, const int(&begin)[2], const int(&end)[2]) {
     attention.template Take<kRangeKeys>(stage, stage + KeyStage<kRangeKeys, KW, VW>::kValuesAt, scale_log2, masked,
                                         begin, end);
   };

@@ -164,16 +164,26 @@ struct WarpAttention {
     float s[Keys / 8][4];
     TimesRows<KW>(q, LaneOfRows<KW>(k), s);
 
+#pragma unroll
+    for (int i = 0; i < Keys / 8; ++i) {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) s[i][j] *= scale_log2;
+    }
+    if (masked) {  // alike for the whole warp, and rare: the other tiles are spared the comparisons
+#pragma unroll
+      for (int i = 0; i < Keys / 8; ++i) {
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          const int key = i * 8 + threadIdx.x % 4 * 2 + j % 2;
+          if (key < begin[j / 2] || key >= end[j / 2]) s[i][j] = -CUDART_INF_F;
+        }
+      }
+    }
     float largest[2] = {max[0], max[1]};
 #pragma unroll
     for (int i = 0; i < Keys / 8; ++i) {
 #pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        const int key = i * 8 + threadIdx.x % 4 * 2 + j % 2;
-        s[i][j] *= scale_log2;
-        if (masked && (key < begin[j / 2] || key >= end[j / 2])) s[i][j] = -CUDART_INF_F;
-        largest[j / 2] = fmaxf(largest[j / 2], s[i][j]);
-      }
+      for (int j = 0; j < 4; ++j) largest[j / 2] = fmaxf(largest[j / 2], s[i][j]);
     }
     float shrink[2];
 #pragma unroll

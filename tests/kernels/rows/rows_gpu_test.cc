@@ -2,6 +2,7 @@
 #include <limits>
 #include <random>
 
+#include "kernels/host_copy.h"
 #include "kernels/rows/ops.h"
 #include "tests/support/gpu_sides.h"
 
@@ -26,6 +27,27 @@ TEST(RowsGpu, GatherAndAdd) {
       });
     }
   }
+}
+
+TEST(RowsGpu, MarksThePlacesOfIds) {
+  const int32_t rows = 1000;
+  std::mt19937_64 random(2);
+  std::vector<int32_t> ids(70001), place(rows);
+  for (int32_t& id : ids) id = random() % 3 == 0 ? -1 : static_cast<int32_t>(random() % (rows / 2)) * 2;
+  for (int32_t i = 0; i < rows; ++i) place[i] = rows - 1 - i;
+  std::vector<uint8_t> expected(rows + 3, 0);
+  for (const int32_t id : ids) {
+    if (id != -1) expected[place[id]] = 1;
+  }
+  const Side side = GpuSide(DType::kF32);
+  const auto id = side.PutInts(ids), at = side.PutInts(place);
+  const auto marks = side.PutInts(std::vector<int32_t>(expected.size() / 4 + 1, 0));  // as bytes
+  const Tensor bytes(marks.view().data, DType::kU8, DeviceKind::kGpu, {static_cast<int64_t>(expected.size())});
+  side.rows().Mark(side.stream(), id.view(), at.view(), bytes);
+  EXPECT_EQ(HostValues<uint8_t>(side.device(), side.stream(), bytes), expected);
+  ids[5] = rows;
+  side.rows().Mark(side.stream(), side.PutInts(ids).view(), at.view(), bytes);
+  ExpectGpuError(ExitCode::kData, "index 1000 at position 5", [&] { side.stream().Synchronize(); });
 }
 
 TEST(RowsGpu, IndicesOutsideTheTensorAreErrors) {

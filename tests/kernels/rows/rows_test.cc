@@ -55,6 +55,20 @@ TYPED_TEST(AddRowsTest, AddsInOrder) {
   });
 }
 
+TEST(Rows, MarksThePlacesOfIds) {
+  const Values<int32_t> ids({2, 3}, {0, 3, -1, 3, -1, 1}), place({4}, {5, 0, 1, 2});
+  Values<uint8_t> marks({7}, {0, 0, 9, 0, 0, 0, 9});
+  kOps->Mark(HostStream(), ids.view(), place.view(), marks.view());
+  for (const auto& [i, mark] : {std::pair{0, 1}, {1, 0}, {2, 1}, {3, 0}, {4, 0}, {5, 1}, {6, 9}}) {
+    EXPECT_EQ(marks[i], mark) << i;
+  }
+  for (const int32_t bad : {4, -2}) {
+    const Values<int32_t> outside({1}, {bad});
+    ExpectError(ExitCode::kRankFailed, {"rows.mark: ids[0]: expected -1 or a row in [0,4)"},
+                [&] { kOps->Mark(HostStream(), outside.view(), place.view(), marks.view()); });
+  }
+}
+
 TEST(Rows, NoRows) {
   const Values<int32_t> index({0});
   const auto from = Counting<float>({5, 2});

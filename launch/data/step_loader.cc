@@ -1,0 +1,44 @@
+#include "launch/data/step_loader.h"
+
+#include <utility>
+
+#include "runtime/trace.h"
+
+namespace longspan {
+
+StepLoader::StepLoader(BatchLoader& loader, int64_t steps, int64_t sequences_per_step, const Replica& replica)
+    : loader_(loader),
+      steps_(steps),
+      sequences_per_step_(sequences_per_step),
+      replica_(replica),
+      current_(sequences_per_step / replica.count),
+      next_(current_.size()) {}
+
+void StepLoader::Start(int64_t step) {
+  next_step_ = step;
+  loading_ = std::async(std::launch::async, [this, step] {
+    for (size_t micro = 0; micro < next_.size(); ++micro) {
+      loader_.Load(BatchLoader::Place(step - 1, sequences_per_step_, static_cast<int64_t>(micro), replica_.count,
+                                      replica_.index),
+                   next_[micro]);
+    }
+  });
+}
+
+const std::vector<Batch>& StepLoader::Step(int64_t step) {
+  if (step == current_step_) return current_;
+  if (step != next_step_) {
+    if (loading_.valid()) loading_.wait();
+    Start(step);
+  }
+  const double begin = WallSeconds();
+  next_step_ = 0;
+  loading_.get();
+  Trace::Get().Add("data.wait", WallSeconds() - begin, {});
+  std::swap(current_, next_);
+  current_step_ = step;
+  if (step < steps_) Start(step + 1);
+  return current_;
+}
+
+}  // namespace longspan

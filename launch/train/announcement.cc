@@ -1,0 +1,35 @@
+#include "launch/train/announcement.h"
+
+#include <fmt/format.h>
+
+#include "launch/train/run_log.h"
+#include "runtime/memory.h"
+
+namespace longspan {
+
+std::string Announcement(const RunConfig& config, const Job& job, Session& session, const Sources& sources,
+                         const std::string& folder) {
+  const ModelConfig& model = config.model;
+  const Mesh& mesh = job.mesh();
+  const DType dtype = session.context().dtype;
+  std::string text = fmt::format("longspan train: {} on {}, {}\n", config.name, job.device().name(), DTypeName(dtype));
+  text += fmt::format("  ranks      {} = dp {} x cp {}, {} tokens of each sequence a rank\n", mesh.world().size(),
+                      mesh.dp_size(), mesh.cp_size(), session.layout().tokens());
+  text +=
+      fmt::format("  model      {} parameters, {} layers, D={} H={} G={} K={} V={} F={} X={}\n",
+                  FormatCount(static_cast<double>(session.model().params().parameters())), model.layers, model.hidden,
+                  model.heads, model.kv_heads, model.key_width, model.value_width, model.ffn, model.vocab);
+  text += fmt::format("  data       {}\n", sources.train->Summary());
+  if (sources.validation) text += fmt::format("  held out   {}\n", sources.validation->Summary());
+  text += fmt::format("  step       {} sequences of {} tokens, {} steps\n", config.train.sequences_per_step,
+                      config.data.sequence_length, config.train.steps);
+  if (job.device().kind() == DeviceKind::kGpu) {
+    const AttentionSizes sizes = {dtype, model.heads, model.kv_heads, model.key_width, model.value_width};
+    text += fmt::format("  attention  kernels {}\n", session.ops().attention->Kernels(session.compute(), sizes));
+  }
+  text += fmt::format("  folder     {}\n", folder);
+  return text + job.placement() + "\n" +
+         MemoryTable(session.arena().Rows(), job.device().AvailableBytes(), session.model().offloaded_bytes());
+}
+
+}  // namespace longspan

@@ -1,0 +1,18 @@
+// Announcement: what a run is, said at its start.
+#pragma once
+
+#include <string>
+
+#include "launch/config/run_config.h"
+#include "launch/data/sequence_source.h"
+#include "launch/job/job.h"
+#include "model/network/session.h"
+
+namespace longspan {
+
+// Lines: machine, ranks, model, data, step, the run's `folder`, and the tables of ranks and of the memory that will be
+// allocated. Of rank 0 alone.
+std::string Announcement(const RunConfig& config, const Job& job, Session& session, const Sources& sources,
+                         const std::string& folder);
+
+}  // namespace longspan
