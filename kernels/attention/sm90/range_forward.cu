@@ -116,6 +116,7 @@ __device__ void Attend(const RangeParams& params, const CUtensorMap* o_map, Rang
 
     const auto multiply_keys = [&] {
       const uint32_t k = SharedAddress(shared.k[k_ring.at]);
+      WgmmaFence();
 #pragma unroll
       for (int i = 0; i < KW / 16; ++i) {
         const uint32_t at = i % 4 * 32;
@@ -125,6 +126,7 @@ __device__ void Attend(const RangeParams& params, const CUtensorMap* o_map, Rang
     };
     const auto multiply_values = [&](bool add) {
       const uint32_t v = SharedAddress(shared.v[v_ring.at]);
+      WgmmaFence();
 #pragma unroll
       for (int i = 0; i < kTileKeys / 16; ++i) {
         Wgmma(o, p[i], AcrossRows(v + i * 16 * kChunkRowBytes, kKeyChunkBytes), add || i > 0);
@@ -158,7 +160,6 @@ __device__ void Attend(const RangeParams& params, const CUtensorMap* o_map, Rang
     if (head.first_tile < head.end_tile) {
       WaitBarrier(&shared.k_full[k_ring.at], k_ring.parity);
       await_turn();
-      WgmmaFence();
       multiply_keys();
       pass_turn();
       WgmmaWait<0>();
@@ -172,7 +173,6 @@ __device__ void Attend(const RangeParams& params, const CUtensorMap* o_map, Rang
         WaitBarrier(&shared.k_full[k_ring.at], k_ring.parity);
         await_turn();
         Pin(p);
-        WgmmaFence();
         multiply_keys();
         WaitBarrier(&shared.v_full[v_ring.at], v_ring.parity);
         multiply_values(tile < head.end_tile - 2);
@@ -192,7 +192,6 @@ __device__ void Attend(const RangeParams& params, const CUtensorMap* o_map, Rang
       }
       WaitBarrier(&shared.v_full[v_ring.at], v_ring.parity);
       Pin(p);
-      WgmmaFence();
       multiply_values(head.first_tile < head.end_tile - 1);
       WgmmaWait<0>();
       Pin(o);
