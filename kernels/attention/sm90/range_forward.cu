@@ -270,7 +270,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   auto& shared = *reinterpret_cast<RangeShared<KW, VW>*>(raw + (1024 - SharedAddress(raw) % 1024) % 1024);
   if (threadIdx.x == 0) {
     for (int i = 0; i < RangeShared<KW, VW>::kQueryStages; ++i) {
-      InitBarrier(&shared.q_full[i], 1);
+      InitBarrier(&shared.q_full[i], 32);
       InitBarrier(&shared.q_empty[i], 2);
     }
     for (int i = 0; i < kStages; ++i) {

@@ -110,14 +110,15 @@ __device__ void BringQueries(const RangeParams& params, const CUtensorMap* map, 
           item.end_tile,
       };
     }
-    __syncwarp();
-    if (lane == 0) {
-      // A whole tile's, whatever counts: rows after the segment's are the next one's, or zeros after the last.
-      ArriveAndExpect(&shared.q_full[ring.at], params.queries.tile * group_heads * KW * sizeof(Bf16));
-      for (int chunk = 0; chunk < KW / kChunk; ++chunk) {
-        CopyBox(SharedAddress(shared.q[ring.at]) + chunk * kQueryChunkBytes, map, chunk * kChunk,
-                item.group * group_heads, item.queries.row, &shared.q_full[ring.at]);
-      }
+    if (lane != 0) {
+      Arrive(&shared.q_full[ring.at]);
+      continue;
+    }
+    // A whole tile's, whatever counts: rows after the segment's are the next one's, or zeros after the last.
+    ArriveAndExpect(&shared.q_full[ring.at], params.queries.tile * group_heads * KW * sizeof(Bf16));
+    for (int chunk = 0; chunk < KW / kChunk; ++chunk) {
+      CopyBox(SharedAddress(shared.q[ring.at]) + chunk * kQueryChunkBytes, map, chunk * kChunk,
+              item.group * group_heads, item.queries.row, &shared.q_full[ring.at]);
     }
   }
 }
