@@ -1,8 +1,8 @@
 // Which kernels serve a call: an architecture's are reached only through here.
 //
-// A set is what one folder has: plain (gpu/, any type and width, for checking) or an architecture's (sm80/, sm90/), each kind
-// of kernel with the calls that it serves. Which sets a device runs is found out once; a call takes the first of them,
-// newest architecture first, that serves it, so that a new set may hold as few kinds and sizes as it pleases.
+// A set is what one folder has: plain (gpu/, any type and width, for checking) or an architecture's (sm80/, sm90/),
+// each kind of kernel with the calls that it serves. Which sets a device runs is found out once; a call takes the first
+// of them, newest architecture first, that serves it, so that a new set may hold as few kinds and sizes as it pleases.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -40,12 +40,12 @@ struct ScratchKernel {
 struct AttentionKernels {
   const char* name;
   int oldest, newest;  // compute capabilities of the devices that run them, 10 * major + minor
-  Kernel<BranchParams<RangeSight>> range_forward;
-  Kernel<BranchParams<SelectedSight>> selected_forward;
+  Kernel<BranchParams<RangeSight>> range_forward = {};
+  Kernel<BranchParams<SelectedSight>> selected_forward = {};
   // d_q, d_k and d_v, those that are not null; adds.
-  ScratchKernel<BackwardParams<RangeSight>> range_backward;
-  ScratchKernel<BackwardParams<SelectedSight>> selected_backward;
-  Kernel<SelectParams> select;
+  ScratchKernel<BackwardParams<RangeSight>> range_backward = {};
+  ScratchKernel<BackwardParams<SelectedSight>> selected_backward = {};
+  Kernel<SelectParams> select = {};
 };
 
 extern const AttentionKernels kPlainAttention;  // gpu/plain.cu
