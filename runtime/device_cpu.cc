@@ -154,8 +154,9 @@ class CpuDevice : public Device {
     LS_CHECK(to.device == DeviceKind::kCpu && from.device == DeviceKind::kCpu,
              "copy from {} to {}: a cpu device copies host memory only; ask the gpu's device", DeviceName(from.device),
              DeviceName(to.device));
-    Launch(stream, "memory.copy", {0, static_cast<double>(to.bytes())},
-           [to, from] { std::memmove(to.data, from.data, to.bytes()); });
+    Launch(stream, "memory.copy", {0, static_cast<double>(to.bytes())}, [to, from] {
+      if (to.bytes() > 0) std::memmove(to.data, from.data, to.bytes());  // null without elements
+    });
   }
   void FillBytes(Stream& stream, Tensor tensor, uint8_t value) override {
     LS_CHECK(tensor.contiguous(), "fill of a tensor {} that is not contiguous", tensor.shape.ToString());

@@ -5,6 +5,7 @@
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 
 #include <algorithm>
+#include <string_view>
 
 namespace longspan {
 namespace {
@@ -26,7 +27,7 @@ class FirstError : public google::protobuf::io::ErrorCollector {
 
 class Scanner {
  public:
-  Scanner(const std::string& text, std::vector<TextprotoEntry>* entries)
+  Scanner(std::string_view text, std::vector<TextprotoEntry>* entries)
       : input_(text.data(), static_cast<int>(text.size())), tokens_(&input_, &errors_), entries_(entries) {
     tokens_.set_comment_style(Tokenizer::SH_COMMENT_STYLE);
     tokens_.set_allow_f_after_float(true);
@@ -110,8 +111,9 @@ class Scanner {
 
 }  // namespace
 
-Textproto ScanTextproto(const std::string& text) {
+Textproto ScanTextproto(std::string_view text) {
   Textproto result;
+  if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);  // the byte order mark that some editors write
   try {
     Scanner(text, &result.entries).Scan();
   } catch (const SyntaxError& error) {

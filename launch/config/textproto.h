@@ -9,6 +9,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace longspan {
@@ -26,6 +27,6 @@ struct Textproto {
   int error_line = 0;
 };
 
-Textproto ScanTextproto(const std::string& text);
+Textproto ScanTextproto(std::string_view text);
 
 }  // namespace longspan

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 #include <vector>
 
 #include "parallel/comm/comm.h"
@@ -9,9 +10,12 @@
 
 namespace longspan {
 
-// a op b; a NaN stays a NaN under kMax. Runs on GPUs, too.
+// a op b; a NaN stays a NaN under kMax, sums of integers wrap (those of hashes do). Runs on GPUs, too.
 template <ReduceOp op, typename T>
 constexpr T Reduced(T a, T b) {
+  if constexpr (op == ReduceOp::kSum && std::is_integral_v<T>) {
+    return static_cast<T>(static_cast<std::make_unsigned_t<T>>(a) + static_cast<std::make_unsigned_t<T>>(b));
+  }
   if constexpr (op == ReduceOp::kSum) return a + b;
   if constexpr (op == ReduceOp::kMax) return b > a || b != b ? b : a;
 }

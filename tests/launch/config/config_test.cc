@@ -123,6 +123,13 @@ TEST(Config, OverridesOfEveryType) {
   EXPECT_EQ(config.data.validation, "");
 }
 
+TEST(Config, AByteOrderMarkIsNoPartOfTheText) {
+  EXPECT_EQ(Parse("\xEF\xBB\xBF"
+                  "model { layers: 7 }")
+                .config.model.layers,
+            7);
+}
+
 TEST(Config, TextprotoForms) {
   const LoadedConfig parsed = Parse(
       "name: 'two ' \"parts\";\nmodel: { attention: [NSA, WINDOW], attention: FULL nsa { window: 0x40 } }\n"
