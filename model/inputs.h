@@ -41,7 +41,7 @@ struct SequenceInputs {
   Tensor loss_scale;         // [1] F64, of the sum of token losses whose gradient is taken
 };
 
-// The part of a rank of the layout, whose sequence it is. Reuses the batch's memory.
+// The part of a rank of the layout, whose sequence it is. Reuses the batch's memory, but for summary_positions.
 void CutSequence(const Sequence& sequence, const Layout& layout, int rank, const NsaConfig& nsa, Batch* batch);
 
 // The position of the first token of each compressed token in a rank's rows, counted from the document's start; 0 in

@@ -35,6 +35,7 @@ class Buffer {
 };
 
 // kKept: what recomputation starts from, and offloading moves to the host; the other activations can be made again.
+// kWorkspace takes no turns: what must stay while layers take theirs lies there.
 enum class MemoryUse { kWeights, kGradients, kOptimizer, kKept, kActivations, kExchange, kWorkspace };
 const char* MemoryUseName(MemoryUse use);
 

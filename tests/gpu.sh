@@ -87,7 +87,7 @@ fi
 # The smallest cases of each kernel family: the tools slow kernels down 10 to 1000 times.
 small_tests=(
   "dense/dense_gpu_test DenseGpu.RmsNorm:DenseGpu.Rope:DenseGpu.SwiGluAndAdd:DenseGpu.Gate"
-  "rows/rows_gpu_test RowsGpu.GatherAndAdd:RowsGpu.CopiesCastToTheNearest"
+  "rows/rows_gpu_test RowsGpu.GatherAndAdd:RowsGpu.CopiesCastToTheNearest:RowsGpu.MarksThePlacesOfIds"
   "train/train_gpu_test TrainGpu.AdamW:TrainGpu.TargetsOutsideTheVocabularyAreErrors"
   "attention/compress_gpu_test CompressGpu.OddSizes:CompressGpu.NoTokensAtAll"
   "attention/select_gpu_test SelectGpu.ShortSequences:SelectGpu.HashIsTheReferences"

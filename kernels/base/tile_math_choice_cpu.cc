@@ -29,9 +29,11 @@ const TileMath<T>* Of(const TileMathTables& tables) {
 int64_t BitsAskedFor() {
   const char* const bits = std::getenv("LONGSPAN_VECTOR_BITS");
   if (bits == nullptr) return 0;
-  LS_CHECK(std::string_view(bits) == "256" || std::string_view(bits) == "512",
-           "LONGSPAN_VECTOR_BITS: expected 256 or 512, found '{}'", bits);
-  return std::string_view(bits) == "256" ? 256 : 0;
+  const std::string_view text = bits;
+  if (text != "256" && text != "512") {
+    Fail(ExitCode::kConfig, "LONGSPAN_VECTOR_BITS: expected 256 or 512, found '{}'", text);
+  }
+  return text == "256" ? 256 : 0;
 }
 
 }  // namespace

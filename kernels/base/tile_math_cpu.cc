@@ -84,7 +84,8 @@ inline Vector<float> Exp(const Vector<float>& x) {
   const Vector<float> n = shifted - round;
   const Vector<float> r = MulAdd(n, Splat(2.12194440e-4f), MulAdd(n, Splat(-0.693359375f), x));
   Vector<float> e = Splat(1.0f / 5040);
-  for (const float coefficient : {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f}) {
+  constexpr float kCoefficients[] = {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f};
+  for (const float coefficient : kCoefficients) {
     e = MulAdd(e, r, Splat(coefficient));
   }
   const Bits power = __builtin_bit_cast(Bits, shifted) << 23;

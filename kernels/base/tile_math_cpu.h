@@ -52,8 +52,8 @@ struct TileMath {
   // Sum of a[i] b[i].
   T (*dot)(const T* a, const T* b, int64_t width);
   void (*scale)(T* x, int64_t width, T factor);
-  // x[i] = e^(x[i]-shift); their sum. x[i]-shift <= 0, in float also somewhat above: 2 ulp in float, exactly 0 for -inf
-  // and below the smallest normal number, NaN for NaN.
+  // x[i] = e^(x[i]-shift); their sum. x[i]-shift <= 0, in float also somewhat above: 2 ulp in float, and there 0
+  // below -87; 0 for -inf, NaN for NaN.
   T (*exp)(T* x, int64_t width, T shift);
   // sum[j] = the sum over rows i, in their order, of e^(x[i*width+j] - shift[i])
   void (*exp_columns)(const T* x, int64_t rows, int64_t width, const T* shift, T* sum);

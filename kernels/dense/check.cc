@@ -26,6 +26,8 @@ DType CheckMatMul(const Operation& operation, const MatMulArgs& args) {
   if (args.add) {
     LS_CHECK(!args.accumulate, "{}: add is given with accumulate: expected one of them or none", operation.name);
     RequireTensor(operation, "add", args.add, result, args.c.shape);
+    LS_CHECK(args.c.size() == 0 || args.add.data != args.c.data, "{}: add is c itself: ask for accumulate",
+             operation.name);
   }
   return dtype;
 }

@@ -1,7 +1,7 @@
 // Dense operations: matrix products, norms, rotary embedding, feed-forward activation, embedding, gates.
 //
 // Forward operations overwrite; where a gradient accumulates, its declaration says so. Null gradients are not wanted.
-// CPU forward results of a token do not depend on which other tokens are in the call (rows in fixed panels).
+// CPU forward results of a token do not depend on which other tokens are in the call.
 #pragma once
 
 #include <memory>

@@ -40,15 +40,17 @@ __global__ void GatherKernel(const Unit* from, const int32_t* index, Unit* to, i
 
 // One thread an id. Many ids share a mark: it is written by those that find it unset.
 __global__ void MarkKernel(const int32_t* ids, int64_t count, const int32_t* place, int64_t places, uint8_t* marks,
-                           GpuFaults* faults) {
+                           int64_t size, GpuFaults* faults) {
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < count;
        i += static_cast<int64_t>(gridDim.x) * kThreads) {
     const int32_t id = ids[i];
     if (id == -1) continue;
     if (id < 0 || id >= places) {
       ReportFault(faults, GpuFault::kIndex, i, id, places);
-    } else if (marks[place[id]] == 0) {
-      marks[place[id]] = 1;
+    } else if (const int32_t at = place[id]; at < 0 || at >= size) {
+      ReportFault(faults, GpuFault::kIndex, i, at, size);
+    } else if (marks[at] == 0) {
+      marks[at] = 1;
     }
   }
 }
@@ -88,9 +90,9 @@ void GpuRows::Mark(Stream& stream, const Tensor& ids, const Tensor& place, const
   CheckMark(operation, ids, place, marks);
   LaunchGpu(stream, operation.name, Cost{0, 1.0 * ids.bytes()}, [&](cudaStream_t cuda) {
     if (ids.size() == 0) return;
-    MarkKernel<<<GridFor(ids.size(), 4 * kThreads), kThreads, 0, cuda>>>(GpuData<const int32_t>(ids), ids.size(),
-                                                                         GpuData<const int32_t>(place), place.size(),
-                                                                         GpuData<uint8_t>(marks), StreamFaults(stream));
+    MarkKernel<<<GridFor(ids.size(), 4 * kThreads), kThreads, 0, cuda>>>(
+        GpuData<const int32_t>(ids), ids.size(), GpuData<const int32_t>(place), place.size(), GpuData<uint8_t>(marks),
+        marks.size(), StreamFaults(stream));
   });
 }
 

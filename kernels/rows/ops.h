@@ -1,4 +1,4 @@
-// Operations on rows and on whole tensors that compute nothing: by index, casts, zeros. Tensors are contiguous.
+// Operations on rows and on whole tensors: by index, casts, zeros. Tensors are contiguous.
 #pragma once
 
 #include <memory>

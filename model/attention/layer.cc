@@ -14,7 +14,7 @@ std::unique_ptr<AttentionCore> MakeCore(const Context& context, const ModelConfi
   const double scale = 1 / std::sqrt(static_cast<double>(config.key_width));
   if (kind == AttentionKind::kNsa) return std::make_unique<NsaCore>(context, sizes, config.nsa, exchange, scale);
   const int64_t window = kind == AttentionKind::kWindow ? config.nsa.window : 0;
-  return std::make_unique<DenseCore>(context, sizes, window, scale);
+  return std::make_unique<SingleBranchCore>(context, sizes, window, scale);
 }
 
 PhiWeights Tensors(const PhiSet<Param*>& phi, Tensor Param::*member) {
@@ -94,10 +94,8 @@ void AttentionLayer::Reserve(Arena& arena, AttentionWorkspace* workspace, Memory
   core_->Reserve(arena, prefix_, outputs);
   ReserveNormInput(arena, &q_, config_.heads);
   for (Projection& k : k_) ReserveNormInput(arena, &k, config_.kv_heads);
-  // The first layer of a kind reserves what all of that kind share.
+  // The first layer reserves what all share, the first of a kind what all of that kind share.
   if (workspace->gradients.empty()) {
-    arena.Reserve(&workspace->gate_logits, MemoryUse::kWorkspace, "gate_logits", context_.dtype,
-                  {tokens, 3 * config_.heads});
     arena.Reserve(&workspace->d_out, MemoryUse::kWorkspace, "backward.d_out", context_.dtype,
                   {tokens, config_.heads, config_.value_width});
     if (context_.gradient_dtype != context_.dtype) {
@@ -106,7 +104,12 @@ void AttentionLayer::Reserve(Arena& arena, AttentionWorkspace* workspace, Memory
     }
   }
   const auto [entry, first] = workspace->gradients.try_emplace(kind_);
-  if (first) core_->ReserveGradients(arena, &entry->second);
+  if (!first) return;
+  core_->ReserveGradients(arena, &entry->second);
+  if (gate_) {
+    arena.Reserve(&workspace->gate_logits, MemoryUse::kWorkspace, "gate_logits", context_.dtype,
+                  {tokens, 3 * config_.heads});
+  }
 }
 
 void AttentionLayer::Start(const Rope& rope) {

@@ -1,7 +1,7 @@
 // The attention layer: projections, QK-norm, RoPE and gates around an AttentionCore of the configured kind.
 //
 //   q = rope(norm(x Wq));  per branch k = rope(norm(x Wk)), v = x Wv  (SHARED: one pair for all branches)
-//   gates = sigmoid(x Wg + bg);  y += core(q, k, v, gates) Wo
+//   gates = sigmoid(x Wg + bg);  y = residual + core(q, k, v, gates) Wo
 #pragma once
 
 #include <map>
@@ -18,7 +18,7 @@ namespace longspan {
 
 // Temporary tensors that all layers share.
 struct AttentionWorkspace {
-  Tensor gate_logits;  // [T,3H]
+  Tensor gate_logits;  // [T,3H], NSA only
   Tensor d_out;        // [T,H,V]
   Tensor narrow;       // [T*H*max(K,V)], a gradient rounded to the activations' dtype; null when it has that dtype
   std::map<AttentionKind, AttentionGradients> gradients;

@@ -2,7 +2,7 @@
 
 namespace longspan {
 
-DenseCore::DenseCore(const Context& context, const Sizes& sizes, int64_t window, double scale)
+SingleBranchCore::SingleBranchCore(const Context& context, const Sizes& sizes, int64_t window, double scale)
     : context_(context), sizes_(sizes), window_(window > 0 ? window : context.layout.sequence()), scale_(scale) {
   const Layout& layout = context.layout;
   exchange_ = window > 0 ? MakeHaloExchange(layout, context.cp, *context.ops.dense, window - 1)
@@ -11,7 +11,7 @@ DenseCore::DenseCore(const Context& context, const Sizes& sizes, int64_t window,
   done_ = context.device.MakeEvent();
 }
 
-void DenseCore::Reserve(Arena& arena, const std::string& name, MemoryUse outputs) {
+void SingleBranchCore::Reserve(Arena& arena, const std::string& name, MemoryUse outputs) {
   const auto [heads, groups, key_width, value_width] = sizes_;
   const int64_t tokens = context_.tokens(), rows = exchange_->rows();
   exchange_->Reserve(arena, name + ".exchange", context_.dtype, context_.gradient_dtype,
@@ -23,7 +23,7 @@ void DenseCore::Reserve(Arena& arena, const std::string& name, MemoryUse outputs
   arena.Reserve(&lse_, outputs, name + ".lse", context_.gradient_dtype, {tokens, heads});
 }
 
-void DenseCore::ReserveGradients(Arena& arena, AttentionGradients* gradients) {
+void SingleBranchCore::ReserveGradients(Arena& arena, AttentionGradients* gradients) {
   const auto [heads, groups, key_width, value_width] = sizes_;
   const int64_t rows = exchange_->rows();
   const auto reserve = [&](Tensor* slot, const char* name, const Shape& shape) {
@@ -34,18 +34,18 @@ void DenseCore::ReserveGradients(Arena& arena, AttentionGradients* gradients) {
   reserve(&gradients->rows[0].v, "d_v", {rows, groups, value_width});
 }
 
-void DenseCore::Start() {
+void SingleBranchCore::Start() {
   exchange_->Start(context_.device, context_.comm);
   context_.comm.Synchronize();
   own_ = {OwnRows(0, {{}, k_, v_})};
 }
 
-KeyRows DenseCore::OwnRows(int, const KeyRows& buffers) const {
+KeyRows SingleBranchCore::OwnRows(int, const KeyRows& buffers) const {
   const auto own = [this](const Tensor& x) { return x.Rows(exchange_->own_row(), context_.tokens()); };
   return {{}, own(buffers.rotated_k), own(buffers.v)};
 }
 
-WindowArgs DenseCore::Branch(const SequenceInputs& inputs) const {
+WindowArgs SingleBranchCore::Branch(const SequenceInputs& inputs) const {
   WindowArgs args;
   args.segments = context_.segments();
   args.doc_start = inputs.doc_start;
@@ -58,26 +58,27 @@ WindowArgs DenseCore::Branch(const SequenceInputs& inputs) const {
   return args;
 }
 
-void DenseCore::BorrowRows() {
+void SingleBranchCore::BorrowRows() {
   context_.compute.Record(*ready_);
   context_.comm.Wait(*ready_);
   exchange_->Forward(context_.comm, {k_, v_});
   context_.comm.Record(*done_);
 }
 
-void DenseCore::Forward(const SequenceInputs& inputs) {
+void SingleBranchCore::Forward(const SequenceInputs& inputs) {
   restored_ = false;
   BorrowRows();
   context_.compute.Wait(*done_, "stall.rows");
   context_.ops.attention->Window(context_.compute, Branch(inputs));
 }
 
-void DenseCore::Restore(const SequenceInputs&) {
+void SingleBranchCore::Restore(const SequenceInputs&) {
   restored_ = true;
   BorrowRows();
 }
 
-void DenseCore::Backward(const SequenceInputs& inputs, const Tensor& d_out, const AttentionGradients& gradients) {
+void SingleBranchCore::Backward(const SequenceInputs& inputs, const Tensor& d_out,
+                                const AttentionGradients& gradients) {
   Stream& compute = context_.compute;
   const auto& [unused, d_k, d_v] = gradients.rows[0];
   for (const Tensor& x : {gradients.d_q, d_k, d_v}) context_.ops.rows->Zero(compute, x);

@@ -11,10 +11,10 @@
 
 namespace longspan {
 
-class DenseCore : public AttentionCore {
+class SingleBranchCore : public AttentionCore {
  public:
   // window = 0: FULL.
-  DenseCore(const Context& context, const Sizes& sizes, int64_t window, double scale);
+  SingleBranchCore(const Context& context, const Sizes& sizes, int64_t window, double scale);
 
   void Reserve(Arena& arena, const std::string& name, MemoryUse outputs) override;
   void ReserveGradients(Arena& arena, AttentionGradients* gradients) override;

@@ -1,4 +1,4 @@
-// The feed-forward layer: y += (silu(x Wg) * (x Wu)) Wd.
+// The feed-forward layer: y = residual + (silu(x Wg) * (x Wu)) Wd.
 //
 // It works on kChunk tokens at a time, so that its wide gradients exist for one chunk only, and its wide activations
 // too when they are not kept.

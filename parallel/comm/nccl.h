@@ -7,9 +7,9 @@
 
 namespace longspan {
 
+bool HasNccl();  // of this build: nccl_comm.cc or no_nccl.cc
 // Every verb is work of the GPU's stream, the host does not wait. When a communicator goes while an exception
 // passes, it ends what is under way instead of waiting for it.
-bool HasNccl();  // of this build: nccl_comm.cc or no_nccl.cc
 std::unique_ptr<Communicator> MakeNcclCommunicator(std::unique_ptr<Communicator> host, Device& device);
 
 // When it goes while an exception passes, every NCCL transfer of this process ends at once. Declared after all that

@@ -45,6 +45,7 @@ class FetchExchangeImpl final : public FetchExchange {
     if (cp_.size() == 1) return;
     const int64_t blocks = static_cast<int64_t>(gathered_.size());
     const int64_t most_lent = blocks - own_blocks_;
+    // What outlives the layer's turn is workspace.
     arena.Reserve(&place_, MemoryUse::kWorkspace, name + ".place", DType::kI32, {blocks});
     arena.Reserve(&wanted_, MemoryUse::kExchange, name + ".wanted", DType::kU8, {blocks});
     arena.Reserve(&asked_, MemoryUse::kExchange, name + ".asked", DType::kU8, {blocks});

@@ -1,6 +1,6 @@
-// The halo: the tokens before each segment, borrowed from whoever holds them. The buffer begins with the own rows;
-// behind them come the borrowed pages, ascending. Who lends what to whom is arithmetic that every rank does alike:
-// nothing is negotiated. Both directions are one batch of contiguous runs, so nothing is packed.
+// The halo: the tokens before each segment, borrowed from whoever holds them. Own rows and borrowed pages,
+// ascending, lie where HaloPlace says; by default the own rows first. Who lends what to whom is arithmetic that every
+// rank does alike: nothing is negotiated. Both directions are one batch of contiguous runs, so nothing is packed.
 #include <algorithm>
 #include <map>
 #include <memory>

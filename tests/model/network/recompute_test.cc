@@ -76,6 +76,20 @@ TEST(Recompute, FetchHybridWithQkNorm) {
   ExpectSame(config);
 }
 
+// Branches that share keys and values, whose halo lies behind the selected rows.
+TEST(Recompute, Shared) {
+  for (const auto exchange : {SelectedExchange::kGather, SelectedExchange::kFetch}) {
+    for (const auto rope : {CompressRope::kAfter, CompressRope::kBefore}) {
+      SessionConfig config = DeepConfig();
+      config.parallel.selected_exchange = exchange;
+      config.model.nsa.kv_branches = KvBranches::kShared;
+      config.model.nsa.compress_rope = rope;
+      config.model.qk_norm = true;
+      ExpectSame(config);
+    }
+  }
+}
+
 // The feed-forward layer in two chunks is the same layer as in one.
 TEST(Recompute, SeveralChunks) {
   const auto world = MakeMpiWorld();

@@ -50,6 +50,9 @@ TEST_F(LocalCommTest, APlannedGroupKnowsItsSizeAndRefusesToTransfer) {
       [&] { planned->AllReduce(*stream_, View(x), ReduceOp::kSum); },
       [&] { planned->AllGather(*stream_, View(part), View(x)); },
       [&] { planned->ReduceScatter(*stream_, View(x), View(part)); },
+      [&] {
+        planned->AllToAll(*stream_, View(x), {1, 1, 1, 1, 1, 1}, View(x), {1, 1, 1, 1, 1, 1});
+      },
       [&] { planned->Broadcast(*stream_, View(x), 0); },
       [&] {
         planned->SendReceive(*stream_, {{Transfer::Kind::kSend, 1, View(part)}});

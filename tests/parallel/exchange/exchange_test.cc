@@ -250,10 +250,18 @@ TEST_P(ExchangeTest, HaloOfAnyLength) {
               reach[rank][segment.begin - back] = true;
           }
         }
-        const auto exchange = MakeHaloExchange(layout, *cp_, *ops_->dense, halo);
-        Prepare(*exchange);
-        for (int pass = 0; pass < 2; ++pass) Run(*exchange, reach, pass);
-        CheckOwnRow(*exchange, layout, 1);
+        // In a buffer of its own, and behind what a gather would bring to one.
+        const HaloPlace behind{cp_->rank() * layout.tokens(), layout.sequence()};
+        for (const HaloPlace& place : {HaloPlace{}, behind}) {
+          const auto exchange = MakeHaloExchange(layout, *cp_, *ops_->dense, halo, place);
+          EXPECT_EQ(exchange->own_row(), place.own_row);
+          Prepare(*exchange);
+          for (int pass = 0; pass < 2; ++pass) Run(*exchange, reach, pass);
+          CheckOwnRow(*exchange, layout, 1);
+        }
+        if (cp_->size() > 1) {
+          EXPECT_THROW(MakeHaloExchange(layout, *cp_, *ops_->dense, halo, {.own_row = 1}), Error);
+        }
       }
     }
   }
