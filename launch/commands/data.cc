@@ -69,7 +69,11 @@ int RunData(const DataOptions& options) {
   CheckOptions(options);
   const double start = WallSeconds();
   const auto tokenizer = MakeTokenizer(options.tokenizer, options.model);
-  FoundFiles found = FindFiles(options.files);
+  FileSelection selection = options.files;
+  for (const char* part : {"", "_train", "_validation"}) {
+    for (const char* ending : {".bin", ".idx"}) selection.skip.push_back(options.output + part + ending);
+  }
+  FoundFiles found = FindFiles(selection);
   int64_t total_bytes = 0;
   for (const FoundFile& file : found.files) total_bytes += file.bytes;
 

@@ -70,6 +70,9 @@ void DatasetBuilder::Add(MappedFile file) {
 void DatasetBuilder::Finish() {
   Flush();
   if (documents() == 0) Fail(ExitCode::kData, "no text found: {} files are empty, {} binary", empty_, binary_);
+  if (tokens() == 0) {
+    Fail(ExitCode::kData, "no token found: the tokenizer leaves nothing of {} bytes of text", text_bytes_);
+  }
   if (validation_ && (validation_->documents() == 0 || train_->documents() == 0)) {
     Fail(ExitCode::kUsage, "--validation-fraction {}: leaves one part of {} documents empty", held_out_share_,
          documents());

@@ -21,7 +21,8 @@ class DatasetBuilder {
 
   // Empty and binary files (a NUL byte) are skipped and counted. Tokenises on all threads, many files at a time.
   void Add(MappedFile file);
-  // The files appear. Throws Error: (data) when there was no text, (usage) when a part would be without documents.
+  // The files appear. Throws Error: (data) when there was no text or no token of it, (usage) when a part would be
+  // without documents.
   void Finish();
 
   int64_t documents() const { return train_->documents() + (validation_ ? validation_->documents() : 0); }

@@ -27,9 +27,15 @@ class Finder {
   explicit Finder(const FileSelection& selection) : selection_(selection) {}
 
   FoundFiles Find() {
+    struct stat status {};
+    for (const std::string& path : selection_.skip) {
+      if (stat(path.c_str(), &status) == 0) seen_.insert({status.st_dev, status.st_ino});
+    }
     for (const std::string& input : selection_.inputs) {
-      struct stat status {};
       if (stat(input.c_str(), &status) != 0) Fail(ExitCode::kIo, "{}: cannot read: {}", input, std::strerror(errno));
+      if (!S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode)) {
+        Fail(ExitCode::kIo, "{}: expected a file or a folder, found a pipe or a device; copy it to a file", input);
+      }
       Take(input, status);
     }
     return std::move(found_);

@@ -13,6 +13,7 @@ struct FileSelection {
   std::vector<std::string> inputs;   // folders (searched to the bottom) and files (taken whatever the patterns say)
   std::vector<std::string> include;  // take only files that match one of these; empty = all
   std::vector<std::string> exclude;  // leave out files and folders that match one of these
+  std::vector<std::string> skip;     // paths of files never taken, by whatever name they are reached; need not exist
 };
 
 struct FoundFile {
@@ -27,7 +28,7 @@ struct FoundFiles {
 };
 
 // In the order of the inputs, a folder's entries by name (bytes): the same on every file system. A file reached twice
-// (by links) is taken once. Throws Error (io) when an input does not exist.
+// (by links) is taken once. Throws Error (io) when an input does not exist, or is neither a file nor a folder.
 FoundFiles FindFiles(const FileSelection& selection);
 
 }  // namespace longspan

@@ -61,6 +61,10 @@ Dataset OpenLlmc(const std::string& path, const DatasetOptions& options) {
 
 Dataset OpenNanogpt(const std::string& path, const DatasetOptions& options) {
   MappedFile file(path);
+  if (IsLlmc(file)) {
+    Fail(ExitCode::kData, "{}: expected tokens without a header, found llm.c's magic {}; set data.format=LLMC", path,
+         file.Read<int32_t>(0));
+  }
   if (file.size() % 2 != 0) {
     Fail(ExitCode::kData, "{}: expected tokens of 2 bytes, found {} bytes in all", path, file.size());
   }

@@ -4,6 +4,8 @@
 #include <unistd.h>
 
 #include <cmath>
+#include <cstdlib>
+#include <string_view>
 
 #include "runtime/trace.h"
 
@@ -13,10 +15,19 @@ namespace {
 constexpr double kRefreshSeconds = 0.1;
 constexpr int kBarWidth = 24;
 
+// Launchers give ranks terminals of their own whatever their output goes to, often a log.
+bool Moves(std::FILE* out) {
+  if (const char* asked = std::getenv("LONGSPAN_PROGRESS")) return std::string_view(asked) == "bar";
+  for (const char* launcher : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID"}) {
+    if (std::getenv(launcher) != nullptr) return false;
+  }
+  return isatty(fileno(out)) != 0;
+}
+
 }  // namespace
 
 Progress::Progress(std::string what, int64_t total, std::FILE* out, Plain plain)
-    : what_(std::move(what)), total_(total), out_(out), terminal_(isatty(fileno(out)) != 0), plain_(plain) {}
+    : what_(std::move(what)), total_(total), out_(out), terminal_(Moves(out)), plain_(plain) {}
 
 void Progress::Update(int64_t done, const std::string& note) {
   const double share = total_ > 0 ? static_cast<double>(done) / static_cast<double>(total_) : 1;

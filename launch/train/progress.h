@@ -1,5 +1,6 @@
-// Progress: how far a long job is. A terminal shows one line that moves, with a bar and the time left; anywhere else a
-// plain line appears at every tenth of the way, unless the job writes lines of its own.
+// Progress: how far a long job is. A terminal shows one line that moves, with a bar and the time left; anywhere else,
+// and under mpirun or srun, a plain line appears at every tenth of the way, unless the job writes lines of its own.
+// LONGSPAN_PROGRESS=bar or plain decides it.
 #pragma once
 
 #include <cstdint>

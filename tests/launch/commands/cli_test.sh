@@ -67,6 +67,15 @@ if [[ $code != 78 || $(grep -c "must divide the number of ranks, 3" <<<"$output"
   failures=$((failures + 1))
 fi
 
+# Under a launcher, whose ranks have a terminal each, no line moves.
+output=$(timeout 60 "$mpiexec" -n 2 "$longspan" train --config "$fibonacci" runtime.device=CPU parallel.cp=2 train.steps=20 \
+  optimizer.warmup_steps=0 output="$scratch" 2>&1)
+if [[ $? != 0 || $output == *$'\r['* || $output == *$'\033['* ]]; then
+  echo "progress under a launcher: expected plain lines, found:"
+  echo "$output"
+  failures=$((failures + 1))
+fi
+
 # Two ranks against one, and one that has nothing to be compared with.
 output=$(timeout 60 "$mpiexec" -n 2 "$longspan" verify --config "$fibonacci" runtime.device=CPU parallel.cp=2 \
   parallel.selected_exchange=FETCH 2>&1)

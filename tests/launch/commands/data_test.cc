@@ -56,6 +56,20 @@ TEST_F(DataCommand, FilesAreFoundInOneOrder) {
   EXPECT_EQ(Find().front(), "in/a.cc");
   options_.files.inputs = {folder_ / "nowhere"};
   ExpectError(ExitCode::kIo, {"nowhere"}, [&] { Find(); });
+  options_.files.inputs = {folder_ / "in", "/dev/null"};
+  ExpectError(ExitCode::kIo, {"/dev/null", "a file or a folder"}, [&] { Find(); });
+}
+
+// What an earlier run has written into the folder is no text of a later one.
+TEST_F(DataCommand, ItsOwnOutputIsNoInput) {
+  options_.output = folder_ / "in/set";
+  for (const double fraction : {0.0, 0.5}) {
+    options_.validation_fraction = fraction;
+    Run();
+    const std::string first = ReadFile(folder_ / (fraction > 0 ? "in/set_train.bin" : "in/set.bin"));
+    Run();
+    EXPECT_EQ(ReadFile(folder_ / (fraction > 0 ? "in/set_train.bin" : "in/set.bin")), first);
+  }
 }
 
 TEST_F(DataCommand, LinksLeadNowhereTwice) {

@@ -206,6 +206,9 @@ TEST_F(DatasetTest, NanogptDocumentsEndAtTheSeparator) {
   EXPECT_EQ(DetectFormat(path_), DataFormat::kNanogpt);
   ExpectError(ExitCode::kData, {path_, "found 3 bytes"}, [&] { OpenFile(DataFormat::kNanogpt, "123"); });
   ExpectError(ExitCode::kData, {path_, "found none"}, [&] { OpenFile(DataFormat::kNanogpt, ""); });
+  // A header is not trained on.
+  ExpectError(ExitCode::kData, {path_, "llm.c's magic 20240520", "data.format=LLMC"},
+              [&] { OpenFile(DataFormat::kNanogpt, Bytes<int32_t>(20240520, 1, 100) + std::string(1012, '\0')); });
 }
 
 TEST_F(DatasetTest, IdsBeyondTheVocabularyAreNamed) {

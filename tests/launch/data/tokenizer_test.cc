@@ -4,6 +4,7 @@
 #include <sentencepiece_trainer.h>
 
 #include "launch/config/config.h"
+#include "launch/data/dataset_builder.h"
 #include "tests/support/files.h"
 
 namespace longspan {
@@ -42,6 +43,12 @@ TEST(SentencePiece, EncodesWithATrainedModel) {
   EXPECT_EQ(tokenizer->Decode(ids), line);
   for (const int32_t id : ids) EXPECT_LT(id, tokenizer->vocab());
   ExpectError(ExitCode::kData, {"small.model"}, [&] { tokenizer->Decode(std::vector<int32_t>{100000}); });
+
+  // Text of which it leaves nothing makes no dataset.
+  WriteFile(folder / "blank", " \n\n\t\n");
+  DatasetBuilder builder(folder / "set", 0, *tokenizer);
+  builder.Add(MappedFile(folder / "blank"));
+  ExpectError(ExitCode::kData, {"no token found", "5 bytes"}, [&] { builder.Finish(); });
 }
 
 TEST(SentencePiece, WhatIsNoModelIsRefusedByName) {
