@@ -1,10 +1,9 @@
 #include "runtime/memory.h"
 
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <atomic>
 #include <fstream>
+#include <string>
 #include <utility>
 
 #include "runtime/rounding.h"
@@ -19,6 +18,15 @@ constexpr MemoryUse kUses[] = {MemoryUse::kWeights,     MemoryUse::kGradients, M
 std::atomic<int64_t> allocations = 0, scratch_bytes = 0;
 
 double MiB(int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
+
+// Of a line "KEY: 123 kB" in a file of /proc; -1 when there is none.
+int64_t ProcBytes(const char* path, const std::string& wanted) {
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with(wanted + ":")) return std::stoll(line.substr(wanted.size() + 1)) * 1024;
+  }
+  return -1;
+}
 
 }  // namespace
 
@@ -155,21 +163,8 @@ void CountAllocation() { ++allocations; }
 
 void CountScratch(int64_t bytes) { scratch_bytes += bytes; }
 
-int64_t PeakResidentBytes() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<int64_t>(usage.ru_maxrss) * 1024;
-}
+int64_t AnonymousBytes() { return ProcBytes("/proc/self/status", "RssAnon"); }
 
-int64_t AvailableHostBytes() {
-  std::ifstream file("/proc/meminfo");
-  std::string key;
-  int64_t kilobytes = 0;
-  while (file >> key >> kilobytes) {
-    if (key == "MemAvailable:") return kilobytes * 1024;
-    file.ignore(256, '\n');
-  }
-  return -1;
-}
+int64_t AvailableHostBytes() { return ProcBytes("/proc/meminfo", "MemAvailable"); }
 
 }  // namespace longspan

@@ -101,7 +101,8 @@ AllocationCounts CountedAllocations();
 void CountAllocation();
 void CountScratch(int64_t bytes);  // by which scratch grew
 
-int64_t PeakResidentBytes();   // of this process, from the system
+// Of this process, from the system: neither files that it maps nor what its parent had. -1 when unknown.
+int64_t AnonymousBytes();
 int64_t AvailableHostBytes();  // of this machine, -1 when unknown
 
 }  // namespace longspan

@@ -10,7 +10,7 @@ Job::Job(DeviceKind device, const ParallelConfig& parallel)
       mesh_(MakeMpiWorld(), parallel.dp, parallel.cp, *binding_.device, parallel.transport) {}
 
 int64_t Job::MemoryBytes() const {
-  return device().kind() == DeviceKind::kCpu ? PeakResidentBytes() : available_ - device().AvailableBytes();
+  return device().kind() == DeviceKind::kCpu ? AnonymousBytes() : available_ - device().AvailableBytes();
 }
 
 std::vector<double> Job::Reduce(std::initializer_list<Number> numbers) {

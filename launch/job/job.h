@@ -25,7 +25,7 @@ class Job {
   Device& device() const { return *binding_.device; }
   const Mesh& mesh() const { return mesh_; }
   bool root() const { return mesh_.host_world().rank() == 0; }
-  // In use on the device: the most that the process took on a CPU, what went since the job began on a GPU.
+  // In use on the device: by the process on a CPU, gone since the job began on a GPU.
   int64_t MemoryBytes() const;
   const std::string& placement() const { return binding_.table; }  // on rank 0: which rank computes where
 

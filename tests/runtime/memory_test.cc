@@ -2,8 +2,12 @@
 #include "runtime/memory.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cmath>
+#include <cstdio>
+#include <vector>
 
 namespace longspan {
 namespace {
@@ -95,6 +99,26 @@ TEST(Error, NamesRankAndPlace) {
     EXPECT_EQ(std::string(error.what()).find("[rank 3/8 node7] tests/runtime/memory_test.cc:"), 0u) << error.what();
     EXPECT_NE(std::string(error.what()).find("expected 1, found 2"), std::string::npos);
   }
+}
+
+// The process's own memory, whatever files it has mapped and read.
+TEST(AnonymousBytes, AreNotThoseOfMappedFiles) {
+  constexpr int64_t kBytes = int64_t{32} << 20;
+  const int64_t before = AnonymousBytes();
+  ASSERT_GT(before, 0);
+  std::FILE* const file = std::tmpfile();
+  ASSERT_EQ(ftruncate(fileno(file), kBytes), 0);
+  const auto* const mapped = static_cast<const char*>(mmap(nullptr, kBytes, PROT_READ, MAP_SHARED, fileno(file), 0));
+  ASSERT_NE(mapped, MAP_FAILED);
+  int64_t sum = 0;
+  for (int64_t i = 0; i < kBytes; i += 4096) sum += mapped[i];
+  EXPECT_EQ(sum, 0);
+  EXPECT_LT(AnonymousBytes(), before + kBytes / 2);
+  const std::vector<char> own(kBytes, 1);
+  EXPECT_GT(AnonymousBytes(), before + kBytes / 2);
+  EXPECT_EQ(own.back(), 1);
+  munmap(const_cast<char*>(mapped), kBytes);
+  std::fclose(file);
 }
 
 }  // namespace
