@@ -203,7 +203,7 @@ class AttentionRun {
     for (size_t i = 0; i < core_.rows().size(); ++i) {
       const KeyRows own = OwnGradients(i);
       const std::string branch = NsaCore::kBranchNames[i];
-      Collect("d_" + input_.K(branch), own.k ? own.k : own.rotated_k, input_.dtype);
+      Collect("d_" + input_.K(branch), own.projected_k(), input_.dtype);
       Collect("d_" + input_.V(branch), own.v, input_.dtype);
     }
     if (input_.file.Has("gates")) Collect("d_gates", gradients_.d_gates, input_.dtype);

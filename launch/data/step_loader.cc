@@ -6,8 +6,8 @@
 
 namespace longspan {
 
-StepLoader::StepLoader(BatchLoader& loader, int64_t steps, int64_t sequences_per_step, const Replica& replica)
-    : loader_(loader),
+StepLoader::StepLoader(BatchLoader loader, int64_t steps, int64_t sequences_per_step, const Replica& replica)
+    : loader_(std::move(loader)),
       steps_(steps),
       sequences_per_step_(sequences_per_step),
       replica_(replica),

@@ -15,9 +15,9 @@ class StepLoader {
     int64_t index = 0;  // of `count` that share each step's sequences
     int64_t count = 1;
   };
-  // `loader` outlives this, and is used from another thread until then. Steps count from 1 to `steps`, each of
-  // `sequences_per_step` sequences over all replicas.
-  StepLoader(BatchLoader& loader, int64_t steps, int64_t sequences_per_step, const Replica& replica);
+  // Steps count from 1 to `steps`, each of `sequences_per_step` sequences over all replicas. The loader's source and
+  // layout outlive this, and are read from another thread.
+  StepLoader(BatchLoader loader, int64_t steps, int64_t sequences_per_step, const Replica& replica);
 
   // This replica's sequences of the step, until the next call; waits until they are loaded (span "data.wait") and has
   // the next step's loaded meanwhile. In any order, but meant for the same step again or the next. Throws what loading
@@ -27,7 +27,7 @@ class StepLoader {
  private:
   void Start(int64_t step);
 
-  BatchLoader& loader_;
+  BatchLoader loader_;
   const int64_t steps_, sequences_per_step_;
   const Replica replica_;
   int64_t current_step_ = 0, next_step_ = 0;  // 0: none

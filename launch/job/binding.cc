@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "launch/job/cores.h"
+#include "launch/job/world.h"
 #include "parallel/comm/comm.h"
 #include "parallel/comm/nccl.h"
 #include "parallel/comm/texts.h"
@@ -26,13 +27,6 @@ std::unique_ptr<Communicator> NodeOf(Communicator& world) {
   MPI_Allreduce(MPI_IN_PLACE, &first, 1, MPI_INT, MPI_MIN, node);
   MPI_Comm_free(&node);
   return world.Split(first, world.rank());
-}
-
-std::string NodeName() {
-  char name[MPI_MAX_PROCESSOR_NAME] = "";
-  int length = 0;
-  MPI_Get_processor_name(name, &length);
-  return {name, static_cast<size_t>(length)};
 }
 
 // Of this rank among those of its node that say the same.

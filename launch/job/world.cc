@@ -54,14 +54,18 @@ World::World() : exceptions_(std::uncaught_exceptions()) {
   MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided);
   MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
   MPI_Comm_size(MPI_COMM_WORLD, &size_);
-  char name[MPI_MAX_PROCESSOR_NAME] = "";
-  int length = 0;
-  MPI_Get_processor_name(name, &length);
-  SetProcessIdentity(rank_, size_, std::string(name, length));
+  SetProcessIdentity(rank_, size_, NodeName());
 }
 
 World::~World() {
   if (std::uncaught_exceptions() == exceptions_) MPI_Finalize();
+}
+
+std::string NodeName() {
+  char name[MPI_MAX_PROCESSOR_NAME] = "";
+  int length = 0;
+  MPI_Get_processor_name(name, &length);
+  return {name, static_cast<size_t>(length)};
 }
 
 int RunAndReport(const std::function<int()>& run) {

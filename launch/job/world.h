@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <string>
 
 namespace longspan {
 
@@ -21,6 +22,8 @@ class World {
   int size_ = 1;
   int exceptions_;  // in flight at construction
 };
+
+std::string NodeName();  // as MPI, which must run, calls this node
 
 // Runs `run` and returns its exit code. What it throws is printed once, and ends this process, and with it all ranks of
 // the job, with the error's exit code: another rank may be waiting for this one.

@@ -42,8 +42,8 @@ class Trainer {
                     .world = mesh_.world(),
                     .params = session_.model().params(),
                     .config = config.optimizer}),
-        loader_(*sources_.train, session_.layout(), mesh_.cp_index(), config.model.nsa, config.data.seed),
-        steps_(loader_, config.train.steps, config.train.sequences_per_step, {mesh_.dp_index(), mesh_.dp_size()}),
+        steps_({*sources_.train, session_.layout(), mesh_.cp_index(), config.model.nsa, config.data.seed},
+               config.train.steps, config.train.sequences_per_step, {mesh_.dp_index(), mesh_.dp_size()}),
         log_(config, ConfigText(config), job.root()),
         micro_step_(session_, optimizer_, loss_sum_) {
     optimizer_.Reserve(session_.arena(), session_.context().dtype, session_.context().gradient_dtype);
@@ -219,7 +219,6 @@ class Trainer {
   Session& session_;
   Optimizer optimizer_;
   Tensor loss_sum_;  // [1] F64
-  BatchLoader loader_;
   StepLoader steps_;
   RunLog log_;
   MicroStep micro_step_;  // its graphs may hold transfers: not of the job

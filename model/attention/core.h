@@ -26,6 +26,8 @@ struct KeyRows {
   Tensor k;          // [.,G,K], for the branches that read it without rotation; null: none does
   Tensor rotated_k;  // [.,G,K], likewise with rotation
   Tensor v;          // [.,G,V]
+
+  const Tensor& projected_k() const { return k ? k : rotated_k; }  // what the projection is written to
 };
 
 // Gradients of a core's inputs, and workspace of its backward. Those of rows have the geometry of the exchanges'

@@ -173,11 +173,10 @@ void AttentionLayer::Forward(const SequenceInputs& inputs, const AttentionWorksp
   Rotate(inputs, core_->q(), core_->q(), false);
 
   for (size_t i = 0; i < core_->rows().size(); ++i) {
-    const auto& [k, rotated_k, v] = core_->rows()[i];
-    const Tensor& projected = k ? k : rotated_k;
-    Project(k_[i], x, projected);
-    if (rotated_k) Rotate(inputs, projected, rotated_k, false);
-    Project(v_[i], x, v);
+    const KeyRows& rows = core_->rows()[i];
+    Project(k_[i], x, rows.projected_k());
+    if (rows.rotated_k) Rotate(inputs, rows.projected_k(), rows.rotated_k, false);
+    Project(v_[i], x, rows.v);
   }
   if (gate_) {
     MatMul({.a = x, .b = gate_->weight, .c = workspace.gate_logits});

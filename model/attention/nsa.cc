@@ -88,7 +88,7 @@ void NsaCore::ReserveRows(KeyRows* rows, const Reserver& reserve) const {
     shape[0] = exchange.rows();
     return shape;
   };
-  for (int i = 0; i < (shared_ ? 1 : 3); ++i) {
+  for (int i = 0; i < projections(); ++i) {
     const std::string name = shared_ ? "" : kBranchNames[i] + std::string(".");
     const Exchange& exchange = *exchange_[shared_ ? kWin : i];
     const bool plain = plain_keys_ && i == kCmp;
@@ -104,7 +104,7 @@ void NsaCore::Start() {
   }
   summaries_->Start(context_.device, context_.comm);
   context_.comm.Synchronize();
-  for (int i = 0; i < (shared_ ? 1 : 3); ++i) own_.push_back(OwnRows(i, buffers_[i]));
+  for (int i = 0; i < projections(); ++i) own_.push_back(OwnRows(i, buffers_[i]));
 }
 
 KeyRows NsaCore::OwnRows(int i, const KeyRows& buffers) const {
@@ -116,7 +116,7 @@ KeyRows NsaCore::OwnRows(int i, const KeyRows& buffers) const {
 }
 
 std::vector<Tensor> NsaCore::Travelling(int branch, const KeyRows* rows) const {
-  if (!shared_) return {rows[branch].k ? rows[branch].k : rows[branch].rotated_k, rows[branch].v};
+  if (!shared_) return {rows[branch].projected_k(), rows[branch].v};
   if (branch == kCmp) return {rows[0].k};
   const int64_t count = exchange_[branch]->rows();
   return {rows[0].rotated_k.Rows(0, count), rows[0].v.Rows(0, count)};
@@ -146,9 +146,8 @@ void NsaCore::BeginRows(Direction direction, int branch, const KeyRows* rows) {
 }
 
 CompressArgs NsaCore::CompressionOfK() const {
-  const KeyRows& rows = buffers_[0];
   return {.segments = context_.segments(),
-          .x = rows.k ? rows.k : rows.rotated_k,
+          .x = buffers_[0].projected_k(),
           .pages = exchange_[exchange_[kCmp] ? kCmp : kWin]->pages(),
           .phi = nsa_.phi,
           .block = nsa_.block,
@@ -316,8 +315,7 @@ void NsaCore::Backward(const SequenceInputs& inputs, const Tensor& d_out, const 
 
   compute.Wait(*summaries_done_, "stall.summary_gradients");  // SHARED: and so for those of selected rows, begun before
   RotateSummaries(inputs, OwnSummaries(d_summary_k), true);
-  const Tensor& d_k = rows[0].k ? rows[0].k : rows[0].rotated_k;
-  attention.CompressBackward(compute, CompressionOfK(), {OwnSummaries(d_summary_k), d_k, phi_.d_k});
+  attention.CompressBackward(compute, CompressionOfK(), {OwnSummaries(d_summary_k), rows[0].projected_k(), phi_.d_k});
   attention.CompressBackward(compute, CompressionOfV(), {OwnSummaries(d_summary_v), rows[0].v, phi_.d_v});
   BeginRows(Direction::kBackward, kCmp, rows.data());
   if (shared_) BeginRows(Direction::kBackward, kWin, rows.data());

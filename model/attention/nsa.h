@@ -75,6 +75,7 @@ class NsaCore : public AttentionCore {
 
  private:
   enum class Direction { kForward, kBackward };
+  int projections() const { return shared_ ? 1 : 3; }  // of keys and of values
   using Reserver = std::function<void(const std::string& name, Tensor* slot, const Shape& shape)>;
   // Calls `reserve` for each buffer of keys and values that there is.
   void ReserveRows(KeyRows* rows, const Reserver& reserve) const;

@@ -142,7 +142,7 @@ TEST(RoundingModel, ActivationsAreBf16AndStatisticsAreNot) {
     EXPECT_EQ(Wide(x), 0);
   }
   for (const KeyRows& rows : nsa.rows()) {
-    EXPECT_EQ(Wide(rows.k ? rows.k : rows.rotated_k), 0);
+    EXPECT_EQ(Wide(rows.projected_k()), 0);
     EXPECT_EQ(Wide(rows.v), 0);
   }
   EXPECT_GT(Wide(nsa.branch_lse(NsaCore::kWin)), 0);

@@ -41,9 +41,9 @@ void KeyMap::Build(const std::vector<QueryTile>& queries, int64_t group, const V
 }
 
 template <typename T>
-void KeyTiles<T>::PackRows(const KeyMap& map, const Tensor& x, int64_t group) {
-  const int64_t groups = x.dim(1), width = x.dim(2), tile_rows = map.tile_rows();
-  stride_ = PadRow<T>(width);
+template <typename Put>
+void KeyTiles<T>::Pack(const KeyMap& map, const Tensor& x, int64_t group, int64_t tile_rows, const Put& put) {
+  const int64_t groups = x.dim(1), width = x.dim(2);
   tile_size_ = tile_rows * stride_;
   data_ = memory_.Get(map.slots() * tile_size_);
   const T* const from = x.As<const T>() + group * width;
@@ -51,31 +51,28 @@ void KeyTiles<T>::PackRows(const KeyMap& map, const Tensor& x, int64_t group) {
   for (int64_t slot = 0; slot < map.slots(); ++slot) {
     T* const tile = data_ + slot * tile_size_;
     std::fill_n(tile, tile_size_, T(0));
-    for (int64_t i = 0; i < tile_rows; ++i) {
+    for (int64_t i = 0; i < map.tile_rows(); ++i) {
       const int64_t row = map.rows(slot)[i];
-      if (row >= 0) std::copy_n(from + row * groups * width, width, tile + i * stride_);
+      if (row >= 0) put(tile, i, from + row * groups * width);
     }
   }
 }
 
 template <typename T>
+void KeyTiles<T>::PackRows(const KeyMap& map, const Tensor& x, int64_t group) {
+  const int64_t width = x.dim(2), stride = PadRow<T>(width);
+  stride_ = stride;
+  Pack(map, x, group, map.tile_rows(),
+       [=](T* tile, int64_t i, const T* values) { std::copy_n(values, width, tile + i * stride); });
+}
+
+template <typename T>
 void KeyTiles<T>::PackColumns(const KeyMap& map, const Tensor& x, int64_t group) {
-  const int64_t groups = x.dim(1), width = x.dim(2), tile_rows = map.tile_rows();
-  stride_ = PadRow<T>(tile_rows);
-  tile_size_ = width * stride_;
-  data_ = memory_.Get(map.slots() * tile_size_);
-  const T* const from = x.As<const T>() + group * width;
-#pragma omp parallel for
-  for (int64_t slot = 0; slot < map.slots(); ++slot) {
-    T* const tile = data_ + slot * tile_size_;
-    std::fill_n(tile, tile_size_, T(0));
-    for (int64_t i = 0; i < tile_rows; ++i) {
-      const int64_t row = map.rows(slot)[i];
-      if (row < 0) continue;
-      const T* const values = from + row * groups * width;
-      for (int64_t c = 0; c < width; ++c) tile[c * stride_ + i] = values[c];
-    }
-  }
+  const int64_t width = x.dim(2), stride = PadRow<T>(map.tile_rows());
+  stride_ = stride;
+  Pack(map, x, group, width, [=](T* tile, int64_t i, const T* values) {
+    for (int64_t c = 0; c < width; ++c) tile[c * stride + i] = values[c];
+  });
 }
 
 template <typename T>

@@ -47,6 +47,10 @@ class KeyTiles {
   int64_t stride() const { return stride_; }  // elements between a tile's rows
 
  private:
+  // put(tile, i, values [W]) for each row i of a tile that a query sees; tiles of `tile_rows` rows of stride_.
+  template <typename Put>
+  void Pack(const KeyMap& map, const Tensor& x, int64_t group, int64_t tile_rows, const Put& put);
+
   Scratch<T> memory_;
   T* data_ = nullptr;
   int64_t tile_size_ = 0;
