@@ -8,6 +8,7 @@
 #include "launch/job/machine.h"
 #include "launch/train/memory_fit.h"
 #include "launch/train/progress.h"
+#include "launch/train/run_folder.h"
 #include "model/network/session.h"
 #include "model/training/optimizer.h"
 #include "parallel/comm/local_comm.h"
@@ -69,7 +70,7 @@ void RequireFit(const RunConfig& config, DeviceKind device, int64_t ranks, int64
 
 }  // namespace
 
-void PrintPlan(const RunConfig& config, int64_t world, int64_t device_memory) {
+void PrintPlan(const RunConfig& config, int64_t world, const PlanOptions& options) {
   const int64_t cp = config.parallel.cp;
   int64_t dp = config.parallel.dp;
   if (dp == 0) dp = world > 0 ? world / cp : 1;
@@ -87,10 +88,10 @@ void PrintPlan(const RunConfig& config, int64_t world, int64_t device_memory) {
                        .config = config.optimizer});
   optimizer.Reserve(session.arena(), session.context().dtype, session.context().gradient_dtype);
   const int64_t offloaded = session.model().offloaded_bytes();
-  fmt::print(
-      "{}\n{} parameters\n\nMemory of rank 0 on {}, {}:\n{}", DescribeRanks(config, dp),
-      session.model().params().parameters(), DeviceName(machine.device), DTypeName(machine.dtype),
-      MemoryTable(session.arena().Rows(), device_memory > 0 ? device_memory : Available(machine.device), offloaded));
+  fmt::print("{}\n{} parameters\n\nMemory of rank 0 on {}, {}:\n{}", DescribeRanks(config, dp),
+             session.model().params().parameters(), DeviceName(machine.device), DTypeName(machine.dtype),
+             MemoryTable(session.arena().Rows(),
+                         options.device_memory > 0 ? options.device_memory : Available(machine.device), offloaded));
   std::fflush(stdout);
 
   const Sources sources = OpenSources(config.data, config.model.vocab, config.model.nsa.select_block);
@@ -99,7 +100,10 @@ void PrintPlan(const RunConfig& config, int64_t world, int64_t device_memory) {
   if (sources.validation) fmt::print("Held out: {}\n", sources.validation->Summary());
   std::fflush(stdout);
   const bool cpu = machine.device == DeviceKind::kCpu;
-  RequireFit(config, machine.device, dp * cp, session.arena().bytes() + (cpu ? offloaded : 0), device_memory);
+  RequireFit(config, machine.device, dp * cp, session.arena().bytes() + (cpu ? offloaded : 0), options.device_memory);
+  if (const std::string problem = RunFolder::Problem(config, options.overwrite); !problem.empty()) {
+    Fail(ExitCode::kConfig, "{}", problem);
+  }
 }
 
 }  // namespace longspan

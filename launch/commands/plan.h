@@ -7,12 +7,18 @@
 
 namespace longspan {
 
+struct PlanOptions {
+  // Bytes that each rank has of a device; 0 = those of the device that runtime.device names, where this machine has
+  // one.
+  int64_t device_memory = 0;
+  bool overwrite = false;  // an older run of the name
+};
+
 // Prints the ranks and their tokens, parameters, memory and data for `world` ranks; 0 = what parallel.cp and
-// parallel.dp say. The configuration has no problems with that world. `device_memory`: bytes that each rank has of a
-// device; 0 = those of the device that runtime.device names, where this machine has one.
+// parallel.dp say. The configuration has no problems with that world.
 //
 // Throws Error once that is printed: when the data cannot be opened (io, data, configuration), when a token of it is
-// outside the vocabulary (data), or when the plan does not fit (configuration).
-void PrintPlan(const RunConfig& config, int64_t world, int64_t device_memory);
+// outside the vocabulary (data), when the plan does not fit, or the run's name is taken (configuration).
+void PrintPlan(const RunConfig& config, int64_t world, const PlanOptions& options);
 
 }  // namespace longspan

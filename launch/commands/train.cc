@@ -24,7 +24,7 @@ std::function<int()> AddTrain(CLI::App& app) {
         return RunTrain(config, {given->overwrite, Version()});
       },
       [given](const RunConfig& config, int64_t world) {
-        PrintPlan(config, world, static_cast<int64_t>(given->device_memory));
+        PrintPlan(config, world, {static_cast<int64_t>(given->device_memory), given->overwrite});
       });
   app.add_flag("--overwrite", given->overwrite, "Replace an older run of the same name")->group("Configuration");
   app.add_option("--device-memory", given->device_memory,

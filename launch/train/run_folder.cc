@@ -33,6 +33,8 @@ void WriteHolder(int lock) {
     const ssize_t size = pwrite(lock, text.data(), text.size(), 0);
 }
 
+std::string PathOf(const RunConfig& config) { return (fs::path(config.output) / config.name).string(); }
+
 bool HoldsRun(const std::string& folder) {
   std::error_code error;
   const fs::path metrics = folder + "/metrics.jsonl";
@@ -60,8 +62,7 @@ std::string RunFolder::Lock::Take(const std::string& path) {
   return "";
 }
 
-RunFolder::RunFolder(const RunConfig& config, bool overwrite, bool writes)
-    : path_((fs::path(config.output) / config.name).string()) {
+RunFolder::RunFolder(const RunConfig& config, bool overwrite, bool writes) : path_(PathOf(config)) {
   if (!writes) return;
   std::error_code error;
   fs::create_directories(path_, error);
@@ -70,12 +71,15 @@ RunFolder::RunFolder(const RunConfig& config, bool overwrite, bool writes)
     Fail(ExitCode::kConfig, "name = \"{}\": {} is in use by a run that has not ended, {}; set name to another",
          config.name, path_, holder);
   }
+  if (const std::string problem = Problem(config, overwrite); !problem.empty()) Fail(ExitCode::kConfig, "{}", problem);
   replaces_ = HoldsRun(path_);
-  if (replaces_ && !overwrite) {
-    Fail(ExitCode::kConfig,
-         "name = \"{}\": {} holds an older run; set name to another, or give --overwrite to replace that run",
-         config.name, path_);
-  }
+}
+
+std::string RunFolder::Problem(const RunConfig& config, bool overwrite) {
+  if (overwrite || !HoldsRun(PathOf(config))) return "";
+  return fmt::format(
+      "name = \"{}\": {} holds an older run; set name to another, or give --overwrite to replace that run", config.name,
+      PathOf(config));
 }
 
 void RunFolder::Begin(const std::string& config_text) {

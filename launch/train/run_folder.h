@@ -16,6 +16,8 @@ class RunFolder {
   // naming the cure when another run has the lock, or metrics of an older run are there that it may not `overwrite`;
   // (io). On other ranks it does nothing but know the path. A file system without locks has none.
   RunFolder(const RunConfig& config, bool overwrite, bool writes);
+  // What stands in the way of a run without `overwrite`, now; "" when nothing does.
+  static std::string Problem(const RunConfig& config, bool overwrite);
 
   const std::string& path() const { return path_; }
   bool replaces() const { return replaces_; }  // an older run

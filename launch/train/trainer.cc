@@ -104,6 +104,7 @@ class Trainer {
     const LoadedStep first = LoadStep(1);
     Trace::Get().Reset();
     AddGradients(first);
+    session_.compute().Synchronize();
     const double flops = TracedFlops();
     step_flops_ = job_.Reduce(flops, ReduceOp::kSum);
     const std::string graphs = ChooseGraphs(

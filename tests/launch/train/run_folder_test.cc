@@ -45,6 +45,8 @@ TEST_F(RunFolderTest, AnOlderRunStaysUntilTheNewOneBegins) {
   WriteFile(path_ + "/profile/notes.txt", "mine");
   ExpectError(ExitCode::kConfig, {"name = \"a\"", path_, "older run", "set name to another", "--overwrite"},
               [&] { RunFolder(config_, false, true); });
+  EXPECT_NE(RunFolder::Problem(config_, false), "");
+  EXPECT_EQ(RunFolder::Problem(config_, true), "");
   RunFolder folder(config_, true, true);
   EXPECT_TRUE(folder.replaces());
   for (const std::string& name : own) EXPECT_EQ(ReadFile(path_ + "/" + name), "replaced") << name;

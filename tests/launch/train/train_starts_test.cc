@@ -1,5 +1,6 @@
 // How runs of `longspan train` begin, or are refused: ranks that disagree, a name that is taken, data that is not what
 // it should be, a disk that is full, a dataset that shrinks.
+#include <csignal>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -80,12 +81,31 @@ TEST_F(TrainStarts, AnOlderRunIsKept) {
   const std::string before = ReadFile(folder_ / "runs/run/metrics.jsonl");
   EXPECT_FALSE(before.empty());
   Expect(78, 1, keys, {"name = \"run\"", "runs/run", "--overwrite"});
+  Expect(78, 1, keys + "--dry-run", {"parameters", "name = \"run\""});
+  Expect(0, 1, keys + "--dry-run --overwrite", {"parameters"});
   Expect(65, 1, keys + "--overwrite model.vocab=100", {"data.train", "tokens", "model.vocab = 100"});
   EXPECT_EQ(ReadFile(folder_ / "runs/run/metrics.jsonl"), before);
   Expect(0, 1, keys + "--overwrite train.steps=2", {"replaced   the older run", "done: 2 steps"});
   EXPECT_EQ(Metrics().size(), 3U);
   EXPECT_TRUE(std::filesystem::exists(folder_ / "runs/run/profile/rank00000.json"));
   EXPECT_FALSE(std::filesystem::exists(folder_ / "runs/run/profile/rank00001.json"));
+}
+
+TEST_F(TrainStarts, OneRunOfANameAtATime) {
+  const std::string keys = Arguments("data.validation_fraction=0 "), metrics = folder_ / "runs/run/metrics.jsonl";
+  // In the background until the second has been refused, or for long enough.
+  const std::string first =
+      fmt::format("(timeout 60 '{}' {} train.steps=1000000 train.log_interval=1000000 >'{}' 2>&1) &", LONGSPAN_PROGRAM,
+                  keys, folder_ / "first");
+  ASSERT_EQ(std::system(first.c_str()), 0);
+  for (int i = 0; i < 300 && !std::filesystem::exists(metrics); ++i) usleep(100000);
+  for (const char* more : {"", "--overwrite"}) {
+    Expect(78, 1, keys + more, {"name = \"run\"", "in use by a run that has not ended, pid ", "set name to another"});
+  }
+  const size_t pid = said_.find("pid ");
+  ASSERT_NE(pid, std::string::npos);
+  kill(std::stoi(said_.substr(pid + 4)), SIGTERM);
+  EXPECT_GT(Metrics().size(), 0U);
 }
 
 TEST_F(TrainStarts, MetricsSayWhatTheRunIs) {
