@@ -9,7 +9,7 @@
 namespace longspan {
 
 double MeasurePeak(Device& device, Ops& ops, Stream& stream, DType dtype) {
-  constexpr int kTries = 4;  // the first warms up
+  constexpr int kTries = 8;  // of which the first warms up, and others may wait for a busy machine
   const bool gpu = device.kind() == DeviceKind::kGpu;
   const int64_t n = gpu ? 4096 : 512;
   const int products = gpu ? 8 : 1;  // of a try, so that its launch and end are nothing beside it
