@@ -25,14 +25,10 @@ void CheckOptions(const DataOptions& options) {
   }
 }
 
-void PrintWritten(const std::string& prefix, const MegatronWriter& writer) {
-  fmt::print("written      {}.bin, .idx: {} documents, {} tokens\n", prefix, writer.documents(), writer.tokens());
-}
-
 std::function<int()> AddData(CLI::App& app) {
   const auto options = std::make_shared<DataOptions>();
   app.add_option("inputs", options->files.inputs, "Folders (searched to the bottom) and files")->type_name("PATH");
-  app.add_option("--output", options->output, "Writes PREFIX.bin and PREFIX.idx")->type_name("PREFIX");
+  app.add_option("--output", options->output, "Writes PREFIX.bin, PREFIX.idx and PREFIX.json")->type_name("PREFIX");
   app.add_option("--include", options->files.include, "Take only files that match (* ? [a-z]); may be repeated")
       ->allow_extra_args(false)
       ->type_name("PATTERN");
@@ -71,7 +67,9 @@ int RunData(const DataOptions& options) {
   const auto tokenizer = MakeTokenizer(options.tokenizer, options.model);
   FileSelection selection = options.files;
   for (const char* part : {"", "_train", "_validation"}) {
-    for (const char* ending : {".bin", ".idx"}) selection.skip.push_back(options.output + part + ending);
+    for (const char* ending : {".bin", ".idx", ".json"}) {
+      for (const char* state : {"", ".partial"}) selection.skip.push_back(options.output + part + ending + state);
+    }
   }
   FoundFiles found = FindFiles(selection);
   int64_t total_bytes = 0;
@@ -106,8 +104,10 @@ int RunData(const DataOptions& options) {
              WallSeconds() - start);
   fmt::print("longest      {} tokens: {}\n", builder.longest(), builder.longest_path());
   fmt::print("vocabulary   {} (model.vocab), tokenizer {}\n", tokenizer->vocab(), options.tokenizer);
-  PrintWritten(builder.validation() ? options.output + "_train" : options.output, builder.train());
-  if (builder.validation()) PrintWritten(options.output + "_validation", *builder.validation());
+  for (const DatasetBuilder::Part& part : builder.parts()) {
+    fmt::print("written      {}.bin, .idx, .json: {} documents, {} tokens\n", part.prefix, part.tokens.documents(),
+               part.tokens.tokens());
+  }
   return 0;
 }
 

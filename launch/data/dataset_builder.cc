@@ -5,7 +5,9 @@
 #include <cstring>
 #include <exception>
 #include <filesystem>
+#include <numeric>
 
+#include "launch/data/dataset_record.h"
 #include "runtime/error.h"
 
 namespace longspan {
@@ -41,9 +43,25 @@ void MakeFolderOf(const std::string& prefix) {
 DatasetBuilder::DatasetBuilder(const std::string& prefix, double held_out_share, const Tokenizer& tokenizer)
     : tokenizer_(tokenizer), held_out_share_(held_out_share) {
   MakeFolderOf(prefix);
-  const bool split = held_out_share_ > 0;
-  train_.emplace(split ? prefix + "_train" : prefix, tokenizer.vocab());
-  if (split) validation_.emplace(prefix + "_validation", tokenizer.vocab());
+  const std::vector<std::string> parts =
+      held_out_share_ > 0 ? std::vector<std::string>{prefix + "_train", prefix + "_validation"} : std::vector{prefix};
+  for (const std::string& part : parts) {
+    if (std::filesystem::exists(part + ".json") && !ReadDatasetRecord(part)) {
+      Fail(ExitCode::kIo, "{}.json: is no record of a dataset, and would be replaced by one; choose another --output",
+           part);
+    }
+    parts_.emplace_back(part, tokenizer.vocab());
+  }
+}
+
+int64_t DatasetBuilder::documents() const {
+  return std::accumulate(parts_.begin(), parts_.end(), int64_t{0},
+                         [](int64_t sum, const Part& part) { return sum + part.tokens.documents(); });
+}
+
+int64_t DatasetBuilder::tokens() const {
+  return std::accumulate(parts_.begin(), parts_.end(), int64_t{0},
+                         [](int64_t sum, const Part& part) { return sum + part.tokens.tokens(); });
 }
 
 void DatasetBuilder::Add(MappedFile file) {
@@ -73,12 +91,24 @@ void DatasetBuilder::Finish() {
   if (tokens() == 0) {
     Fail(ExitCode::kData, "no token found: the tokenizer leaves nothing of {} bytes of text", text_bytes_);
   }
-  if (validation_ && (validation_->documents() == 0 || train_->documents() == 0)) {
+  const auto without = [](const Part& part) { return part.tokens.documents() == 0; };
+  if (std::any_of(parts_.begin(), parts_.end(), without)) {
     Fail(ExitCode::kUsage, "--validation-fraction {}: leaves one part of {} documents empty", held_out_share_,
          documents());
   }
-  train_->Finish();
-  if (validation_) validation_->Finish();
+  std::vector<OutputFile*> files;
+  for (Part& part : parts_) {
+    const MegatronWriter& written = part.tokens;
+    WriteDatasetRecord({.tokenizer = tokenizer_.kind(),
+                        .tokenizer_hash = tokenizer_.hash(),
+                        .tokens = written.tokens(),
+                        .documents = written.documents(),
+                        .largest_id = written.largest_id()},
+                       &part.record);
+    const std::vector<OutputFile*> pair = part.tokens.Complete();
+    files.insert(files.end(), {pair[0], &part.record, pair[1]});
+  }
+  CommitAll(files);
 }
 
 // Tokenises the slices on all threads, then writes them in order.
@@ -96,7 +126,7 @@ void DatasetBuilder::Flush() {
   if (error) std::rethrow_exception(error);
 
   for (const Slice& slice : slices_) {
-    MegatronWriter& writer = IsHeldOut(documents()) ? *validation_ : *train_;
+    MegatronWriter& writer = (IsHeldOut(documents()) ? parts_.back() : parts_.front()).tokens;
     writer.Append(slice.ids);
     text_bytes_ += static_cast<int64_t>(slice.text.size());
     length_ += static_cast<int64_t>(slice.ids.size());

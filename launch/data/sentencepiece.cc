@@ -1,5 +1,7 @@
 // The one file that sees SentencePiece's header.
+#define XXH_INLINE_ALL
 #include <sentencepiece_processor.h>
+#include <xxhash.h>
 
 #include "launch/data/tokenizer.h"
 #include "runtime/error.h"
@@ -12,11 +14,14 @@ class SentencePieceTokenizer : public Tokenizer {
  public:
   explicit SentencePieceTokenizer(const std::string& model) : model_(model) {
     const MappedFile file(model);  // for a clear error when it cannot be read
+    hash_ = fmt::format("{:016x}", XXH3_64bits(file.data(), file.size()));
     if (file.size() == 0) Fail(ExitCode::kData, "{}: expected a SentencePiece model, found an empty file", model);
     const auto status = processor_.LoadFromSerializedProto(
         std::string_view(reinterpret_cast<const char*>(file.data()), static_cast<size_t>(file.size())));
     if (!status.ok()) Fail(ExitCode::kData, "{}: expected a SentencePiece model: {}", model, status.ToString());
   }
+  std::string kind() const override { return "sentencepiece"; }
+  std::string hash() const override { return hash_; }
   int64_t vocab() const override { return processor_.GetPieceSize(); }
   std::vector<int32_t> Encode(std::string_view text) const override {
     std::vector<int32_t> ids;
@@ -32,7 +37,7 @@ class SentencePieceTokenizer : public Tokenizer {
   }
 
  private:
-  std::string model_;
+  std::string model_, hash_;
   sentencepiece::SentencePieceProcessor processor_;
 };
 

@@ -7,6 +7,8 @@ namespace {
 
 class ByteTokenizer : public Tokenizer {
  public:
+  std::string kind() const override { return "byte"; }
+  std::string hash() const override { return ""; }
   int64_t vocab() const override { return 256; }
   std::vector<int32_t> Encode(std::string_view text) const override {
     std::vector<int32_t> ids(text.size());

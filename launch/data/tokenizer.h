@@ -13,6 +13,8 @@ namespace longspan {
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
+  virtual std::string kind() const = 0;                                  // "byte", "sentencepiece"
+  virtual std::string hash() const = 0;                                  // of the model, 16 hex digits; "" without one
   virtual int64_t vocab() const = 0;                                     // ids are below it
   virtual std::vector<int32_t> Encode(std::string_view text) const = 0;  // safe from several threads
   virtual std::string Decode(std::span<const int32_t> ids) const = 0;    // ids out of the vocabulary throw Error (data)
