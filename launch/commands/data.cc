@@ -1,7 +1,7 @@
 // `longspan data`: folders of text or code -> a tokenised Megatron dataset; `longspan data info`: what a dataset holds.
 #include "launch/commands/data.h"
 
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -65,6 +65,14 @@ int RunData(const DataOptions& options) {
   CheckOptions(options);
   const double start = WallSeconds();
   const auto tokenizer = MakeTokenizer(options.tokenizer, options.model);
+  const std::vector<std::string> lost = WhatIsLost(*tokenizer);
+  if (!lost.empty()) {
+    fmt::print(stderr,
+               "warning: {}: the tokenizer loses {}{}; for source code train it with --byte_fallback=true "
+               "--normalization_rule_name=identity --remove_extra_whitespaces=false\n",
+               options.model, fmt::join(lost, ", "),
+               lost[0] == "line ends" ? ": every text becomes a single line" : "");
+  }
   FileSelection selection = options.files;
   for (const char* part : {"", "_train", "_validation"}) {
     for (const char* ending : {".bin", ".idx", ".json"}) {

@@ -8,27 +8,16 @@
 #include <numeric>
 
 #include "launch/data/dataset_record.h"
+#include "launch/data/encode_slice.h"
 #include "runtime/error.h"
 
 namespace longspan {
 namespace {
 
 // Text is tokenised in slices, several at a time, so that neither many small files nor a single huge one needs more
-// memory than a batch. A file longer than a slice is cut after a line end.
-constexpr size_t kSliceBytes = size_t{4} << 20;
+// memory than a batch.
 constexpr int64_t kBatchBytes = int64_t{16} << 20;
 constexpr size_t kBatchFiles = 4096;
-
-// Length of the first slice of `text`.
-size_t SliceLength(std::string_view text) {
-  if (text.size() <= kSliceBytes) return text.size();
-  const size_t line_end = text.substr(0, kSliceBytes).rfind('\n');
-  if (line_end != std::string_view::npos) return line_end + 1;
-  size_t length = kSliceBytes;
-  while (length > kSliceBytes - 4 && (static_cast<uint8_t>(text[length]) & 0xC0) == 0x80)
-    --length;  // inside a character
-  return length;
-}
 
 void MakeFolderOf(const std::string& prefix) {
   const auto folder = std::filesystem::path(prefix).parent_path();
@@ -73,12 +62,12 @@ void DatasetBuilder::Add(MappedFile file) {
     ++binary_;
     return;
   }
-  std::string_view text(reinterpret_cast<const char*>(file.data()), file.size());
-  while (!text.empty()) {
-    const size_t length = SliceLength(text);
-    slices_.push_back({text.substr(0, length), {}, length == text.size() ? file.path() : ""});
-    slice_bytes_ += static_cast<int64_t>(length);
-    text.remove_prefix(length);
+  const std::string_view text(reinterpret_cast<const char*>(file.data()), file.size());
+  text_bytes_ += file.size();
+  for (size_t number = 0; number * kSliceBytes < text.size(); ++number) {
+    const size_t left = text.size() - number * kSliceBytes;
+    slices_.push_back({text, number, {}, left <= kSliceBytes ? file.path() : ""});
+    slice_bytes_ += static_cast<int64_t>(std::min(left, kSliceBytes));
     if (slice_bytes_ >= kBatchBytes) Flush();
   }
   files_.push_back(std::move(file));
@@ -117,7 +106,7 @@ void DatasetBuilder::Flush() {
 #pragma omp parallel for schedule(dynamic)
   for (size_t i = 0; i < slices_.size(); ++i) {
     try {
-      slices_[i].ids = tokenizer_.Encode(slices_[i].text);
+      slices_[i].ids = EncodeSlice(tokenizer_, slices_[i].text, slices_[i].number);
     } catch (...) {
 #pragma omp critical(longspan_data_error)
       error = std::current_exception();
@@ -128,7 +117,6 @@ void DatasetBuilder::Flush() {
   for (const Slice& slice : slices_) {
     MegatronWriter& writer = (IsHeldOut(documents()) ? parts_.back() : parts_.front()).tokens;
     writer.Append(slice.ids);
-    text_bytes_ += static_cast<int64_t>(slice.text.size());
     length_ += static_cast<int64_t>(slice.ids.size());
     if (slice.ends.empty()) continue;
     writer.EndDocument();

@@ -45,7 +45,8 @@ class DatasetBuilder {
 
  private:
   struct Slice {
-    std::string_view text;
+    std::string_view text;  // of the whole document
+    size_t number;
     std::vector<int32_t> ids;
     std::string ends;  // path of the document that ends here; "" = it goes on
   };

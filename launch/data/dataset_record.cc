@@ -48,6 +48,7 @@ std::optional<DatasetRecord> ReadDatasetRecord(const std::string& path) {
 }
 
 std::optional<DatasetRecord> RecordOf(const Dataset& dataset) {
+  if (dataset.format() != "Megatron") return std::nullopt;
   std::optional<DatasetRecord> record = ReadDatasetRecord(dataset.path());
   if (record && (record->tokens != dataset.tokens() || record->documents != dataset.documents())) {
     Fail(ExitCode::kData,

@@ -29,6 +29,19 @@ class SentencePieceTokenizer : public Tokenizer {
     if (!status.ok()) Fail(ExitCode::kData, "{}: cannot encode: {}", model_, status.ToString());
     return ids;
   }
+  Tokens EncodePlaced(std::string_view text) const override {
+    sentencepiece::ImmutableSentencePieceText pieces;
+    const auto status = processor_.Encode(text, pieces.mutable_proto());
+    if (!status.ok()) Fail(ExitCode::kData, "{}: cannot encode: {}", model_, status.ToString());
+    const size_t count = pieces.pieces_size();
+    Tokens tokens = {std::vector<int32_t>(count), std::vector<size_t>(count)};
+    for (size_t i = 0; i < count; ++i) {
+      const auto piece = pieces.pieces(static_cast<int>(i));
+      tokens.ids[i] = static_cast<int32_t>(piece.id());
+      tokens.begins[i] = piece.begin();
+    }
+    return tokens;
+  }
   std::string Decode(std::span<const int32_t> ids) const override {
     std::string text;
     const auto status = processor_.Decode(std::vector<int>(ids.begin(), ids.end()), &text);

@@ -3,11 +3,31 @@
 #include <algorithm>
 
 #include "launch/data/dataset.h"
+#include "launch/data/dataset_record.h"
 #include "launch/data/fibonacci.h"
 #include "launch/data/packed_source.h"
 #include "runtime/error.h"
 
 namespace longspan {
+
+namespace {
+
+// Ids of two tokenizers have nothing to do with each other. Datasets without a record may be anything.
+void RequireOneTokenizer(const Dataset& train, const Dataset& validation) {
+  const auto a = RecordOf(train), b = RecordOf(validation);
+  if (!a || !b || (a->tokenizer == b->tokenizer && a->tokenizer_hash == b->tokenizer_hash)) return;
+  const auto name = [](const DatasetRecord& record) {
+    return record.tokenizer_hash.empty() ? record.tokenizer
+                                         : fmt::format("{} (model {})", record.tokenizer, record.tokenizer_hash);
+  };
+  Fail(ExitCode::kConfig,
+       "data.train = {} and data.validation = {} disagree: their tokens are of two tokenizers, {} and {}; make one of "
+       "them "
+       "again with the other's",
+       train.path(), validation.path(), name(*a), name(*b));
+}
+
+}  // namespace
 
 Sources OpenSources(const DataConfig& data, int64_t vocab, int64_t select_block) {
   if (data.format == DataFormat::kFibonacci) {
@@ -25,6 +45,7 @@ Sources OpenSources(const DataConfig& data, int64_t vocab, int64_t select_block)
   const auto train = open(data.train);
   if (!data.validation.empty()) {
     const auto validation = open(data.validation);
+    RequireOneTokenizer(*train, *validation);
     return {MakePackedSource(train, 0, train->documents(), packing),
             MakePackedSource(validation, 0, validation->documents(), packing)};
   }

@@ -32,8 +32,8 @@ struct Sources {
 };
 
 // Opens what the configuration names. Documents start at multiples of `select_block` when data.document_masks is set.
-// Throws Error: a file that cannot be read (io), is not what it should be (data), or too small to split
-// (configuration).
+// Throws Error: a file that cannot be read (io), is not what it should be (data), too small to split, or held-out data
+// of another tokenizer (configuration).
 Sources OpenSources(const DataConfig& data, int64_t vocab, int64_t select_block);
 
 }  // namespace longspan

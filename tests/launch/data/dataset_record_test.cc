@@ -2,6 +2,7 @@
 #include "launch/data/dataset_record.h"
 
 #include "launch/data/megatron.h"
+#include "launch/data/sequence_source.h"
 #include "tests/support/files.h"
 
 namespace longspan {
@@ -9,6 +10,13 @@ namespace {
 
 class DatasetRecordTest : public testing::Test {
  protected:
+  static void MakeDataset(const std::string& prefix) {
+    MegatronWriter writer(prefix, 256);
+    writer.Append(std::vector<int32_t>{1, 2, 3});
+    writer.EndDocument();
+    EXPECT_EQ(writer.largest_id(), 3);
+    CommitAll(writer.Complete());
+  }
   std::optional<DatasetRecord> Read(const std::string& text) {
     WriteFile(prefix_ + ".json", text);
     return ReadDatasetRecord(prefix_);
@@ -53,17 +61,41 @@ TEST_F(DatasetRecordTest, WrongValuesAreNamed) {
 }
 
 TEST_F(DatasetRecordTest, ARecordOfAnotherDatasetIsRefused) {
-  MegatronWriter writer(prefix_, 256);
-  writer.Append(std::vector<int32_t>{1, 2, 3});
-  writer.EndDocument();
-  EXPECT_EQ(writer.largest_id(), 3);
-  CommitAll(writer.Complete());
+  MakeDataset(prefix_);
   const Dataset dataset = OpenDataset(DataFormat::kMegatron, prefix_);
   EXPECT_FALSE(RecordOf(dataset));
   Read(R"({"tokenizer": "byte", "tokenizer_hash": "", "tokens": 3, "documents": 1, "largest_id": 3})");
   EXPECT_EQ(RecordOf(dataset)->largest_id, 3);
   Read(R"({"tokenizer": "byte", "tokenizer_hash": "", "tokens": 4, "documents": 1, "largest_id": 3})");
   ExpectError(ExitCode::kData, {"set.json", "4 tokens", "1 with 3"}, [&] { RecordOf(dataset); });
+}
+
+TEST_F(DatasetRecordTest, HeldOutDataOfAnotherTokenizerIsRefused) {
+  const std::string other = folder_ / "other";
+  DataConfig data;
+  data.train = prefix_;
+  data.validation = other;
+  data.sequence_length = 8;
+  const auto record = [](const std::string& path, const std::string& tokenizer, const std::string& hash) {
+    OutputFile file(path + ".json");
+    WriteDatasetRecord({tokenizer, hash, 3, 1, 3}, &file);
+    file.Commit();
+  };
+  MakeDataset(prefix_);
+  MakeDataset(other);
+  EXPECT_NE(OpenSources(data, 256, 8).validation, nullptr);
+  record(prefix_, "sentencepiece", "0123456789abcdef");
+  EXPECT_NE(OpenSources(data, 256, 8).validation, nullptr);  // not known to be another
+  record(other, "sentencepiece", "0123456789abcdef");
+  EXPECT_NE(OpenSources(data, 256, 8).validation, nullptr);
+  record(other, "byte", "");
+  ExpectError(
+      ExitCode::kConfig,
+      {"data.train = " + prefix_, "data.validation = " + other, "sentencepiece (model 0123456789abcdef) and byte"},
+      [&] { OpenSources(data, 256, 8); });
+  record(other, "sentencepiece", "fedcba9876543210");
+  ExpectError(ExitCode::kConfig, {"(model 0123456789abcdef)", "(model fedcba9876543210)"},
+              [&] { OpenSources(data, 256, 8); });
 }
 
 }  // namespace
