@@ -32,7 +32,7 @@ void RefuseProblems(const std::vector<std::string>& problems);
 // The whole configuration as textproto, defaults too: what a run keeps as config.textproto.
 std::string ConfigText(const RunConfig& config);
 
-// One line a key: "key = value  # source".
+// One line a key, "key = value  # source": a file that says the same.
 std::string SourceTable(const LoadedConfig& loaded);
 
 }  // namespace longspan

@@ -56,6 +56,11 @@ TEST_F(DataCommand, FilesAreFoundInOneOrder) {
   EXPECT_EQ(Find(), (Paths{"in/empty.h", "in/sub/c.h"}));
   options_.files.exclude = {"*/sub/*"};
   EXPECT_EQ(Find(), (Paths{"in/b.h", "in/binary.h", "in/empty.h"}));
+  options_.files.exclude = {"sub/", "b.h/"};  // folders alone
+  EXPECT_EQ(Find(), (Paths{"in/b.h", "in/binary.h", "in/empty.h"}));
+  options_.files.exclude = {"*/sub/skip//"};
+  EXPECT_EQ(Find(), (Paths{"in/b.h", "in/binary.h", "in/empty.h", "in/sub/c.h"}));
+  options_.files.exclude = {"*/sub/*"};
   options_.files.inputs.insert(options_.files.inputs.begin(),
                                folder_ / "in/a.cc");  // named: taken whatever the patterns say
   EXPECT_EQ(Find().front(), "in/a.cc");
