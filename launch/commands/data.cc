@@ -9,8 +9,10 @@
 #include <optional>
 
 #include "launch/commands/command.h"
+#include "launch/commands/option_values.h"
 #include "launch/data/dataset_builder.h"
 #include "launch/train/progress.h"
+#include "runtime/count.h"
 #include "runtime/error.h"
 #include "runtime/trace.h"
 
@@ -23,6 +25,18 @@ void CheckOptions(const DataOptions& options) {
   if (!(options.validation_fraction >= 0 && options.validation_fraction < 1)) {
     Fail(ExitCode::kUsage, "--validation-fraction: expected 0 to below 1, found {}", options.validation_fraction);
   }
+}
+
+[[noreturn]] void RefuseNothing(const FileSelection& files, const FoundFiles& found) {
+  std::string why = "holds no file";
+  if (!files.include.empty() || !files.exclude.empty()) {
+    why = "no file in it matches";
+    for (const std::string& pattern : files.include) why += fmt::format(" --include '{}'", pattern);
+    for (const std::string& pattern : files.exclude) why += fmt::format(" --exclude '{}'", pattern);
+  }
+  if (found.unreadable > 0)
+    why += fmt::format("; unreadable: {}, the first {}", found.unreadable, found.first_unreadable);
+  Fail(ExitCode::kData, "{}: {}", fmt::join(files.inputs, ", "), why);
 }
 
 std::function<int()> AddData(CLI::App& app) {
@@ -39,6 +53,7 @@ std::function<int()> AddData(CLI::App& app) {
   app.add_option("--model", options->model, "SentencePiece model")->type_name("FILE");
   app.add_option("--validation-fraction", options->validation_fraction,
                  "Above 0: writes PREFIX_train and PREFIX_validation, split by documents")
+      ->check(Fraction())
       ->type_name("FRACTION");
 
   const auto path = std::make_shared<std::string>();
@@ -80,6 +95,7 @@ int RunData(const DataOptions& options) {
     }
   }
   FoundFiles found = FindFiles(selection);
+  if (found.files.empty()) RefuseNothing(options.files, found);
   int64_t total_bytes = 0;
   for (const FoundFile& file : found.files) total_bytes += file.bytes;
 
@@ -110,11 +126,11 @@ int RunData(const DataOptions& options) {
              FormatBytes(builder.text_bytes()),
              static_cast<double>(builder.text_bytes()) / static_cast<double>(std::max<int64_t>(builder.tokens(), 1)),
              WallSeconds() - start);
-  fmt::print("longest      {} tokens: {}\n", builder.longest(), builder.longest_path());
+  fmt::print("longest      {}: {}\n", Count(builder.longest(), "token"), builder.longest_path());
   fmt::print("vocabulary   {} (model.vocab), tokenizer {}\n", tokenizer->vocab(), options.tokenizer);
   for (const DatasetBuilder::Part& part : builder.parts()) {
-    fmt::print("written      {}.bin, .idx, .json: {} documents, {} tokens\n", part.prefix, part.tokens.documents(),
-               part.tokens.tokens());
+    fmt::print("written      {}.bin, .idx, .json: {}, {}\n", part.prefix, Count(part.tokens.documents(), "document"),
+               Count(part.tokens.tokens(), "token"));
   }
   return 0;
 }

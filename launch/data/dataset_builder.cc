@@ -9,6 +9,7 @@
 
 #include "launch/data/dataset_record.h"
 #include "launch/data/encode_slice.h"
+#include "runtime/count.h"
 #include "runtime/error.h"
 
 namespace longspan {
@@ -76,14 +77,16 @@ void DatasetBuilder::Add(MappedFile file) {
 
 void DatasetBuilder::Finish() {
   Flush();
-  if (documents() == 0) Fail(ExitCode::kData, "no text found: {} files are empty, {} binary", empty_, binary_);
+  if (documents() == 0) {
+    Fail(ExitCode::kData, "no text found: {} empty, {} binary", Count(empty_, "file"), binary_);
+  }
   if (tokens() == 0) {
-    Fail(ExitCode::kData, "no token found: the tokenizer leaves nothing of {} bytes of text", text_bytes_);
+    Fail(ExitCode::kData, "no token found: the tokenizer leaves nothing of {} of text", Count(text_bytes_, "byte"));
   }
   const auto without = [](const Part& part) { return part.tokens.documents() == 0; };
   if (std::any_of(parts_.begin(), parts_.end(), without)) {
-    Fail(ExitCode::kUsage, "--validation-fraction {}: leaves one part of {} documents empty", held_out_share_,
-         documents());
+    Fail(ExitCode::kUsage, "--validation-fraction {}: leaves one part of {} empty", held_out_share_,
+         Count(documents(), "document"));
   }
   std::vector<OutputFile*> files;
   for (Part& part : parts_) {

@@ -211,7 +211,7 @@ TEST_F(DataCommand, WrongOptionsAreNamed) {
   ExpectError(ExitCode::kUsage, {"--validation-fraction", "1.5"},
               with([](DataOptions& o) { o.validation_fraction = 1.5; }));
   ExpectError(ExitCode::kUsage, {"--tokenizer"}, with([](DataOptions& o) { o.tokenizer = "words"; }));
-  ExpectError(ExitCode::kData, {"no text", "1 files are empty, 0 binary"},
+  ExpectError(ExitCode::kData, {"no text", "1 file empty, 0 binary"},
               with([](DataOptions& o) { o.files.include = {"empty*"}; }));
   ExpectError(ExitCode::kIo, {"b.h"}, with([&](DataOptions& o) { o.output = folder_ / "in/b.h/set"; }));
 }
