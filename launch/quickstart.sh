@@ -34,7 +34,7 @@ echo "== train"
 # More ranks than cores must give way to each other; a container's root may run mpirun.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
 export OMPI_MCA_mpi_yield_when_idle=1 OMP_NUM_THREADS=1
-mpirun -np "$ranks" "$longspan" train --config configs/quickstart.textproto parallel.cp=$cp parallel.dp=$dp \
+mpirun -np "$ranks" "$longspan" train --config configs/quickstart.textproto --overwrite parallel.cp=$cp parallel.dp=$dp \
   data.train="${data}_train" data.validation="${data}_validation" "$@"
 
 cat <<MSG
@@ -45,5 +45,5 @@ $cp ranks (cp), $dp ran side by side (dp).
   runs/quickstart/profile/report.txt   where the time went, by rank
   runs/quickstart/config.textproto     every setting; change one with key.path=value, e.g.
     mpirun -np $ranks $longspan train --config configs/quickstart.textproto parallel.cp=$cp parallel.dp=$dp \\
-      data.train=${data}_train data.validation=${data}_validation parallel.layout=CONTIGUOUS
+      data.train=${data}_train data.validation=${data}_validation name=contiguous parallel.layout=CONTIGUOUS
 MSG

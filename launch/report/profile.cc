@@ -3,7 +3,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -19,14 +21,15 @@ namespace {
 
 using nlohmann::json;
 
-json OwnProfile(int rank, double seconds, int64_t steps) {
+json OwnProfile(int rank, int cp, double seconds, int64_t steps) {
   char host[256] = "";
   gethostname(host, sizeof host - 1);
   json spans = json::object();
   for (const auto& [name, total] : Trace::Get().totals()) {
     spans[name] = {{"count", total.count}, {"seconds", total.seconds}, {"flops", total.flops}, {"bytes", total.bytes}};
   }
-  return {{"rank", rank}, {"host", host}, {"seconds", seconds}, {"steps", steps}, {"spans", spans}};
+  return {{"rank", rank},       {"dp", rank / cp}, {"cp", rank % cp}, {"host", host},
+          {"seconds", seconds}, {"steps", steps},  {"spans", spans}};
 }
 
 struct Row {
@@ -82,22 +85,26 @@ std::string Table(const std::vector<json>& profiles, bool gpu) {
   return text;
 }
 
+void WriteText(const std::string& path, const std::string& text) {
+  std::ofstream file(path);
+  file << text;
+  if (!file.flush()) Fail(ExitCode::kIo, "{}: cannot be written: {}", path, std::strerror(errno));
+}
+
 }  // namespace
 
-std::string WriteReport(Communicator& world, DeviceKind device, const std::string& folder, double seconds,
+std::string WriteReport(Communicator& world, int cp, DeviceKind device, const std::string& folder, double seconds,
                         int64_t steps) {
-  const json own = OwnProfile(world.rank(), seconds, steps);
+  const std::string own = OwnProfile(world.rank(), cp, seconds, steps).dump(1);
   const std::string path = folder + "/profile";
   std::error_code error;
   std::filesystem::create_directories(path, error);
-  std::ofstream file(fmt::format("{}/rank{:05}.json", path, world.rank()));
-  file << own.dump(1) << '\n';
-  if (!file.flush()) Fail(ExitCode::kIo, "{}: the profile cannot be written", path);
+  WriteText(fmt::format("{}/rank{:05}.json", path, world.rank()), own + "\n");
 
   std::vector<json> profiles;
-  for (const std::string& text : GatherTexts(world, own.dump())) profiles.push_back(json::parse(text));
+  for (const std::string& text : GatherTexts(world, own)) profiles.push_back(json::parse(text));
   const std::string table = Table(profiles, device == DeviceKind::kGpu);
-  if (world.rank() == 0) std::ofstream(path + "/report.txt") << table;
+  if (world.rank() == 0) WriteText(path + "/report.txt", table);
   return table;
 }
 

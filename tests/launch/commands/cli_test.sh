@@ -40,6 +40,23 @@ check 78 "^train.steps = 200 +# default$" train --print-config
 check 0 "^ +3 +1 +1 +32\.\.95$" train --config "$fibonacci" parallel.cp=2 --dry-run --world 4
 check 0 "parameters" train --config "$fibonacci" --dry-run
 check 0 "^ +total" train --config "$fibonacci" --dry-run
+check 0 "^ +\.\.\.  118 more$" train --config "$fibonacci" --dry-run --world 128 train.sequences_per_step=128
+check 0 "of 100 MiB available" train --config "$fibonacci" --dry-run --device-memory 100MiB
+check 78 "^error: .*--device-memory 1.0 MiB: rank 0 takes [0-9.]+ MiB; shorten" train --config "$fibonacci" --dry-run \
+  --device-memory 1MiB
+check 64 "device-memory" train --config "$fibonacci" --dry-run --device-memory much
+check 78 "runtime.device = CPU: this machine has .* 4 ranks would take" train --config "$fibonacci" --dry-run --world 4 \
+  runtime.device=CPU model.layers=400 model.hidden=65536 model.ffn=65536
+# A plan for another machine is none that fails here.
+check 0 "^ +total" train --config "$fibonacci" --dry-run model.layers=400 model.hidden=65536 model.ffn=65536
+# Two megabytes of tokens, of which the last is 9.
+head -c 2000000 /dev/zero >"$scratch/tokens"
+printf '\x09\x00' | dd of="$scratch/tokens" bs=1 seek=1999998 conv=notrunc status=none
+tokens=(data.format=NANOGPT data.train="$scratch/tokens" data.validation_fraction=0 train.eval_sequences=0)
+check 0 "^Data: .*tokens .*1000000 tokens" train --config "$fibonacci" --dry-run "${tokens[@]}"
+check 65 "^error: .*data.train: .*tokens: document 0, offset 999999: token id 9 .* model.vocab = 9" \
+  train --config "$fibonacci" --dry-run "${tokens[@]}" model.vocab=9
+check 74 "no/such/file" train --config "$fibonacci" --dry-run "${tokens[@]}" data.train=no/such/file
 check 64 "hint: longspan --help" trian
 check 64 "no such command: trian; did you mean train\?" trian --config x
 check 64 "no such command: verfiy; did you mean verify\?" verfiy
@@ -101,6 +118,14 @@ if [[ $code != 74 || $output != *"tokenising ["* ]] || ! grep -q "^error: .*full
   failures=$((failures + 1))
 fi
 
+# One rank speaks, and plans for as many as there are.
+output=$(timeout 60 "$mpiexec" -n 4 "$longspan" train --config "$fibonacci" parallel.cp=2 --dry-run 2>&1)
+if [[ $? != 0 || $(grep -c "^Ranks: 4 = dp 2 x cp 2" <<<"$output") != 1 || $(wc -l <<<"$output") -gt 30 ]]; then
+  echo "--dry-run on 4 ranks: expected one plan for 4, found:"
+  echo "$output"
+  failures=$((failures + 1))
+fi
+
 # Under a launcher, whose ranks have a terminal each, no line moves.
 output=$(timeout 60 "$mpiexec" -n 2 "$longspan" train --config "$fibonacci" runtime.device=CPU parallel.cp=2 train.steps=20 \
   optimizer.warmup_steps=0 output="$scratch" 2>&1)
@@ -120,6 +145,6 @@ if [[ $code != 0 ]] || ! grep -q "^verify: good" <<<"$output" || ! grep -q "phi_
   failures=$((failures + 1))
 fi
 check 78 "runtime.graphs = ON: needs GPUs" train --config "$fibonacci" runtime.device=CPU runtime.graphs=ON \
-  output="$scratch"
+  output="$scratch" name=graphs
 check 78 "parallel.cp = 1: verify" verify --config "$fibonacci"
 exit $((failures > 0))
