@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "launch/commands/option_values.h"
 #include "launch/config/config.h"
 #include "launch/config/rules.h"
 #include "launch/job/agreement.h"
@@ -71,7 +72,7 @@ std::function<int()> AddConfigured(CLI::App& app, std::function<int(const RunCon
     app.add_option("--world", given->world, "Ranks to plan for (default: what parallel.cp and .dp say)")
         ->group("Without running")
         ->type_name("N")
-        ->check(CLI::Range(1, 1 << 20).description(""))
+        ->transform(WholeNumber(1, 1 << 20))
         ->needs(dry_run);
   }
   return [given, run, plan, command = app.get_name()] {

@@ -13,6 +13,7 @@
 #include "model/training/optimizer.h"
 #include "parallel/comm/local_comm.h"
 #include "parallel/layout.h"
+#include "runtime/count.h"
 #include "runtime/error.h"
 #include "runtime/memory.h"
 
@@ -27,9 +28,10 @@ std::string DescribeRanks(const RunConfig& config, int64_t dp) {
                       config.model.nsa.select_block);
   std::string text = fmt::format(
       "Ranks: {} = dp {} x cp {}, {}. A sequence of {} tokens in chunks of {}, {} tokens a rank\n"
-      "A step: {} sequences, {} after another on each replica\n\n  rank    dp    cp  tokens\n",
+      "A step: {}, {} after another on each replica\n\n  rank    dp    cp  tokens\n",
       dp * cp, dp, cp, config.parallel.layout == LayoutKind::kHeadTail ? "HEAD_TAIL" : "CONTIGUOUS", layout.sequence(),
-      layout.chunk(), layout.tokens(), config.train.sequences_per_step, config.train.sequences_per_step / dp);
+      layout.chunk(), layout.tokens(), Count(config.train.sequences_per_step, "sequence"),
+      config.train.sequences_per_step / dp);
   const int64_t ranks = dp * cp;
   for (int64_t rank = 0; rank < ranks; ++rank) {
     if (ranks > kAllRows && rank == kFirstRows) {

@@ -36,7 +36,7 @@ std::string ConfigText(const RunConfig& config);
 // Every key and its value as text.
 std::vector<std::pair<std::string, std::string>> ConfigValues(const RunConfig& config);
 
-// One line a key: "key = value  # source".
+// One line a key, "key = value  # source": a file that says the same.
 std::string SourceTable(const LoadedConfig& loaded);
 
 }  // namespace longspan

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "kernels/attention/nsa_config.h"
+#include "runtime/count.h"
 #include "runtime/problem_list.h"
 
 namespace longspan {
@@ -74,8 +75,8 @@ void CheckRanks(const RunConfig& config, int64_t world, ProblemList* problems) {
   if (world > 0 && parallel.dp > 0 && parallel.dp * parallel.cp != world) {
     problems->Add(
         "parallel.dp = {} and parallel.cp = {} disagree with a world of size {}: dp * cp is the number of ranks; start "
-        "{} ranks{}",
-        parallel.dp, parallel.cp, world, parallel.dp * parallel.cp,
+        "{}{}",
+        parallel.dp, parallel.cp, world, Count(parallel.dp * parallel.cp, "rank"),
         world % parallel.cp == 0 ? fmt::format(" or set parallel.dp to {}", world / parallel.cp) : "");
   } else if (world > 0 && parallel.dp == 0) {
     if (world % parallel.cp != 0) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "runtime/count.h"
 #include "runtime/error.h"
 #include "runtime/rounding.h"
 
@@ -63,10 +64,10 @@ class PackedSource : public SequenceSource {
 
   std::string Summary() const override {
     const double places = static_cast<double>(size()) * static_cast<double>(length());
-    return fmt::format("{} ({}, {}): {} documents, {} tokens in {} sequences of {}, padding {:.1f}%, labels {:.1f}%",
-                       dataset_->path(), dataset_->format(), TokenTypeName(dataset_->type()), last_ - first_, tokens_,
-                       size(), length(), 100 * (1 - static_cast<double>(tokens_) / places),
-                       100 * static_cast<double>(labels()) / places);
+    return fmt::format("{} ({}, {}): {}, {} in {} of {}, padding {:.1f}%, labels {:.1f}%", dataset_->path(),
+                       dataset_->format(), TokenTypeName(dataset_->type()), Count(last_ - first_, "document"),
+                       Count(tokens_, "token"), Count(size(), "sequence"), length(),
+                       100 * (1 - static_cast<double>(tokens_) / places), 100 * static_cast<double>(labels()) / places);
   }
 
  private:

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "launch/data/dataset.h"
+#include "launch/data/dataset_record.h"
 #include "launch/data/fibonacci.h"
 #include "launch/data/packed_source.h"
 #include "runtime/error.h"
@@ -10,6 +11,20 @@
 namespace longspan {
 
 namespace {
+
+// Ids of two tokenizers have nothing to do with each other. Datasets without a record may be anything.
+void RequireOneTokenizer(const Dataset& train, const Dataset& validation) {
+  const auto a = RecordOf(train), b = RecordOf(validation);
+  if (!a || !b || (a->tokenizer == b->tokenizer && a->tokenizer_hash == b->tokenizer_hash)) return;
+  const auto name = [](const DatasetRecord& record) {
+    return record.tokenizer_hash.empty() ? record.tokenizer
+                                         : fmt::format("{} (model {})", record.tokenizer, record.tokenizer_hash);
+  };
+  Fail(ExitCode::kConfig,
+       "data.train = {} and data.validation = {} disagree: their tokens are of two tokenizers, {} and {}; make one "
+       "again with the other's",
+       train.path(), validation.path(), name(*a), name(*b));
+}
 
 // A loss over no label would look perfect.
 void RequireLabels(const SequenceSource* source, const char* key) {
@@ -39,6 +54,7 @@ Sources Open(const DataConfig& data, int64_t vocab, int64_t select_block) {
   int64_t split = train->documents();  // from here on held out
   if (!data.validation.empty()) {
     const auto validation = open("data.validation", data.validation);
+    RequireOneTokenizer(*train, *validation);
     sources.validation = MakePackedSource(validation, 0, validation->documents(), packing);
   } else if (data.validation_fraction > 0) {
     if (train->documents() < 2) {

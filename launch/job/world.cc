@@ -41,8 +41,9 @@ int FromEnvironment(std::initializer_list<const char*> variables) {
 }
 
 [[noreturn]] void EndAllRanks(ExitCode code, const std::string& message) {
-  // A wrong configuration fails on all ranks alike: rank 0 gets the time to say so for all.
-  if (ProcessRank() != 0) std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  // A wrong configuration fails on all ranks alike: rank 0 gets the time to say so for all. Before MPI runs it is the
+  // launcher that ends the others then, and takes its time.
+  if (ProcessRank() != 0) std::this_thread::sleep_for(std::chrono::milliseconds(MpiIsRunning() ? 500 : 3000));
   std::fflush(stdout);
   fmt::print(stderr, "error: {}\n", message);
   int size = 1;

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "parallel/comm/texts.h"
+#include "runtime/count.h"
 #include "runtime/trace.h"
 
 namespace longspan {
@@ -57,8 +58,8 @@ std::string Table(const std::vector<json>& profiles, bool gpu) {
   }
   std::vector<std::pair<std::string, Row>> order(rows.begin(), rows.end());
   std::sort(order.begin(), order.end(), [](const auto& a, const auto& b) { return a.second.sum > b.second.sum; });
-  std::string text =
-      fmt::format("{} ranks, {} steps, {:.2f} s\n", profiles.size(), profiles[0]["steps"].get<int64_t>(), wall);
+  std::string text = fmt::format("{}, {}, {:.2f} s\n", Count(static_cast<int64_t>(profiles.size()), "rank"),
+                                 Count(profiles[0]["steps"].get<int64_t>(), "step"), wall);
   text += fmt::format("  {:<32} {:>8} {:>8} {:>8} {:>7} {:>6} {:>9} {:>8}\n", "span", "mean s", "min s", "max s",
                       "share", "max at", "GFLOP/s", "GB/s");
   double covered = 0, stalled = 0, transferring = 0;

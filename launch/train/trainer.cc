@@ -25,6 +25,7 @@
 #include "model/training/micro_step.h"
 #include "model/training/optimizer.h"
 #include "model/training/schedule.h"
+#include "runtime/count.h"
 #include "runtime/trace.h"
 
 namespace longspan {
@@ -215,7 +216,7 @@ class Trainer {
         WriteReport(mesh_.host_world(), mesh_.cp_size(), device_.kind(), folder_.path(), seconds, config_.train.steps));
     const Tensor& weights = session_.model().params().weights();
     const auto bytes = session_.ToHost<uint8_t>(Tensor(weights.data, DType::kU8, weights.device, {weights.bytes()}));
-    log_.Line(fmt::format("done: {} steps in {}, parameters {:016x}, results in {}", config_.train.steps,
+    log_.Line(fmt::format("done: {} in {}, parameters {:016x}, results in {}", Count(config_.train.steps, "step"),
                           FormatSeconds(seconds), XXH3_64bits(bytes.data(), bytes.size()), folder_.path()));
     log_.Finish();
   }

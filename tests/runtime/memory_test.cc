@@ -103,6 +103,18 @@ TEST(Error, NamesRankAndPlace) {
   }
 }
 
+// Who wrote the wrong file looks for that one.
+TEST(Error, OfTheUsersInputNamesNoSource) {
+  SetProcessIdentity(3, 8, "node7");
+  for (const ExitCode code : {ExitCode::kUsage, ExitCode::kData, ExitCode::kIo, ExitCode::kConfig}) {
+    try {
+      Fail(code, "in.bin: expected {}, found {}", 1, 2);
+    } catch (const Error& error) {
+      EXPECT_STREQ(error.what(), "[rank 3/8 node7] in.bin: expected 1, found 2");
+    }
+  }
+}
+
 // The process's own memory, whatever files it has mapped and read.
 TEST(AnonymousBytes, AreNotThoseOfMappedFiles) {
   constexpr int64_t kBytes = int64_t{32} << 20;

@@ -66,7 +66,16 @@ check 64 "hint: longspan train --help" train --conifg x
 check 64 "hint: keys are written without dashes: train.steps=3" train --train.steps=3
 check 64 "needs|requires" train --world 4
 check 64 "--case" attention --out x
-check 64 "sideways" attention --case a --out b --layout sideways
+check 64 "^error: --layout: expected HEAD_TAIL or CONTIGUOUS, found sideways$" attention --case a --out b --layout sideways
+check 64 "^error: --device: expected cpu or gpu, found tpu$" attention --case a --out b --device tpu
+check 64 "^error: --selected-exchange: expected GATHER or FETCH, found 1$" attention --case a --out b --selected-exchange 1
+check 64 "^error: --world: expected a whole number from 1 to 1048576, found x$" train --world x --dry-run
+check 64 "^error: --validation-fraction: expected a number from 0 to below 1, found 2$" data --validation-fraction 2 x
+check 65 "^error: $source/configs: no file in it matches --include '\*\.xyz' --include '\*\.abc' --exclude 'b/'$" \
+  data --output "$scratch/none" --include '*.xyz' --include '*.abc' --exclude b/ "$source/configs"
+check 65 "^error: $scratch: holds no file$" data --output "$scratch/none" "$scratch"
+check 0 "^parallel.dp = 10 " train --config "$fibonacci" --print-config --dry-run --world 010 parallel.dp=010 \
+  train.sequences_per_step=20
 check 78 "command line: train.step = 3: no such key; did you mean train.steps\?" train --config "$fibonacci" train.step=3
 check 78 "has 2 problems" train --config "$fibonacci" train.step=3 model.layers=x
 check 78 "parallel.cp = 3 and data.sequence_length = 128 disagree" train --config "$fibonacci" parallel.cp=3
@@ -74,12 +83,37 @@ check 78 "parallel.cp = 2: must divide the number of ranks, 3" train --config "$
 check 74 "no/such/file" train --config no/such/file
 check 1 "" train --config "$fibonacci" output="$scratch"
 unset OMPI_MCA_pml
+check 74 "^error: \\[rank 0/1 .*\\] no/such/case: cannot open" attention --case no/such/case --out b
 
 # A world that is not dp x cp is refused on every rank, and said once.
 output=$(timeout 60 "$mpiexec" -n 3 "$longspan" train --config "$fibonacci" parallel.cp=2 output="$scratch" 2>&1)
 code=$?
 if [[ $code != 78 || $(grep -c "must divide the number of ranks, 3" <<<"$output") != 1 ]]; then
   echo "wrong world: expected code 78 and one message, found code $code and:"
+  echo "$output"
+  failures=$((failures + 1))
+fi
+
+# What fails before MPI runs is said once as well.
+for arguments in "trian" "train --config no/such/file" "train --config $fibonacci model.layerz=3"; do
+  # shellcheck disable=SC2086
+  output=$(timeout 60 "$mpiexec" -n 3 "$longspan" $arguments 2>&1)
+  if [[ $(grep -c "^error: " <<<"$output") != 1 ]]; then
+    echo "mpirun longspan $arguments: expected one error, found:"
+    echo "$output"
+    failures=$((failures + 1))
+  fi
+done
+
+# An error is no part of the line that moves.
+mkdir "$scratch/in"
+echo text >"$scratch/in/a"
+head -c 20000000 /dev/zero | tr '\0' b >"$scratch/in/b"
+ln -s /dev/full "$scratch/full.bin.partial"
+output=$(LONGSPAN_PROGRESS=bar "$longspan" data --output "$scratch/full" "$scratch/in" 2>&1)
+code=$?
+if [[ $code != 74 || $output != *"tokenising ["* ]] || ! grep -q "^error: .*full.bin.partial: .*No space left" <<<"$output"; then
+  echo "an error below a bar: expected code 74, the bar and a line with the error, found code $code and:"
   echo "$output"
   failures=$((failures + 1))
 fi

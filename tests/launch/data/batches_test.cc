@@ -35,7 +35,7 @@ class Batches : public testing::Test {
       writer.Append(ids);
       writer.EndDocument();
     }
-    writer.Finish();
+    CommitAll(writer.Complete());
     return std::make_shared<const Dataset>(OpenDataset(DataFormat::kMegatron, path_));
   }
   std::unique_ptr<SequenceSource> Pack(const std::vector<int64_t>& lengths, const Packing& packing) {

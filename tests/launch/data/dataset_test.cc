@@ -165,7 +165,7 @@ TEST_F(DatasetTest, WriterKeepsDocumentsAndChoosesTheType) {
     writer.Append(second);
     writer.EndDocument();
     EXPECT_EQ(writer.tokens(), 7);
-    writer.Finish();
+    CommitAll(writer.Complete());
     const Dataset dataset = OpenDataset(DataFormat::kMegatron, path_);
     EXPECT_STREQ(TokenTypeName(dataset.type()), vocab == 256 ? "u8" : vocab == 257 ? "u16" : "i32");
     ASSERT_EQ(dataset.documents(), 3);

@@ -67,7 +67,7 @@ check "bad data on one rank" 65 "error: \[rank [01]/2 .*token id 9999 is outside
   data.train="$scratch/tokens" data.validation_fraction=0 train.eval_sequences=0 train.sequences_per_step=2 \
   train.steps=1000000 train.log_interval=1
 
-check "two ranks, one GPU" 78 "2 ranks for 1 GPUs.*parallel\.share_gpu" "${two[@]}" "${train[@]}" parallel.cp=2
+check "two ranks, one GPU" 78 "2 ranks for 1 GPU: .*parallel\.share_gpu" "${two[@]}" "${train[@]}" parallel.cp=2
 check "no GPU" 78 "has no GPU" env CUDA_VISIBLE_DEVICES= "${train[@]}"
 
 # A rank is killed outright in the middle of training: no code of ours, but the whole job ends.
