@@ -1,11 +1,9 @@
 #include "launch/train/trainer.h"
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include <algorithm>
 #include <cmath>
 
+#include "launch/checkpoint/checkpoint.h"
 #include "launch/config/config.h"
 #include "launch/data/dataset.h"
 #include "launch/data/step_loader.h"
@@ -13,6 +11,7 @@
 #include "launch/job/job.h"
 #include "launch/job/machine.h"
 #include "launch/report/profile.h"
+#include "launch/train/about.h"
 #include "launch/train/announcement.h"
 #include "launch/train/evaluation.h"
 #include "launch/train/graphs.h"
@@ -26,6 +25,7 @@
 #include "model/training/optimizer.h"
 #include "model/training/schedule.h"
 #include "runtime/count.h"
+#include "runtime/files/checksum.h"
 #include "runtime/trace.h"
 
 namespace longspan {
@@ -51,7 +51,7 @@ class Trainer {
         mesh_(job.mesh()),
         config_(config),
         options_(options),
-        folder_(config, options.overwrite, job.root()),
+        folder_(config, options.older, job.root()),
         sources_(OpenData(config, mesh_.host_world())),
         session_(job.Make<Session>(config.session(), device_, mesh_.cp(), dtype)),
         optimizer_({.device = session_.device(),
@@ -64,6 +64,15 @@ class Trainer {
         steps_({*sources_.train, session_.layout(), mesh_.cp_index(), config.model.nsa, config.data.seed},
                config.train.steps, config.train.sequences_per_step, {mesh_.dp_index(), mesh_.dp_size()}),
         log_(config, folder_.path(), job.root()),
+        checkpoints_({.world = mesh_.host_world(),
+                      .device = device_,
+                      .ops = session_.ops(),
+                      .compute = session_.compute(),
+                      .optimizer = optimizer_,
+                      .config = config,
+                      .run = folder_.path(),
+                      .about = AboutRun(config, job, dtype, sources_, options.version),
+                      .say = [this](const std::string& line) { log_.Line(line); }}),
         micro_step_(session_, optimizer_, loss_sum_) {
     optimizer_.Reserve(session_.arena(), session_.context().dtype, session_.context().gradient_dtype);
     session_.arena().Reserve(&loss_sum_, MemoryUse::kWorkspace, "loss_sum", DType::kF64, {1});
@@ -71,6 +80,7 @@ class Trainer {
 
   void Run() {
     log_.Line(Announcement(config_, job_, session_, sources_, folder_.path(), options_.version));
+    if (resumes() && !FindCheckpoint()) return;
     RequireFit(job_, config_, {session_.arena().bytes(), session_.model().offloaded_bytes()});
     job_.Reduce(0, ReduceOp::kMax);  // the ranks measure together, as they will compute
     peak_flops_ =
@@ -79,9 +89,11 @@ class Trainer {
     optimizer_.Start(config_.train.seed);
     Rehearse();
     Begin();
+    if (state_.step > 0) checkpoints_.Load();
     Trace::Get().Reset();
     const double begin = WallSeconds();
-    for (int64_t step = 1; step <= config_.train.steps; ++step) {
+    const int64_t done = state_.step;
+    for (int64_t step = done + 1; step <= config_.train.steps; ++step) {
       const StepMetrics metrics = Step(step);
       log_.Step(metrics);
       RequireFinite({metrics.loss, metrics.grad_norm},
@@ -89,20 +101,48 @@ class Trainer {
       if (config_.train.evaluates() && (step == config_.train.steps || step % config_.train.eval_interval == 0)) {
         EvaluateHeldOut(step);
       }
+      state_.step = step;
+      state_.sequences += config_.train.sequences_per_step;
+      if (checkpoints_.Due(step)) Save();
     }
-    Finish(WallSeconds() - begin);
+    Finish(WallSeconds() - begin, config_.train.steps - done);
   }
 
  private:
+  bool resumes() const { return options_.older == OlderRun::kResume; }
+
   struct LoadedStep {
     const std::vector<Batch>& batches;  // of this replica
     double labels;                      // over all replicas
   };
 
+  // Where the run goes on, if anywhere: false when it is done.
+  bool FindCheckpoint() {
+    const std::optional<RunState> found = checkpoints_.Find();
+    if (!found) {
+      log_.Line("  resume     there is no checkpoint: from the first step");
+      return true;
+    }
+    state_ = *found;
+    if (state_.step > config_.train.steps) {
+      Fail(ExitCode::kConfig, "train.steps = {}: the run has done {} already; set it to more", config_.train.steps,
+           state_.step);
+    }
+    steps_.Continue(state_.step + 1, state_.sequences);
+    if (state_.step == config_.train.steps) log_.Line("done already; more train.steps go on from here");
+    return state_.step < config_.train.steps;
+  }
+
+  void Save() {
+    state_.seconds = log_.Elapsed();
+    state_.graphs = micro_step_.uses_graphs();
+    checkpoints_.Save(state_);
+  }
+
   // The first step, but nothing is learned from it. Afterwards all that grows on first use has its size: the steps
   // allocate nothing, and what does not fit has failed.
   void Rehearse() {
-    const LoadedStep first = LoadStep(1);
+    const LoadedStep first = LoadStep(state_.step + 1);
     Trace::Get().Reset();
     AddGradients(first);
     session_.compute().Synchronize();
@@ -110,7 +150,7 @@ class Trainer {
     step_flops_ = job_.Reduce(flops, ReduceOp::kSum);
     const std::string graphs = ChooseGraphs(
         job_, config_, session_.compute(), micro_step_, [&] { AddGradients(first); },
-        flops * mesh_.world().size() / peak_flops_);
+        flops * mesh_.world().size() / peak_flops_, state_.step > 0 ? std::optional(state_.graphs) : std::nullopt);
     if (!graphs.empty()) log_.Line(graphs);
     optimizer_.Step(1, /*learning_rate=*/0);
     optimizer_.ZeroMoments();
@@ -129,7 +169,10 @@ class Trainer {
                 .dtype = DTypeName(session_.context().dtype),
                 .parameters = session_.model().params().parameters(),
                 .step_flops = step_flops_,
-                .peak_flops = peak_flops_});
+                .peak_flops = peak_flops_,
+                .resumes = resumes(),
+                .after = state_.step,
+                .seconds = state_.seconds});
   }
 
   StepMetrics Step(int64_t step) {
@@ -211,13 +254,12 @@ class Trainer {
          what);
   }
 
-  void Finish(double seconds) {
-    log_.Line(
-        WriteReport(mesh_.host_world(), mesh_.cp_size(), device_.kind(), folder_.path(), seconds, config_.train.steps));
+  void Finish(double seconds, int64_t steps) {
+    log_.Line(WriteReport(mesh_.host_world(), mesh_.cp_size(), device_.kind(), folder_.path(), seconds, steps));
     const Tensor& weights = session_.model().params().weights();
     const auto bytes = session_.ToHost<uint8_t>(Tensor(weights.data, DType::kU8, weights.device, {weights.bytes()}));
-    log_.Line(fmt::format("done: {} in {}, parameters {:016x}, results in {}", Count(config_.train.steps, "step"),
-                          FormatSeconds(seconds), XXH3_64bits(bytes.data(), bytes.size()), folder_.path()));
+    log_.Line(fmt::format("done: {} in {}, parameters {}, results in {}", Count(steps, "step"), FormatSeconds(seconds),
+                          ChecksumText(ChecksumOf(bytes.data(), std::ssize(bytes))), folder_.path()));
     log_.Finish();
   }
 
@@ -236,6 +278,8 @@ class Trainer {
   double step_flops_ = 0, peak_flops_ = 0;  // of all ranks; peak: a second
   StepLoader steps_;
   RunLog log_;
+  RunState state_;  // of what is done
+  Checkpoints checkpoints_;
   MicroStep micro_step_;  // its graphs may hold transfers: not of the job
 };
 
