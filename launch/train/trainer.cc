@@ -18,6 +18,7 @@
 #include "launch/train/memory_fit.h"
 #include "launch/train/peak.h"
 #include "launch/train/progress.h"
+#include "launch/train/resume.h"
 #include "launch/train/run_folder.h"
 #include "launch/train/run_log.h"
 #include "model/network/session.h"
@@ -64,28 +65,32 @@ class Trainer {
         steps_({*sources_.train, session_.layout(), mesh_.cp_index(), config.model.nsa, config.data.seed},
                config.train.steps, config.train.sequences_per_step, {mesh_.dp_index(), mesh_.dp_size()}),
         log_(config, folder_.path(), job.root()),
-        checkpoints_({.world = mesh_.host_world(),
-                      .device = device_,
-                      .compute = session_.compute(),
-                      .optimizer = optimizer_,
-                      .config = config,
-                      .run = folder_.path(),
-                      .about = AboutRun(config, job, dtype, sources_, options.version),
-                      .say = [this](const std::string& line) { log_.Line(line); }}),
+        checkpoints_(
+            job.Make<Checkpoints>(Checkpoints::Args{.world = mesh_.host_world(),
+                                                    .device = device_,
+                                                    .compute = session_.compute(),
+                                                    .optimizer = optimizer_,
+                                                    .config = config,
+                                                    .run = folder_.path(),
+                                                    .about = AboutRun(config, job, dtype, sources_, options.version),
+                                                    .say = [this](const std::string& line) { log_.Line(line); }})),
         micro_step_(session_, optimizer_, loss_sum_) {
     optimizer_.Reserve(session_.arena(), session_.context().dtype, session_.context().gradient_dtype);
     session_.arena().Reserve(&loss_sum_, MemoryUse::kWorkspace, "loss_sum", DType::kF64, {1});
   }
 
   void Run() {
-    log_.Line(Announcement(config_, job_, session_, sources_, folder_.path(), options_.version));
-    if (resumes() && !FindCheckpoint()) return;
-    RequireFit(job_, config_, {session_.arena().bytes(), session_.model().offloaded_bytes()});
+    const std::vector<HostMemory> host = PlannedHostMemory(session_, optimizer_, config_);
+    log_.Line(Announcement(config_, job_, session_, sources_, folder_.path(), options_.version, host));
+    if (resumes()) state_ = FindPlace(checkpoints_, config_, steps_, log_);
+    if (state_.step == config_.train.steps) return;
+    RequireFit(job_, config_, {session_.arena().bytes(), SumOf(host)});
     job_.Reduce(0, ReduceOp::kMax);  // the ranks measure together, as they will compute
     peak_flops_ =
         job_.Reduce(MeasurePeak(device_, session_.ops(), session_.compute(), session_.context().dtype), ReduceOp::kSum);
     session_.Start(config_.train.seed);
     optimizer_.Start(config_.train.seed);
+    checkpoints_.Reserve();
     Rehearse();
     Begin();
     if (state_.step > 0) checkpoints_.Load();
@@ -102,8 +107,9 @@ class Trainer {
       }
       state_.step = step;
       state_.sequences += config_.train.sequences_per_step;
-      if (checkpoints_.Due(step)) Save();
+      checkpoints_.AfterStep(State());
     }
+    checkpoints_.Finish();
     Finish(WallSeconds() - begin, config_.train.steps - done);
   }
 
@@ -115,27 +121,11 @@ class Trainer {
     double labels;                      // over all replicas
   };
 
-  // Where the run goes on, if anywhere: false when it is done.
-  bool FindCheckpoint() {
-    const std::optional<RunState> found = checkpoints_.Find();
-    if (!found) {
-      log_.Line("  resume     there is no checkpoint: from the first step");
-      return true;
-    }
-    state_ = *found;
-    if (state_.step > config_.train.steps) {
-      Fail(ExitCode::kConfig, "train.steps = {}: the run has done {} already; set it to more", config_.train.steps,
-           state_.step);
-    }
-    steps_.Continue(state_.step + 1, state_.sequences);
-    if (state_.step == config_.train.steps) log_.Line("done already; more train.steps go on from here");
-    return state_.step < config_.train.steps;
-  }
-
-  void Save() {
+  // After the last step.
+  const RunState& State() {
     state_.seconds = log_.Elapsed();
     state_.graphs = micro_step_.uses_graphs();
-    checkpoints_.Save(state_);
+    return state_;
   }
 
   // The first step, but nothing is learned from it. Afterwards all that grows on first use has its size: the steps
@@ -181,6 +171,7 @@ class Trainer {
     const double coverage = AddGradients(loaded);
     StepMetrics metrics;
     metrics.learning_rate = LearningRate(config_.optimizer, step - 1, config_.train.steps);
+    checkpoints_.BeforeUpdate();
     optimizer_.Step(step, metrics.learning_rate);
 
     // All is under way; from here on the host waits for results.
@@ -278,7 +269,7 @@ class Trainer {
   StepLoader steps_;
   RunLog log_;
   RunState state_;  // of what is done
-  Checkpoints checkpoints_;
+  Checkpoints& checkpoints_;
   MicroStep micro_step_;  // its graphs may hold transfers: not of the job
 };
 
