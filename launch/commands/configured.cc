@@ -37,18 +37,18 @@ RunConfig Settle(RunConfig config, int ranks) {
 }
 
 // What every rank must have alike. Paths may differ between nodes: of datasets the contents are compared.
-std::vector<Claim> Claims(const RunConfig& config) {
-  std::vector<Claim> claims = {{"program", Version(), ""}};
+std::vector<Claim> Claims(const std::string& command, const RunConfig& config) {
+  std::vector<Claim> claims = {{"program", Version(), ""}, {"command", command, ""}};
   for (const auto& [key, value] : ConfigValues(config)) {
     if (key != "output" && key != "data.train" && key != "data.validation") claims.push_back({key, value, ""});
   }
   return claims;
 }
 
-int RunOnRanks(const RunConfig& given, const std::function<int(const RunConfig&)>& run) {
+int RunOnRanks(const std::string& command, const RunConfig& given, const std::function<int(const RunConfig&)>& run) {
   const World world;
   const RunConfig config = Settle(given, world.size());
-  RequireAgreement(*MakeMpiWorld(), ExitCode::kConfig, "the configuration", Claims(config));
+  RequireAgreement(*MakeMpiWorld(), ExitCode::kConfig, "the configuration", Claims(command, config));
   RefuseProblems(Problems(given, world.size()));
   return run(config);
 }
@@ -75,14 +75,14 @@ std::function<int()> AddConfigured(CLI::App& app, std::function<int(const RunCon
         ->transform(WholeNumber(1, 1 << 20))
         ->needs(dry_run);
   }
-  return [given, run, plan] {
+  return [given, run, plan, command = app.get_name()] {
     const int64_t world = given->world > 0 || !given->dry_run ? given->world : AskLauncher().ranks;
     const LoadedConfig loaded = ReadConfig(given->path, given->overrides, world);
     const bool speaks = AskLauncher().rank == 0;  // for all, who would say the same
     if (given->print_config && speaks) fmt::print("{}", SourceTable(loaded));
     RefuseProblems(loaded.problems);
     if (given->dry_run && speaks) plan(loaded.config, world);
-    return given->print_config || given->dry_run ? 0 : RunOnRanks(loaded.config, run);
+    return given->print_config || given->dry_run ? 0 : RunOnRanks(command, loaded.config, run);
   };
 }
 

@@ -54,7 +54,7 @@ int64_t Available(DeviceKind kind) {
 }
 
 // `rank`: what one rank takes of its device.
-void RequireFit(const RunConfig& config, DeviceKind device, int64_t ranks, int64_t rank, int64_t device_memory) {
+void RequirePlanFits(const RunConfig& config, DeviceKind device, int64_t ranks, int64_t rank, int64_t device_memory) {
   const std::string cures = SmallerMemory(config, device);
   if (device_memory > 0) {
     if (rank <= device_memory) return;
@@ -102,7 +102,8 @@ void PrintPlan(const RunConfig& config, int64_t world, const PlanOptions& option
   if (sources.validation) fmt::print("Held out: {}\n", sources.validation->Summary());
   std::fflush(stdout);
   const bool cpu = machine.device == DeviceKind::kCpu;
-  RequireFit(config, machine.device, dp * cp, session.arena().bytes() + (cpu ? offloaded : 0), options.device_memory);
+  RequirePlanFits(config, machine.device, dp * cp, session.arena().bytes() + (cpu ? offloaded : 0),
+                  options.device_memory);
   if (const std::string problem = RunFolder::Problem(config, options.overwrite); !problem.empty()) {
     Fail(ExitCode::kConfig, "{}", problem);
   }

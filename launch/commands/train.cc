@@ -57,7 +57,7 @@ metrics.jsonl: a line of the start, then one a step and an evaluation. In it
 
 Examples:
   mpirun -np 4 longspan train --config configs/quickstart.textproto
-  longspan train --config configs/nsa_1b.textproto parallel.cp=8 --dry-run --world 16 --device-memory 80GiB
+  longspan train --config configs/nsa_1b.textproto parallel.cp=8 runtime.device=GPU --dry-run --world 16 --device-memory 80GiB
   longspan train --config configs/fibonacci.textproto model.attention=NSA,FULL --print-config)",
                                AddTrain};
 

@@ -30,6 +30,18 @@ T LoadToken(const std::byte* from) {
   return token;
 }
 
+// Whether `count` ids are in [0, vocab). Passes over whole files, so it vectorises: no early end.
+template <typename T>
+bool AllInside(const std::byte* from, int64_t count, int64_t vocab) {
+  T least = 0, most = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const T token = LoadToken<T>(from + i * static_cast<int64_t>(sizeof(T)));
+    least = std::min(least, token);
+    most = std::max(most, token);
+  }
+  return least >= 0 && static_cast<int64_t>(most) < vocab;
+}
+
 // Calls `function` with a value of the C++ type of `type`.
 template <typename Function>
 auto WithType(TokenType type, Function function) {
@@ -100,13 +112,16 @@ std::optional<BadToken> Dataset::FindBadToken(int64_t part, int64_t parts) const
   });
   if (all_good) return std::nullopt;
   constexpr int64_t kPiece = int64_t{1} << 14;
-  std::vector<int32_t> ids(kPiece);
   const int64_t share = (tokens() + parts - 1) / parts, end = std::min(tokens(), (part + 1) * share);
+  std::vector<int32_t> ids(kPiece);
   for (int64_t first = part * share; first < end; first += kPiece) {
-    const auto piece = std::span(ids).first(std::min(kPiece, end - first));
-    const int64_t good =
-        WithType(type_, [&](auto zero) { return Widen<decltype(zero)>(TokenAt(first), piece, vocab_); });
-    if (good < std::ssize(piece)) return Locate(first + good);
+    const int64_t count = std::min(kPiece, end - first);
+    const int64_t good = WithType(type_, [&](auto zero) {
+      using T = decltype(zero);
+      if (AllInside<T>(TokenAt(first), count, vocab_)) return count;
+      return Widen<T>(TokenAt(first), std::span(ids).first(count), vocab_);
+    });
+    if (good < count) return Locate(first + good);
   }
   return std::nullopt;
 }

@@ -41,8 +41,8 @@ struct Sources {
 };
 
 // Opens what the configuration names. Documents start at multiples of `select_block` when data.document_masks is set.
-// Throws Error: a file that cannot be read (io), is not what it should be or has no label (data), too small to split, or
-// held-out data of another tokenizer (configuration).
+// Throws Error: a file that cannot be read (io), is not what it should be or has no label (data), too small to split,
+// or held-out data of another tokenizer (configuration).
 Sources OpenSources(const DataConfig& data, int64_t vocab, int64_t select_block);
 
 // Reads part `part` of `parts` of the files whose ids could be outside the vocabulary `vocab`. Throws Error (data)

@@ -9,13 +9,16 @@
 namespace longspan {
 
 std::string Announcement(const RunConfig& config, const Job& job, Session& session, const Sources& sources,
-                         const std::string& folder) {
+                         const std::string& folder, const std::string& version) {
   const ModelConfig& model = config.model;
   const Mesh& mesh = job.mesh();
   const DType dtype = session.context().dtype;
   std::string text = fmt::format("longspan train: {} on {}, {}\n", config.name, job.device().name(), DTypeName(dtype));
-  text += fmt::format("  ranks      {} = dp {} x cp {}, {} tokens of each sequence a rank\n", mesh.world().size(),
-                      mesh.dp_size(), mesh.cp_size(), session.layout().tokens());
+  text += fmt::format("  program    {}, {}\n", version, UtcTime());
+  const std::string indices =
+      mesh.dp_size() > 1 && mesh.cp_size() > 1 ? fmt::format(" (rank r: dp r/{0}, cp r%{0})", mesh.cp_size()) : "";
+  text += fmt::format("  ranks      {} = dp {} x cp {}, {} tokens of each sequence a rank{}\n", mesh.world().size(),
+                      mesh.dp_size(), mesh.cp_size(), session.layout().tokens(), indices);
   text += fmt::format("  model      {} parameters, {}, D={} H={} G={} K={} V={} F={} X={}\n",
                       FormatCount(static_cast<double>(session.model().params().parameters())),
                       Count(model.layers, "layer"), model.hidden, model.heads, model.kv_heads, model.key_width,

@@ -5,8 +5,8 @@
 
 namespace longspan {
 
-// FLOP/s of large matrix products of `dtype` on this rank's device, now: best of a few tries, some ten milliseconds.
-// Takes memory of the device meanwhile (GPU 100 MiB, CPU 3 MiB).
+// FLOP/s of large matrix products of `dtype` on this rank's device, now: the best of some tries, ten milliseconds or
+// so. Takes memory of the device meanwhile (GPU 100 MiB, CPU 3 MiB).
 double MeasurePeak(Device& device, Ops& ops, Stream& stream, DType dtype);
 
 // FLOPs of all spans of this process's trace since its last reset. Waits for them.

@@ -29,8 +29,7 @@ void WriteHolder(int lock) {
   gethostname(host.data(), host.size() - 1);
   const std::string text = fmt::format("pid {} on {}", getpid(), host.data());
   // Only for the eyes of those who find it locked: nothing is lost where it cannot be written.
-  if (ftruncate(lock, 0) == 0) [[maybe_unused]]
-    const ssize_t size = pwrite(lock, text.data(), text.size(), 0);
+  [[maybe_unused]] const bool written = ftruncate(lock, 0) == 0 && pwrite(lock, text.data(), text.size(), 0) > 0;
 }
 
 std::string PathOf(const RunConfig& config) { return (fs::path(config.output) / config.name).string(); }

@@ -57,7 +57,7 @@ void RunLog::Start(const StartMetrics& m) {
   if (!metrics_) Fail(ExitCode::kIo, "{}: cannot be written: {}", path_, std::strerror(errno));
   const json line = {{"kind", "start"},
                      {"version", m.version},
-                     {"time", fmt::format("{:%FT%TZ}", fmt::gmtime(std::time(nullptr)))},
+                     {"time", UtcTime()},
                      {"command", CommandLine()},
                      {"ranks", m.ranks},
                      {"dp", config_.parallel.dp},
@@ -121,6 +121,8 @@ void RunLog::Eval(int64_t step, double loss, int64_t tokens) {
                                        : "no label in the held-out sequences, no loss";
   Line(fmt::format("eval {}/{} | {}", step, config_.train.steps, found));
 }
+
+std::string UtcTime() { return fmt::format("{:%FT%TZ}", fmt::gmtime(std::time(nullptr))); }
 
 std::string FormatCount(double value) {
   for (const auto& [unit, name] : {std::pair{1e9, "G"}, {1e6, "M"}, {1e3, "k"}}) {

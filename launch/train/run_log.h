@@ -75,6 +75,7 @@ class RunLog {
   std::unique_ptr<std::FILE, Close> metrics_;
 };
 
+std::string UtcTime();                  // now: "2026-01-31T12:00:00Z"
 std::string FormatCount(double value);  // 1234567 -> "1.23 M"
 
 }  // namespace longspan

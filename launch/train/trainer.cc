@@ -70,7 +70,7 @@ class Trainer {
   }
 
   void Run() {
-    log_.Line(Announcement(config_, job_, session_, sources_, folder_.path()));
+    log_.Line(Announcement(config_, job_, session_, sources_, folder_.path(), options_.version));
     RequireFit(job_, config_, {session_.arena().bytes(), session_.model().offloaded_bytes()});
     job_.Reduce(0, ReduceOp::kMax);  // the ranks measure together, as they will compute
     peak_flops_ =

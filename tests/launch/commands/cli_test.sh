@@ -73,7 +73,8 @@ check 64 "^error: --world: expected a whole number from 1 to 1048576, found x$" 
 check 64 "^error: --validation-fraction: expected a number from 0 to below 1, found 2$" data --validation-fraction 2 x
 check 65 "^error: $source/configs: no file in it matches --include '\*\.xyz' --include '\*\.abc' --exclude 'b/'$" \
   data --output "$scratch/none" --include '*.xyz' --include '*.abc' --exclude b/ "$source/configs"
-check 65 "^error: $scratch: holds no file$" data --output "$scratch/none" "$scratch"
+mkdir "$scratch/empty"
+check 65 "^error: $scratch/empty: holds no file$" data --output "$scratch/none" "$scratch/empty"
 check 0 "^parallel.dp = 10 " train --config "$fibonacci" --print-config --dry-run --world 010 parallel.dp=010 \
   train.sequences_per_step=20
 check 78 "command line: train.step = 3: no such key; did you mean train.steps\?" train --config "$fibonacci" train.step=3

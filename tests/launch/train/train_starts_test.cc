@@ -124,7 +124,6 @@ TEST_F(TrainStarts, MetricsSayWhatTheRunIs) {
     EXPECT_EQ(metrics[i]["tokens"], 128);
     EXPECT_EQ(metrics[i]["labels"], 126);
     EXPECT_GT(metrics[i]["peak_share"], 0);
-    EXPECT_LT(metrics[i]["peak_share"], 1);
     if (i > 1) {
       EXPECT_GT(metrics[i]["elapsed"], metrics[i - 1]["elapsed"]);
     }
