@@ -9,4 +9,8 @@ namespace longspan {
 bool RangeForwardServedSm90(const BranchParams<RangeSight>& params);
 void RangeForwardSm90(cudaStream_t stream, const char* operation, const BranchParams<RangeSight>& params);
 
+// BF16; (K,V) as above; any pages, segments, blocks and heads a group.
+bool SelectedForwardServedSm90(const BranchParams<SelectedSight>& params);
+void SelectedForwardSm90(cudaStream_t stream, const char* operation, const BranchParams<SelectedSight>& params);
+
 }  // namespace longspan

@@ -7,8 +7,7 @@
 
 #include <cstdint>
 
-#include "kernels/attention/gpu/sight.cuh"
-#include "kernels/base/ptx_sm90.cuh"
+#include "kernels/attention/sm90/key_rows.cuh"
 
 namespace longspan {
 
@@ -16,8 +15,6 @@ constexpr int kTileRows = 128;
 constexpr int kWarpgroupRows = 64;
 constexpr int kTileKeys = 128;
 constexpr int kStages = 2;  // of keys and of values
-constexpr int kWarpgroup = 128;
-constexpr int kChunk = 64;  // channels
 constexpr int kQueryChunkBytes = kTileRows * kChunkRowBytes, kKeyChunkBytes = kTileKeys * kChunkRowBytes;
 
 using RangeParams = BranchParams<RangeSight>;
@@ -123,33 +120,6 @@ __device__ void BringQueries(const RangeParams& params, const CUtensorMap* map, 
   }
 }
 
-// The buffer row of key row `first` when the `count` rows from it on are all present and lie in one page; else -1.
-__device__ inline int FindRows(const RangeParams& params, SpanGpu present, int first, int count) {
-  if (first < present.begin || first + count > present.end) return -1;
-  const int page = first / params.page_rows, in_page = first - page * params.page_rows;
-  return in_page + count > params.page_rows ? -1 : __ldg(params.table + page) * params.page_rows + in_page;
-}
-
-// Rows [first, first+count) one by one, zeros for those that are not present. By a warp.
-template <int W>
-__device__ void CopyRows(uint32_t to, const Bf16* x, const RangeParams& params, int group, SpanGpu present, int first,
-                         int count) {
-  constexpr int kPieces = W / 8, kAtOnce = 16;
-  const int lane = threadIdx.x % 32;
-  for (int done = 0; done < count; done += kAtOnce) {
-    const int row = lane < kAtOnce ? FindRows(params, present, first + done + lane, 1) : -1;
-#pragma unroll 4
-    for (int i = lane; i < kAtOnce * kPieces; i += 32) {
-      const int piece = i % kPieces, from = __shfl_sync(~0u, row, i / kPieces);
-      CopyAsync16(to + piece / 8 * kKeyChunkBytes + Swizzled(done + i / kPieces, piece % 8),
-                  from < 0 ? x : x + (static_cast<int64_t>(from) * params.groups + group) * W + piece * 8, from >= 0);
-    }
-  }
-  CommitCopies();
-  WaitForCopies<0>();
-  FenceForAsync();
-}
-
 // Keys or values, x [R,G,W].
 template <int W>
 __device__ void BringRows(const RangeParams& params, const RowMaps& maps, const void* x, Bf16 (*stages)[kTileKeys * W],
@@ -183,8 +153,8 @@ __device__ void BringRows(const RangeParams& params, const RowMaps& maps, const 
             copy(&maps.parts, part, key);
           } else {
             copied -= maps.part_rows;
-            CopyRows<W>(stage + key * kChunkRowBytes, static_cast<const Bf16*>(x), params, item.group, item.present,
-                        first + key, maps.part_rows);
+            CopyRows<W, kKeyChunkBytes>(stage + key * kChunkRowBytes, static_cast<const Bf16*>(x), params, item.group,
+                                        item.present, first + key, maps.part_rows);
           }
         }
         __syncwarp();
