@@ -1,7 +1,7 @@
 // The kernels for Hopper (compute capability 9.0 exactly, sm_90a); kernels.cu has their set.
 #pragma once
 
-#include "kernels/attention/gpu/sight.cuh"
+#include "kernels/attention/gpu/backward.cuh"
 
 namespace longspan {
 
@@ -12,5 +12,8 @@ void RangeForwardSm90(cudaStream_t stream, const char* operation, const BranchPa
 // BF16; (K,V) as above; any pages, segments, blocks and heads a group.
 bool SelectedForwardServedSm90(const BranchParams<SelectedSight>& params);
 void SelectedForwardSm90(cudaStream_t stream, const char* operation, const BranchParams<SelectedSight>& params);
+// d_q; the same.
+bool SelectedBackwardQServedSm90(const BackwardParams<SelectedSight>& params);
+void SelectedBackwardQSm90(cudaStream_t stream, const char* operation, const BackwardParams<SelectedSight>& params);
 
 }  // namespace longspan
