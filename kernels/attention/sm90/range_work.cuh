@@ -5,9 +5,15 @@
 // and zeros take their place, since a weight of 0 times NaN would be NaN.
 #pragma once
 
+#include <math_constants.h>
+
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
 #include <cstdint>
 
 #include "kernels/attention/gpu/sight.cuh"
+#include "kernels/attention/sm90/tensor_map.cuh"
 #include "kernels/base/ptx_sm90.cuh"
 
 namespace longspan {
@@ -30,6 +36,32 @@ struct RowMaps {
   CUtensorMap tiles, parts;
   int part_rows;
 };
+
+inline RowMaps RowMapsOf(const char* operation, const void* x, int width, const RangeParams& params) {
+  const int part_rows = PartRows(params.page_rows);
+  // How many rows there are the table alone knows; it leads to none beyond.
+  const auto map = [&](int rows) { return RowsMap(operation, x, INT32_MAX, params.groups, width, rows, 1); };
+  return {map(kTileKeys), map(part_rows), part_rows};
+}
+
+// Rows of q, o and their gradients that the segments speak of.
+inline int QueryRows(const QueryTilesGpu& queries) {
+  int rows = 0;
+  for (int i = 0; i < queries.count; ++i) rows = std::max(rows, queries.row[i] + queries.length[i]);
+  return rows;
+}
+
+// Blocks that stay and take `items` in turn: one a multiprocessor.
+inline int ResidentBlocks(const char* operation, int64_t items) {
+  int device = 0, processors = 0;
+  CudaCheck(cudaGetDevice(&device), operation);
+  CudaCheck(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), operation);
+  LS_CHECK(items <= INT32_MAX - processors, "{}: q: expected fewer than 2^31 tiles, found {}", operation, items);
+  return static_cast<int>(std::min<int64_t>(items, processors));
+}
+
+// What the copy engine asks of addresses.
+inline bool AlignedForCopies(const void* x) { return reinterpret_cast<uintptr_t>(x) % 16 == 0; }
 
 struct RangeMaps {
   CUtensorMap q, o;  // [T,H,K] and [T,H,V]: boxes of a tile's queries, of a warpgroup's
@@ -87,6 +119,30 @@ __device__ inline int ItemCount(const RangeParams& params) {
   return params.queries.first_tile[params.queries.count] * params.groups;
 }
 
+// ---- What a warpgroup makes of a tile's scores ----------------------------------------------------------------------
+
+// From a product to units of log2: positive, so that a score of -inf stays one; of scale 0, too.
+__device__ __forceinline__ float ScaleLog2(const RangeParams& params) {
+  return fmaxf(params.scale * CUDART_L2E_F, FLT_MIN);
+}
+
+// Element i of a lane's sums over 64 rows and kTileKeys keys is key Column(i) from the lane's first on.
+__device__ __forceinline__ constexpr int Column(int i) { return i / 4 * 8 + i % 2; }
+
+// -inf for the scores of keys before, or from on, those that each of a lane's rows begins, or ends, with.
+__device__ __forceinline__ void MaskBefore(float (&s)[kTileKeys / 2], int begin0, int begin1) {
+#pragma unroll
+  for (int i = 0; i < kTileKeys / 2; ++i) {
+    if (Column(i) < (i / 2 % 2 == 0 ? begin0 : begin1)) s[i] = -INFINITY;
+  }
+}
+__device__ __forceinline__ void MaskFrom(float (&s)[kTileKeys / 2], int end0, int end1) {
+#pragma unroll
+  for (int i = 0; i < kTileKeys / 2; ++i) {
+    if (Column(i) >= (i / 2 % 2 == 0 ? end0 : end1)) s[i] = -INFINITY;
+  }
+}
+
 // ---- The warps that bring them -------------------------------------------------------------------------------------
 
 // The queries, and what each sees.
@@ -123,21 +179,25 @@ __device__ void BringQueries(const RangeParams& params, const CUtensorMap* map, 
   }
 }
 
-// The buffer row of key row `first` when the `count` rows from it on are all present and lie in one page; else -1.
-__device__ inline int FindRows(const RangeParams& params, SpanGpu present, int first, int count) {
-  if (first < present.begin || first + count > present.end) return -1;
+// The buffer row of key row `first` when one page holds the `count` rows from it on; else -1.
+__device__ inline int RowsInPage(const RangeParams& params, int first, int count) {
   const int page = first / params.page_rows, in_page = first - page * params.page_rows;
   return in_page + count > params.page_rows ? -1 : __ldg(params.table + page) * params.page_rows + in_page;
 }
 
-// Rows [first, first+count) one by one, zeros for those that are not present. By a warp.
-template <int W>
-__device__ void CopyRows(uint32_t to, const Bf16* x, const RangeParams& params, int group, SpanGpu present, int first,
-                         int count) {
+// The same when the rows are all present, too.
+__device__ inline int FindRows(const RangeParams& params, SpanGpu present, int first, int count) {
+  return first < present.begin || first + count > present.end ? -1 : RowsInPage(params, first, count);
+}
+
+// Rows [first, first+count) one by one, zeros for those that are not found. By a warp.
+template <int W, typename Find>
+__device__ void CopyRows(uint32_t to, const Bf16* x, const RangeParams& params, int group, int first, int count,
+                         const Find& find) {
   constexpr int kPieces = W / 8, kAtOnce = 16;
   const int lane = threadIdx.x % 32;
   for (int done = 0; done < count; done += kAtOnce) {
-    const int row = lane < kAtOnce ? FindRows(params, present, first + done + lane, 1) : -1;
+    const int row = lane < kAtOnce ? find(first + done + lane, 1) : -1;
 #pragma unroll 4
     for (int i = lane; i < kAtOnce * kPieces; i += 32) {
       const int piece = i % kPieces, from = __shfl_sync(~0u, row, i / kPieces);
@@ -150,46 +210,54 @@ __device__ void CopyRows(uint32_t to, const Bf16* x, const RangeParams& params, 
   FenceForAsync();
 }
 
-// Keys or values, x [R,G,W].
-template <int W>
-__device__ void BringRows(const RangeParams& params, const RowMaps& maps, const void* x, Bf16 (*stages)[kTileKeys * W],
-                          uint64_t* full, uint64_t* empty) {
+// Key rows [first, first+kTileKeys) of x [R,G,W] to `stage`, once await() returns: by a warp. find(first, count) is the
+// buffer row of rows that may be read and lie one after another, else -1.
+template <int W, typename Find, typename Await>
+__device__ void BringTile(const RangeParams& params, const RowMaps& maps, const void* x, int group, int first,
+                          Bf16 (&to)[kTileKeys * W], uint64_t* full, const Find& find, const Await& await) {
   const int lane = threadIdx.x % 32;
+  const int whole = find(first, kTileKeys);
+  const int my_part =
+      whole < 0 && lane * maps.part_rows < kTileKeys ? find(first + lane * maps.part_rows, maps.part_rows) : -1;
+  const uint32_t stage = SharedAddress(to);
+  const auto copy = [&](const CUtensorMap* map, int row, int key) {
+    if (lane != 0) return;
+    for (int chunk = 0; chunk < W / kChunk; ++chunk) {
+      CopyBox(stage + key * kChunkRowBytes + chunk * kKeyChunkBytes, map, chunk * kChunk, group, row, full);
+    }
+  };
+  await();
+  int copied = kTileKeys;
+  if (whole >= 0) {
+    copy(&maps.tiles, whole, 0);
+  } else {
+    for (int i = 0; i * maps.part_rows < kTileKeys; ++i) {
+      const int part = __shfl_sync(~0u, my_part, i), key = i * maps.part_rows;
+      if (part >= 0) {
+        copy(&maps.parts, part, key);
+      } else {
+        copied -= maps.part_rows;
+        CopyRows<W>(stage + key * kChunkRowBytes, static_cast<const Bf16*>(x), params, group, first + key,
+                    maps.part_rows, find);
+      }
+    }
+    __syncwarp();
+  }
+  if (lane == 0) ArriveAndExpect(full, copied * W * sizeof(Bf16));
+}
+
+// Keys or values, x [R,G,W]; find(item, first, count).
+template <int W, typename Find>
+__device__ void BringRows(const RangeParams& params, const RowMaps& maps, const void* x, Bf16 (*stages)[kTileKeys * W],
+                          uint64_t* full, uint64_t* empty, const Find& find) {
   Ring<kStages> ring;
   for (int index = blockIdx.x; index < ItemCount(params); index += gridDim.x) {
     const RangeItem item = FindItem(params, index);
     for (int tile = item.end_tile - 1; tile >= item.first_tile; --tile, ring.Next()) {
-      const int first = tile * kTileKeys;
-      const int whole = FindRows(params, item.present, first, kTileKeys);
-      const int my_part = whole < 0 && lane * maps.part_rows < kTileKeys
-                              ? FindRows(params, item.present, first + lane * maps.part_rows, maps.part_rows)
-                              : -1;
-      const uint32_t stage = SharedAddress(stages[ring.at]);
-      const auto copy = [&](const CUtensorMap* map, int row, int key) {
-        if (lane != 0) return;
-        for (int chunk = 0; chunk < W / kChunk; ++chunk) {
-          CopyBox(stage + key * kChunkRowBytes + chunk * kKeyChunkBytes, map, chunk * kChunk, item.group, row,
-                  &full[ring.at]);
-        }
-      };
-      WaitBarrier(&empty[ring.at], ring.parity ^ 1);
-      int copied = kTileKeys;
-      if (whole >= 0) {
-        copy(&maps.tiles, whole, 0);
-      } else {
-        for (int i = 0; i * maps.part_rows < kTileKeys; ++i) {
-          const int part = __shfl_sync(~0u, my_part, i), key = i * maps.part_rows;
-          if (part >= 0) {
-            copy(&maps.parts, part, key);
-          } else {
-            copied -= maps.part_rows;
-            CopyRows<W>(stage + key * kChunkRowBytes, static_cast<const Bf16*>(x), params, item.group, item.present,
-                        first + key, maps.part_rows);
-          }
-        }
-        __syncwarp();
-      }
-      if (lane == 0) ArriveAndExpect(&full[ring.at], copied * W * sizeof(Bf16));
+      BringTile<W>(
+          params, maps, x, item.group, tile * kTileKeys, stages[ring.at], &full[ring.at],
+          [&](int first, int count) { return find(item, first, count); },
+          [&] { WaitBarrier(&empty[ring.at], ring.parity ^ 1); });
     }
   }
 }
