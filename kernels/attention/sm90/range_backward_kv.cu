@@ -16,16 +16,10 @@ namespace {
 constexpr int kThreads = 3 * kWarpgroup;
 constexpr int kStepRows = 64;
 constexpr int kStepChunkBytes = kStepRows * kChunkRowBytes;
-#ifndef LS_STAGES
-#define LS_STAGES 3
-#endif
-#ifndef LS_PARTS
-#define LS_PARTS 2048
-#endif
-constexpr int kStepStages = LS_STAGES;  // of steps in shared memory: this one and those under way
+constexpr int kStepStages = 3;  // of steps in shared memory: this one and those under way
 
 constexpr int64_t kMinSteps = 64;    // of a part
-constexpr int64_t kMaxParts = LS_PARTS;  // whose sums are in scratch
+constexpr int64_t kMaxParts = 2048;  // whose sums are in scratch
 
 // A part is a key tile's steps among [part * steps, (part + 1) * steps) of the call's, which are its query tiles.
 struct Work {
@@ -205,14 +199,6 @@ __device__ void Differentiate(const BackwardRange& params, const Work& work, con
 #pragma unroll
   for (int i = 0; i < VW / 2; ++i) d_v[i] = 0;
 
-#ifdef LS_TURNS
-  const auto await_turn = [&] { SyncNamed(1 + warpgroup, 2 * kWarpgroup); };
-  const auto pass_turn = [&] { ArriveNamed(2 - warpgroup, 2 * kWarpgroup); };
-  if (warpgroup == 1) pass_turn();
-#else
-  const auto await_turn = [&] {};
-  const auto pass_turn = [&] {};
-#endif
   Ring<kStepStages> ring;
   const auto multiply_queries = [&](Ring<kStepStages> at) {
     WaitBarrier(&shared.q_full[at.at], at.parity);
@@ -237,8 +223,8 @@ __device__ void Differentiate(const BackwardRange& params, const Work& work, con
     }
     WgmmaCommit();
   };
-  // From S to the products that add to d_v and d_k, which are under way then. Nothing is before: the compiler serializes
-  // products that a loop's end divides.
+  // From S to the products that add to d_v and d_k, which are under way then. Nothing is before: the compiler
+  // serializes products that a loop's end divides.
   const auto take_step = [&] {
     multiply_d_o();
     WaitBarrier(&shared.note_full[ring.at], ring.parity);
@@ -292,7 +278,6 @@ __device__ void Differentiate(const BackwardRange& params, const Work& work, con
       }
     }
     Pin(d_s);
-    await_turn();
     WgmmaFence();
 #pragma unroll
     for (int i = 0; i < kStepRows / 16; ++i) {
@@ -317,17 +302,12 @@ __device__ void Differentiate(const BackwardRange& params, const Work& work, con
     Ring<kStepStages> next = ring;
     next.Next();
     multiply_queries(next);
-    pass_turn();
     WgmmaWait<1>();
     release_step();
     WgmmaWait<0>();
     Pin(s);
   }
   take_step();
-  pass_turn();
-#ifdef LS_TURNS
-  if (warpgroup == 0) await_turn();
-#endif
   WgmmaWait<0>();
   Pin(d_v);
   Pin(d_k);

@@ -96,14 +96,6 @@ __device__ void Differentiate(const BackwardRange& params, Shared<KW, VW>& share
 
   float s[kTileKeys / 2], d_p[kTileKeys / 2], d_q[KW / 2];
   uint32_t d_s[kTileKeys / 16][4];
-#ifdef LS_TURNS
-  const auto await_turn = [&] { SyncNamed(1 + warpgroup, 2 * kWarpgroup); };
-  const auto pass_turn = [&] { ArriveNamed(2 - warpgroup, 2 * kWarpgroup); };
-  if (warpgroup == 1) pass_turn();
-#else
-  const auto await_turn = [&] {};
-  const auto pass_turn = [&] {};
-#endif
   uint32_t parity = 0;  // of queries
   Ring<kNotes> note_ring;
   Ring<kStages> k_ring, v_ring;
@@ -196,13 +188,11 @@ __device__ void Differentiate(const BackwardRange& params, Shared<KW, VW>& share
     Pin(s);
     for (int tile = head.end_tile - 1; tile > head.first_tile; --tile) {
       take_scores(tile, false);
-      await_turn();
       multiply_d_s(tile < head.end_tile - 1);
       Ring<kStages> next = k_ring;
       next.Next();
       WaitBarrier(&shared.k_full[next.at], next.parity);
       multiply_keys(next.at);
-      pass_turn();
       WgmmaWait<1>();
       release_keys();
       WgmmaWait<0>();
@@ -210,9 +200,7 @@ __device__ void Differentiate(const BackwardRange& params, Shared<KW, VW>& share
     }
     if (thread == 0) Arrive(&shared.q_empty);
     take_scores(head.first_tile, true);
-    await_turn();
     multiply_d_s(head.first_tile < head.end_tile - 1);
-    pass_turn();
     WgmmaWait<0>();
     release_keys();
 
@@ -229,9 +217,6 @@ __device__ void Differentiate(const BackwardRange& params, Shared<KW, VW>& share
       }
     }
   }
-#ifdef LS_TURNS
-  if (warpgroup == 0) await_turn();
-#endif
 }
 
 template <int KW, int VW>
