@@ -83,6 +83,13 @@ __device__ __forceinline__ void Wgmma(float (&d)[64], uint64_t a, uint64_t b, bo
       : LONGSPAN_32(d, 0), LONGSPAN_32(d, 32)
       : "l"(a), "l"(b), "r"(static_cast<int>(add)));
 }
+__device__ __forceinline__ void Wgmma(float (&d)[32], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{ .reg .pred p; setp.ne.b32 p, %34, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" LONGSPAN_SUMS_32 "}, %32, %33, p, 1, 1, 0, 0; }"
+      : LONGSPAN_32(d, 0)
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
 // A in registers, B AcrossRows.
 __device__ __forceinline__ void Wgmma(float (&d)[64], const uint32_t (&a)[4], uint64_t b, bool add) {
   asm volatile(
@@ -213,6 +220,11 @@ __device__ __forceinline__ uint2 LoadShared2(uint32_t shared_address) {
 }
 __device__ __forceinline__ void StoreShared(uint32_t shared_address, uint32_t x, uint32_t y) {
   asm volatile("st.shared.v2.b32 [%0], {%1, %2};" ::"r"(shared_address), "r"(x), "r"(y) : "memory");
+}
+
+// Adds to two floats of memory, at a multiple of 8 bytes, and does not wait for what was there.
+__device__ __forceinline__ void AddToMemory(float* to, float first, float second) {
+  asm volatile("red.relaxed.gpu.global.add.v2.f32 [%0], {%1, %2};" ::"l"(to), "f"(first), "f"(second) : "memory");
 }
 
 // ---- Registers ------------------------------------------------------------------------------------------------------

@@ -9,6 +9,13 @@ namespace longspan {
 bool RangeForwardServedSm90(const BranchParams<RangeSight>& params);
 void RangeForwardSm90(cudaStream_t stream, const char* operation, const BranchParams<RangeSight>& params);
 
+// d_q += ...
+void RangeBackwardQSm90(cudaStream_t stream, const char* operation, const BackwardParams<RangeSight>& params);
+// d_k += ..., d_v += ..., either may be null.
+int64_t RangeBackwardKeysScratchSm90(const BackwardParams<RangeSight>& params);
+void RangeBackwardKeysSm90(cudaStream_t stream, const char* operation, const BackwardParams<RangeSight>& params,
+                           unsigned char* scratch);
+
 // BF16; (K,V) as above; any pages, segments, blocks and heads a group.
 bool SelectedForwardServedSm90(const BranchParams<SelectedSight>& params);
 void SelectedForwardSm90(cudaStream_t stream, const char* operation, const BranchParams<SelectedSight>& params);

@@ -9,23 +9,29 @@ namespace longspan {
 constexpr int kWarpgroup = 128;  // threads
 constexpr int kChunk = 64;       // channels
 
-// The buffer row of key row `first` when the `count` rows from it on are all present and lie in one page; else -1.
+// The buffer row of key row `first` when one page holds the `count` rows from it on; else -1.
 template <typename Sight>
-__device__ inline int FindRows(const BranchParams<Sight>& params, SpanGpu present, int first, int count) {
-  if (first < present.begin || first + count > present.end) return -1;
+__device__ inline int RowsInPage(const BranchParams<Sight>& params, int first, int count) {
   const int page = first / params.page_rows, in_page = first - page * params.page_rows;
   return in_page + count > params.page_rows ? -1 : __ldg(params.table + page) * params.page_rows + in_page;
 }
 
-// Rows [first, first+count) of x [R,G,W] one by one, zeros for those that are not present, to a tile whose chunks are
-// ChunkBytes apart. By a warp, which waits until they are there.
-template <int W, uint32_t ChunkBytes, typename Sight>
-__device__ void CopyRows(uint32_t to, const Bf16* x, const BranchParams<Sight>& params, int group, SpanGpu present,
-                         int first, int count) {
+// The same when the rows are all present, too.
+template <typename Sight>
+__device__ inline int FindRows(const BranchParams<Sight>& params, SpanGpu present, int first, int count) {
+  return first < present.begin || first + count > present.end ? -1 : RowsInPage(params, first, count);
+}
+
+// Rows [first, first+count) of x [R,G,W] one by one to a tile whose chunks are ChunkBytes apart, zeros for those that
+// are not found: find(first, count) is the buffer row of rows that may be read and lie one after another, else -1. By a
+// warp, which waits until they are there.
+template <int W, uint32_t ChunkBytes, typename Sight, typename Find>
+__device__ void CopyRows(uint32_t to, const Bf16* x, const BranchParams<Sight>& params, int group, int first, int count,
+                         const Find& find) {
   constexpr int kPieces = W / 8, kAtOnce = 16;
   const int lane = threadIdx.x % 32;
   for (int done = 0; done < count; done += kAtOnce) {
-    const int row = lane < kAtOnce ? FindRows(params, present, first + done + lane, 1) : -1;
+    const int row = lane < kAtOnce ? find(first + done + lane, 1) : -1;
 #pragma unroll 4
     for (int i = lane; i < kAtOnce * kPieces; i += 32) {
       const int piece = i % kPieces, from = __shfl_sync(~0u, row, i / kPieces);

@@ -15,7 +15,6 @@
 #include "kernels/attention/sm90/kernels.cuh"
 #include "kernels/attention/sm90/range_work.cuh"
 #include "kernels/attention/sm90/row_softmax.cuh"
-#include "kernels/attention/sm90/tensor_map.cuh"
 
 namespace longspan {
 namespace {
@@ -228,8 +227,11 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (threadIdx.x < kWarpgroup) {
     GiveRegisters<24>();
     const int warp = threadIdx.x / 32;
-    if (warp == 0) BringRows<KW>(params, maps.k, params.k, shared.k, shared.k_full, shared.k_empty);
-    if (warp == 1) BringRows<VW>(params, maps.v, params.v, shared.v, shared.v_full, shared.v_empty);
+    const auto find = [&](const RangeItem& item, int first, int count) {
+      return FindRows(params, item.present, first, count);
+    };
+    if (warp == 0) BringRows<KW>(params, maps.k, params.k, shared.k, shared.k_full, shared.k_empty, find);
+    if (warp == 1) BringRows<VW>(params, maps.v, params.v, shared.v, shared.v_full, shared.v_empty, find);
     if (warp == 2) BringQueries(params, &maps.q, shared);
   } else {
     TakeRegisters<240>();
@@ -240,44 +242,28 @@ __global__ void __launch_bounds__(kThreads, 1)
 template <int KW, int VW>
 void Launch(cudaStream_t stream, const char* operation, const RangeParams& params) {
   const QueryTilesGpu& queries = params.queries;
-  int query_rows = 0;
-  for (int i = 0; i < queries.count; ++i) query_rows = std::max(query_rows, queries.row[i] + queries.length[i]);
-  const auto map = [&](const void* x, int rows, int heads, int width, int box_rows, int box_heads) {
-    return RowsMap(operation, x, rows, heads, width, box_rows, box_heads);
-  };
-  const int heads = params.heads, groups = params.groups, group_heads = params.group_heads();
-  // How many rows keys and values have the table alone knows; it leads to none beyond.
-  const auto row_maps = [&](const void* x, int width) {
-    const int part_rows = PartRows(params.page_rows);
-    return RowMaps{map(x, INT32_MAX, groups, width, kTileKeys, 1), map(x, INT32_MAX, groups, width, part_rows, 1),
-                   part_rows};
-  };
+  const int heads = params.heads, group_heads = params.group_heads(), rows = QueryRows(queries);
   const RangeMaps maps = {
-      .q = map(params.q, query_rows, heads, KW, queries.tile, group_heads),
-      .o = map(params.o, query_rows, heads, VW, std::max(1, kWarpgroupRows / group_heads), group_heads),
-      .k = row_maps(params.k, KW),
-      .v = row_maps(params.v, VW),
+      .q = RowsMap(operation, params.q, rows, heads, KW, queries.tile, group_heads),
+      .o = RowsMap(operation, params.o, rows, heads, VW, std::max(1, kWarpgroupRows / group_heads), group_heads),
+      .k = RowMapsOf(operation, params.k, KW, params),
+      .v = RowMapsOf(operation, params.v, VW, params),
   };
 
   constexpr int kBytes = sizeof(RangeShared<KW, VW>) + 1024;
   auto* const kernel = RangeForwardKernel<KW, VW>;
   CudaCheck(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes), operation);
-  int device = 0, processors = 0;
-  CudaCheck(cudaGetDevice(&device), operation);
-  CudaCheck(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), operation);
-  const int64_t items = static_cast<int64_t>(queries.tiles()) * params.groups;
-  LS_CHECK(items <= INT32_MAX - processors, "{}: q: expected fewer than 2^31 tiles, found {}", operation, items);
-  kernel<<<std::min<int64_t>(items, processors), kThreads, kBytes, stream>>>(params, maps);
+  const int blocks = ResidentBlocks(operation, static_cast<int64_t>(queries.tiles()) * params.groups);
+  kernel<<<blocks, kThreads, kBytes, stream>>>(params, maps);
 }
 
 }  // namespace
 
 bool RangeForwardServedSm90(const RangeParams& params) {
-  const auto aligned = [](const void* x) { return reinterpret_cast<uintptr_t>(x) % 16 == 0; };
   const auto widths = [&](int k, int v) { return params.key_width == k && params.value_width == v; };
   return params.dtype == DType::kBf16 && (widths(64, 64) || widths(128, 128) || widths(192, 128)) &&
-         params.group_heads() <= kTileRows && params.scale >= 0 && aligned(params.q) && aligned(params.k) &&
-         aligned(params.v) && aligned(params.o);
+         params.group_heads() <= kTileRows && params.scale >= 0 && AlignedForCopies(params.q) &&
+         AlignedForCopies(params.k) && AlignedForCopies(params.v) && AlignedForCopies(params.o);
 }
 
 void RangeForwardSm90(cudaStream_t stream, const char* operation, const RangeParams& params) {

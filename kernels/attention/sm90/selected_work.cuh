@@ -13,6 +13,7 @@
 
 #include "kernels/attention/gpu/warp_rows.cuh"
 #include "kernels/attention/sm90/key_rows.cuh"
+#include "kernels/attention/sm90/resident.cuh"
 #include "kernels/attention/sm90/tensor_map.cuh"
 
 namespace longspan {
@@ -179,10 +180,12 @@ __device__ void BringStrips(const SelectedParams& params, const CUtensorMap* map
     if (order.group < 0) break;
     const uint32_t stage = SharedAddress(stages[ring.at]);
     uint64_t* const full = &shared.full[ring.at];
-    const int whole = FindRows(params, {order.first, order.first + rows}, order.first, rows);
+    const int whole = RowsInPage(params, order.first, rows);
     if (whole < 0) {
-      CopyRows<W, kStripChunkBytes>(stage, static_cast<const Bf16*>(x), params, order.group, {order.first, order.end},
-                                    order.first, rows);
+      CopyRows<W, kStripChunkBytes>(stage, static_cast<const Bf16*>(x), params, order.group, order.first, rows,
+                                    [&](int first, int count) {
+                                      return FindRows(params, {order.first, order.end}, first, count);
+                                    });
       __syncwarp();
       if (lane == 0) Arrive(full);
     } else if (lane == 0) {
@@ -365,18 +368,13 @@ void LaunchSelected(cudaStream_t stream, const char* operation, Params params) {
   constexpr int kBytes = sizeof(SelectedShared<Query::kKeyWidth, Query::kValueWidth, Query::kQueries>) + 1024;
   auto* const kernel = SelectedKernel<Query, Params>;
   CudaCheck(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes), operation);
-  int device = 0, processors = 0;
-  CudaCheck(cudaGetDevice(&device), operation);
-  CudaCheck(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), operation);
   const int64_t items =
       static_cast<int64_t>(params.queries.tiles()) * params.groups * CeilDiv(params.group_heads(), kRowHeads);
-  LS_CHECK(items <= INT32_MAX - processors, "{}: q: expected fewer than 2^31 tiles, found {}", operation, items);
-  kernel<<<std::min<int64_t>(items, processors), kSelectedThreads<Query>, kBytes, stream>>>(params, maps);
+  kernel<<<ResidentBlocks(operation, items), kSelectedThreads<Query>, kBytes, stream>>>(params, maps);
 }
 
 inline bool SelectedServed(const SelectedParams& params) {
-  const auto aligned = [](const void* x) { return reinterpret_cast<uintptr_t>(x) % 16 == 0; };
-  return params.dtype == DType::kBf16 && params.scale >= 0 && aligned(params.k) && aligned(params.v);
+  return params.dtype == DType::kBf16 && params.scale >= 0 && AlignedForCopies(params.k) && AlignedForCopies(params.v);
 }
 
 }  // namespace longspan
