@@ -16,7 +16,7 @@ class BackwardQuery {
  public:
   static constexpr int kKeyWidth = KW, kValueWidth = VW, kQueries = KW + VW <= 128 ? 12 : 8,
                        kRegisters = KW + VW <= 128 ? 152 : 224;
-  static constexpr int kKeys = 32;
+  static constexpr int kKeys = 16;
 
   __device__ __forceinline__ void Start(const SelectedBackwardParams& params, const int64_t (&row)[2]) {
     LoadRows(static_cast<const Bf16*>(params.q), row, KW, q_);
