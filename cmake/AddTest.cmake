@@ -16,6 +16,12 @@ add_custom_target(gpu_tests)
 # Programs that only tests of label all need.
 add_custom_target(all_tests)
 
+# Under a sanitizer all takes longer.
+set(LONGSPAN_TEST_PATIENCE 1)
+if(CMAKE_CXX_FLAGS MATCHES "-fsanitize=")
+  set(LONGSPAN_TEST_PATIENCE 5)
+endif()
+
 # Registers a ctest entry of an existing program: longspan_add_entry(<test> <target> <ranks> <labels> <timeout> <environment>)
 function(longspan_add_entry test target ranks labels timeout environment)
   set(launcher "")
@@ -23,6 +29,7 @@ function(longspan_add_entry test target ranks labels timeout environment)
     set(launcher ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${ranks})
   endif()
   add_test(NAME ${test} COMMAND ${launcher} $<TARGET_FILE:${target}>)
+  math(EXPR timeout "${timeout} * ${LONGSPAN_TEST_PATIENCE}")
   set_tests_properties(${test} PROPERTIES LABELS "${labels}" PROCESSORS ${ranks} TIMEOUT ${timeout}
     SKIP_RETURN_CODE 77 ENVIRONMENT "${LONGSPAN_TEST_ENVIRONMENT};${environment}")
 endfunction()
