@@ -66,6 +66,8 @@ __device__ __forceinline__ uint64_t AcrossRows(uint32_t shared_address, uint32_t
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), \
       "+f"(d[i + 7])
 #define LONGSPAN_32(d, i) LONGSPAN_8(d, i), LONGSPAN_8(d, i + 8), LONGSPAN_8(d, i + 16), LONGSPAN_8(d, i + 24)
+#define LONGSPAN_SUMS_8 "%0, %1, %2, %3, %4, %5, %6, %7"
+#define LONGSPAN_SUMS_16 LONGSPAN_SUMS_8 ", %8, %9, %10, %11, %12, %13, %14, %15"
 #define LONGSPAN_SUMS_32                                                   \
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
   "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
@@ -81,6 +83,34 @@ __device__ __forceinline__ void Wgmma(float (&d)[64], uint64_t a, uint64_t b, bo
       "{ .reg .pred p; setp.ne.b32 p, %66, 0;\n"
       "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" LONGSPAN_SUMS_64 "}, %64, %65, p, 1, 1, 0, 0; }"
       : LONGSPAN_32(d, 0), LONGSPAN_32(d, 32)
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
+__device__ __forceinline__ void Wgmma(float (&d)[32], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{ .reg .pred p; setp.ne.b32 p, %34, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" LONGSPAN_SUMS_32 "}, %32, %33, p, 1, 1, 0, 0; }"
+      : LONGSPAN_32(d, 0)
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
+__device__ __forceinline__ void Wgmma(float (&d)[16], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{ .reg .pred p; setp.ne.b32 p, %18, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {" LONGSPAN_SUMS_16 "}, %16, %17, p, 1, 1, 0, 0; }"
+      : LONGSPAN_8(d, 0), LONGSPAN_8(d, 8)
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
+__device__ __forceinline__ void Wgmma(float (&d)[8], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{ .reg .pred p; setp.ne.b32 p, %10, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {" LONGSPAN_SUMS_8 "}, %8, %9, p, 1, 1, 0, 0; }"
+      : LONGSPAN_8(d, 0)
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
+__device__ __forceinline__ void Wgmma(float (&d)[4], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{ .reg .pred p; setp.ne.b32 p, %6, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0, %1, %2, %3}, %4, %5, p, 1, 1, 0, 0; }"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "l"(a), "l"(b), "r"(static_cast<int>(add)));
 }
 // A in registers, B AcrossRows.
@@ -103,6 +133,8 @@ __device__ __forceinline__ void Wgmma(float (&d)[32], const uint32_t (&a)[4], ui
 
 #undef LONGSPAN_8
 #undef LONGSPAN_32
+#undef LONGSPAN_SUMS_8
+#undef LONGSPAN_SUMS_16
 #undef LONGSPAN_SUMS_32
 #undef LONGSPAN_SUMS_64
 
@@ -164,6 +196,16 @@ __device__ __forceinline__ void CopyBox(uint32_t shared_address, const CUtensorM
       "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];" ::
           "r"(shared_address),
       "l"(map), "r"(x), "r"(y), "r"(z), "r"(SharedAddress(barrier))
+      : "memory");
+}
+
+// Of a map of four dimensions.
+__device__ __forceinline__ void CopyBox(uint32_t shared_address, const CUtensorMap* map, int x, int y, int z, int w,
+                                        uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], "
+      "[%6];" ::"r"(shared_address),
+      "l"(map), "r"(x), "r"(y), "r"(z), "r"(w), "r"(SharedAddress(barrier))
       : "memory");
 }
 

@@ -24,6 +24,7 @@ struct SelectParams {
   const void* k;         // [R,G,K]
   const int32_t* table;  // pages of k
   int page_rows;
+  int64_t key_rows;  // R
   const float* lse;   // [T,H]
   int32_t* selected;  // [T,G,N]
   float* scores;      // [T,G,N] or null

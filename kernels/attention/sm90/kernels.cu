@@ -9,6 +9,7 @@ const AttentionKernels kSm90Attention = {
     .oldest = 90,
     .newest = 90,
     .range_forward = {RangeForwardServedSm90, RangeForwardSm90},
+    .select = {SelectServedSm90, SelectSm90},
 };
 
 }  // namespace longspan

@@ -1,12 +1,16 @@
 // The kernels for Hopper (compute capability 9.0 exactly, sm_90a); kernels.cu has their set.
 #pragma once
 
-#include "kernels/attention/gpu/sight.cuh"
+#include "kernels/attention/gpu/contest.cuh"
 
 namespace longspan {
 
 // BF16; (K,V) = (64,64), (128,128) or (192,128); any pages, documents and segments, up to 128 heads a group.
 bool RangeForwardServedSm90(const BranchParams<RangeSight>& params);
 void RangeForwardSm90(cudaStream_t stream, const char* operation, const BranchParams<RangeSight>& params);
+
+// BF16, K = 64, 128 or 192, up to 16 heads a group; any blocks, pages, documents and segments.
+bool SelectServedSm90(const SelectParams& params);
+void SelectSm90(cudaStream_t stream, const char* operation, const SelectParams& params);
 
 }  // namespace longspan

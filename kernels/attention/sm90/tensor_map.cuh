@@ -12,4 +12,9 @@ namespace longspan {
 CUtensorMap RowsMap(const char* operation, const void* x, int64_t rows, int64_t heads, int64_t width, int box_rows,
                     int box_heads);
 
+// Of x [rows,heads,width], bf16: boxes of [box_heads,box_rows], the rows of a head one after another, and 64 channels.
+// Coordinates are channel in its chunk of 64, row, head, chunk.
+CUtensorMap HeadRowsMap(const char* operation, const void* x, int64_t rows, int64_t heads, int64_t width, int box_rows,
+                        int box_heads);
+
 }  // namespace longspan
