@@ -44,7 +44,7 @@ __device__ void SumProbabilities(const SelectParams& params, SelectShared<KW, He
     WaitBarrier(&shared.q_full[q_ring.at], q_ring.parity);
     const SpanGpu tiles = shared.tiles[q_ring.at];
     if (tiles.begin == tiles.end) break;
-    const uint32_t q = SharedAddress(shared.q[q_ring.at]) + warpgroup * Shared::kQueryBytes;
+    const uint64_t q = AlongRows(SharedAddress(shared.q[q_ring.at]) + warpgroup * Shared::kQueryBytes);
     float lse[Heads][2];
 #pragma unroll
     for (int head = 0; head < Heads; ++head) {
@@ -59,15 +59,17 @@ __device__ void SumProbabilities(const SelectParams& params, SelectShared<KW, He
       seen[i] = {span.begin - row, span.end - row};
     }
 
+    // The keys that all of the warpgroup's queries see.
+    const SpanGpu all = {shared.seen[q_ring.at][warpgroup * 8 + 7].begin, shared.seen[q_ring.at][warpgroup * 8].end};
+
     const auto multiply = [&](float(&s)[kSums]) {
-      const uint32_t k = SharedAddress(shared.k[k_ring.at]);
+      const uint64_t k = AlongRows(SharedAddress(shared.k[k_ring.at]));
       WaitBarrier(&shared.k_full[k_ring.at], k_ring.parity);
       WgmmaFence();
 #pragma unroll
       for (int i = 0; i < KW / 16; ++i) {
-        const uint32_t at = i % 4 * 32;
-        Wgmma(s, AlongRows(k + i / 4 * kKeyChunkBytes + at), AlongRows(q + i / 4 * Shared::kQueryChunkBytes + at),
-              i > 0);
+        const int chunk = i / 4, at = i % 4 * 32;
+        Wgmma(s, k + (chunk * kKeyChunkBytes + at) / 16, q + (chunk * Shared::kQueryChunkBytes + at) / 16, i > 0);
       }
       WgmmaCommit();
       k_ring.Next();
@@ -84,12 +86,17 @@ __device__ void SumProbabilities(const SelectParams& params, SelectShared<KW, He
         for (int i = 0; i < 4; ++i) sum[i] += Exp2(fmaf(s[head * 4 + i], scale_log2, -lse[head][i % 2]));
       }
       const int first = tile * kTileKeys;
+      if (first < all.begin || first + kTileKeys > all.end) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int at = first + i / 2 * 8;
+          if (at < seen[i % 2].begin || at >= seen[i % 2].end) sum[i] = 0;
+        }
+      }
       WaitBarrier(&shared.sums_empty[warpgroup][sum_ring.at], sum_ring.parity ^ 1);
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const int at = first + i / 2 * 8;
-        shared.sums[sum_ring.at][warpgroup * 8 + query + i % 2][row + i / 2 * 8] =
-            at >= seen[i % 2].begin && at < seen[i % 2].end ? sum[i] : 0;
+        shared.sums[sum_ring.at][warpgroup * 8 + query + i % 2][row + i / 2 * 8] = sum[i];
       }
       arrive(&shared.sums_full[warpgroup][sum_ring.at]);
       sum_ring.Next();
@@ -165,10 +172,12 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (warp == 1) BringQueries(params, &maps.q, shared);
   } else if (warpgroup == 1) {
     GiveRegisters<72>();
-    if (params.select - params.init - params.local <= kHalfWarp) {
-      HoldContests<1>(params, shared);
+    if (params.select - params.init - params.local > kHalfWarp) {
+      HoldContests<kMaxSelect / kHalfWarp, false>(params, shared);
+    } else if (params.block_cells == 4 && params.cells == 2) {
+      HoldContests<1, true>(params, shared);
     } else {
-      HoldContests<kMaxSelect / kHalfWarp>(params, shared);
+      HoldContests<1, false>(params, shared);
     }
   } else {
     TakeRegisters<200>();

@@ -9,22 +9,33 @@ namespace longspan {
 constexpr int kHalfWarp = 16;
 constexpr int kContests = 2;  // of half a warp: 16 queries are 4 warps'
 
-// A score as a whole number: the higher the better, NaN last of all; 0 is below all.
-__device__ inline unsigned RankOf(float score) { return score >= 0 ? __float_as_uint(score + 0.0f) + 2 : 1; }
-__device__ inline float ScoreOfRank(unsigned rank) { return rank == 1 ? CUDART_NAN_F : __uint_as_float(rank - 2); }
+// How scores are ranked: by themselves, NaN after all, then places that are empty, then what takes no part.
+constexpr float kNanRank = -1, kEmptyRank = -2, kNoRank = -INFINITY;
 
 // The best 16 * Places blocks offered, best first; of equals the first. Number 16 * p + i is place p of lane i.
 template <int Places>
 class BestBlocks {
  public:
-  // By all of the half-warp, with the same; a rank of 0 changes nothing.
-  __device__ __forceinline__ void Insert(unsigned rank, int block) {
+  __device__ BestBlocks() {
+#pragma unroll
+    for (int place = 0; place < Places; ++place) {
+      rank_[place] = kEmptyRank;
+      block_[place] = -1;
+    }
+  }
+
+  // By the whole warp, each half with its own rank. What is no better than the last place changes nothing.
+  __device__ __forceinline__ void Insert(float rank, int block) {
 #pragma unroll
     for (int place = Places - 1; place >= 0; --place) {
-      unsigned before = __shfl_up_sync(~0u, rank_[place], 1, kHalfWarp);
+      float before = __shfl_up_sync(~0u, rank_[place], 1, kHalfWarp);
       int block_before = __shfl_up_sync(~0u, block_[place], 1, kHalfWarp);
-      const unsigned last = place == 0 ? ~0u : __shfl_sync(~0u, rank_[max(place - 1, 0)], kHalfWarp - 1, kHalfWarp);
-      const int last_block = place == 0 ? 0 : __shfl_sync(~0u, block_[max(place - 1, 0)], kHalfWarp - 1, kHalfWarp);
+      float last = INFINITY;
+      int last_block = 0;
+      if (place > 0) {
+        last = __shfl_sync(~0u, rank_[max(place - 1, 0)], kHalfWarp - 1, kHalfWarp);
+        last_block = __shfl_sync(~0u, block_[max(place - 1, 0)], kHalfWarp - 1, kHalfWarp);
+      }
       if (threadIdx.x % kHalfWarp == 0) {
         before = last;
         block_before = last_block;
@@ -38,11 +49,11 @@ class BestBlocks {
   }
 
   // Of number `number`, the same in the whole warp.
-  __device__ __forceinline__ unsigned RankAt(int number) const {
-    unsigned rank = 0;
+  __device__ __forceinline__ float RankAt(int number) const {
+    float rank = 0;
 #pragma unroll
     for (int place = 0; place < Places; ++place) {
-      const unsigned found = __shfl_sync(~0u, rank_[place], number % kHalfWarp, kHalfWarp);
+      const float found = __shfl_sync(~0u, rank_[place], number % kHalfWarp, kHalfWarp);
       if (number / kHalfWarp == place) rank = found;
     }
     return rank;
@@ -69,8 +80,8 @@ class BestBlocks {
   }
 
  private:
-  unsigned rank_[Places] = {};
-  int block_[Places] = {};
+  float rank_[Places];
+  int block_[Places];
 };
 
 // Which of a query's blocks are forced, and where they go in its row of `selected`. Either all visible blocks are
@@ -92,7 +103,9 @@ struct QueryBlocks {
     place = (static_cast<int64_t>(item.queries.row + query) * params.groups + item.group) * params.select;
   }
 
-  __device__ bool contested(int block) const { return block >= init_end && block < local_begin; }
+  __device__ bool contested(int block) const {
+    return static_cast<unsigned>(block - init_end) < static_cast<unsigned>(local_begin - init_end);
+  }
   __device__ bool forced(int block) const { return block >= first && block <= own && !contested(block); }
   // Where a forced block goes.
   __device__ int PlaceOf(const SelectParams& params, int block) const {
@@ -100,26 +113,18 @@ struct QueryBlocks {
   }
 };
 
-// One block's score for the query whose sums are at `sums`, of tile 0 of those held; `tile` tells which tile of the
-// sequence has place `at`. Rows ascending, each times the cells that it shares with the block.
+// A block's score from the sums of its query, `sums` of the first of the stages; stage `at` has tile `tile`. Rows
+// ascending, each times the cells that it shares with the block.
 template <int Stages>
 __device__ __forceinline__ float ScoreOfBlock(const SelectParams& params, const float* sums, int at, int tile,
                                               int block) {
-  constexpr int kStageStride = kTileQueries * kSumStride;
-  int row = block * params.block_cells;
-  int stage = at - (tile - row / kTileKeys);
+  const int rows = params.block_cells + params.sight.lead, first = block * params.block_cells;
+  int row = first % kTileKeys, stage = at - (tile - first / kTileKeys);
   if (stage < 0) stage += Stages;
-  row %= kTileKeys;
-  if (params.block_cells == 4 && params.cells == 2) {
-    const float* const from = sums + stage * kStageStride + row;
-    const float4 four = *reinterpret_cast<const float4*>(from);
-    const float next = row + 4 < kTileKeys ? from[4] : sums[(stage + 1 == Stages ? 0 : stage + 1) * kStageStride];
-    return next + fmaf(2, four.w, fmaf(2, four.z, fmaf(2, four.y, four.x)));
-  }
-  const int rows = params.block_cells + params.sight.lead;
   float sum = 0;
   for (int i = 0; i < rows; ++i) {
-    sum = fmaf(static_cast<float>(min(min(i + 1, params.cells), rows - i)), sums[stage * kStageStride + row], sum);
+    sum = fmaf(static_cast<float>(min(min(i + 1, params.cells), rows - i)),
+               sums[stage * (kTileQueries * kSumStride) + row], sum);
     if (++row == kTileKeys) {
       row = 0;
       if (++stage == Stages) stage = 0;
@@ -128,8 +133,9 @@ __device__ __forceinline__ float ScoreOfBlock(const SelectParams& params, const 
   return sum;
 }
 
-// Writes `selected` (and `scores`): by one warpgroup, for all items of the block.
-template <int Places, int KW, int Heads>
+// Writes `selected` (and `scores`): by one warpgroup, for all items of the block. Four: blocks of 4 strides and keys of
+// 2, the usual ones: each tile completes 16 blocks, one a lane.
+template <int Places, bool Four, int KW, int Heads>
 __device__ void HoldContests(const SelectParams& params, SelectShared<KW, Heads>& shared) {
   constexpr int kStages = SelectShared<KW, Heads>::kSumStages;
   const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, half_lane = lane % kHalfWarp;
@@ -137,56 +143,67 @@ __device__ void HoldContests(const SelectParams& params, SelectShared<KW, Heads>
   const int first_query = of * 8 + warp % 2 * 4 + lane / kHalfWarp * kContests;
   const int capacity = params.select - params.init - params.local;
   // How many tiles back a block may begin.
-  const int reach = (params.block_cells + params.sight.lead - 1 + kTileKeys - 1) / kTileKeys;
+  const int reach = Four ? 1 : (params.block_cells + params.sight.lead - 1 + kTileKeys - 1) / kTileKeys;
   Ring<kStages> ring;
-  // The tile `back` before the present one.
+  const auto stage_before = [&](int back) { return ring.at >= back ? ring.at - back : ring.at - back + kStages; };
   const auto release = [&](int back) {
-    if (lane == 0) Arrive(&shared.sums_empty[of][ring.at >= back ? ring.at - back : ring.at - back + kStages]);
+    if (lane == 0) Arrive(&shared.sums_empty[of][stage_before(back)]);
   };
 
   for (int index = blockIdx.x; index < ItemCount(params); index += gridDim.x) {
     const SelectItem item = FindItem(params, index);
     QueryBlocks blocks[kContests];
     BestBlocks<Places> best[kContests];
-    unsigned worst[kContests];
+    float worst[kContests];
 #pragma unroll
     for (int i = 0; i < kContests; ++i) {
       blocks[i] = QueryBlocks(params, item, first_query + i);
-      worst[i] = capacity == 0 ? ~0u : 0;
+      worst[i] = capacity == 0 ? INFINITY : kEmptyRank;
     }
+    // Blocks [first, first+16), one a lane, of which those before `end` are complete.
+    const auto offer = [&](int first, int end, const float(&score)[kContests]) {
+      const int block = first + half_lane;
+#pragma unroll
+      for (int i = 0; i < kContests; ++i) {
+        const float rank = block < end && blocks[i].contested(block) ? fmaxf(score[i], kNanRank) : kNoRank;
+        if (params.scores != nullptr && block < end && blocks[i].forced(block)) {
+          params.scores[blocks[i].place + blocks[i].PlaceOf(params, block)] = score[i];
+        }
+        unsigned better = __ballot_sync(~0u, rank > worst[i]);
+        if (better == 0) continue;
+        // What is better in one half of the warp is offered in both.
+        for (better = (better | better >> kHalfWarp) & 0xFFFF; better != 0; better &= better - 1) {
+          const int from = __ffs(better) - 1;
+          best[i].Insert(__shfl_sync(~0u, rank, from, kHalfWarp), first + from);
+        }
+        worst[i] = best[i].RankAt(capacity - 1);
+      }
+    };
     int next = item.first_block, held = 0;
     for (int tile = item.first_tile; tile < item.end_tile; ++tile, ring.Next()) {
-      const int rows_end = (tile + 1) * kTileKeys - params.sight.lead;
-      const int complete = rows_end < 0 ? 0 : min(rows_end / params.block_cells, item.end_block);
       WaitBarrier(&shared.sums_full[of][ring.at], ring.parity);
-      for (; next < complete; next = min(next + kHalfWarp, complete)) {
-        const int block = next + half_lane;
-        unsigned rank[kContests], mine[kContests];
-        int rounds = 0;
+      float score[kContests];
+      if constexpr (Four) {
+        // The first lane's block begins with the last rows of the tile before.
+        const int from = half_lane == 0 ? stage_before(1) : ring.at, row = (half_lane * 4 + 60) % kTileKeys;
 #pragma unroll
         for (int i = 0; i < kContests; ++i) {
-          const float score =
-              ScoreOfBlock<kStages>(params, shared.sums[0][first_query + i], ring.at, tile, min(block, complete - 1));
-          rank[i] = block < complete && blocks[i].contested(block) ? RankOf(score) : 0;
-          if (params.scores != nullptr && block < complete && blocks[i].forced(block)) {
-            params.scores[blocks[i].place + blocks[i].PlaceOf(params, block)] = score;
-          }
-          const unsigned better = __ballot_sync(~0u, rank[i] > worst[i]);
-          rounds = max(rounds, max(__popc(better & 0xFFFF), __popc(better >> kHalfWarp)));
-          mine[i] = better >> (lane & kHalfWarp) & 0xFFFF;
+          const float4 four = *reinterpret_cast<const float4*>(&shared.sums[from][first_query + i][row]);
+          const float last = shared.sums[ring.at][first_query + i][half_lane * 4];
+          score[i] = last + fmaf(2, four.w, fmaf(2, four.z, fmaf(2, four.y, four.x)));
         }
-        if (rounds == 0) continue;
-        for (; rounds > 0; --rounds) {
+        offer(tile * kHalfWarp - 1, INT_MAX, score);
+      } else {
+        const int rows_end = (tile + 1) * kTileKeys - params.sight.lead;
+        const int complete = rows_end < 0 ? 0 : min(rows_end / params.block_cells, item.end_block);
+        for (; next < complete; next = min(next + kHalfWarp, complete)) {
 #pragma unroll
           for (int i = 0; i < kContests; ++i) {
-            const int from = __ffs(mine[i]) - 1;
-            const unsigned offered = __shfl_sync(~0u, rank[i], from & (kHalfWarp - 1), kHalfWarp);
-            best[i].Insert(mine[i] == 0 ? 0 : offered, next + from);
-            mine[i] &= mine[i] - 1;
+            score[i] = ScoreOfBlock<kStages>(params, shared.sums[0][first_query + i], ring.at, tile,
+                                             min(next + half_lane, complete - 1));
           }
+          offer(next, complete, score);
         }
-#pragma unroll
-        for (int i = 0; i < kContests; ++i) worst[i] = best[i].RankAt(max(capacity - 1, 0));
       }
       __syncwarp();
       if (held == reach) {
@@ -204,10 +221,10 @@ __device__ void HoldContests(const SelectParams& params, SelectShared<KW, Heads>
       int32_t* const selected = params.selected + query.place;
       float* const scores = params.scores == nullptr ? nullptr : params.scores + query.place;
       const bool contest = query.init_end < query.local_begin;
-      best[i].ForBest(capacity, [&](int block, unsigned rank, int below) {
+      best[i].ForBest(capacity, [&](int block, float rank, int below) {
         if (!contest) return;
         selected[params.init + below] = block;
-        if (scores != nullptr) scores[params.init + below] = ScoreOfRank(rank);
+        if (scores != nullptr) scores[params.init + below] = rank == kNanRank ? CUDART_NAN_F : rank;
       });
       if (query.place < 0) continue;
       for (int n = half_lane; n < params.select; n += kHalfWarp) {

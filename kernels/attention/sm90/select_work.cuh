@@ -30,7 +30,7 @@ struct SelectShared {
   Bf16 k[kKeyStages][kTileKeys * KW];
   float sums[kSumStages][kTileQueries][kSumStride];  // of the probabilities of a group's heads
   float lse[kQueryStages][2][Heads][8];              // in units of log2
-  SpanGpu seen[kQueryStages][kTileQueries];          // empty where there is no query
+  SpanGpu seen[kQueryStages][kTileQueries];          // ends never fall
   SpanGpu tiles[kQueryStages];                       // of keys; empty after the last queries
   uint64_t q_full[kQueryStages], q_empty[kQueryStages], k_full[kKeyStages], k_empty[kKeyStages];
   uint64_t sums_full[2][kSumStages], sums_empty[2][kSumStages];
@@ -86,8 +86,8 @@ __device__ void BringQueries(const SelectParams& params, const CUtensorMap* map,
     if (item.first_tile == item.end_tile) continue;
     WaitBarrier(&shared.q_empty[ring.at], ring.parity ^ 1);
     if (lane < kTileQueries) {
-      shared.seen[ring.at][lane] =
-          lane < item.queries.count ? params.sight.Seen(item.queries.position + lane) : SpanGpu{0, 0};
+      // Those that are not there see what the last one sees.
+      shared.seen[ring.at][lane] = params.sight.Seen(item.queries.position + min(lane, item.queries.count - 1));
     }
     const float* const lse =
         params.lse + static_cast<int64_t>(item.queries.row) * params.heads + item.group * group_heads;
