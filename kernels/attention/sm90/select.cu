@@ -1,7 +1,7 @@
 // Selection in bf16 on Hopper: overwrites `selected` (and `scores`).
 //
-// A block stays and takes tiles of 16 neighbouring queries of one group in turn, against tiles of 64 compressed keys.
-// Two warpgroups have 8 queries each. Their product is keys x columns, the columns head by head and 8 queries each, so
+// A block stays and takes tiles of 16 neighbouring queries of one group in turn, against tiles of 128 compressed keys.
+// Two warpgroups have 8 queries each. Their products are 64 keys x columns, head by head and 8 queries each, so
 // that the sum of probabilities over a group's heads stays in a thread, of two keys and two queries, and has one order.
 // The product of the next tile is under way while this one's exponentials are taken. The sums go to shared memory,
 // where a third warpgroup draws scores from them and keeps each query's best (select_contest.cuh); warps of a fourth
@@ -78,61 +78,52 @@ __device__ void SumProbabilities(const SelectParams& params, SelectShared<KW, He
       arrive(&shared.k_empty[k_used.at]);
       k_used.Next();
     };
-    const auto take_sums = [&](const float(&s)[kSums], int tile) {
-      float sum[4] = {};
+    const auto add_heads = [&](const float(&s)[kSums], float(&sum)[4]) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) sum[i] = 0;
 #pragma unroll
       for (int head = 0; head < Heads; ++head) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) sum[i] += Exp2(fmaf(s[head * 4 + i], scale_log2, -lse[head][i % 2]));
       }
+      Pin(sum);  // all of s has been read
+    };
+    // Of both products of a tile.
+    const auto hand_on = [&](float(&sum)[2][4], int tile) {
       const int first = tile * kTileKeys;
-      if (first < all.begin || first + kTileKeys > all.end) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const int at = first + i / 2 * 8;
-          if (at < seen[i % 2].begin || at >= seen[i % 2].end) sum[i] = 0;
-        }
-      }
+      const bool whole = first >= all.begin && first + kTileKeys <= all.end;
       WaitBarrier(&shared.sums_empty[warpgroup][sum_ring.at], sum_ring.parity ^ 1);
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        shared.sums[sum_ring.at][warpgroup * 8 + query + i % 2][row + i / 2 * 8] = sum[i];
+      for (int i = 0; i < 8; ++i) {
+        const int at = i / 4 * kProductKeys + i % 4 / 2 * 8;
+        const SpanGpu& span = seen[i % 2];
+        const bool there = whole || (first + at >= span.begin && first + at < span.end);
+        shared.sums[sum_ring.at][warpgroup * 8 + query + i % 2][row + at] = there ? sum[i / 4][i % 4] : 0;
       }
       arrive(&shared.sums_full[warpgroup][sum_ring.at]);
       sum_ring.Next();
     };
 
-    int tile = tiles.begin;
+    float sum[2][4];
     multiply(even);
-    for (; tile + 2 < tiles.end; tile += 2) {
-      multiply(odd);
-      WgmmaWait<1>();
+    for (int tile = tiles.begin;; ++tile) {
+      WgmmaWait<0>();
       Pin(even);
       release_keys();
-      take_sums(even, tile);
+      multiply(odd);
+      add_heads(even, sum[0]);
+      WgmmaWait<0>();
+      Pin(odd);
+      release_keys();
+      if (tile + 1 == tiles.end) {
+        arrive(&shared.q_empty[q_ring.at]);
+        add_heads(odd, sum[1]);
+        hand_on(sum, tile);
+        break;
+      }
       multiply(even);
-      WgmmaWait<1>();
-      Pin(odd);
-      release_keys();
-      take_sums(odd, tile + 1);
-    }
-    if (tile + 1 < tiles.end) {
-      multiply(odd);
-      WgmmaWait<1>();
-      Pin(even);
-      release_keys();
-      take_sums(even, tile);
-      WgmmaWait<0>();
-      Pin(odd);
-      release_keys();
-      arrive(&shared.q_empty[q_ring.at]);
-      take_sums(odd, tile + 1);
-    } else {
-      WgmmaWait<0>();
-      Pin(even);
-      release_keys();
-      arrive(&shared.q_empty[q_ring.at]);
-      take_sums(even, tile);
+      add_heads(odd, sum[1]);
+      hand_on(sum, tile);
     }
   }
 }
@@ -164,7 +155,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     PublishBarriers();
   }
   __syncthreads();
-  const int warpgroup = threadIdx.x / kWarpgroup;
+  const int warpgroup = __shfl_sync(~0u, threadIdx.x / kWarpgroup, 0);  // known to be the warp's
   if (warpgroup == 0) {
     GiveRegisters<40>();
     const int warp = threadIdx.x / 32;
@@ -192,7 +183,7 @@ void Launch(cudaStream_t stream, const char* operation, const SelectParams& para
   for (int i = 0; i < queries.count; ++i) query_rows = std::max(query_rows, queries.row[i] + queries.length[i]);
   const SelectMaps maps = {
       .q = HeadRowsMap(operation, params.q, query_rows, params.heads, KW, 8, Heads),
-      .k = RowsMap(operation, params.k, params.key_rows, params.groups, KW, kTileKeys, 1),
+      .k = RowsMap(operation, params.k, params.key_rows, params.groups, KW, kProductKeys, 1),
   };
   constexpr int kBytes = sizeof(SelectShared<KW, Heads>) + 1024;
   static_assert(kBytes <= 227 << 10);

@@ -6,9 +6,6 @@
 
 namespace longspan {
 
-constexpr int kHalfWarp = 16;
-constexpr int kContests = 2;  // of half a warp: 16 queries are 4 warps'
-
 // How scores are ranked: by themselves, NaN after all, then places that are empty, then what takes no part.
 constexpr float kNanRank = -1, kEmptyRank = -2, kNoRank = -INFINITY;
 
@@ -134,7 +131,7 @@ __device__ __forceinline__ float ScoreOfBlock(const SelectParams& params, const 
 }
 
 // Writes `selected` (and `scores`): by one warpgroup, for all items of the block. Four: blocks of 4 strides and keys of
-// 2, the usual ones: each tile completes 16 blocks, one a lane.
+// 2, the usual ones: each tile completes 32 blocks, two a lane.
 template <int Places, bool Four, int KW, int Heads>
 __device__ void HoldContests(const SelectParams& params, SelectShared<KW, Heads>& shared) {
   constexpr int kStages = SelectShared<KW, Heads>::kSumStages;
@@ -143,11 +140,11 @@ __device__ void HoldContests(const SelectParams& params, SelectShared<KW, Heads>
   const int first_query = of * 8 + warp % 2 * 4 + lane / kHalfWarp * kContests;
   const int capacity = params.select - params.init - params.local;
   // How many tiles back a block may begin.
-  const int reach = Four ? 1 : (params.block_cells + params.sight.lead - 1 + kTileKeys - 1) / kTileKeys;
+  const int reach = (params.block_cells + params.sight.lead - 1 + kTileKeys - 1) / kTileKeys;
   Ring<kStages> ring;
-  const auto stage_before = [&](int back) { return ring.at >= back ? ring.at - back : ring.at - back + kStages; };
+  // The tile `back` before the present one has been read.
   const auto release = [&](int back) {
-    if (lane == 0) Arrive(&shared.sums_empty[of][stage_before(back)]);
+    if (lane == 0) Arrive(&shared.sums_empty[of][ring.at >= back ? ring.at - back : ring.at - back + kStages]);
   };
 
   for (int index = blockIdx.x; index < ItemCount(params); index += gridDim.x) {
@@ -160,60 +157,90 @@ __device__ void HoldContests(const SelectParams& params, SelectShared<KW, Heads>
       blocks[i] = QueryBlocks(params, item, first_query + i);
       worst[i] = capacity == 0 ? INFINITY : kEmptyRank;
     }
-    // Blocks [first, first+16), one a lane, of which those before `end` are complete.
-    const auto offer = [&](int first, int end, const float(&score)[kContests]) {
-      const int block = first + half_lane;
+    // Blocks first + 16 * p + i, p of a lane's scores, i its place in the half-warp; those before `end` are complete.
+    const auto offer = [&]<int Scores>(int first, int end, const float(&score)[kContests][Scores]) {
+      int count[kContests];
 #pragma unroll
       for (int i = 0; i < kContests; ++i) {
-        const float rank = block < end && blocks[i].contested(block) ? fmaxf(score[i], kNanRank) : kNoRank;
-        if (params.scores != nullptr && block < end && blocks[i].forced(block)) {
-          params.scores[blocks[i].place + blocks[i].PlaceOf(params, block)] = score[i];
+        count[i] = 0;
+#pragma unroll
+        for (int p = 0; p < Scores; ++p) {
+          const int block = first + p * kHalfWarp + half_lane;
+          const float rank = block < end && blocks[i].contested(block) ? fmaxf(score[i][p], kNanRank) : kNoRank;
+          if (params.scores != nullptr && block < end && blocks[i].forced(block)) {
+            params.scores[blocks[i].place + blocks[i].PlaceOf(params, block)] = score[i][p];
+          }
+          const unsigned better = __ballot_sync(~0u, rank > worst[i]) >> (lane & kHalfWarp) & 0xFFFF;
+          if (rank > worst[i]) {
+            shared.offered[first_query + i][count[i] + __popc(better & ((1u << half_lane) - 1))] = {rank, block};
+          }
+          count[i] += __popc(better);
         }
-        unsigned better = __ballot_sync(~0u, rank > worst[i]);
-        if (better == 0) continue;
-        // What is better in one half of the warp is offered in both.
-        for (better = (better | better >> kHalfWarp) & 0xFFFF; better != 0; better &= better - 1) {
-          const int from = __ffs(better) - 1;
-          best[i].Insert(__shfl_sync(~0u, rank, from, kHalfWarp), first + from);
-        }
-        worst[i] = best[i].RankAt(capacity - 1);
       }
-    };
-    int next = item.first_block, held = 0;
-    for (int tile = item.first_tile; tile < item.end_tile; ++tile, ring.Next()) {
-      WaitBarrier(&shared.sums_full[of][ring.at], ring.parity);
-      float score[kContests];
-      if constexpr (Four) {
-        // The first lane's block begins with the last rows of the tile before.
-        const int from = half_lane == 0 ? stage_before(1) : ring.at, row = (half_lane * 4 + 60) % kTileKeys;
+      static_assert(kContests == 2);
+      const int rounds = __reduce_max_sync(~0u, max(count[0], count[1]));
+      if (rounds == 0) return;
+      __syncwarp();
+      for (int round = 0; round < rounds; ++round) {
 #pragma unroll
         for (int i = 0; i < kContests; ++i) {
-          const float4 four = *reinterpret_cast<const float4*>(&shared.sums[from][first_query + i][row]);
-          const float last = shared.sums[ring.at][first_query + i][half_lane * 4];
-          score[i] = last + fmaf(2, four.w, fmaf(2, four.z, fmaf(2, four.y, four.x)));
+          const OfferedBlock next = shared.offered[first_query + i][round];
+          best[i].Insert(round < count[i] ? next.rank : kNoRank, next.block);
         }
-        offer(tile * kHalfWarp - 1, INT_MAX, score);
-      } else {
+      }
+#pragma unroll
+      for (int i = 0; i < kContests; ++i) {
+        if (capacity > 0) worst[i] = best[i].RankAt(capacity - 1);
+      }
+      __syncwarp();
+    };
+
+    if constexpr (Four) {
+      float4 before[kContests] = {};  // the last sums of the tile before
+      for (int tile = item.first_tile; tile < item.end_tile; ++tile, ring.Next()) {
+        WaitBarrier(&shared.sums_full[of][ring.at], ring.parity);
+        float score[kContests][2];
+#pragma unroll
+        for (int i = 0; i < kContests; ++i) {
+          const float* const sums = shared.sums[ring.at][first_query + i];
+#pragma unroll
+          for (int p = 0; p < 2; ++p) {
+            const int row = p * kProductKeys + half_lane * 4;
+            float4 four = before[i];
+            if (row > 0) four = *reinterpret_cast<const float4*>(sums + row - 4);
+            score[i][p] = sums[row] + fmaf(2, four.w, fmaf(2, four.z, fmaf(2, four.y, four.x)));
+          }
+          before[i] = *reinterpret_cast<const float4*>(sums + kTileKeys - 4);
+        }
+        __syncwarp();
+        release(0);
+        offer(tile * (kTileKeys / 4) - 1, INT_MAX, score);
+      }
+    } else {
+      int next = item.first_block, held = 0;
+      for (int tile = item.first_tile; tile < item.end_tile; ++tile, ring.Next()) {
+        WaitBarrier(&shared.sums_full[of][ring.at], ring.parity);
         const int rows_end = (tile + 1) * kTileKeys - params.sight.lead;
-        const int complete = rows_end < 0 ? 0 : min(rows_end / params.block_cells, item.end_block);
+        const int complete = min(rows_end / params.block_cells, item.end_block);
         for (; next < complete; next = min(next + kHalfWarp, complete)) {
+          float score[kContests][1];
 #pragma unroll
           for (int i = 0; i < kContests; ++i) {
-            score[i] = ScoreOfBlock<kStages>(params, shared.sums[0][first_query + i], ring.at, tile,
-                                             min(next + half_lane, complete - 1));
+            score[i][0] = ScoreOfBlock<kStages>(params, shared.sums[0][first_query + i], ring.at, tile,
+                                                min(next + half_lane, complete - 1));
           }
           offer(next, complete, score);
         }
+        __syncwarp();
+        if (held == reach) {
+          release(reach);
+        } else {
+          ++held;
+        }
       }
-      __syncwarp();
-      if (held == reach) {
-        release(reach);
-      } else {
-        ++held;
-      }
+      // `ring` is one tile on.
+      while (held > 0) release(held--);
     }
-    // `ring` is one tile on.
-    while (held > 0) release(held--);
 
 #pragma unroll
     for (int i = 0; i < kContests; ++i) {

@@ -14,24 +14,35 @@ namespace longspan {
 
 constexpr int kWarpgroup = 128;
 constexpr int kChunk = 64;        // channels
-constexpr int kTileKeys = 64;     // rows of a product
+constexpr int kProductKeys = 64;  // rows of a product, and of a copy
+constexpr int kTileKeys = 128;    // what is handed on to the contest at once
 constexpr int kTileQueries = 16;  // 8 for each of two warpgroups
-constexpr int kKeyChunkBytes = kTileKeys * kChunkRowBytes;
+constexpr int kHalfWarp = 16;
+constexpr int kContests = 2;      // of half a warp: 16 queries are 4 warps'
+constexpr int kMostOffered = 32;  // blocks at once
+constexpr int kKeyChunkBytes = kProductKeys * kChunkRowBytes;
 constexpr int kSumStride = kTileKeys + 4;  // queries 2c and rows g of a warp's store: 32 different banks
+
+// A block in the contest.
+struct OfferedBlock {
+  float rank;
+  int block;
+};
 
 // Shared memory of a block. Heads is a power of two that holds the heads of a group.
 template <int KW, int Heads>
 struct SelectShared {
   static constexpr int kQueryStages = KW > 128 ? 1 : 2, kKeyStages = 4;
-  static constexpr int kSumStages = 7;        // the contest holds up to 5 tiles
+  static constexpr int kSumStages = KW * Heads > 1024 ? 3 : 6;  // the contest holds up to 3 tiles
   static constexpr int kColumns = 8 * Heads;  // of a warpgroup's products: head by head, 8 queries each
   static constexpr int kQueryBytes = kColumns * kChunkRowBytes, kQueryChunkBytes = 2 * kQueryBytes;
   Bf16 q[kQueryStages][2 * kColumns * KW];
-  Bf16 k[kKeyStages][kTileKeys * KW];
+  Bf16 k[kKeyStages][kProductKeys * KW];
   float sums[kSumStages][kTileQueries][kSumStride];  // of the probabilities of a group's heads
   float lse[kQueryStages][2][Heads][8];              // in units of log2
   SpanGpu seen[kQueryStages][kTileQueries];          // ends never fall
   SpanGpu tiles[kQueryStages];                       // of keys; empty after the last queries
+  OfferedBlock offered[kTileQueries][kMostOffered];
   uint64_t q_full[kQueryStages], q_empty[kQueryStages], k_full[kKeyStages], k_empty[kKeyStages];
   uint64_t sums_full[2][kSumStages], sums_empty[2][kSumStages];
 };
@@ -120,12 +131,12 @@ __device__ void BringQueries(const SelectParams& params, const CUtensorMap* map,
   Arrive(&shared.q_full[ring.at]);
 }
 
-// The tile from row `first` on, row by row; rows that are not present are left out. By a warp.
+// Those of a product, from row `first` on, row by row; rows that are not present are left out. By a warp.
 template <int KW>
 __device__ void CopyKeys(uint32_t to, const SelectParams& params, int group, SpanGpu present, int first) {
   constexpr int kPieces = KW / 8;
   const auto* const k = static_cast<const Bf16*>(params.k);
-  for (int done = 0; done < kTileKeys; done += 32) {
+  for (int done = 0; done < kProductKeys; done += 32) {
     const int row = first + done + static_cast<int>(threadIdx.x % 32);
     const int64_t place = row >= present.begin && row < present.end ? PageRow(params.table, params.page_rows, row) : -1;
 #pragma unroll 4
@@ -148,9 +159,10 @@ __device__ void BringKeys(const SelectParams& params, const CUtensorMap* map, Se
   Ring<SelectShared<KW, Heads>::kKeyStages> ring;
   for (int index = blockIdx.x; index < ItemCount(params); index += gridDim.x) {
     const SelectItem item = FindItem(params, index);
-    for (int tile = item.first_tile; tile < item.end_tile; ++tile, ring.Next()) {
-      const int first = tile * kTileKeys, page = first / params.page_rows, in_page = first - page * params.page_rows;
-      const bool any = first < item.present.end, whole = any && in_page + kTileKeys <= params.page_rows;
+    const int end = item.end_tile * kTileKeys;
+    for (int first = item.first_tile * kTileKeys; first < end; first += kProductKeys, ring.Next()) {
+      const int page = first / params.page_rows, in_page = first - page * params.page_rows;
+      const bool any = first < item.present.end, whole = any && in_page + kProductKeys <= params.page_rows;
       const int slot = whole ? __ldg(params.table + page) : -1;
       const uint32_t stage = SharedAddress(shared.k[ring.at]);
       WaitBarrier(&shared.k_empty[ring.at], ring.parity ^ 1);
