@@ -200,6 +200,7 @@ void Bench::Run() {
     ops_->CompressBackward(stream, compress_v, {d_v_cmp.view(), d_v.view(), Views(d_phi_v)});
   });
   Time("full", nullptr, [&] { ops_->Window(stream, full_args); });
+  Time("full_backward", nullptr, [&] { ops_->WindowBackward(stream, full_args, gradient(2, d_k, d_v)); });
   fmt::print("forward {:.2f} ms, backward {:.2f} ms\n", forward_ms_, backward_ms_);
 }
 

@@ -210,10 +210,9 @@ void LaunchForHeads(cudaStream_t stream, const char* operation, const SelectPara
 }  // namespace
 
 bool SelectServedSm90(const SelectParams& params) {
-  const auto aligned = [](const void* x) { return reinterpret_cast<uintptr_t>(x) % 16 == 0; };
   const int width = params.key_width;
   return params.dtype == DType::kBf16 && (width == 64 || width == 128 || width == 192) && params.group_heads() <= 16 &&
-         params.key_rows <= INT32_MAX && aligned(params.q) && aligned(params.k);
+         params.key_rows <= INT32_MAX && AlignedForCopies(params.q) && AlignedForCopies(params.k);
 }
 
 void SelectSm90(cudaStream_t stream, const char* operation, const SelectParams& params) {

@@ -8,12 +8,10 @@
 #include <math_constants.h>
 
 #include "kernels/attention/gpu/contest.cuh"
-#include "kernels/base/ptx_sm90.cuh"
+#include "kernels/attention/sm90/key_rows.cuh"
 
 namespace longspan {
 
-constexpr int kWarpgroup = 128;
-constexpr int kChunk = 64;        // channels
 constexpr int kProductKeys = 64;  // rows of a product, and of a copy
 constexpr int kTileKeys = 128;    // what is handed on to the contest at once
 constexpr int kTileQueries = 16;  // 8 for each of two warpgroups

@@ -203,6 +203,27 @@ TEST(BranchBackwardGpu, Placement) {
   }
 }
 
+// As many segments as a call may have, of lengths that no tile divides, neighbours apart, in rows of another order;
+// with gaps that no query fills, so that some keys have none.
+TEST(BranchBackwardGpu, ManySegments) {
+  for (const auto& [group_heads, width] : {std::pair(16, 128), std::pair(5, 128), std::pair(3, 64)}) {
+    BranchCase c{
+        .tokens = 1500, .heads = 2 * group_heads, .groups = 2, .key_width = width, .value_width = width, .seed = 5};
+    c.nsa.window = 200;
+    for (int64_t i = 0; i < 16; ++i) c.segments.push_back({i * 90 + i % 3, 83, (i * 5 % 16) * 83});
+    for (const bool documents : {false, true}) {
+      if (documents) {
+        c.doc_start = PackDocuments({70, 1, 500, 64, 1000}, 64);
+        c.doc_start.resize(c.tokens);
+      }
+      for (const int64_t page_rows : {0, 16, 128}) {
+        c.page_rows = page_rows;
+        ExpectSame(c, {kCmp, kWin});
+      }
+    }
+  }
+}
+
 TEST(BranchBackwardGpu, BlockSizes) {
   const std::vector<NsaConfig> configs = {
       {.block = 8, .stride = 4, .select_block = 8, .select = 5, .window = 1},
@@ -235,6 +256,19 @@ TEST(BranchBackwardGpu, HotKeys) {
     });
     c.dtype = DType::kF32;
     ExpectSame(c, {kSlc});
+  }
+  ExpectSame({.tokens = 3000, .heads = 32, .groups = 2, .key_width = 128, .value_width = 128, .nsa = {.window = 1400}},
+             {kCmp, kWin});
+}
+
+// Windows that end within tiles, and queries that fill no step.
+TEST(BranchBackwardGpu, Windows) {
+  for (const int64_t window : {1, 100, 512, 700}) {
+    for (const int64_t group_heads : {16, 6}) {
+      BranchCase c{.tokens = 1111, .heads = 2 * group_heads, .groups = 2, .key_width = 128, .value_width = 128};
+      c.nsa.window = window;
+      ExpectSame(c, {kWin});
+    }
   }
 }
 
