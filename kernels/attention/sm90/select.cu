@@ -1,18 +1,19 @@
 // Selection in bf16 on Hopper: overwrites `selected` (and `scores`).
 //
 // A block stays and takes tiles of 16 neighbouring queries of one group in turn, against tiles of 128 compressed keys.
-// Two warpgroups have 8 queries each. Their products are 64 keys x columns, head by head and 8 queries each, so
-// that the sum of probabilities over a group's heads stays in a thread, of two keys and two queries, and has one order.
-// The product of the next tile is under way while this one's exponentials are taken. The sums go to shared memory,
-// where a third warpgroup draws scores from them and keeps each query's best (select_contest.cuh); warps of a fourth
-// bring keys and queries (select_work.cuh). Bound by the tensor cores and the exponentials, which take equally long
-// (README.md).
+// Two warpgroups have 8 queries each. Their products are 64 keys x columns, head by head and 8 queries each, so that
+// the sum of probabilities over a group's heads stays in a thread, of two keys and two queries, and has one order.
+// The next product is under way while this one's exponentials are taken. The sums go to shared memory, where a third
+// warpgroup draws scores from them and keeps each query's best (select_contest.cuh); warps of a fourth bring keys and
+// queries (select_work.cuh). Products and exponentials take nearly equally long and overlap in part: 73% of the tensor
+// cores' rate (README.md).
 //
 // Key tiles lie at absolute positions, and a sum depends on one key and one query alone: so what a query gets depends
 // neither on the queries beside it nor on where rows lie.
 #include <algorithm>
 
 #include "kernels/attention/sm90/kernels.cuh"
+#include "kernels/attention/sm90/resident.cuh"
 #include "kernels/attention/sm90/select_contest.cuh"
 #include "kernels/attention/sm90/tensor_map.cuh"
 
@@ -189,12 +190,8 @@ void Launch(cudaStream_t stream, const char* operation, const SelectParams& para
   static_assert(kBytes <= 227 << 10);
   auto* const kernel = SelectKernel<KW, Heads>;
   CudaCheck(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes), operation);
-  int device = 0, processors = 0;
-  CudaCheck(cudaGetDevice(&device), operation);
-  CudaCheck(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), operation);
-  const int64_t items = static_cast<int64_t>(queries.tiles()) * params.groups;
-  LS_CHECK(items <= INT32_MAX - processors, "{}: q: expected fewer than 2^31 tiles, found {}", operation, items);
-  kernel<<<std::min<int64_t>(items, processors), kThreads, kBytes, stream>>>(params, maps);
+  const int blocks = ResidentBlocks(operation, static_cast<int64_t>(queries.tiles()) * params.groups);
+  kernel<<<blocks, kThreads, kBytes, stream>>>(params, maps);
 }
 
 template <int KW>
