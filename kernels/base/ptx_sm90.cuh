@@ -53,13 +53,15 @@ __device__ __forceinline__ uint32_t Swizzled(int row, int piece) {
 }
 
 // An operand of which 16 consecutive values of the summed index lie in one row: Q and K in Q K^T. The next 16 are 32
-// bytes on, the next 64 a chunk on.
-__device__ __forceinline__ uint64_t AlongRows(uint32_t shared_address) {
-  return 1ull << 62 | uint64_t{1024 >> 4} << 32 | 1ull << 16 | (shared_address & 0x3FFFF) >> 4;
+// bytes on, the next 64 a chunk on. Eight rows and the next are `group_bytes` apart: 1024 in a chunk as above.
+__device__ __forceinline__ uint64_t AlongRows(uint32_t shared_address, uint32_t group_bytes = 1024) {
+  return 1ull << 62 | uint64_t{group_bytes >> 4} << 32 | 1ull << 16 | (shared_address & 0x3FFFF) >> 4;
 }
-// An operand whose summed index is the row: V in P V. The next 16 are 2048 bytes on; `chunk_bytes` between chunks.
-__device__ __forceinline__ uint64_t AcrossRows(uint32_t shared_address, uint32_t chunk_bytes) {
-  return 1ull << 62 | uint64_t{1024 >> 4} << 32 | uint64_t{chunk_bytes >> 4} << 16 | (shared_address & 0x3FFFF) >> 4;
+// An operand whose summed index is the row: V in P V. The next 16 are two groups on; `chunk_bytes` between chunks.
+__device__ __forceinline__ uint64_t AcrossRows(uint32_t shared_address, uint32_t chunk_bytes,
+                                               uint32_t group_bytes = 1024) {
+  return 1ull << 62 | uint64_t{group_bytes >> 4} << 32 | uint64_t{chunk_bytes >> 4} << 16 |
+         (shared_address & 0x3FFFF) >> 4;
 }
 
 #define LONGSPAN_8(d, i)                                                                                      \
@@ -174,6 +176,16 @@ __device__ __forceinline__ void CopyBox(uint32_t shared_address, const CUtensorM
       : "memory");
 }
 
+// The same of a map of five dimensions, at (0, 0, 0, 0, last).
+__device__ __forceinline__ void CopyBoxOfFive(uint32_t shared_address, const CUtensorMap* map, int last,
+                                              uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %2, %2, %2, %3}], "
+      "[%4];" ::"r"(shared_address),
+      "l"(map), "r"(0), "r"(last), "r"(SharedAddress(barrier))
+      : "memory");
+}
+
 // The box from shared memory; places outside of the tensor are left out. A thread's stores since its last commit are a
 // group.
 __device__ __forceinline__ void StoreBox(const CUtensorMap* map, uint32_t shared_address, int x, int y, int z) {
@@ -212,6 +224,17 @@ __device__ __forceinline__ uint4 LoadShared(uint32_t shared_address) {
 // Adds to two floats of memory, at a multiple of 8 bytes, and does not wait for what was there.
 __device__ __forceinline__ void AddToMemory(float* to, float first, float second) {
   asm volatile("red.relaxed.gpu.global.add.v2.f32 [%0], {%1, %2};" ::"l"(to), "f"(first), "f"(second) : "memory");
+}
+
+// What other threads of the device hand over by an integer: who finds it with LoadAcquire sees what was done before
+// StoreRelease.
+__device__ __forceinline__ int LoadAcquire(const int32_t* from) {
+  int x;
+  asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(x) : "l"(from) : "memory");
+  return x;
+}
+__device__ __forceinline__ void StoreRelease(int32_t* to, int x) {
+  asm volatile("st.release.gpu.global.s32 [%0], %1;" ::"l"(to), "r"(x) : "memory");
 }
 
 // ---- Registers ------------------------------------------------------------------------------------------------------

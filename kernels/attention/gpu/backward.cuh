@@ -33,8 +33,10 @@ struct BackwardParams : BranchParams<Sight> {
 struct SelectionLists {
   const int32_t* rows = nullptr;   // all lists, one after the other
   const int32_t* begin = nullptr;  // [lists+1]
+  const int32_t* ends = nullptr;   // [stretches of kStretch rows, lists]: entries up to and with a stretch's rows
   int blocks = 0;                  // of the sequence
 };
+constexpr int kStretch = 256;
 
 // ---- Watchers: the queries that see any of some key rows, by number -------------------------------------------------
 

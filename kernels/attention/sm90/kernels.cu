@@ -31,6 +31,8 @@ const AttentionKernels kSm90Attention = {
     .newest = 90,
     .range_forward = {RangeForwardServedSm90, RangeForwardSm90},
     .range_backward = {RangeBackwardServed, RangeBackwardScratch, RangeBackward},
+    .selected_backward_keys = {SelectedBackwardKeysServedSm90, SelectedBackwardKeysScratchSm90,
+                               SelectedBackwardKeysSm90},
 };
 
 }  // namespace longspan

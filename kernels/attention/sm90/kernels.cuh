@@ -16,4 +16,11 @@ int64_t RangeBackwardKeysScratchSm90(const BackwardParams<RangeSight>& params);
 void RangeBackwardKeysSm90(cudaStream_t stream, const char* operation, const BackwardParams<RangeSight>& params,
                            unsigned char* scratch);
 
+// d_k += ..., d_v += ..., either may be null. BF16; (K,V) = (64,64) or (128,128); any pages, documents, segments and
+// blocks; heads of a group in parts of 8 or less, at most 8 parts.
+bool SelectedBackwardKeysServedSm90(const BackwardParams<SelectedSight>& params);
+int64_t SelectedBackwardKeysScratchSm90(const BackwardParams<SelectedSight>& params);
+void SelectedBackwardKeysSm90(cudaStream_t stream, const char* operation, const BackwardParams<SelectedSight>& params,
+                              unsigned char* scratch);
+
 }  // namespace longspan

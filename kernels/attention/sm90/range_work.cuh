@@ -180,7 +180,8 @@ __device__ void BringQueries(const RangeParams& params, const CUtensorMap* map, 
 }
 
 // The buffer row of key row `first` when one page holds the `count` rows from it on; else -1.
-__device__ inline int RowsInPage(const RangeParams& params, int first, int count) {
+template <typename Sight>
+__device__ inline int RowsInPage(const BranchParams<Sight>& params, int first, int count) {
   const int page = first / params.page_rows, in_page = first - page * params.page_rows;
   return in_page + count > params.page_rows ? -1 : __ldg(params.table + page) * params.page_rows + in_page;
 }
@@ -190,9 +191,10 @@ __device__ inline int FindRows(const RangeParams& params, SpanGpu present, int f
   return first < present.begin || first + count > present.end ? -1 : RowsInPage(params, first, count);
 }
 
-// Rows [first, first+count) one by one, zeros for those that are not found. By a warp.
-template <int W, typename Find>
-__device__ void CopyRows(uint32_t to, const Bf16* x, const RangeParams& params, int group, int first, int count,
+// Rows [first, first+count) one by one, zeros for those that are not found, to a tile whose chunks are ChunkBytes
+// apart. By a warp.
+template <int W, int ChunkBytes = kKeyChunkBytes, typename Sight, typename Find>
+__device__ void CopyRows(uint32_t to, const Bf16* x, const BranchParams<Sight>& params, int group, int first, int count,
                          const Find& find) {
   constexpr int kPieces = W / 8, kAtOnce = 16;
   const int lane = threadIdx.x % 32;
@@ -201,7 +203,7 @@ __device__ void CopyRows(uint32_t to, const Bf16* x, const RangeParams& params, 
 #pragma unroll 4
     for (int i = lane; i < kAtOnce * kPieces; i += 32) {
       const int piece = i % kPieces, from = __shfl_sync(~0u, row, i / kPieces);
-      CopyAsync16(to + piece / 8 * kKeyChunkBytes + Swizzled(done + i / kPieces, piece % 8),
+      CopyAsync16(to + piece / 8 * ChunkBytes + Swizzled(done + i / kPieces, piece % 8),
                   from < 0 ? x : x + (static_cast<int64_t>(from) * params.groups + group) * W + piece * 8, from >= 0);
     }
   }

@@ -1,6 +1,10 @@
 #include "kernels/attention/sm90/tensor_map.cuh"
 
 #include <cudaTypedefs.h>
+#include <fmt/format.h>
+
+#include <string>
+#include <vector>
 
 #include "runtime/error.h"
 #include "runtime/gpu.h"
@@ -19,23 +23,39 @@ PFN_cuTensorMapEncodeTiled_v12000 Encoder(const char* operation) {
   return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(function);
 }
 
+// Of bf16, boxes swizzled; `strides` in bytes, of all dimensions but the first.
+CUtensorMap Encode(const char* operation, const std::string& what, const void* x, const std::vector<cuuint64_t>& sizes,
+                   const std::vector<cuuint64_t>& strides, const std::vector<cuuint32_t>& box) {
+  static const PFN_cuTensorMapEncodeTiled_v12000 encode = Encoder(operation);
+  const std::vector<cuuint32_t> steps(sizes.size(), 1);
+  CUtensorMap map;
+  const CUresult result =
+      encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, static_cast<cuuint32_t>(sizes.size()), const_cast<void*>(x),
+             sizes.data(), strides.data(), box.data(), steps.data(), CU_TENSOR_MAP_INTERLEAVE_NONE,
+             CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  LS_CHECK(result == CUDA_SUCCESS, "{}: expected a tensor map of {}, found error {}", operation, what,
+           static_cast<int>(result));
+  return map;
+}
+
 }  // namespace
 
 CUtensorMap RowsMap(const char* operation, const void* x, int64_t rows, int64_t heads, int64_t width, int box_rows,
                     int box_heads) {
-  static const PFN_cuTensorMapEncodeTiled_v12000 encode = Encoder(operation);
-  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(width), static_cast<cuuint64_t>(heads),
-                              static_cast<cuuint64_t>(rows)};
-  const cuuint64_t strides[] = {static_cast<cuuint64_t>(2 * width), static_cast<cuuint64_t>(2 * width * heads)};
-  const cuuint32_t box[] = {64, static_cast<cuuint32_t>(box_heads), static_cast<cuuint32_t>(box_rows)};
-  const cuuint32_t steps[] = {1, 1, 1};
-  CUtensorMap map;
-  const CUresult result = encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<void*>(x), sizes, strides, box,
-                                 steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                                 CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  LS_CHECK(result == CUDA_SUCCESS, "{}: expected a tensor map of [{},{},{}], found error {}", operation, rows, heads,
-           width, static_cast<int>(result));
-  return map;
+  const cuuint64_t row_bytes = 2 * width;
+  return Encode(operation, fmt::format("[{},{},{}]", rows, heads, width), x,
+                {static_cast<cuuint64_t>(width), static_cast<cuuint64_t>(heads), static_cast<cuuint64_t>(rows)},
+                {row_bytes, row_bytes * heads},
+                {64, static_cast<cuuint32_t>(box_heads), static_cast<cuuint32_t>(box_rows)});
+}
+
+CUtensorMap QueriesMap(const char* operation, const void* x, int64_t queries, int parts, int part_heads,
+                       int64_t width) {
+  const cuuint64_t row_bytes = 2 * width;
+  const auto chunks = static_cast<cuuint32_t>(width / 64), boxes = static_cast<cuuint32_t>(parts);
+  return Encode(operation, fmt::format("[{},{},{},{}]", queries, parts, part_heads, width), x,
+                {64, static_cast<cuuint64_t>(part_heads), chunks, boxes, static_cast<cuuint64_t>(queries)},
+                {row_bytes, 128, row_bytes * part_heads, row_bytes * part_heads * boxes}, {64, 8, chunks, boxes, 1});
 }
 
 }  // namespace longspan

@@ -1,0 +1,127 @@
+#include <algorithm>
+#include <cub/block/block_reduce.cuh>
+#include <cub/block/block_scan.cuh>
+
+#include "kernels/attention/sm90/selected_items.cuh"
+
+namespace longspan {
+namespace {
+
+constexpr int kThreads = 256;
+#ifndef SB_SEGMENT
+#define SB_SEGMENT 4096
+#define SB_CHUNK 256
+#endif
+constexpr int64_t kSegment = SB_SEGMENT;  // queries, whose q and d_o of one group, 8 KiB each, the cache should hold
+constexpr int64_t kEntries = 64;          // of a list in a segment, on average, that pay for its keys' way
+constexpr int kMaxEntries = SB_CHUNK;     // of an item
+
+// The lists of a group at the choices of a segment of queries.
+struct Row {
+  const SelectionLists& lists;
+  int group, begin, end, all_lists;  // stretches [begin, end)
+
+  // Entries of a block's list before the segment, and up to and with it.
+  __device__ int2 Entries(int block) const {
+    const auto up_to = [&](int stretch) {
+      return stretch == 0 ? 0
+                          : lists.ends[static_cast<int64_t>(stretch - 1) * all_lists + group * lists.blocks + block];
+    };
+    return {up_to(begin), up_to(end)};
+  }
+  __device__ int Items(int block) const {
+    const int2 entries = Entries(block);
+    return (entries.y - entries.x + kMaxEntries - 1) / kMaxEntries;
+  }
+};
+
+__device__ Row RowOfBlock(const SelectionLists& lists, int stretches, int stretches_of_segment) {
+  const int segment = blockIdx.x, group = blockIdx.y, begin = segment * stretches_of_segment;
+  return {lists, group, begin, min(begin + stretches_of_segment, stretches),
+          static_cast<int>(gridDim.y) * lists.blocks};
+}
+
+// row_items [groups, segments]
+__global__ void __launch_bounds__(kThreads)
+    CountItemsKernel(const __grid_constant__ SelectionLists lists, int stretches, int stretches_of_segment,
+                     int32_t* row_items) {
+  using Reduce = cub::BlockReduce<int, kThreads>;
+  __shared__ typename Reduce::TempStorage storage;
+  const Row row = RowOfBlock(lists, stretches, stretches_of_segment);
+  int own = 0;
+  for (int block = threadIdx.x; block < lists.blocks; block += kThreads) own += row.Items(block);
+  const int sum = Reduce(storage).Sum(own);
+  if (threadIdx.x == 0) row_items[blockIdx.y * gridDim.x + blockIdx.x] = sum;
+}
+
+// The items of a row after those of the rows before; the last row knows how many there are.
+__global__ void __launch_bounds__(kThreads)
+    WriteItemsKernel(const __grid_constant__ SelectionLists lists, int stretches, int stretches_of_segment,
+                     const int32_t* row_items, SelectedItem* items, int32_t* count) {
+  using Scan = cub::BlockScan<int, kThreads>;
+  __shared__ typename Scan::TempStorage storage;
+  const Row row = RowOfBlock(lists, stretches, stretches_of_segment);
+  const int number = blockIdx.y * gridDim.x + blockIdx.x;
+  int own = 0, rank, place;
+  for (int i = threadIdx.x; i < number; i += kThreads) own += row_items[i];
+  Scan(storage).ExclusiveSum(own, rank, place);
+  for (int first = 0; first < lists.blocks; first += kThreads) {
+    const int block = first + threadIdx.x;
+    const bool there = block < lists.blocks;
+    int here;
+    __syncthreads();
+    Scan(storage).ExclusiveSum(there ? row.Items(block) : 0, rank, here);
+    if (there) {
+      const int2 entries = row.Entries(block);
+      const int list = row.group * lists.blocks + block;
+      for (int before = entries.x; before < entries.y; before += kMaxEntries) {
+        items[place + rank++] = {lists.begin[list] + before, min(kMaxEntries, entries.y - before), list, before};
+      }
+    }
+    place += here;
+  }
+  if (threadIdx.x == 0 && number == static_cast<int>(gridDim.x * gridDim.y) - 1) *count = place;
+}
+
+}  // namespace
+
+SelectedItemsPlan::SelectedItemsPlan(const BackwardParams<SelectedSight>& params, int tile_keys, int done_of_target)
+    : lists_(params, tile_keys, 0) {
+  const int64_t block = params.sight.block, blocks = CeilDiv(params.key_rows, block);
+  const int64_t entries = int64_t{params.tokens} * params.groups * params.sight.choices;
+  const int64_t queries = std::max(kSegment, kEntries * blocks / params.sight.choices);
+  stretches_ = static_cast<int>(CeilDiv(params.tokens, kStretch));
+  stretches_of_segment_ = static_cast<int>(std::min<int64_t>(CeilDiv(queries, kStretch), stretches_));
+  segments_ = static_cast<int>(CeilDiv(stretches_, stretches_of_segment_));
+  tiles_ = static_cast<int>(CeilDiv(std::min<int64_t>(block, params.key_rows), tile_keys));
+  max_items_ = std::min(entries, params.groups * blocks * segments_ + entries / kMaxEntries);
+  zero_bytes_ = (1 + params.groups * blocks * tiles_ * done_of_target) * 4;
+  cut_.Add(lists_.scratch_bytes());
+  items_at_ = cut_.Add(max_items_ * static_cast<int64_t>(sizeof(SelectedItem)));
+  row_items_at_ = cut_.Add((int64_t{params.groups} * segments_ + 1) * 4);
+  zeros_at_ = cut_.Add(zero_bytes_);
+}
+
+SelectedItems SelectedItemsPlan::Build(cudaStream_t stream, const char* operation,
+                                       const BackwardParams<SelectedSight>& params, unsigned char* scratch) const {
+  LS_CHECK(max_items_ * tiles_ < INT32_MAX / 2, "{}: selected: expected fewer than 2^30 work items, found {}",
+           operation, max_items_ * tiles_);
+  SelectedItems work;
+  work.lists = lists_.Build(stream, operation, params, scratch).lists;
+  work.tiles = tiles_;
+  auto* const items = reinterpret_cast<SelectedItem*>(scratch + items_at_);
+  auto* const row_items = reinterpret_cast<int32_t*>(scratch + row_items_at_);
+  int32_t* const count = row_items + int64_t{params.groups} * segments_;
+  work.items = items;
+  work.count = count;
+  work.ticket = reinterpret_cast<int32_t*>(scratch + zeros_at_);
+  work.done = work.ticket + 1;
+  CudaCheck(cudaMemsetAsync(work.ticket, 0, zero_bytes_, stream), operation);
+  const dim3 rows(segments_, params.groups);
+  CountItemsKernel<<<rows, kThreads, 0, stream>>>(work.lists, stretches_, stretches_of_segment_, row_items);
+  WriteItemsKernel<<<rows, kThreads, 0, stream>>>(work.lists, stretches_, stretches_of_segment_, row_items, items,
+                                                  count);
+  return work;
+}
+
+}  // namespace longspan
