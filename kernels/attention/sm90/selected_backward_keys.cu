@@ -416,6 +416,7 @@ __device__ void Differentiate(const BackwardSelected& params, const Work& work, 
 
     // A warp has the same keys in every item of theirs: each waits for itself.
     int32_t* const done = work.items.done + int64_t{item.target} * kWarps + warp;
+#ifndef SB_NOWAIT
     if (item.before > 0) {
       if (lane == 0) {
         while (LoadAcquire(done) != item.before) {
@@ -423,6 +424,7 @@ __device__ void Differentiate(const BackwardSelected& params, const Work& work, 
       }
       __syncwarp();
     }
+#endif
     const auto add = [&]<int W>(const float(&sum)[W / 2], float* d_x, float factor) {
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
@@ -438,8 +440,14 @@ __device__ void Differentiate(const BackwardSelected& params, const Work& work, 
         }
       }
     };
+#ifdef SB_NOADD
+    if (item.count < 0) {
+#endif
     add.template operator()<KW>(d_k, params.d_k, params.scale);
     add.template operator()<VW>(d_v, params.d_v, 1);
+#ifdef SB_NOADD
+    }
+#endif
     __syncwarp();
     if (lane == 0) StoreRelease(done, item.before + item.count);
   }

@@ -86,6 +86,10 @@ Saved MakeSaved(Branch branch, const BranchCase& c, const Inputs& in) {
   saved.o = Rounded(Download(cpu, run.o.view()), c.dtype);
   saved.lse = Rounded(Download(cpu, run.lse.view()), DType::kF32);
   saved.d_o = Rounded(Normals(run.o.view().size(), 1, c.seed + 1), c.dtype);
+  // Rows of q that no segment holds may be poisoned; then those of d_o are, too.
+  for (int64_t i = 0; i < std::ssize(saved.d_o); ++i) {
+    if (std::isnan(in.q[i / c.value_width * c.key_width])) saved.d_o[i] = kNan;
+  }
   saved.start = {Normals(run.q.view().size(), 0.01, c.seed + 2), Normals(run.k.view().size(), 0.01, c.seed + 3),
                  Normals(run.v.view().size(), 0.01, c.seed + 4)};
   return saved;
@@ -259,6 +263,47 @@ TEST(BranchBackwardGpu, HotKeys) {
   }
   ExpectSame({.tokens = 3000, .heads = 32, .groups = 2, .key_width = 128, .value_width = 128, .nsa = {.window = 1400}},
              {kCmp, kWin});
+}
+
+// Lists of the selected branch: one block that every query chooses, blocks that none does, both among others; blocks of
+// one tile of keys, of less and of more; pages that hold a tile and pages that do not; rows that no segment holds.
+TEST(BranchBackwardGpu, SelectedLists) {
+  const auto expect = [](const BranchCase& c, bool one_block) {
+    ExpectSame(c, {kSlc}, [&](Inputs* in) {
+      const int64_t n = c.nsa.select;
+      for (int64_t i = 0; i < std::ssize(in->selected); i += n) {
+        int32_t* const chosen = in->selected.data() + i;
+        if (one_block) {
+          std::fill(chosen, chosen + n, -1);
+          chosen[0] = 0;
+          continue;
+        }
+        chosen[0] = chosen[0] < 0 ? -1 : 0;  // the first for all, the third and fourth for none
+        const auto is_left_out = [](int32_t block) { return block == 2 || block == 3; };
+        std::fill(std::remove_if(chosen, chosen + n, is_left_out), chosen + n, -1);
+      }
+      std::fill(in->q.end() - c.heads * c.key_width, in->q.end(), kNan);
+    });
+  };
+  for (const auto& [group_heads, width] :
+       {std::pair(16, 128), std::pair(4, 128), std::pair(12, 128), std::pair(16, 64), std::pair(1, 64)}) {
+    for (const int64_t block : {64, 32, 128}) {
+      BranchCase c{
+          .tokens = 1700, .heads = 2 * group_heads, .groups = 2, .key_width = width, .value_width = width, .seed = 3};
+      c.nsa.select_block = block;
+      c.nsa.select = 6;
+      c.segments = {{1100, 600, 0}, {70, 901, 640}};
+      for (const int64_t page_rows : {0, 64, 16}) {
+        c.page_rows = page_rows;
+        expect(c, false);
+      }
+      expect(c, true);
+    }
+  }
+  // Several segments of the lists, and items of one.
+  BranchCase c{.tokens = 9000, .heads = 16, .groups = 1, .key_width = 128, .value_width = 128, .nsa = {.select = 5}};
+  expect(c, false);
+  expect(c, true);
 }
 
 // Windows that end within tiles, and queries that fill no step.
