@@ -248,7 +248,9 @@ __device__ void BringKeys(const BackwardSelected& params, const Work& work, cons
       int position[kRowsOfLane], least = INT_MAX;
 #pragma unroll
       for (int i = 0; i < kRowsOfLane; ++i) {
-        position[i] = lane % kPart == 0 && row[i] >= 0 ? PositionOf(params.queries, row[i]) : INT_MAX;
+        position[i] = -1;  // sees nothing
+        if (lane % kPart != 0 || row[i] < 0) continue;
+        position[i] = PositionOf(params.queries, row[i]);
         least = min(least, position[i]);
       }
       least = __reduce_min_sync(~0u, least);
