@@ -29,6 +29,16 @@ constexpr int kPart = 8;   // rows, all of one query
 constexpr int kWarps = kWarpgroup / 32;
 constexpr int kItemStages = 4;
 
+// Ring (kernels/base/ptx_sm90.cuh) of a power of two buffers, in one register.
+template <int N>
+struct Turns {
+  static_assert((N & (N - 1)) == 0);
+  uint32_t turn = 0;
+  __device__ __forceinline__ uint32_t at() const { return turn % N; }
+  __device__ __forceinline__ uint32_t parity() const { return turn / N % 2; }
+  __device__ __forceinline__ void Next() { ++turn; }
+};
+
 template <int W>
 constexpr int kPartBytes = kPart* W* static_cast<int>(sizeof(Bf16));
 
@@ -76,7 +86,7 @@ struct Handover {
   SelectedItem item[kItemStages];
   Notes notes[kGradientStages];
   int least[kGradientStages];  // position of the step's queries
-  int first_key_row;       // of the buffer, when all keys follow there; else below 0
+  int first_key_row;           // of the buffer, when all keys follow there; else below 0
   uint64_t item_full[kItemStages], item_empty[kItemStages];
   uint64_t keys_full, keys_empty;
   uint64_t note_full[kGradientStages];
@@ -111,9 +121,9 @@ __device__ void BringQueries(const BackwardSelected& params, const Work& work, c
   const int lane = threadIdx.x % 32, queries = work.cut.queries, tiles = work.items.tiles;
   const int tickets = __ldg(work.items.count) * tiles;
   const auto take = [&] { return lane == 0 ? atomicAdd(work.items.ticket, 1) : 0; };
-  Ring<kItemStages> items;
+  Turns<kItemStages> items;
   Ring<Worker<KW, VW>::kQueryStages> q_stages;
-  Ring<Worker<KW, VW>::kGradientStages> d_o_stages;
+  Turns<Worker<KW, VW>::kGradientStages> d_o_stages;
   int next_ticket = take();
   while (true) {
     const int ticket = __shfl_sync(~0u, next_ticket, 0);
@@ -126,10 +136,10 @@ __device__ void BringQueries(const BackwardSelected& params, const Work& work, c
     }
     const Place place(params, work.items, item.target);
     if (!last && place.keys <= 0) continue;
-    WaitBarrier(&handover.item_empty[items.at], items.parity ^ 1);
+    WaitBarrier(&handover.item_empty[items.at()], items.parity() ^ 1);
     if (lane == 0) {
-      handover.item[items.at] = item;
-      Arrive(&handover.item_full[items.at]);
+      handover.item[items.at()] = item;
+      Arrive(&handover.item_full[items.at()]);
     }
     items.Next();
     if (last) return;
@@ -149,8 +159,9 @@ __device__ void BringQueries(const BackwardSelected& params, const Work& work, c
       const int next_row = row_of(entry + queries), live = min(queries, item.count - entry);
       WaitBarrier(&handover.q_empty[q_stages.at], q_stages.parity ^ 1);
       bring.template operator()<KW>(worker.q[q_stages.at], &maps.q, &handover.q_full[q_stages.at], live, row);
-      WaitBarrier(&handover.gradient_empty[d_o_stages.at], d_o_stages.parity ^ 1);
-      bring.template operator()<VW>(worker.d_o[d_o_stages.at], &maps.d_o, &handover.d_o_full[d_o_stages.at], live, row);
+      WaitBarrier(&handover.gradient_empty[d_o_stages.at()], d_o_stages.parity() ^ 1);
+      bring.template operator()<VW>(worker.d_o[d_o_stages.at()], &maps.d_o, &handover.d_o_full[d_o_stages.at()], live,
+                                    row);
       q_stages.Next();
       d_o_stages.Next();
       row = next_row;
@@ -160,11 +171,11 @@ __device__ void BringQueries(const BackwardSelected& params, const Work& work, c
 
 // The next item, which `arrivals` of kItemReaders say to have read.
 template <int KW, int VW>
-__device__ SelectedItem NextItem(Handover<KW, VW>& handover, Ring<kItemStages>& items) {
-  WaitBarrier(&handover.item_full[items.at], items.parity);
-  const SelectedItem item = handover.item[items.at];
+__device__ SelectedItem NextItem(Handover<KW, VW>& handover, Turns<kItemStages>& items) {
+  WaitBarrier(&handover.item_full[items.at()], items.parity());
+  const SelectedItem item = handover.item[items.at()];
   __syncwarp();
-  if (threadIdx.x % 32 == 0) Arrive(&handover.item_empty[items.at]);
+  if (threadIdx.x % 32 == 0) Arrive(&handover.item_empty[items.at()]);
   items.Next();
   return item;
 }
@@ -176,16 +187,15 @@ __device__ void BringKeys(const BackwardSelected& params, const Work& work, cons
   constexpr int kRowsOfLane = kRows / 32;
   const int lane = threadIdx.x % 32, group_heads = params.group_heads();
   const StepCut cut = work.cut;
-  int query[kRowsOfLane], head[kRowsOfLane];  // of a step; of a group, -1: none
+  int who[kRowsOfLane];  // head of the group * kRows + query of the step, -1: none
 #pragma unroll
   for (int i = 0; i < kRowsOfLane; ++i) {
     const int part = (i * 32 + lane) / kPart, in_part = lane % kPart;
-    query[i] = part / cut.parts;
-    head[i] = query[i] < cut.queries && in_part < cut.heads ? part % cut.parts * cut.heads + in_part : -1;
+    const int query = part / cut.parts, head = part % cut.parts * cut.heads + in_part;
+    who[i] = query < cut.queries && in_part < cut.heads ? head * kRows + query : -1;
   }
-  Ring<kItemStages> items;
-  Ring<Handover<KW, VW>::kGradientStages> notes;
-  uint32_t keys_parity = 0;
+  Turns<kItemStages> items;
+  Turns<Worker<KW, VW>::kGradientStages> notes;
   while (true) {
     const SelectedItem item = NextItem(handover, items);
     if (item.count == 0) return;
@@ -196,7 +206,8 @@ __device__ void BringKeys(const BackwardSelected& params, const Work& work, cons
     const auto find = [&](int entry, int(&found)[kRowsOfLane]) {
 #pragma unroll
       for (int i = 0; i < kRowsOfLane; ++i) {
-        found[i] = head[i] >= 0 && entry + query[i] < item.count ? __ldg(rows + entry + query[i]) : -1;
+        const int at = entry + who[i] % kRows;
+        found[i] = who[i] >= 0 && at < item.count ? __ldg(rows + at) : -1;
       }
     };
     const auto look_up = [&] {
@@ -204,16 +215,15 @@ __device__ void BringKeys(const BackwardSelected& params, const Work& work, cons
       for (int i = 0; i < kRowsOfLane; ++i) {
         statistics[i] = {};
         if (row[i] < 0) continue;
-        statistics[i] =
-            StatisticsOf(params, static_cast<int64_t>(row[i]) * params.heads + place.group * group_heads + head[i]);
+        statistics[i] = StatisticsOf(
+            params, static_cast<int64_t>(row[i]) * params.heads + place.group * group_heads + who[i] / kRows);
       }
     };
     find(0, row);
     find(cut.queries, next_row);
     look_up();
 
-    WaitBarrier(&handover.keys_empty, keys_parity ^ 1);
-    keys_parity ^= 1;
+    WaitBarrier(&handover.keys_empty, items.turn % 2);  // NextItem has counted this one
     const auto in_page = [&](int key, int count) {
       return key < place.first_key + place.keys ? RowsInPage(params, key, count) : -1;
     };
@@ -254,16 +264,16 @@ __device__ void BringKeys(const BackwardSelected& params, const Work& work, cons
         least = min(least, position[i]);
       }
       least = __reduce_min_sync(~0u, least);
-      WaitBarrier(&handover.gradient_empty[notes.at], notes.parity ^ 1);
-      Notes& to = handover.notes[notes.at];
+      WaitBarrier(&handover.gradient_empty[notes.at()], notes.parity() ^ 1);
+      Notes& to = handover.notes[notes.at()];
 #pragma unroll
       for (int i = 0; i < kRowsOfLane; ++i) {
         to.statistics[i * 32 + lane] = statistics[i];
         if (lane % kPart == 0) to.position[(i * 32 + lane) / kPart] = position[i];
         row[i] = next_row[i];
       }
-      if (lane == 0) handover.least[notes.at] = least;
-      Arrive(&handover.note_full[notes.at]);
+      if (lane == 0) handover.least[notes.at()] = least;
+      Arrive(&handover.note_full[notes.at()]);
       look_up();
       find(entry + 2 * cut.queries, next_row);
     }
@@ -281,10 +291,9 @@ __device__ void Differentiate(const BackwardSelected& params, const Work& work, 
 
   float s[kRows / 2], d_p[kRows / 2], d_k[KW / 2], d_v[VW / 2];
   uint32_t p[kRows / 16][4], d_s[kRows / 16][4];
-  Ring<kItemStages> items;
+  Turns<kItemStages> items;
   Ring<Worker<KW, VW>::kQueryStages> q_stages;
-  Ring<Worker<KW, VW>::kGradientStages> notes;
-  uint32_t keys_parity = 0;
+  Turns<Worker<KW, VW>::kGradientStages> notes;
   int first_key = 0;  // the warp's
 
   const auto arrive = [&](uint64_t* barrier) {
@@ -304,8 +313,8 @@ __device__ void Differentiate(const BackwardSelected& params, const Work& work, 
   };
   // From S to the products that add to d_v and d_k, which are under way then.
   const auto take_step = [&](bool last) {
-    WaitBarrier(&handover.d_o_full[notes.at], notes.parity);
-    const uint32_t q = SharedAddress(worker.q[q_stages.at]), d_o = SharedAddress(worker.d_o[notes.at]);
+    WaitBarrier(&handover.d_o_full[notes.at()], notes.parity());
+    const uint32_t q = SharedAddress(worker.q[q_stages.at]), d_o = SharedAddress(worker.d_o[notes.at()]);
     WgmmaFence();
 #pragma unroll
     for (int i = 0; i < VW / 16; ++i) {
@@ -314,10 +323,10 @@ __device__ void Differentiate(const BackwardSelected& params, const Work& work, 
             AlongRows(d_o + i / 4 * kPart * kChunkRowBytes + in_row, kPartBytes<VW>), i > 0);
     }
     WgmmaCommit();
-    WaitBarrier(&handover.note_full[notes.at], notes.parity);
+    WaitBarrier(&handover.note_full[notes.at()], notes.parity());
     // A lane's columns are 8i + 2 * (lane % 4) and the next: two rows' numbers are one access.
-    const auto* const statistics = reinterpret_cast<const float4*>(handover.notes[notes.at].statistics) + lane % 4;
-    const bool edge = handover.least[notes.at] < first_key + 15;
+    const auto* const statistics = reinterpret_cast<const float4*>(handover.notes[notes.at()].statistics) + lane % 4;
+    const bool edge = handover.least[notes.at()] < first_key + 15;
 #pragma unroll
     for (int i = 0; i < kRows / 8; ++i) {
       const float4 rows = statistics[i * 4];
@@ -330,7 +339,7 @@ __device__ void Differentiate(const BackwardSelected& params, const Work& work, 
       const int key = first_key + lane / 4;
 #pragma unroll
       for (int i = 0; i < kRows / 8; ++i) {
-        const int position = handover.notes[notes.at].position[i];
+        const int position = handover.notes[notes.at()].position[i];
         if (key > position) s[i * 4] = s[i * 4 + 1] = 0;
         if (key + 8 > position) s[i * 4 + 2] = s[i * 4 + 3] = 0;
       }
@@ -373,7 +382,7 @@ __device__ void Differentiate(const BackwardSelected& params, const Work& work, 
   };
   const auto release_gradients = [&] {
     Pin(d_v);
-    arrive(&handover.gradient_empty[notes.at]);
+    arrive(&handover.gradient_empty[notes.at()]);
     notes.Next();
   };
   const auto release_queries = [&] {
@@ -391,8 +400,7 @@ __device__ void Differentiate(const BackwardSelected& params, const Work& work, 
     for (int i = 0; i < KW / 2; ++i) d_k[i] = 0;
 #pragma unroll
     for (int i = 0; i < VW / 2; ++i) d_v[i] = 0;
-    WaitBarrier(&handover.keys_full, keys_parity);
-    keys_parity ^= 1;
+    WaitBarrier(&handover.keys_full, items.turn % 2 ^ 1);
     const int first_key_row = handover.first_key_row;
 
     multiply_queries(q_stages);
@@ -445,8 +453,8 @@ __device__ void Differentiate(const BackwardSelected& params, const Work& work, 
 #ifdef SB_NOADD
     if (item.count < 0) {
 #endif
-    add.template operator()<KW>(d_k, params.d_k, params.scale);
-    add.template operator()<VW>(d_v, params.d_v, 1);
+      add.template operator()<KW>(d_k, params.d_k, params.scale);
+      add.template operator()<VW>(d_v, params.d_v, 1);
 #ifdef SB_NOADD
     }
 #endif
