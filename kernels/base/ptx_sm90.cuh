@@ -176,13 +176,13 @@ __device__ __forceinline__ void CopyBox(uint32_t shared_address, const CUtensorM
       : "memory");
 }
 
-// The same of a map of five dimensions, at (0, 0, 0, 0, last).
-__device__ __forceinline__ void CopyBoxOfFive(uint32_t shared_address, const CUtensorMap* map, int last,
-                                              uint64_t* barrier) {
+// The same of a map of five dimensions.
+__device__ __forceinline__ void CopyBox(uint32_t shared_address, const CUtensorMap* map, int x, int y, int z, int u,
+                                        int w, uint64_t* barrier) {
   asm volatile(
-      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %2, %2, %2, %3}], "
-      "[%4];" ::"r"(shared_address),
-      "l"(map), "r"(0), "r"(last), "r"(SharedAddress(barrier))
+      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5, %6}], "
+      "[%7];" ::"r"(shared_address),
+      "l"(map), "r"(x), "r"(y), "r"(z), "r"(u), "r"(w), "r"(SharedAddress(barrier))
       : "memory");
 }
 

@@ -49,13 +49,16 @@ CUtensorMap RowsMap(const char* operation, const void* x, int64_t rows, int64_t 
                 {64, static_cast<cuuint32_t>(box_heads), static_cast<cuuint32_t>(box_rows)});
 }
 
-CUtensorMap QueriesMap(const char* operation, const void* x, int64_t queries, int parts, int part_heads,
-                       int64_t width) {
+CUtensorMap QueriesMap(const char* operation, const void* x, int64_t queries, int parts, int part_heads, int64_t width,
+                       bool whole) {
   const cuuint64_t row_bytes = 2 * width;
-  const auto chunks = static_cast<cuuint32_t>(width / 64), boxes = static_cast<cuuint32_t>(parts);
+  const auto heads = static_cast<cuuint32_t>(part_heads), chunks = static_cast<cuuint32_t>(width / 64);
+  const auto all_parts = static_cast<cuuint32_t>(parts);
+  const std::vector<cuuint32_t> box =
+      whole ? std::vector<cuuint32_t>{64, 8, chunks, all_parts, 1} : std::vector<cuuint32_t>{64, heads, 1, 1, 1};
   return Encode(operation, fmt::format("[{},{},{},{}]", queries, parts, part_heads, width), x,
-                {64, static_cast<cuuint64_t>(part_heads), chunks, boxes, static_cast<cuuint64_t>(queries)},
-                {row_bytes, 128, row_bytes * part_heads, row_bytes * part_heads * boxes}, {64, 8, chunks, boxes, 1});
+                {64, heads, chunks, all_parts, static_cast<cuuint64_t>(queries)},
+                {row_bytes, 128, row_bytes * heads, row_bytes * heads * parts}, box);
 }
 
 }  // namespace longspan

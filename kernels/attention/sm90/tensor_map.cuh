@@ -12,8 +12,10 @@ namespace longspan {
 CUtensorMap RowsMap(const char* operation, const void* x, int64_t rows, int64_t heads, int64_t width, int box_rows,
                     int box_heads);
 
-// Of x [queries,parts,part_heads,width], bf16, part_heads at most 8: boxes of a query, which lie in shared memory as
-// [parts][chunks][8 rows], zeros in the rows beyond part_heads. Coordinates are 0, 0, 0, 0, query.
-CUtensorMap QueriesMap(const char* operation, const void* x, int64_t queries, int parts, int part_heads, int64_t width);
+// Of x [queries,parts,part_heads,width], bf16, part_heads at most 8: boxes of a `whole` query, which lie in shared
+// memory as [parts][chunks][8 rows], zeros in the rows beyond part_heads; or of one chunk's part_heads rows of one
+// part. Coordinates are 0, 0, chunk, part, query.
+CUtensorMap QueriesMap(const char* operation, const void* x, int64_t queries, int parts, int part_heads, int64_t width,
+                       bool whole);
 
 }  // namespace longspan
