@@ -186,6 +186,14 @@ __device__ __forceinline__ void CopyBox(uint32_t shared_address, const CUtensorM
       : "memory");
 }
 
+// Bytes, a multiple of 16 as both addresses are.
+__device__ __forceinline__ void CopyBytes(uint32_t shared_address, const void* from, int bytes, uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared_address),
+      "l"(from), "r"(bytes), "r"(SharedAddress(barrier))
+      : "memory");
+}
+
 // The box from shared memory; places outside of the tensor are left out. A thread's stores since its last commit are a
 // group.
 __device__ __forceinline__ void StoreBox(const CUtensorMap* map, uint32_t shared_address, int x, int y, int z) {

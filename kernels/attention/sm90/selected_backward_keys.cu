@@ -65,10 +65,9 @@ __device__ void Differentiate(const BackwardSelected& params, const SelectedWork
             AlongRows(d_o + i / 4 * kPartRows * kChunkRowBytes + in_row, kPartBytes<VW>), i > 0);
     }
     WgmmaCommit();
-    WaitBarrier(&handover.note_full[notes.at()], notes.parity());
     // A lane's columns are 8i + 2 * (lane % 4) and the next: two rows' numbers are one access.
     const auto* const statistics = reinterpret_cast<const float4*>(handover.notes[notes.at()].statistics) + lane % 4;
-    const bool edge = handover.least[notes.at()] < warp * 16 + 16;
+    const bool edge = handover.notes[notes.at()].least < warp * 16 + 16;
 #pragma unroll
     for (int i = 0; i < kWorkerRows / 8; ++i) {
       const float4 rows = statistics[i * 4];
@@ -153,11 +152,11 @@ __device__ void Differentiate(const BackwardSelected& params, const SelectedWork
     Pin(s);
     for (int left = item.count - work.cut.queries; left > 0; left -= work.cut.queries) {
       take_step(false);
+      WgmmaWait<1>();
+      release_gradients();
       auto next = q_stages;
       next.Next();
       multiply_queries(next);
-      WgmmaWait<2>();
-      release_gradients();
       WgmmaWait<1>();
       release_queries();
       WgmmaWait<0>();
@@ -218,9 +217,11 @@ __global__ void __launch_bounds__(kSelectedThreads, 1)
   auto* const pieces = reinterpret_cast<uint4*>(shared.worker);
   for (int i = threadIdx.x; i < static_cast<int>(sizeof(shared.worker) / sizeof(uint4)); i += kSelectedThreads)
     pieces[i] = {};
-  FenceForAsync();
   if (threadIdx.x < kWorkers) {
     auto& handover = shared.handover[threadIdx.x];
+    for (auto& notes : handover.notes) {
+      for (int i = 0; i < kWorkerRows; ++i) notes.statistics[i] = {}, notes.seen[i] = 0;
+    }
     const auto init = [](auto& barriers, int arrivals) {
       for (auto& barrier : barriers) InitBarrier(&barrier, arrivals);
     };
@@ -228,13 +229,13 @@ __global__ void __launch_bounds__(kSelectedThreads, 1)
     init(handover.item_empty, kWorkerWarps + 1);
     InitBarrier(&handover.keys_full, 1);
     InitBarrier(&handover.keys_empty, kWorkerWarps);
-    init(handover.note_full, 32);
     init(handover.q_full, 1);
     init(handover.q_empty, kWorkerWarps);
     init(handover.d_o_full, 1);
     init(handover.gradient_empty, kWorkerWarps);
     PublishBarriers();
   }
+  FenceForAsync();
   __syncthreads();
 
   if (threadIdx.x < kWarpgroup) {
@@ -250,6 +251,22 @@ __global__ void __launch_bounds__(kSelectedThreads, 1)
     const int worker = static_cast<int>(threadIdx.x) / kWarpgroup - 1;
     Differentiate(params, work, shared.worker[worker], shared.handover[worker]);
   }
+}
+
+// The statistics of the rows of a step's query, [T,G,rows_of_query], and of a query that is none.
+__global__ void StatisticsKernel(const __grid_constant__ BackwardSelected params, StepCut cut, RowStatistics* to) {
+  const int64_t i = GridThread(), queries = int64_t{params.tokens} * params.groups;
+  const int rows = cut.rows_of_query();
+  if (i >= (queries + 1) * rows) return;
+  const int64_t query = i / rows;
+  const int row = i % rows, in_part = row % kPartRows;
+  const bool there = query < queries && (cut.sharers > 1 || in_part < cut.heads);
+  const int head = cut.sharers > 1 ? row : row / kPartRows * cut.heads + in_part;
+  to[i] = there ? StatisticsOf(params, query * params.group_heads() + head) : RowStatistics{};
+}
+
+int64_t StatisticsRows(const BackwardSelected& params) {
+  return (int64_t{params.tokens} * params.groups + 1) * CutStep(params.group_heads()).rows_of_query();
 }
 
 template <int KW, int VW>
@@ -278,20 +295,28 @@ SelectedItemsPlan PlanItems(const BackwardSelected& params) { return {params, kW
 
 bool SelectedBackwardKeysServedSm90(const BackwardSelected& params) {
   const auto widths = [&](int width) { return params.key_width == width && params.value_width == width; };
-  return params.dtype == DType::kBf16 && (widths(64) || widths(128)) && CutStep(params.group_heads()).queries > 0 &&
-         AlignedForCopies(params.q) && AlignedForCopies(params.k) && AlignedForCopies(params.v) &&
-         AlignedForCopies(params.d_o);
+  return params.dtype == DType::kBf16 && (widths(64) || widths(128)) && params.group_heads() > 1 &&
+         CutStep(params.group_heads()).queries > 0 && AlignedForCopies(params.q) && AlignedForCopies(params.k) &&
+         AlignedForCopies(params.v) && AlignedForCopies(params.d_o);
 }
 
 int64_t SelectedBackwardKeysScratchSm90(const BackwardSelected& params) {
-  return params.keys_wanted() ? PlanItems(params).scratch_bytes() : 0;
+  if (!params.keys_wanted()) return 0;
+  ScratchCut cut;
+  cut.Add(PlanItems(params).scratch_bytes());
+  cut.Add(StatisticsRows(params) * static_cast<int64_t>(sizeof(RowStatistics)));
+  return cut.bytes;
 }
 
 void SelectedBackwardKeysSm90(cudaStream_t stream, const char* operation, const BackwardSelected& params,
                               unsigned char* scratch) {
   if (!params.keys_wanted()) return;
   const SelectedItemsPlan plan = PlanItems(params);
-  const SelectedWork work = {plan.Build(stream, operation, params, scratch), CutStep(params.group_heads())};
+  ScratchCut cut;
+  cut.Add(plan.scratch_bytes());
+  auto* const statistics = reinterpret_cast<RowStatistics*>(scratch + cut.bytes);
+  const SelectedWork work = {plan.Build(stream, operation, params, scratch), CutStep(params.group_heads()), statistics};
+  StatisticsKernel<<<GridFor(StatisticsRows(params), 256), 256, 0, stream>>>(params, work.cut, statistics);
   if (params.key_width == 64) {
     Launch<64, 64>(stream, operation, params, work, plan.max_items() * work.items.tiles);
   } else {

@@ -39,24 +39,26 @@ struct StepCut {
   int sharers;  // queries of a part
   int queries;  // of a step
 
-  // Bytes of a query's heads in shared memory, and where those of query x begin.
+  __host__ __device__ int rows_of_query() const { return sharers == 1 ? parts * kPartRows : heads; }
+  __device__ int FirstRow(int query) const { return query / sharers * parts * kPartRows + query % sharers * heads; }
+
+  // Bytes of a query's rows in shared memory, and where those of a step's query begin.
   template <int W>
   __device__ int Bytes() const {
-    return sharers == 1 ? parts * kPartBytes<W> : heads * W * static_cast<int>(sizeof(Bf16));
+    return rows_of_query() * W * static_cast<int>(sizeof(Bf16));
   }
   template <int W>
-  __device__ int At(int x) const {
-    return x / sharers * parts * kPartBytes<W> + x % sharers * heads * kChunkRowBytes;
+  __device__ int At(int query) const {
+    return query / sharers * parts * kPartBytes<W> + query % sharers * heads * kChunkRowBytes;
   }
 };
 
 inline StepCut CutStep(int group_heads) {
-  constexpr int kMaxQueries = 32;  // a lane each
   StepCut cut;
   cut.heads = std::min(group_heads, kPartRows);
   while (group_heads % cut.heads != 0) --cut.heads;
   cut.parts = group_heads / cut.heads;
-  cut.sharers = cut.parts == 1 ? std::min(kPartRows / cut.heads, kMaxQueries * kPartRows / kWorkerRows) : 1;
+  cut.sharers = group_heads == 2 || group_heads == 4 ? kPartRows / group_heads : 1;
   cut.queries = kWorkerRows / kPartRows / cut.parts * cut.sharers;
   return cut;
 }
@@ -64,6 +66,7 @@ inline StepCut CutStep(int group_heads) {
 struct SelectedWork {
   SelectedItems items;
   StepCut cut;
+  const RowStatistics* statistics;  // [T,G] and one more, of none, [rows_of_query]
 };
 
 struct SelectedMaps {
@@ -81,9 +84,10 @@ struct SelectedWorker {
   Bf16 d_o[kGradientStages][kWorkerRows * VW];
 };
 
-struct Notes {
+struct alignas(16) SelectedNotes {
   RowStatistics statistics[kWorkerRows];
-  uint8_t seen[kWorkerRows];  // of the keys, the first
+  uint8_t seen[kWorkerRows];  // of the keys, the first, unless all rows see all
+  int least;                  // of the keys, that all of the step's queries see
 };
 
 template <int KW, int VW>
@@ -91,12 +95,10 @@ struct SelectedHandover {
   static constexpr int kQueryStages = SelectedWorker<KW, VW>::kQueryStages;
   static constexpr int kGradientStages = SelectedWorker<KW, VW>::kGradientStages;
   SelectedItem item[kItemStages];
-  Notes notes[kGradientStages];
-  int least[kGradientStages];  // of the keys, that all of the step's queries see
-  int first_key_row;           // of the buffer, when all keys follow there; else below 0
+  SelectedNotes notes[kGradientStages];
+  int first_key_row;  // of the buffer, when all keys follow there; else below 0
   uint64_t item_full[kItemStages], item_empty[kItemStages];
   uint64_t keys_full, keys_empty;
-  uint64_t note_full[kGradientStages];
   uint64_t q_full[kQueryStages], q_empty[kQueryStages];
   uint64_t d_o_full[kGradientStages], gradient_empty[kGradientStages];
 };
@@ -115,7 +117,22 @@ struct KeysPlace {
 
 // ---- The warps that bring ------------------------------------------------------------------------------------------
 
-// Takes items, and brings their queries.
+// The row of the lane's query in the step at `entry` of an item, -1: none.
+__device__ inline int RowOfLane(const SelectedWork& work, const SelectedItem& item, int entry) {
+  const int lane = threadIdx.x % 32;
+  return lane < work.cut.queries && entry + lane < item.count ? __ldg(work.items.lists.rows + item.first + entry + lane)
+                                                              : -1;
+}
+
+// The heads of a group's query `lane` of a step.
+template <int W>
+__device__ void BringQuery(const SelectedWork& work, const CUtensorMap* map, Bf16* to, int query, uint64_t* full) {
+  const uint32_t at = SharedAddress(to) + work.cut.At<W>(threadIdx.x % 32);
+  const int boxes = work.cut.sharers == 1 ? 1 : W / kChunk;
+  for (int i = 0; i < boxes; ++i) CopyBox(at + i * kPartRows * kChunkRowBytes, map, 0, 0, i, 0, query, full);
+}
+
+// Takes items, and brings their q.
 template <int KW, int VW>
 __device__ void BringQueries(const BackwardSelected& params, const SelectedWork& work, const SelectedMaps& maps,
                              SelectedWorker<KW, VW>& worker, SelectedHandover<KW, VW>& handover) {
@@ -123,8 +140,7 @@ __device__ void BringQueries(const BackwardSelected& params, const SelectedWork&
   const int tickets = __ldg(work.items.count) * tiles;
   const auto take = [&] { return lane == 0 ? atomicAdd(work.items.ticket, 1) : 0; };
   Turns<kItemStages> items;
-  Ring<SelectedWorker<KW, VW>::kQueryStages> q_stages;
-  Turns<SelectedWorker<KW, VW>::kGradientStages> d_o_stages;
+  Ring<SelectedWorker<KW, VW>::kQueryStages> stages;
   int next_ticket = take();
   while (true) {
     const int ticket = __shfl_sync(~0u, next_ticket, 0);
@@ -145,29 +161,16 @@ __device__ void BringQueries(const BackwardSelected& params, const SelectedWork&
     items.Next();
     if (last) return;
 
-    const int32_t* const rows = work.items.lists.rows + item.first;
-    const auto row_of = [&](int entry) {
-      return lane < queries && entry + lane < item.count ? __ldg(rows + entry + lane) : -1;
-    };
-    const auto bring = [&]<int W>(Bf16* to, const CUtensorMap* map, uint64_t* full, int live, int row) {
-      if (lane == 0) ArriveAndExpect(full, live * work.cut.Bytes<W>());
+    int row = RowOfLane(work, item, 0);
+    for (int entry = 0; entry < item.count; entry += queries, stages.Next()) {
+      const int next_row = RowOfLane(work, item, entry + queries);
+      uint64_t* const full = &handover.q_full[stages.at];
+      WaitBarrier(&handover.q_empty[stages.at], stages.parity ^ 1);
+      if (lane == 0) ArriveAndExpect(full, min(queries, item.count - entry) * work.cut.Bytes<KW>());
       __syncwarp();
-      if (row < 0) return;
-      const uint32_t at = SharedAddress(to) + work.cut.At<W>(lane);
-      for (int i = 0; i < (work.cut.sharers == 1 ? 1 : W / kChunk); ++i) {
-        CopyBox(at + i * kPartRows * kChunkRowBytes, map, 0, 0, i, 0, row * params.groups + place.group, full);
+      if (row >= 0) {
+        BringQuery<KW>(work, &maps.q, worker.q[stages.at], row * params.groups + place.group, full);
       }
-    };
-    int row = row_of(0);
-    for (int entry = 0; entry < item.count; entry += queries) {
-      const int next_row = row_of(entry + queries), live = min(queries, item.count - entry);
-      WaitBarrier(&handover.q_empty[q_stages.at], q_stages.parity ^ 1);
-      bring.template operator()<KW>(worker.q[q_stages.at], &maps.q, &handover.q_full[q_stages.at], live, row);
-      WaitBarrier(&handover.gradient_empty[d_o_stages.at()], d_o_stages.parity() ^ 1);
-      bring.template operator()<VW>(worker.d_o[d_o_stages.at()], &maps.d_o, &handover.d_o_full[d_o_stages.at()], live,
-                                    row);
-      q_stages.Next();
-      d_o_stages.Next();
       row = next_row;
     }
   }
@@ -184,103 +187,67 @@ __device__ SelectedItem NextItem(SelectedHandover<KW, VW>& handover, Turns<kItem
   return item;
 }
 
-// Brings keys, values and what is known of the queries' rows.
+// Brings an item's keys and values, and d_o and what is known of its queries.
 template <int KW, int VW>
 __device__ void BringKeys(const BackwardSelected& params, const SelectedWork& work, const SelectedMaps& maps,
                           SelectedWorker<KW, VW>& worker, SelectedHandover<KW, VW>& handover) {
-  constexpr int kRowsOfLane = kWorkerRows / 32;
-  const int lane = threadIdx.x % 32, group_heads = params.group_heads();
-  const StepCut cut = work.cut;
-  int who[kRowsOfLane];  // head of the group * kWorkerRows + query of the step, -1: none
-#pragma unroll
-  for (int i = 0; i < kRowsOfLane; ++i) {
-    const int part = (i * 32 + lane) / kPartRows, in_part = lane % kPartRows;
-    const int query = part / cut.parts * cut.sharers + in_part / cut.heads;
-    const int head = part % cut.parts * cut.heads + in_part % cut.heads;
-    who[i] = query < cut.queries && in_part < cut.heads * cut.sharers ? head * kWorkerRows + query : -1;
-  }
+  const int lane = threadIdx.x % 32, queries = work.cut.queries;
   Turns<kItemStages> items;
-  Turns<SelectedWorker<KW, VW>::kGradientStages> notes;
+  Turns<SelectedWorker<KW, VW>::kGradientStages> stages;
   while (true) {
     const SelectedItem item = NextItem(handover, items);
     if (item.count == 0) return;
     const KeysPlace place(params, work.items, item.target);
-    const int32_t* const rows = work.items.lists.rows + item.first;
-    int row[kRowsOfLane], next_row[kRowsOfLane];
-    RowStatistics statistics[kRowsOfLane];
-    const auto find = [&](int entry, int(&found)[kRowsOfLane]) {
-#pragma unroll
-      for (int i = 0; i < kRowsOfLane; ++i) {
-        const int at = entry + who[i] % kWorkerRows;
-        found[i] = who[i] >= 0 && at < item.count ? __ldg(rows + at) : -1;
-      }
-    };
-    const auto look_up = [&] {
-#pragma unroll
-      for (int i = 0; i < kRowsOfLane; ++i) {
-        statistics[i] = {};
-        if (row[i] < 0) continue;
-        statistics[i] = StatisticsOf(
-            params, static_cast<int64_t>(row[i]) * params.heads + place.group * group_heads + who[i] / kWorkerRows);
-      }
-    };
-    find(0, row);
-    find(cut.queries, next_row);
-    look_up();
-
-    WaitBarrier(&handover.keys_empty, items.turn % 2);  // NextItem has counted this one
-    const auto in_page = [&](int key, int count) {
+    const auto find = [&](int key, int count) {
       return key < place.first_key + place.keys ? RowsInPage(params, key, count) : -1;
     };
-    const int whole = in_page(place.first_key, kWorkerKeys);
-    if (whole >= 0) {
-      if (lane == 0) {
-        handover.first_key_row = whole;
-        ArriveAndExpect(&handover.keys_full, kWorkerKeys * (KW + VW) * sizeof(Bf16));
-        for (int i = 0; i < KW / kChunk; ++i) {
-          CopyBox(SharedAddress(worker.k) + i * kWorkerChunkBytes, &maps.k, i * kChunk, place.group, whole,
-                  &handover.keys_full);
-        }
-        for (int i = 0; i < VW / kChunk; ++i) {
-          CopyBox(SharedAddress(worker.v) + i * kWorkerChunkBytes, &maps.v, i * kChunk, place.group, whole,
-                  &handover.keys_full);
+    const int whole = find(place.first_key, kWorkerKeys);
+    int row = RowOfLane(work, item, 0);
+    WaitBarrier(&handover.keys_empty, items.turn % 2);  // NextItem has counted this one
+    const auto bring = [&]<int W>(Bf16* to, const CUtensorMap* map, const void* x) {
+      const uint32_t at = SharedAddress(to);
+      if (whole < 0) {
+        CopyRows<W, kWorkerChunkBytes>(at, static_cast<const Bf16*>(x), params, place.group, place.first_key,
+                                       kWorkerKeys, find);
+      } else if (lane == 0) {
+        for (int i = 0; i < W / kChunk; ++i) {
+          CopyBox(at + i * kWorkerChunkBytes, map, i * kChunk, place.group, whole, &handover.keys_full);
         }
       }
-    } else {
-      CopyRows<KW, kWorkerChunkBytes>(SharedAddress(worker.k), static_cast<const Bf16*>(params.k), params, place.group,
-                                      place.first_key, kWorkerKeys, in_page);
-      CopyRows<VW, kWorkerChunkBytes>(SharedAddress(worker.v), static_cast<const Bf16*>(params.v), params, place.group,
-                                      place.first_key, kWorkerKeys, in_page);
+    };
+    bring.template operator()<KW>(worker.k, &maps.k, params.k);
+    bring.template operator()<VW>(worker.v, &maps.v, params.v);
+    __syncwarp();
+    if (lane == 0) {
+      handover.first_key_row = whole;
+      ArriveAndExpect(&handover.keys_full, whole < 0 ? 0 : kWorkerKeys * (KW + VW) * sizeof(Bf16));
+    }
+
+    for (int entry = 0; entry < item.count; entry += queries, stages.Next()) {
+      const int next_row = RowOfLane(work, item, entry + queries);
+      const int seen = row < 0 ? 0 : max(0, min(kWorkerKeys, PositionOf(params.queries, row) + 1 - place.first_key));
+      const int least = __reduce_min_sync(~0u, row < 0 ? kWorkerKeys : seen);
+      SelectedNotes& notes = handover.notes[stages.at()];
+      uint64_t* const full = &handover.d_o_full[stages.at()];
+      const int rows = work.cut.rows_of_query();
+      const int statistics_bytes = rows * static_cast<int>(sizeof(RowStatistics));
+      WaitBarrier(&handover.gradient_empty[stages.at()], stages.parity() ^ 1);
+      if (least < kWorkerKeys && lane < queries) {
+        for (int i = 0; i < rows; ++i) notes.seen[work.cut.FirstRow(lane) + i] = seen;
+      }
       __syncwarp();
       if (lane == 0) {
-        handover.first_key_row = -1;
-        Arrive(&handover.keys_full);
+        notes.least = least;
+        ArriveAndExpect(full, min(queries, item.count - entry) * work.cut.Bytes<VW>() + queries * statistics_bytes);
       }
-    }
-    __syncwarp();
-
-    for (int entry = 0; entry < item.count; entry += cut.queries, notes.Next()) {
-      int seen[kRowsOfLane], least = kWorkerKeys;
-#pragma unroll
-      for (int i = 0; i < kRowsOfLane; ++i) {
-        seen[i] = 0;
-        if (row[i] < 0) continue;
-        seen[i] = max(0, min(kWorkerKeys, PositionOf(params.queries, row[i]) + 1 - place.first_key));
-        least = min(least, seen[i]);
+      __syncwarp();
+      const int query = row < 0 ? params.tokens * params.groups : row * params.groups + place.group;
+      if (row >= 0) BringQuery<VW>(work, &maps.d_o, worker.d_o[stages.at()], query, full);
+      if (lane < queries) {
+        CopyBytes(SharedAddress(notes.statistics + work.cut.FirstRow(lane)),
+                  work.statistics + static_cast<int64_t>(query) * rows, statistics_bytes, full);
       }
-      least = __reduce_min_sync(~0u, least);
-      WaitBarrier(&handover.gradient_empty[notes.at()], notes.parity() ^ 1);
-      Notes& to = handover.notes[notes.at()];
-#pragma unroll
-      for (int i = 0; i < kRowsOfLane; ++i) {
-        to.statistics[i * 32 + lane] = statistics[i];
-        to.seen[i * 32 + lane] = seen[i];
-        row[i] = next_row[i];
-      }
-      if (lane == 0) handover.least[notes.at()] = least;
-      Arrive(&handover.note_full[notes.at()]);
-      look_up();
-      find(entry + 2 * cut.queries, next_row);
+      row = next_row;
     }
   }
 }

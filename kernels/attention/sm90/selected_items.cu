@@ -10,16 +10,19 @@ namespace {
 constexpr int kThreads = 256;
 #ifndef SB_SEGMENT
 #define SB_SEGMENT 4096
-#define SB_CHUNK 256
+#endif
+#ifndef SB_CHUNK
+#define SB_CHUNK 1024
 #endif
 constexpr int64_t kSegment = SB_SEGMENT;  // queries, whose q and d_o of one group, 8 KiB each, the cache should hold
-constexpr int64_t kEntries = 64;          // of a list in a segment, on average, that pay for its keys' way
-constexpr int kMaxEntries = SB_CHUNK;     // of an item
+constexpr int64_t kEntries = SB_SEGMENT / 64;  // of a list in a segment, on average, that pay for its keys' way
+constexpr int64_t kMaxEntries = SB_CHUNK, kMinEntries = 256;  // of an item
+constexpr int64_t kItems = 2048;                              // that keep a GPU busy evenly to the end
 
 // The lists of a group at the choices of a segment of queries.
 struct Row {
   const SelectionLists& lists;
-  int group, begin, end, all_lists;  // stretches [begin, end)
+  int group, begin, end, all_lists, most;  // stretches [begin, end), entries of an item
 
   // Entries of a block's list before the segment, and up to and with it.
   __device__ int2 Entries(int block) const {
@@ -31,23 +34,23 @@ struct Row {
   }
   __device__ int Items(int block) const {
     const int2 entries = Entries(block);
-    return (entries.y - entries.x + kMaxEntries - 1) / kMaxEntries;
+    return (entries.y - entries.x + most - 1) / most;
   }
 };
 
-__device__ Row RowOfBlock(const SelectionLists& lists, int stretches, int stretches_of_segment) {
+__device__ Row RowOfBlock(const SelectionLists& lists, int stretches, int stretches_of_segment, int most) {
   const int segment = blockIdx.x, group = blockIdx.y, begin = segment * stretches_of_segment;
-  return {lists, group, begin, min(begin + stretches_of_segment, stretches),
-          static_cast<int>(gridDim.y) * lists.blocks};
+  return {lists, group, begin, min(begin + stretches_of_segment, stretches), static_cast<int>(gridDim.y) * lists.blocks,
+          most};
 }
 
 // row_items [groups, segments]
 __global__ void __launch_bounds__(kThreads)
-    CountItemsKernel(const __grid_constant__ SelectionLists lists, int stretches, int stretches_of_segment,
+    CountItemsKernel(const __grid_constant__ SelectionLists lists, int stretches, int stretches_of_segment, int most,
                      int32_t* row_items) {
   using Reduce = cub::BlockReduce<int, kThreads>;
   __shared__ typename Reduce::TempStorage storage;
-  const Row row = RowOfBlock(lists, stretches, stretches_of_segment);
+  const Row row = RowOfBlock(lists, stretches, stretches_of_segment, most);
   int own = 0;
   for (int block = threadIdx.x; block < lists.blocks; block += kThreads) own += row.Items(block);
   const int sum = Reduce(storage).Sum(own);
@@ -56,29 +59,31 @@ __global__ void __launch_bounds__(kThreads)
 
 // The items of a row after those of the rows before; the last row knows how many there are.
 __global__ void __launch_bounds__(kThreads)
-    WriteItemsKernel(const __grid_constant__ SelectionLists lists, int stretches, int stretches_of_segment,
+    WriteItemsKernel(const __grid_constant__ SelectionLists lists, int stretches, int stretches_of_segment, int most,
                      const int32_t* row_items, SelectedItem* items, int32_t* count) {
   using Scan = cub::BlockScan<int, kThreads>;
   __shared__ typename Scan::TempStorage storage;
-  const Row row = RowOfBlock(lists, stretches, stretches_of_segment);
+  const Row row = RowOfBlock(lists, stretches, stretches_of_segment, most);
   const int number = blockIdx.y * gridDim.x + blockIdx.x;
   int own = 0, rank, place;
   for (int i = threadIdx.x; i < number; i += kThreads) own += row_items[i];
   Scan(storage).ExclusiveSum(own, rank, place);
-  for (int first = 0; first < lists.blocks; first += kThreads) {
-    const int block = first + threadIdx.x;
-    const bool there = block < lists.blocks;
-    int here;
-    __syncthreads();
-    Scan(storage).ExclusiveSum(there ? row.Items(block) : 0, rank, here);
-    if (there) {
-      const int2 entries = row.Entries(block);
-      const int list = row.group * lists.blocks + block;
-      for (int before = entries.x; before < entries.y; before += kMaxEntries) {
-        items[place + rank++] = {lists.begin[list] + before, min(kMaxEntries, entries.y - before), list, before};
+  // The first items of all lists, then their second ones ..: an item waits for the one before it of its list.
+  for (int chunk = 0, before_chunk = -1; place != before_chunk; ++chunk) {
+    before_chunk = place;
+    for (int first = 0; first < lists.blocks; first += kThreads) {
+      const int block = first + threadIdx.x;
+      const int2 entries = block < lists.blocks ? row.Entries(block) : int2{0, 0};
+      const int before = entries.x + chunk * most;
+      int here;
+      __syncthreads();
+      Scan(storage).ExclusiveSum(before < entries.y ? 1 : 0, rank, here);
+      if (before < entries.y) {
+        const int list = row.group * lists.blocks + block;
+        items[place + rank] = {lists.begin[list] + before, min(most, entries.y - before), list, before};
       }
+      place += here;
     }
-    place += here;
   }
   if (threadIdx.x == 0 && number == static_cast<int>(gridDim.x * gridDim.y) - 1) *count = place;
 }
@@ -94,7 +99,8 @@ SelectedItemsPlan::SelectedItemsPlan(const BackwardParams<SelectedSight>& params
   stretches_of_segment_ = static_cast<int>(std::min<int64_t>(CeilDiv(queries, kStretch), stretches_));
   segments_ = static_cast<int>(CeilDiv(stretches_, stretches_of_segment_));
   tiles_ = static_cast<int>(CeilDiv(std::min<int64_t>(block, params.key_rows), tile_keys));
-  max_items_ = std::min(entries, params.groups * blocks * segments_ + entries / kMaxEntries);
+  most_ = static_cast<int>(std::clamp(entries / kItems, kMinEntries, kMaxEntries));
+  max_items_ = std::min(entries, params.groups * blocks * segments_ + entries / most_);
   zero_bytes_ = (1 + params.groups * blocks * tiles_ * done_of_target) * 4;
   cut_.Add(lists_.scratch_bytes());
   items_at_ = cut_.Add(max_items_ * static_cast<int64_t>(sizeof(SelectedItem)));
@@ -118,9 +124,9 @@ SelectedItems SelectedItemsPlan::Build(cudaStream_t stream, const char* operatio
   work.done = work.ticket + 1;
   CudaCheck(cudaMemsetAsync(work.ticket, 0, zero_bytes_, stream), operation);
   const dim3 rows(segments_, params.groups);
-  CountItemsKernel<<<rows, kThreads, 0, stream>>>(work.lists, stretches_, stretches_of_segment_, row_items);
-  WriteItemsKernel<<<rows, kThreads, 0, stream>>>(work.lists, stretches_, stretches_of_segment_, row_items, items,
-                                                  count);
+  CountItemsKernel<<<rows, kThreads, 0, stream>>>(work.lists, stretches_, stretches_of_segment_, most_, row_items);
+  WriteItemsKernel<<<rows, kThreads, 0, stream>>>(work.lists, stretches_, stretches_of_segment_, most_, row_items,
+                                                  items, count);
   return work;
 }
 

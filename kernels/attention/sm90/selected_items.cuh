@@ -35,6 +35,7 @@ class SelectedItemsPlan {
   SelectionListsPlan lists_;
   ScratchCut cut_;
   int stretches_, stretches_of_segment_, segments_, tiles_;
+  int most_;  // entries of an item
   int64_t max_items_, zero_bytes_;
   int64_t items_at_, row_items_at_, zeros_at_;
 };
