@@ -137,20 +137,19 @@ __device__ void Differentiate(const BackwardSelected& params, const SelectedWork
   };
 
   while (true) {
-    const SelectedItem item = NextItem(handover, items);
-    if (item.count == 0) return;
-    const KeysPlace place(params, work.items, item.target);
+    WaitBarrier(&handover.item_full[items.at()], items.parity());
+    int left = handover.item[items.at()].count;
+    if (left == 0) return;
 #pragma unroll
     for (int i = 0; i < KW / 2; ++i) d_k[i] = 0;
 #pragma unroll
     for (int i = 0; i < VW / 2; ++i) d_v[i] = 0;
-    WaitBarrier(&handover.keys_full, items.turn % 2 ^ 1);
-    const int first_key_row = handover.first_key_row;
+    WaitBarrier(&handover.keys_full, items.turn % 2);
 
     multiply_queries(q_stages);
     WgmmaWait<0>();
     Pin(s);
-    for (int left = item.count - work.cut.queries; left > 0; left -= work.cut.queries) {
+    for (left -= work.cut.queries; left > 0; left -= work.cut.queries) {
       take_step(false);
       WgmmaWait<1>();
       release_gradients();
@@ -168,6 +167,12 @@ __device__ void Differentiate(const BackwardSelected& params, const SelectedWork
     WgmmaWait<0>();
     release_queries();
 
+    const SelectedItem item = handover.item[items.at()];
+    const int first_key_row = handover.first_key_row[items.at()];
+    __syncwarp();
+    arrive(&handover.item_empty[items.at()]);
+    items.Next();
+    const KeysPlace place(params, work.items, item.target);
     // A warp has the same keys in every item of theirs: each waits for itself.
     int32_t* const done = work.items.done + int64_t{item.target} * kWorkerWarps + warp;
 #ifndef SB_NOWAIT

@@ -96,7 +96,7 @@ struct SelectedHandover {
   static constexpr int kGradientStages = SelectedWorker<KW, VW>::kGradientStages;
   SelectedItem item[kItemStages];
   SelectedNotes notes[kGradientStages];
-  int first_key_row;  // of the buffer, when all keys follow there; else below 0
+  int first_key_row[kItemStages];  // of the buffer, when all keys follow there; else below 0
   uint64_t item_full[kItemStages], item_empty[kItemStages];
   uint64_t keys_full, keys_empty;
   uint64_t q_full[kQueryStages], q_empty[kQueryStages];
@@ -176,17 +176,6 @@ __device__ void BringQueries(const BackwardSelected& params, const SelectedWork&
   }
 }
 
-// The next item, which `arrivals` of kItemReaders say to have read.
-template <int KW, int VW>
-__device__ SelectedItem NextItem(SelectedHandover<KW, VW>& handover, Turns<kItemStages>& items) {
-  WaitBarrier(&handover.item_full[items.at()], items.parity());
-  const SelectedItem item = handover.item[items.at()];
-  __syncwarp();
-  if (threadIdx.x % 32 == 0) Arrive(&handover.item_empty[items.at()]);
-  items.Next();
-  return item;
-}
-
 // Brings an item's keys and values, and d_o and what is known of its queries.
 template <int KW, int VW>
 __device__ void BringKeys(const BackwardSelected& params, const SelectedWork& work, const SelectedMaps& maps,
@@ -195,7 +184,8 @@ __device__ void BringKeys(const BackwardSelected& params, const SelectedWork& wo
   Turns<kItemStages> items;
   Turns<SelectedWorker<KW, VW>::kGradientStages> stages;
   while (true) {
-    const SelectedItem item = NextItem(handover, items);
+    WaitBarrier(&handover.item_full[items.at()], items.parity());
+    const SelectedItem item = handover.item[items.at()];
     if (item.count == 0) return;
     const KeysPlace place(params, work.items, item.target);
     const auto find = [&](int key, int count) {
@@ -203,7 +193,7 @@ __device__ void BringKeys(const BackwardSelected& params, const SelectedWork& wo
     };
     const int whole = find(place.first_key, kWorkerKeys);
     int row = RowOfLane(work, item, 0);
-    WaitBarrier(&handover.keys_empty, items.turn % 2);  // NextItem has counted this one
+    WaitBarrier(&handover.keys_empty, items.turn % 2 ^ 1);
     const auto bring = [&]<int W>(Bf16* to, const CUtensorMap* map, const void* x) {
       const uint32_t at = SharedAddress(to);
       if (whole < 0) {
@@ -219,9 +209,11 @@ __device__ void BringKeys(const BackwardSelected& params, const SelectedWork& wo
     bring.template operator()<VW>(worker.v, &maps.v, params.v);
     __syncwarp();
     if (lane == 0) {
-      handover.first_key_row = whole;
+      handover.first_key_row[items.at()] = whole;
       ArriveAndExpect(&handover.keys_full, whole < 0 ? 0 : kWorkerKeys * (KW + VW) * sizeof(Bf16));
+      Arrive(&handover.item_empty[items.at()]);
     }
+    items.Next();
 
     for (int entry = 0; entry < item.count; entry += queries, stages.Next()) {
       const int next_row = RowOfLane(work, item, entry + queries);
