@@ -176,13 +176,24 @@ __device__ __forceinline__ void CopyBox(uint32_t shared_address, const CUtensorM
       : "memory");
 }
 
+// How the second-level cache should treat what an access touches: leave last, or first.
+constexpr uint64_t kKeepInCache = 0x14F0000000000000, kPassCache = 0x12F0000000000000;
+
+__device__ __forceinline__ void CopyBox(uint32_t shared_address, const CUtensorMap* map, int x, int y, int z,
+                                        uint64_t* barrier, uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%2, %3, "
+      "%4}], [%5], %6;" ::"r"(shared_address),
+      "l"(map), "r"(x), "r"(y), "r"(z), "r"(SharedAddress(barrier)), "l"(policy)
+      : "memory");
+}
 // The same of a map of five dimensions.
 __device__ __forceinline__ void CopyBox(uint32_t shared_address, const CUtensorMap* map, int x, int y, int z, int u,
-                                        int w, uint64_t* barrier) {
+                                        int w, uint64_t* barrier, uint64_t policy) {
   asm volatile(
-      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5, %6}], "
-      "[%7];" ::"r"(shared_address),
-      "l"(map), "r"(x), "r"(y), "r"(z), "r"(u), "r"(w), "r"(SharedAddress(barrier))
+      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%2, %3, "
+      "%4, %5, %6}], [%7], %8;" ::"r"(shared_address),
+      "l"(map), "r"(x), "r"(y), "r"(z), "r"(u), "r"(w), "r"(SharedAddress(barrier)), "l"(policy)
       : "memory");
 }
 
@@ -232,6 +243,12 @@ __device__ __forceinline__ uint4 LoadShared(uint32_t shared_address) {
 // Adds to two floats of memory, at a multiple of 8 bytes, and does not wait for what was there.
 __device__ __forceinline__ void AddToMemory(float* to, float first, float second) {
   asm volatile("red.relaxed.gpu.global.add.v2.f32 [%0], {%1, %2};" ::"l"(to), "f"(first), "f"(second) : "memory");
+}
+
+__device__ __forceinline__ void AddToMemory(float* to, float first, float second, uint64_t policy) {
+  asm volatile("red.relaxed.gpu.global.add.L2::cache_hint.v2.f32 [%0], {%1, %2}, %3;" ::"l"(to), "f"(first),
+               "f"(second), "l"(policy)
+               : "memory");
 }
 
 // What other threads of the device hand over by an integer: who finds it with LoadAcquire sees what was done before

@@ -195,7 +195,7 @@ __device__ void Differentiate(const BackwardSelected& params, const SelectedWork
         float* const to = d_x + (key_row * params.groups + place.group) * W + lane % 4 * 2;
 #pragma unroll
         for (int i = 0; i < W / 8; ++i) {
-          AddToMemory(to + i * 8, factor * sum[i * 4 + j * 2], factor * sum[i * 4 + j * 2 + 1]);
+          AddToMemory(to + i * 8, factor * sum[i * 4 + j * 2], factor * sum[i * 4 + j * 2 + 1], SB_PASS);
         }
       }
     };

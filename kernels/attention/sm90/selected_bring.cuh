@@ -8,6 +8,12 @@
 
 namespace longspan {
 
+#ifndef SB_KEEP
+#define SB_KEEP 0x1000000000000000ull
+#endif
+#ifndef SB_PASS
+#define SB_PASS 0x1000000000000000ull
+#endif
 using BackwardSelected = BackwardParams<SelectedSight>;
 
 constexpr int kWorkers = 2;
@@ -129,7 +135,7 @@ template <int W>
 __device__ void BringQuery(const SelectedWork& work, const CUtensorMap* map, Bf16* to, int query, uint64_t* full) {
   const uint32_t at = SharedAddress(to) + work.cut.At<W>(threadIdx.x % 32);
   const int boxes = work.cut.sharers == 1 ? 1 : W / kChunk;
-  for (int i = 0; i < boxes; ++i) CopyBox(at + i * kPartRows * kChunkRowBytes, map, 0, 0, i, 0, query, full);
+  for (int i = 0; i < boxes; ++i) CopyBox(at + i * kPartRows * kChunkRowBytes, map, 0, 0, i, 0, query, full, SB_KEEP);
 }
 
 // Takes items, and brings their q.
@@ -201,7 +207,7 @@ __device__ void BringKeys(const BackwardSelected& params, const SelectedWork& wo
                                        kWorkerKeys, find);
       } else if (lane == 0) {
         for (int i = 0; i < W / kChunk; ++i) {
-          CopyBox(at + i * kWorkerChunkBytes, map, i * kChunk, place.group, whole, &handover.keys_full);
+          CopyBox(at + i * kWorkerChunkBytes, map, i * kChunk, place.group, whole, &handover.keys_full, SB_PASS);
         }
       }
     };
