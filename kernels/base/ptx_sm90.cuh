@@ -176,7 +176,7 @@ __device__ __forceinline__ void CopyBox(uint32_t shared_address, const CUtensorM
       : "memory");
 }
 
-// How the second-level cache should treat what an access touches: leave last, or first.
+// How the second-level cache should treat what a copy touches: leave last, or first.
 constexpr uint64_t kKeepInCache = 0x14F0000000000000, kPassCache = 0x12F0000000000000;
 
 __device__ __forceinline__ void CopyBox(uint32_t shared_address, const CUtensorMap* map, int x, int y, int z,
@@ -245,6 +245,12 @@ __device__ __forceinline__ void AddToMemory(float* to, float first, float second
   asm volatile("red.relaxed.gpu.global.add.v2.f32 [%0], {%1, %2};" ::"l"(to), "f"(first), "f"(second) : "memory");
 }
 
+// The same of what the second-level cache need not keep.
+__device__ __forceinline__ uint64_t PassCachePolicy() {
+  uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
 __device__ __forceinline__ void AddToMemory(float* to, float first, float second, uint64_t policy) {
   asm volatile("red.relaxed.gpu.global.add.L2::cache_hint.v2.f32 [%0], {%1, %2}, %3;" ::"l"(to), "f"(first),
                "f"(second), "l"(policy)

@@ -110,11 +110,14 @@ __device__ void Differentiate(const BackwardSelected& params, const SelectedWork
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
         const int at = i * 4 + j * 2;
-        float first = s[at] * (d_p[at] - rows.y), second = s[at + 1] * (d_p[at + 1] - rows.w);
-        // What is unseen may be no number.
-        if (edge && s[at] == 0) first = 0;
-        if (edge && s[at + 1] == 0) second = 0;
-        d_s[i / 2][i % 2 * 2 + j] = PackBf16(first, second);
+        d_s[i / 2][i % 2 * 2 + j] = PackBf16(s[at] * (d_p[at] - rows.y), s[at + 1] * (d_p[at + 1] - rows.w));
+      }
+    }
+    if (edge) {  // what is unseen may be no number
+#pragma unroll
+      for (int i = 0; i < kWorkerRows / 4; ++i) {
+        if (s[i * 2] == 0) d_s[i / 4][i % 4] &= 0xFFFF0000u;
+        if (s[i * 2 + 1] == 0) d_s[i / 4][i % 4] &= 0xFFFFu;
       }
     }
     Pin(d_s);
@@ -175,7 +178,6 @@ __device__ void Differentiate(const BackwardSelected& params, const SelectedWork
     const KeysPlace place(params, work.items, item.target);
     // A warp has the same keys in every item of theirs: each waits for itself.
     int32_t* const done = work.items.done + int64_t{item.target} * kWorkerWarps + warp;
-#ifndef SB_NOWAIT
     if (item.before > 0) {
       if (lane == 0) {
         while (LoadAcquire(done) != item.before) {
@@ -183,7 +185,7 @@ __device__ void Differentiate(const BackwardSelected& params, const SelectedWork
       }
       __syncwarp();
     }
-#endif
+    const uint64_t policy = PassCachePolicy();
     const auto add = [&]<int W>(const float(&sum)[W / 2], float* d_x, float factor) {
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
@@ -195,18 +197,12 @@ __device__ void Differentiate(const BackwardSelected& params, const SelectedWork
         float* const to = d_x + (key_row * params.groups + place.group) * W + lane % 4 * 2;
 #pragma unroll
         for (int i = 0; i < W / 8; ++i) {
-          AddToMemory(to + i * 8, factor * sum[i * 4 + j * 2], factor * sum[i * 4 + j * 2 + 1], SB_PASS);
+          AddToMemory(to + i * 8, factor * sum[i * 4 + j * 2], factor * sum[i * 4 + j * 2 + 1], policy);
         }
       }
     };
-#ifdef SB_NOADD
-    if (item.count < 0) {
-#endif
-      add.template operator()<KW>(d_k, params.d_k, params.scale);
-      add.template operator()<VW>(d_v, params.d_v, 1);
-#ifdef SB_NOADD
-    }
-#endif
+    add.template operator()<KW>(d_k, params.d_k, params.scale);
+    add.template operator()<VW>(d_v, params.d_v, 1);
     __syncwarp();
     if (lane == 0) StoreRelease(done, item.before + item.count);
   }
@@ -294,7 +290,9 @@ void Launch(cudaStream_t stream, const char* operation, const BackwardSelected& 
   kernel<<<ResidentBlocks(operation, CeilDiv(items, kWorkers)), kSelectedThreads, kBytes, stream>>>(params, work, maps);
 }
 
-SelectedItemsPlan PlanItems(const BackwardSelected& params) { return {params, kWorkerKeys, kWorkerWarps}; }
+SelectedItemsPlan PlanItems(const BackwardSelected& params) {
+  return {params, kWorkerKeys, kWorkerWarps, CutStep(params.group_heads()).queries};
+}
 
 }  // namespace
 

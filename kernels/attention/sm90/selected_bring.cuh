@@ -8,12 +8,6 @@
 
 namespace longspan {
 
-#ifndef SB_KEEP
-#define SB_KEEP 0x1000000000000000ull
-#endif
-#ifndef SB_PASS
-#define SB_PASS 0x1000000000000000ull
-#endif
 using BackwardSelected = BackwardParams<SelectedSight>;
 
 constexpr int kWorkers = 2;
@@ -135,7 +129,8 @@ template <int W>
 __device__ void BringQuery(const SelectedWork& work, const CUtensorMap* map, Bf16* to, int query, uint64_t* full) {
   const uint32_t at = SharedAddress(to) + work.cut.At<W>(threadIdx.x % 32);
   const int boxes = work.cut.sharers == 1 ? 1 : W / kChunk;
-  for (int i = 0; i < boxes; ++i) CopyBox(at + i * kPartRows * kChunkRowBytes, map, 0, 0, i, 0, query, full, SB_KEEP);
+  for (int i = 0; i < boxes; ++i)
+    CopyBox(at + i * kPartRows * kChunkRowBytes, map, 0, 0, i, 0, query, full, kKeepInCache);
 }
 
 // Takes items, and brings their q.
@@ -147,18 +142,22 @@ __device__ void BringQueries(const BackwardSelected& params, const SelectedWork&
   const auto take = [&] { return lane == 0 ? atomicAdd(work.items.ticket, 1) : 0; };
   Turns<kItemStages> items;
   Ring<SelectedWorker<KW, VW>::kQueryStages> stages;
+  // The ticket of the next item is drawn while the last step of this one waits for its place, not before: items of a
+  // list begin in their order, and wait for each other no longer than they must.
   int next_ticket = take();
   while (true) {
     const int ticket = __shfl_sync(~0u, next_ticket, 0);
     const bool last = ticket >= tickets;
     SelectedItem item = {0, 0, 0, 0};
     if (!last) {
-      next_ticket = take();
       item = work.items.items[ticket / tiles];
       item.target = item.target * tiles + ticket % tiles;
     }
     const KeysPlace place(params, work.items, item.target);
-    if (!last && place.keys <= 0) continue;
+    if (!last && place.keys <= 0) {
+      next_ticket = take();
+      continue;
+    }
     WaitBarrier(&handover.item_empty[items.at()], items.parity() ^ 1);
     if (lane == 0) {
       handover.item[items.at()] = item;
@@ -170,6 +169,7 @@ __device__ void BringQueries(const BackwardSelected& params, const SelectedWork&
     int row = RowOfLane(work, item, 0);
     for (int entry = 0; entry < item.count; entry += queries, stages.Next()) {
       const int next_row = RowOfLane(work, item, entry + queries);
+      if (entry + queries >= item.count) next_ticket = take();
       uint64_t* const full = &handover.q_full[stages.at];
       WaitBarrier(&handover.q_empty[stages.at], stages.parity ^ 1);
       if (lane == 0) ArriveAndExpect(full, min(queries, item.count - entry) * work.cut.Bytes<KW>());
@@ -207,7 +207,7 @@ __device__ void BringKeys(const BackwardSelected& params, const SelectedWork& wo
                                        kWorkerKeys, find);
       } else if (lane == 0) {
         for (int i = 0; i < W / kChunk; ++i) {
-          CopyBox(at + i * kWorkerChunkBytes, map, i * kChunk, place.group, whole, &handover.keys_full, SB_PASS);
+          CopyBox(at + i * kWorkerChunkBytes, map, i * kChunk, place.group, whole, &handover.keys_full, kPassCache);
         }
       }
     };

@@ -8,21 +8,31 @@ namespace longspan {
 namespace {
 
 constexpr int kThreads = 256;
-#ifndef SB_SEGMENT
-#define SB_SEGMENT 4096
-#endif
-#ifndef SB_CHUNK
-#define SB_CHUNK 1024
-#endif
-constexpr int64_t kSegment = SB_SEGMENT;  // queries, whose q and d_o of one group, 8 KiB each, the cache should hold
-constexpr int64_t kEntries = SB_SEGMENT / 64;  // of a list in a segment, on average, that pay for its keys' way
-constexpr int64_t kMaxEntries = SB_CHUNK, kMinEntries = 256;  // of an item
-constexpr int64_t kItems = 2048;                              // that keep a GPU busy evenly to the end
+constexpr int64_t kSegment = 4096;  // queries, whose q and d_o of one group, 8 KiB each, the cache should hold
+constexpr int64_t kEntries = 64;    // of a list in a segment, on average, that pay for its keys' way
+constexpr int64_t kMinEntries = 256, kMaxEntries = 512;  // of an item at most: few in a short sequence
+constexpr int64_t kItems = 2048;                         // that keep a GPU busy evenly to the end
 
-// The lists of a group at the choices of a segment of queries.
+// How stretches are cut in segments and a list's entries of a segment in items.
+struct ItemCut {
+  int stretches, stretches_of_segment;
+  int most, step;  // entries of an item, of a step in it
+};
+
+// The lists of a group at the choices of a segment of queries: the block's part in a grid of [segments, groups].
 struct Row {
   const SelectionLists& lists;
-  int group, begin, end, all_lists, most;  // stretches [begin, end), entries of an item
+  int most, step;
+  int group, begin, end, all_lists;  // stretches [begin, end)
+
+  __device__ Row(const SelectionLists& lists, const ItemCut& cut)
+      : lists(lists),
+        most(cut.most),
+        step(cut.step),
+        group(blockIdx.y),
+        begin(blockIdx.x * cut.stretches_of_segment),
+        end(min(begin + cut.stretches_of_segment, cut.stretches)),
+        all_lists(gridDim.y * lists.blocks) {}
 
   // Entries of a block's list before the segment, and up to and with it.
   __device__ int2 Entries(int block) const {
@@ -32,66 +42,63 @@ struct Row {
     };
     return {up_to(begin), up_to(end)};
   }
-  __device__ int Items(int block) const {
-    const int2 entries = Entries(block);
-    return (entries.y - entries.x + most - 1) / most;
+  // Of each of a list's items, as alike as whole steps can be: they begin one after another and should end so.
+  __device__ int ItemSize(int entries) const {
+    const int items = max(1, (entries + most - 1) / most), even = (entries + items - 1) / items;
+    return max(1, (even + step - 1) / step) * step;
+  }
+  __device__ int Items(int entries) const {
+    const int size = ItemSize(entries);
+    return (entries + size - 1) / size;
   }
 };
 
-__device__ Row RowOfBlock(const SelectionLists& lists, int stretches, int stretches_of_segment, int most) {
-  const int segment = blockIdx.x, group = blockIdx.y, begin = segment * stretches_of_segment;
-  return {lists, group, begin, min(begin + stretches_of_segment, stretches), static_cast<int>(gridDim.y) * lists.blocks,
-          most};
-}
-
 // row_items [groups, segments]
 __global__ void __launch_bounds__(kThreads)
-    CountItemsKernel(const __grid_constant__ SelectionLists lists, int stretches, int stretches_of_segment, int most,
-                     int32_t* row_items) {
+    CountItemsKernel(const __grid_constant__ SelectionLists lists, ItemCut cut, int32_t* row_items) {
   using Reduce = cub::BlockReduce<int, kThreads>;
   __shared__ typename Reduce::TempStorage storage;
-  const Row row = RowOfBlock(lists, stretches, stretches_of_segment, most);
+  const Row row(lists, cut);
   int own = 0;
-  for (int block = threadIdx.x; block < lists.blocks; block += kThreads) own += row.Items(block);
+  for (int block = threadIdx.x; block < lists.blocks; block += kThreads) {
+    const int2 entries = row.Entries(block);
+    own += row.Items(entries.y - entries.x);
+  }
   const int sum = Reduce(storage).Sum(own);
   if (threadIdx.x == 0) row_items[blockIdx.y * gridDim.x + blockIdx.x] = sum;
 }
 
 // The items of a row after those of the rows before; the last row knows how many there are.
 __global__ void __launch_bounds__(kThreads)
-    WriteItemsKernel(const __grid_constant__ SelectionLists lists, int stretches, int stretches_of_segment, int most,
-                     const int32_t* row_items, SelectedItem* items, int32_t* count) {
+    WriteItemsKernel(const __grid_constant__ SelectionLists lists, ItemCut cut, const int32_t* row_items,
+                     SelectedItem* items, int32_t* count) {
   using Scan = cub::BlockScan<int, kThreads>;
   __shared__ typename Scan::TempStorage storage;
-  const Row row = RowOfBlock(lists, stretches, stretches_of_segment, most);
+  const Row row(lists, cut);
   const int number = blockIdx.y * gridDim.x + blockIdx.x;
   int own = 0, rank, place;
   for (int i = threadIdx.x; i < number; i += kThreads) own += row_items[i];
   Scan(storage).ExclusiveSum(own, rank, place);
-  // The first items of all lists, then their second ones ..: an item waits for the one before it of its list.
-  for (int chunk = 0, before_chunk = -1; place != before_chunk; ++chunk) {
-    before_chunk = place;
-    for (int first = 0; first < lists.blocks; first += kThreads) {
-      const int block = first + threadIdx.x;
-      const int2 entries = block < lists.blocks ? row.Entries(block) : int2{0, 0};
-      const int before = entries.x + chunk * most;
-      int here;
-      __syncthreads();
-      Scan(storage).ExclusiveSum(before < entries.y ? 1 : 0, rank, here);
-      if (before < entries.y) {
-        const int list = row.group * lists.blocks + block;
-        items[place + rank] = {lists.begin[list] + before, min(most, entries.y - before), list, before};
-      }
-      place += here;
+  for (int first = 0; first < lists.blocks; first += kThreads) {
+    const int block = first + threadIdx.x, list = row.group * lists.blocks + block;
+    const int2 entries = block < lists.blocks ? row.Entries(block) : int2{0, 0};
+    const int size = row.ItemSize(entries.y - entries.x);
+    int here;
+    __syncthreads();
+    Scan(storage).ExclusiveSum(row.Items(entries.y - entries.x), rank, here);
+    for (int before = entries.x; before < entries.y; before += size, ++rank) {
+      items[place + rank] = {lists.begin[list] + before, min(size, entries.y - before), list, before};
     }
+    place += here;
   }
   if (threadIdx.x == 0 && number == static_cast<int>(gridDim.x * gridDim.y) - 1) *count = place;
 }
 
 }  // namespace
 
-SelectedItemsPlan::SelectedItemsPlan(const BackwardParams<SelectedSight>& params, int tile_keys, int done_of_target)
-    : lists_(params, tile_keys, 0) {
+SelectedItemsPlan::SelectedItemsPlan(const BackwardParams<SelectedSight>& params, int tile_keys, int done_of_target,
+                                     int step)
+    : lists_(params, tile_keys, 0), step_(step) {
   const int64_t block = params.sight.block, blocks = CeilDiv(params.key_rows, block);
   const int64_t entries = int64_t{params.tokens} * params.groups * params.sight.choices;
   const int64_t queries = std::max(kSegment, kEntries * blocks / params.sight.choices);
@@ -124,9 +131,9 @@ SelectedItems SelectedItemsPlan::Build(cudaStream_t stream, const char* operatio
   work.done = work.ticket + 1;
   CudaCheck(cudaMemsetAsync(work.ticket, 0, zero_bytes_, stream), operation);
   const dim3 rows(segments_, params.groups);
-  CountItemsKernel<<<rows, kThreads, 0, stream>>>(work.lists, stretches_, stretches_of_segment_, most_, row_items);
-  WriteItemsKernel<<<rows, kThreads, 0, stream>>>(work.lists, stretches_, stretches_of_segment_, most_, row_items,
-                                                  items, count);
+  const ItemCut cut = {stretches_, stretches_of_segment_, most_, step_};
+  CountItemsKernel<<<rows, kThreads, 0, stream>>>(work.lists, cut, row_items);
+  WriteItemsKernel<<<rows, kThreads, 0, stream>>>(work.lists, cut, row_items, items, count);
   return work;
 }
 

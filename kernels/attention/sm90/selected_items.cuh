@@ -24,8 +24,8 @@ struct SelectedItems {
 
 class SelectedItemsPlan {
  public:
-  // For tiles of tile_keys keys.
-  SelectedItemsPlan(const BackwardParams<SelectedSight>& params, int tile_keys, int done_of_target);
+  // For tiles of tile_keys keys, and steps of `step` queries.
+  SelectedItemsPlan(const BackwardParams<SelectedSight>& params, int tile_keys, int done_of_target, int step);
   int64_t scratch_bytes() const { return cut_.bytes; }
   int64_t max_items() const { return max_items_; }  // times tiles
   SelectedItems Build(cudaStream_t stream, const char* operation, const BackwardParams<SelectedSight>& params,
@@ -34,7 +34,7 @@ class SelectedItemsPlan {
  private:
   SelectionListsPlan lists_;
   ScratchCut cut_;
-  int stretches_, stretches_of_segment_, segments_, tiles_;
+  int step_, stretches_, stretches_of_segment_, segments_, tiles_;
   int most_;  // entries of an item
   int64_t max_items_, zero_bytes_;
   int64_t items_at_, row_items_at_, zeros_at_;
