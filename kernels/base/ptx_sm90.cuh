@@ -90,6 +90,14 @@ __device__ __forceinline__ void Wgmma(float (&d)[32], uint64_t a, uint64_t b, bo
       : LONGSPAN_32(d, 0)
       : "l"(a), "l"(b), "r"(static_cast<int>(add)));
 }
+// Both AcrossRows: of A the rows that d has lie in a row.
+__device__ __forceinline__ void WgmmaAcross(float (&d)[32], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{ .reg .pred p; setp.ne.b32 p, %34, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" LONGSPAN_SUMS_32 "}, %32, %33, p, 1, 1, 1, 1; }"
+      : LONGSPAN_32(d, 0)
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
 // A in registers, B AcrossRows.
 __device__ __forceinline__ void Wgmma(float (&d)[64], const uint32_t (&a)[4], uint64_t b, bool add) {
   asm volatile(
@@ -181,6 +189,12 @@ __device__ __forceinline__ void StoreBox(const CUtensorMap* map, uint32_t shared
                "r"(y), "r"(z), "r"(shared_address)
                : "memory");
 }
+// The box is added to what is there, each number at once and in no order with others'.
+__device__ __forceinline__ void AddBox(const CUtensorMap* map, uint32_t shared_address, int x, int y, int z) {
+  asm volatile("cp.reduce.async.bulk.tensor.3d.global.shared::cta.add.bulk_group [%0, {%1, %2, %3}], [%4];" ::"l"(map),
+               "r"(x), "r"(y), "r"(z), "r"(shared_address)
+               : "memory");
+}
 __device__ __forceinline__ void CommitStores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 // Until at most Left of this thread's groups still read shared memory; or are under way.
 template <int Left>
@@ -200,6 +214,9 @@ __device__ __forceinline__ void StoreMatrices(uint32_t shared_address, const uin
                : "memory");
 }
 
+__device__ __forceinline__ void StoreShared(uint32_t shared_address, float first, float second) {
+  asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(shared_address), "f"(first), "f"(second) : "memory");
+}
 __device__ __forceinline__ uint4 LoadShared(uint32_t shared_address) {
   uint4 x;
   asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
@@ -213,6 +230,19 @@ __device__ __forceinline__ uint4 LoadShared(uint32_t shared_address) {
 __device__ __forceinline__ void AddToMemory(float* to, float first, float second) {
   asm volatile("red.relaxed.gpu.global.add.v2.f32 [%0], {%1, %2};" ::"l"(to), "f"(first), "f"(second) : "memory");
 }
+
+// ---- Turns: counts in memory by which blocks that run beside each other keep an order -------------------------------
+
+__device__ __forceinline__ unsigned LoadAcquire(const unsigned* from) {
+  unsigned x;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(x) : "l"(from) : "memory");
+  return x;
+}
+__device__ __forceinline__ void AddRelease(unsigned* to, unsigned x) {
+  asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(to), "r"(x) : "memory");
+}
+// What the copy engine did to memory, once waited for, comes before what this thread does next.
+__device__ __forceinline__ void FenceForAsyncGlobal() { asm volatile("fence.proxy.async.global;" ::: "memory"); }
 
 // ---- Registers ------------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ int64_t RangeBackwardScratch(const BackwardParams<RangeSight>& params) {
 
 void RangeBackward(cudaStream_t stream, const char* operation, const BackwardParams<RangeSight>& params,
                    unsigned char* scratch) {
-  if (params.d_q != nullptr) RangeBackwardQSm90(stream, operation, params);
+  if (params.d_q != nullptr && !RangeBackwardTogetherSm90(params)) RangeBackwardQSm90(stream, operation, params);
   if (params.keys_wanted()) RangeBackwardKeysSm90(stream, operation, params, scratch);
 }
 

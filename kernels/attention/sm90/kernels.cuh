@@ -11,7 +11,8 @@ void RangeForwardSm90(cudaStream_t stream, const char* operation, const BranchPa
 
 // d_q += ...
 void RangeBackwardQSm90(cudaStream_t stream, const char* operation, const BackwardParams<RangeSight>& params);
-// d_k += ..., d_v += ..., either may be null.
+// d_k += ..., d_v += ..., either may be null; with d_q += ... where it pays to have all from one pass.
+bool RangeBackwardTogetherSm90(const BackwardParams<RangeSight>& params);
 int64_t RangeBackwardKeysScratchSm90(const BackwardParams<RangeSight>& params);
 void RangeBackwardKeysSm90(cudaStream_t stream, const char* operation, const BackwardParams<RangeSight>& params,
                            unsigned char* scratch);

@@ -11,5 +11,8 @@ namespace longspan {
 // (kernels/base/ptx_sm90.cuh). Coordinates are channel, head, row.
 CUtensorMap RowsMap(const char* operation, const void* x, int64_t rows, int64_t heads, int64_t width, int box_rows,
                     int box_heads);
+// The same of x in fp32: boxes of 32 channels.
+CUtensorMap SumsMap(const char* operation, float* x, int64_t rows, int64_t heads, int64_t width, int box_rows,
+                    int box_heads);
 
 }  // namespace longspan
