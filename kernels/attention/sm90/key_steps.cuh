@@ -52,7 +52,7 @@ struct KeysShared : More {
   Bf16 v[kTileKeys * VW];
   Bf16 q[kStages][kStepRows * KW];
   Bf16 d_o[kStages][kStepRows * VW];
-  RowStatistics statistics[kStages][kStepRows];
+  float lse_log2[kStages][kStepRows], delta[kStages][kStepRows];
   SpanGpu seen[kStages][kStepRows];
   SpanGpu all_see[kStages];     // the keys that every row of the step sees
   SpanGpu steps[kMaxSegments];  // of each segment, those that see any of the keys
@@ -216,7 +216,8 @@ __device__ void BringNotes(const BackwardRange& params, const KeysItem& item, co
     WaitBarrier(&shared.empty[ring.at], ring.parity ^ 1);
 #pragma unroll
     for (int j = 0; j < kRowsOfLane; ++j) {
-      shared.statistics[ring.at][j * 32 + lane] = statistics[j];
+      shared.lse_log2[ring.at][j * 32 + lane] = statistics[j].lse_log2;
+      shared.delta[ring.at][j * 32 + lane] = statistics[j].delta;
       shared.seen[ring.at][j * 32 + lane] = seen[j];
     }
     if (lane == 0) shared.all_see[ring.at] = all;
@@ -270,16 +271,16 @@ __device__ void BringAll(const BackwardRange& params, const KeysMaps& maps, cons
 // ---- What the warpgroups share --------------------------------------------------------------------------------------
 
 // Scores of 16 keys a warp, from `first_key` on, to weights. A lane's columns are 8i + 2 * (lane % 4) and the next: two
-// rows' numbers are one access. `statistics` and `seen` begin at the lane's.
+// rows' numbers are one access. `lse_log2`, `seen` and `delta` begin at the lane's.
 __device__ __forceinline__ void TakeWeights(float (&s)[kStepRows / 2], float scale_log2, int first_key, SpanGpu all_see,
-                                            const float4* statistics, const int4* seen) {
+                                            const float2* lse_log2, const int4* seen) {
 #pragma unroll
   for (int i = 0; i < kStepRows / 8; ++i) {
-    const float4 rows = statistics[i * 4];
+    const float2 rows = lse_log2[i * 4];
     s[i * 4] = Exp2(fmaf(s[i * 4], scale_log2, -rows.x));
-    s[i * 4 + 1] = Exp2(fmaf(s[i * 4 + 1], scale_log2, -rows.z));
+    s[i * 4 + 1] = Exp2(fmaf(s[i * 4 + 1], scale_log2, -rows.y));
     s[i * 4 + 2] = Exp2(fmaf(s[i * 4 + 2], scale_log2, -rows.x));
-    s[i * 4 + 3] = Exp2(fmaf(s[i * 4 + 3], scale_log2, -rows.z));
+    s[i * 4 + 3] = Exp2(fmaf(s[i * 4 + 3], scale_log2, -rows.y));
   }
   if (first_key >= all_see.begin && first_key + 16 <= all_see.end) return;
   const int key = first_key + threadIdx.x % 32 / 4;
@@ -303,14 +304,14 @@ __device__ __forceinline__ void PackWeights(const float (&s)[kStepRows / 2], uin
   }
 }
 __device__ __forceinline__ void PackGradients(const float (&p)[kStepRows / 2], const float (&d_p)[kStepRows / 2],
-                                              const float4* statistics, uint32_t (&d_s)[kStepRows / 16][4]) {
+                                              const float2* delta, uint32_t (&d_s)[kStepRows / 16][4]) {
 #pragma unroll
   for (int i = 0; i < kStepRows / 8; ++i) {
-    const float4 rows = statistics[i * 4];
+    const float2 rows = delta[i * 4];
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
       const int at = i * 4 + j * 2;
-      d_s[i / 2][i % 2 * 2 + j] = PackBf16(p[at] * (d_p[at] - rows.y), p[at + 1] * (d_p[at + 1] - rows.w));
+      d_s[i / 2][i % 2 * 2 + j] = PackBf16(p[at] * (d_p[at] - rows.x), p[at + 1] * (d_p[at + 1] - rows.y));
     }
   }
 }
