@@ -34,11 +34,11 @@ __global__ void __launch_bounds__(256)
     if (item.keys.begin + row >= item.keys.end || d_x == nullptr) continue;
     const int64_t place = finder.at(row);
     if (place < 0) continue;
-    const float4* from = reinterpret_cast<const float4*>(work.partial + item.partial * kTileKeys * kWidth) + i;
     float4 sum = {};
-    for (int part = 0; part < work.parts; ++part, from += kTileKeys * kWidth / 4) {
+    for (int part = 0; part < work.parts; ++part) {
       if (!written[part]) continue;
-      const float4 here = *from;
+      const int64_t partial = work.Partial(params.groups, item.tile, item.group, part);
+      const float4 here = reinterpret_cast<const float4*>(work.partial)[partial * kTileKeys * kWidth / 4 + i];
       sum = {sum.x + here.x, sum.y + here.y, sum.z + here.z, sum.w + here.w};
     }
     const float factor = of_key ? params.scale : 1;
@@ -57,6 +57,20 @@ BackwardRange CutInSteps(const BackwardRange& params) {
   return cut;
 }
 
+// The parts from the first on that may see a key tile's first row, whatever the documents, to the call's last.
+int PartsAfter(const BackwardRange& cut, const KeysWork& work, int tile) {
+  const QueryTilesGpu& queries = cut.queries;
+  const RangeSight& sight = cut.sight;
+  const int64_t compressed = int64_t{tile} * kTileKeys - sight.lead;
+  const int64_t position = compressed <= 0 ? 0 : compressed * sight.stride + sight.block - 1;
+  int64_t first = queries.tiles();
+  for (int i = 0; i < queries.count; ++i) {
+    const int64_t offset = std::max<int64_t>(0, position - queries.begin[i]);
+    if (offset < queries.length[i]) first = std::min(first, queries.first_tile[i] + offset / queries.tile);
+  }
+  return work.parts - static_cast<int>(first / work.steps);
+}
+
 // Few tiles of keys that many queries see are cut in parts.
 KeysWork PlanKeys(const BackwardRange& cut) {
   KeysWork work;
@@ -68,12 +82,16 @@ KeysWork PlanKeys(const BackwardRange& cut) {
   work.steps = static_cast<int>(CeilDiv(steps, cuts ? std::min(steps / kMinSteps, most) : 1));
   work.parts = static_cast<int>(CeilDiv(steps, work.steps));
   work.period = static_cast<int>(cut.sight.window < kShortWindow ? of_tile : steps);
+  for (int tile = 0; work.parts > 1 && 2 * tile < work.tiles; ++tile) {
+    const int other = work.tiles - 1 - tile;
+    work.slots = std::max(work.slots, PartsAfter(cut, work, tile) + (other > tile ? PartsAfter(cut, work, other) : 0));
+  }
   return work;
 }
 
 int64_t PartialBytes(const BackwardRange& cut, const KeysWork& work) {
   if (work.parts == 1) return 0;
-  return int64_t{work.tiles} * cut.groups * work.parts * kTileKeys * (cut.key_width + cut.value_width) *
+  return CeilDiv(int64_t{work.tiles}, 2) * cut.groups * work.slots * kTileKeys * (cut.key_width + cut.value_width) *
          static_cast<int64_t>(sizeof(float));
 }
 

@@ -10,16 +10,27 @@ namespace longspan {
 
 constexpr int kStepRows = 64;
 constexpr int kStepChunkBytes = kStepRows * kChunkRowBytes;
-constexpr int kMaxParts = 2048;     // whose sums are in scratch
+constexpr int kMaxParts = 4096;     // of all key tiles
 constexpr int kShortWindow = 2048;  // below: the queries that see a key are near one another
 
 // The call's query tiles are its steps. A part is what a key tile has of steps [part * steps, (part + 1) * steps).
 struct KeysWork {
-  int tiles = 1;             // of keys
-  int parts = 1;             // of a tile
-  int steps = 1;             // of a part
-  int period = 1;            // steps after which blocks that walk together begin anew
-  float* partial = nullptr;  // [tiles, G, parts] of [kTileKeys, K+V]; null when parts == 1
+  int tiles = 1;   // of keys
+  int parts = 1;   // of a tile
+  int steps = 1;   // of a part
+  int period = 1;  // steps after which blocks that walk together begin anew
+  // The sums of parts, [pairs, G, slots] of [kTileKeys, K+V]. A pair is a key tile from either end, since many see the
+  // first and few the last: the one's parts have slots from the first on, the other's from the last. Null when parts ==
+  // 1.
+  float* partial = nullptr;
+  int slots = 0;
+
+  __device__ int64_t Partial(int groups, int tile, int group, int part) const {
+    const bool early = 2 * tile < tiles;
+    const int from_end = parts - 1 - part;
+    return (static_cast<int64_t>(early ? tile : tiles - 1 - tile) * groups + group) * slots +
+           (early ? from_end : slots - 1 - from_end);
+  }
 };
 
 struct KeysMaps {
@@ -109,7 +120,7 @@ struct KeysItem {
         group(group),
         keys{tile * kTileKeys, min((tile + 1) * kTileKeys, params.key_rows)},
         part{part * work.steps, (part + 1) * work.steps},
-        partial((static_cast<int64_t>(tile) * params.groups + group) * work.parts + part) {}
+        partial(work.Partial(params.groups, tile, group, part)) {}
 };
 
 // The steps of an item, one segment after another, from those of its tile in each segment.
@@ -237,7 +248,7 @@ __device__ void StartKeys(const BackwardRange& params, const KeysItem& item, Sha
       InitBarrier(&shared.q_full[i], 1);
       InitBarrier(&shared.d_o_full[i], 1);
       InitBarrier(&shared.note_full[i], 32);
-      InitBarrier(&shared.empty[i], 2 * kWarpgroup / 32);
+      InitBarrier(&shared.empty[i], 2 * kWarpgroup);
     }
     PublishBarriers();
   }

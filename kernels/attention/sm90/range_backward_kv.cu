@@ -51,11 +51,6 @@ __device__ void AddQueries(const BackwardRange& params, const KeysItem& item, co
   const QueryTilesGpu& queries = params.queries;
   unsigned* const added = turns.added + static_cast<int64_t>(item.group) * queries.first_tile[queries.count];
   Ring<kQueryStages> ring;
-  unsigned* leaving = nullptr;
-  const auto pass_turn = [&] {
-    FenceForAsyncGlobal();
-    AddRelease(leaving, 1);
-  };
   for (int i = 0; i < walk.count; ++i, ring.Next()) {
     int segment;
     const int step = walk.Step(i, &segment), row = (step - queries.first_tile[segment]) * queries.tile;
@@ -68,25 +63,11 @@ __device__ void AddQueries(const BackwardRange& params, const KeysItem& item, co
              item.group * params.group_heads(), row);
     }
     CommitStores();
-#ifdef LS_EARLY
-    leaving = added + step;
     WaitForStores<0>();
-    pass_turn();
-    leaving = nullptr;
+    FenceForAsyncGlobal();
+    AddRelease(added + step, 1);
     Arrive(&shared.d_q_empty[ring.at]);
-    continue;
-#endif
-    if (leaving != nullptr) {
-      WaitForStores<1>();
-      pass_turn();
-      Arrive(&shared.d_q_empty[ring.at ^ 1]);
-    }
-    leaving = added + step;
   }
-  WaitForStores<0>();
-#ifndef LS_EARLY
-  pass_turn();
-#endif
 }
 
 template <int KW, int VW, bool kQueries>
@@ -207,71 +188,10 @@ __device__ void Differentiate(const BackwardRange& params, const KeysWork& work,
   const auto release_step = [&] {
     Pin(d_v);
     Pin(d_k);
-    __syncwarp();
-    if (lane == 0) Arrive(&shared.empty[ring.at]);
+    Arrive(&shared.empty[ring.at]);
     ring.Next();
   };
 
-#ifdef LS_BF16P
-  if constexpr (!kQueries) {
-    const auto take = [&]<bool kNext>() {
-      multiply_d_o();
-      WaitBarrier(&shared.note_full[ring.at], ring.parity);
-      const auto* const lse_log2 = reinterpret_cast<const float2*>(shared.lse_log2[ring.at]) + lane % 4;
-      const auto* const delta = reinterpret_cast<const float2*>(shared.delta[ring.at]) + lane % 4;
-      const auto* const seen = reinterpret_cast<const int4*>(shared.seen[ring.at]) + lane % 4;
-      TakeWeights(s, scale_log2, item.keys.begin + warp_key, shared.all_see[ring.at], lse_log2, seen);
-      PackWeights(s, p);
-      const uint32_t q = SharedAddress(shared.q[ring.at]), d_o = SharedAddress(shared.d_o[ring.at]);
-      Pin(p);
-      WgmmaFence();
-#pragma unroll
-      for (int i = 0; i < kStepRows / 16; ++i) {
-        Wgmma(d_v, p[i], AcrossRows(d_o + i * 16 * kChunkRowBytes, kStepChunkBytes), true);
-      }
-      WgmmaCommit();
-      if constexpr (kNext) {
-        Ring<Shared::kStages> next = ring;
-        next.Next();
-        multiply_queries(next);
-        WgmmaWait<2>();
-      } else {
-        WgmmaWait<1>();
-      }
-      Pin(d_p);
-#pragma unroll
-      for (int i = 0; i < kStepRows / 8; ++i) {
-        const float2 rows = delta[i * 4];
-#pragma unroll
-        for (int j = 0; j < 2; ++j) {
-          const int at = i * 4 + j * 2;
-          const uint32_t pair = p[i / 2][i % 2 * 2 + j];
-          d_s[i / 2][i % 2 * 2 + j] = PackBf16(__uint_as_float(pair << 16) * (d_p[at] - rows.x),
-                                               __uint_as_float(pair & 0xFFFF0000u) * (d_p[at + 1] - rows.y));
-        }
-      }
-      Pin(d_s);
-      WgmmaFence();
-#pragma unroll
-      for (int i = 0; i < kStepRows / 16; ++i) {
-        Wgmma(d_k, d_s[i], AcrossRows(q + i * 16 * kChunkRowBytes, kStepChunkBytes), true);
-      }
-      WgmmaCommit();
-      WgmmaWait<0>();
-      Pin(s);
-      release_step();
-    };
-    WaitBarrier(&shared.k_full, 0);
-    multiply_queries(ring);
-    WaitBarrier(&shared.v_full, 0);
-    WgmmaWait<0>();
-    Pin(s);
-    for (int i = 1; i < walk.count; ++i) take.template operator()<true>();
-    take.template operator()<false>();
-    WriteKeys<KW, VW>(params, work, item, walk.whole, warp_key, d_k, d_v);
-    return;
-  }
-#endif
   WaitBarrier(&shared.k_full, 0);
   multiply_queries(ring);
   WaitBarrier(&shared.v_full, 0);
@@ -358,9 +278,11 @@ int64_t TurnsBytes(const BackwardRange& cut) {
 
 }  // namespace
 
+// With few keys, in parts, d_q's turns of a step follow one another closely. Dense attention of many tokens loses what
+// the two products less gain (README.md).
 bool RangeBackwardTogetherSm90(const BackwardRange& params) {
   return params.d_q != nullptr && params.keys_wanted() && params.key_width == 128 &&
-         params.sight.window >= kShortWindow;
+         params.sight.window >= kShortWindow && PlanKeys(CutInSteps(params)).parts > 1;
 }
 
 int64_t RangeBackwardKeysScratchSm90(const BackwardRange& params) {

@@ -230,12 +230,12 @@ TEST(BranchBackwardGpu, ManySegments) {
   }
 }
 
-// Little, of all ways in which tiles and gradients come and go.
+// Little, of all ways in which tiles and gradients come and go; with 64 heads a group in parts.
 TEST(BranchBackwardGpu, Pieces) {
-  for (const int64_t width : {64, 128}) {
+  for (const auto& [width, group_heads] : {std::pair(64, 3), std::pair(128, 3), std::pair(128, 64)}) {
     for (const int64_t window : {150, 100000}) {
       for (const int64_t page_rows : {0, 24, 64}) {
-        BranchCase c{.tokens = 300, .heads = 6, .groups = 2, .key_width = width, .value_width = width};
+        BranchCase c{.tokens = 300, .heads = 2 * group_heads, .groups = 2, .key_width = width, .value_width = width};
         c.nsa.window = window;
         c.doc_start = PackDocuments({100, 200}, 64);
         c.doc_start.resize(c.tokens);
