@@ -130,21 +130,25 @@ __device__ __forceinline__ void InitBarrier(uint64_t* barrier, int arrivals) {
 }
 // After the last InitBarrier, by the thread that made them; then __syncthreads.
 __device__ __forceinline__ void PublishBarriers() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
-__device__ __forceinline__ void Arrive(uint64_t* barrier) {
-  asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(SharedAddress(barrier)) : "memory");
+__device__ __forceinline__ void Arrive(uint32_t barrier_address, int arrivals = 1) {
+  asm volatile("mbarrier.arrive.shared.b64 _, [%0], %1;" ::"r"(barrier_address), "r"(arrivals) : "memory");
 }
+__device__ __forceinline__ void Arrive(uint64_t* barrier) { Arrive(SharedAddress(barrier)); }
 __device__ __forceinline__ void ArriveAndExpect(uint64_t* barrier, uint32_t bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)), "r"(bytes)
                : "memory");
 }
 // Until the phase of this parity has ended; the one before the first counts as ended, of parity 1.
-__device__ __forceinline__ void WaitBarrier(uint64_t* barrier, uint32_t parity) {
+__device__ __forceinline__ void WaitBarrier(uint32_t barrier_address, uint32_t parity) {
   asm volatile(
       "{ .reg .pred p;\n"
       "W%=: mbarrier.try_wait.parity.shared.b64 p, [%0], %1;\n"
-      "@p bra D%=;\n bra W%=;\n D%=: }" ::"r"(SharedAddress(barrier)),
+      "@p bra D%=;\n bra W%=;\n D%=: }" ::"r"(barrier_address),
       "r"(parity)
       : "memory");
+}
+__device__ __forceinline__ void WaitBarrier(uint64_t* barrier, uint32_t parity) {
+  WaitBarrier(SharedAddress(barrier), parity);
 }
 
 // N buffers in turn, with the parity of the phase in which the present one is filled.
@@ -224,6 +228,15 @@ __device__ __forceinline__ uint4 LoadShared(uint32_t shared_address) {
                : "r"(shared_address)
                : "memory");
   return x;
+}
+
+__device__ __forceinline__ uint2 LoadShared2(uint32_t shared_address) {
+  uint2 x;
+  asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];" : "=r"(x.x), "=r"(x.y) : "r"(shared_address) : "memory");
+  return x;
+}
+__device__ __forceinline__ void StoreShared(uint32_t shared_address, uint32_t x, uint32_t y) {
+  asm volatile("st.shared.v2.b32 [%0], {%1, %2};" ::"r"(shared_address), "r"(x), "r"(y) : "memory");
 }
 
 // Adds to two floats of memory, at a multiple of 8 bytes, and does not wait for what was there.

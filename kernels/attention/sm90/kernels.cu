@@ -23,6 +23,13 @@ void RangeBackward(cudaStream_t stream, const char* operation, const BackwardPar
   if (params.keys_wanted()) RangeBackwardKeysSm90(stream, operation, params, scratch);
 }
 
+int64_t NoScratch(const BackwardParams<SelectedSight>&) { return 0; }
+
+void SelectedBackwardQ(cudaStream_t stream, const char* operation, const BackwardParams<SelectedSight>& params,
+                       unsigned char*) {
+  if (params.d_q != nullptr) SelectedBackwardQSm90(stream, operation, params);
+}
+
 }  // namespace
 
 const AttentionKernels kSm90Attention = {
@@ -30,7 +37,9 @@ const AttentionKernels kSm90Attention = {
     .oldest = 90,
     .newest = 90,
     .range_forward = {RangeForwardServedSm90, RangeForwardSm90},
+    .selected_forward = {SelectedForwardServedSm90, SelectedForwardSm90},
     .range_backward = {RangeBackwardServed, RangeBackwardScratch, RangeBackward},
+    .selected_backward_q = {SelectedBackwardQServedSm90, NoScratch, SelectedBackwardQ},
 };
 
 }  // namespace longspan

@@ -17,4 +17,11 @@ int64_t RangeBackwardKeysScratchSm90(const BackwardParams<RangeSight>& params);
 void RangeBackwardKeysSm90(cudaStream_t stream, const char* operation, const BackwardParams<RangeSight>& params,
                            unsigned char* scratch);
 
+// BF16; (K,V) as above; any pages, segments, blocks and heads a group.
+bool SelectedForwardServedSm90(const BranchParams<SelectedSight>& params);
+void SelectedForwardSm90(cudaStream_t stream, const char* operation, const BranchParams<SelectedSight>& params);
+// d_q; the same.
+bool SelectedBackwardQServedSm90(const BackwardParams<SelectedSight>& params);
+void SelectedBackwardQSm90(cudaStream_t stream, const char* operation, const BackwardParams<SelectedSight>& params);
+
 }  // namespace longspan

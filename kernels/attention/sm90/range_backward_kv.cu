@@ -76,7 +76,7 @@ __device__ void Differentiate(const BackwardRange& params, const KeysWork& work,
   using Shared = Shared<KW, VW, kQueries>;
   const int thread = threadIdx.x % kWarpgroup, warp = thread / 32, lane = thread % 32;
   const int warp_key = warpgroup * kWarpgroupRows + warp * 16;  // the warp's first, of the tile
-  const float scale_log2 = ScaleLog2(params);
+  const float scale_log2 = ScaleLog2(params.scale);
   const uint32_t keys_at = warpgroup * kWarpgroupRows * kChunkRowBytes;
   const uint32_t k = SharedAddress(shared.k) + keys_at, v = SharedAddress(shared.v) + keys_at;
 
