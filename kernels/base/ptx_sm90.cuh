@@ -92,6 +92,14 @@ __device__ __forceinline__ void Wgmma(float (&d)[32], uint64_t a, uint64_t b, bo
       : LONGSPAN_32(d, 0)
       : "l"(a), "l"(b), "r"(static_cast<int>(add)));
 }
+// Both AcrossRows: of A the rows that d has lie in a row.
+__device__ __forceinline__ void WgmmaAcross(float (&d)[32], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{ .reg .pred p; setp.ne.b32 p, %34, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" LONGSPAN_SUMS_32 "}, %32, %33, p, 1, 1, 1, 1; }"
+      : LONGSPAN_32(d, 0)
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
 // A in registers, B AcrossRows.
 __device__ __forceinline__ void Wgmma(float (&d)[64], const uint32_t (&a)[4], uint64_t b, bool add) {
   asm volatile(
@@ -124,21 +132,25 @@ __device__ __forceinline__ void InitBarrier(uint64_t* barrier, int arrivals) {
 }
 // After the last InitBarrier, by the thread that made them; then __syncthreads.
 __device__ __forceinline__ void PublishBarriers() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
-__device__ __forceinline__ void Arrive(uint64_t* barrier) {
-  asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(SharedAddress(barrier)) : "memory");
+__device__ __forceinline__ void Arrive(uint32_t barrier_address, int arrivals = 1) {
+  asm volatile("mbarrier.arrive.shared.b64 _, [%0], %1;" ::"r"(barrier_address), "r"(arrivals) : "memory");
 }
+__device__ __forceinline__ void Arrive(uint64_t* barrier) { Arrive(SharedAddress(barrier)); }
 __device__ __forceinline__ void ArriveAndExpect(uint64_t* barrier, uint32_t bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)), "r"(bytes)
                : "memory");
 }
 // Until the phase of this parity has ended; the one before the first counts as ended, of parity 1.
-__device__ __forceinline__ void WaitBarrier(uint64_t* barrier, uint32_t parity) {
+__device__ __forceinline__ void WaitBarrier(uint32_t barrier_address, uint32_t parity) {
   asm volatile(
       "{ .reg .pred p;\n"
       "W%=: mbarrier.try_wait.parity.shared.b64 p, [%0], %1;\n"
-      "@p bra D%=;\n bra W%=;\n D%=: }" ::"r"(SharedAddress(barrier)),
+      "@p bra D%=;\n bra W%=;\n D%=: }" ::"r"(barrier_address),
       "r"(parity)
       : "memory");
+}
+__device__ __forceinline__ void WaitBarrier(uint64_t* barrier, uint32_t parity) {
+  WaitBarrier(SharedAddress(barrier), parity);
 }
 
 // N buffers in turn, with the parity of the phase in which the present one is filled.
@@ -212,6 +224,12 @@ __device__ __forceinline__ void StoreBox(const CUtensorMap* map, uint32_t shared
                "r"(y), "r"(z), "r"(shared_address)
                : "memory");
 }
+// The box is added to what is there, each number at once and in no order with others'.
+__device__ __forceinline__ void AddBox(const CUtensorMap* map, uint32_t shared_address, int x, int y, int z) {
+  asm volatile("cp.reduce.async.bulk.tensor.3d.global.shared::cta.add.bulk_group [%0, {%1, %2, %3}], [%4];" ::"l"(map),
+               "r"(x), "r"(y), "r"(z), "r"(shared_address)
+               : "memory");
+}
 __device__ __forceinline__ void CommitStores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 // Until at most Left of this thread's groups still read shared memory; or are under way.
 template <int Left>
@@ -231,6 +249,9 @@ __device__ __forceinline__ void StoreMatrices(uint32_t shared_address, const uin
                : "memory");
 }
 
+__device__ __forceinline__ void StoreShared(uint32_t shared_address, float first, float second) {
+  asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(shared_address), "f"(first), "f"(second) : "memory");
+}
 __device__ __forceinline__ uint4 LoadShared(uint32_t shared_address) {
   uint4 x;
   asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
@@ -238,6 +259,15 @@ __device__ __forceinline__ uint4 LoadShared(uint32_t shared_address) {
                : "r"(shared_address)
                : "memory");
   return x;
+}
+
+__device__ __forceinline__ uint2 LoadShared2(uint32_t shared_address) {
+  uint2 x;
+  asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];" : "=r"(x.x), "=r"(x.y) : "r"(shared_address) : "memory");
+  return x;
+}
+__device__ __forceinline__ void StoreShared(uint32_t shared_address, uint32_t x, uint32_t y) {
+  asm volatile("st.shared.v2.b32 [%0], {%1, %2};" ::"r"(shared_address), "r"(x), "r"(y) : "memory");
 }
 
 // Adds to two floats of memory, at a multiple of 8 bytes, and does not wait for what was there.
@@ -257,16 +287,22 @@ __device__ __forceinline__ void AddToMemory(float* to, float first, float second
                : "memory");
 }
 
-// What other threads of the device hand over by an integer: who finds it with LoadAcquire sees what was done before
-// StoreRelease.
-__device__ __forceinline__ int LoadAcquire(const int32_t* from) {
-  int x;
-  asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(x) : "l"(from) : "memory");
+// ---- Turns: counts in memory by which blocks that run beside each other keep an order -------------------------------
+
+__device__ __forceinline__ unsigned LoadAcquire(const unsigned* from) {
+  unsigned x;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(x) : "l"(from) : "memory");
   return x;
 }
-__device__ __forceinline__ void StoreRelease(int32_t* to, int x) {
-  asm volatile("st.release.gpu.global.s32 [%0], %1;" ::"l"(to), "r"(x) : "memory");
+// Who finds it sees what this thread did before.
+__device__ __forceinline__ void StoreRelease(unsigned* to, unsigned x) {
+  asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(to), "r"(x) : "memory");
 }
+__device__ __forceinline__ void AddRelease(unsigned* to, unsigned x) {
+  asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(to), "r"(x) : "memory");
+}
+// What the copy engine did to memory, once waited for, comes before what this thread does next.
+__device__ __forceinline__ void FenceForAsyncGlobal() { asm volatile("fence.proxy.async.global;" ::: "memory"); }
 
 // ---- Registers ------------------------------------------------------------------------------------------------------
 

@@ -38,11 +38,13 @@ struct DataConfig {
 struct TrainConfig {
   int64_t steps = 200;
   int64_t sequences_per_step = 2;  // over all dp replicas; the rest of the division by dp is gradient accumulation
-  int64_t eval_interval = 0;       // steps between evaluations; 0 = only after the last step
+  int64_t eval_interval = 1000;    // steps between evaluations, the last is one; 0 = no evaluation
   int64_t eval_sequences = 8;      // 0 = no evaluation
   int64_t log_interval = 1;
   uint64_t seed = 1;  // of the initialisation
   KeepConfig keep;    // keys train.recompute and train.offload
+
+  bool evaluates() const { return eval_interval > 0 && eval_sequences > 0; }
   bool operator==(const TrainConfig&) const = default;
 };
 

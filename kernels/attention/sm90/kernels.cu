@@ -19,8 +19,15 @@ int64_t RangeBackwardScratch(const BackwardParams<RangeSight>& params) {
 
 void RangeBackward(cudaStream_t stream, const char* operation, const BackwardParams<RangeSight>& params,
                    unsigned char* scratch) {
-  if (params.d_q != nullptr) RangeBackwardQSm90(stream, operation, params);
+  if (params.d_q != nullptr && !RangeBackwardTogetherSm90(params)) RangeBackwardQSm90(stream, operation, params);
   if (params.keys_wanted()) RangeBackwardKeysSm90(stream, operation, params, scratch);
+}
+
+int64_t NoScratch(const BackwardParams<SelectedSight>&) { return 0; }
+
+void SelectedBackwardQ(cudaStream_t stream, const char* operation, const BackwardParams<SelectedSight>& params,
+                       unsigned char*) {
+  if (params.d_q != nullptr) SelectedBackwardQSm90(stream, operation, params);
 }
 
 }  // namespace
@@ -30,7 +37,9 @@ const AttentionKernels kSm90Attention = {
     .oldest = 90,
     .newest = 90,
     .range_forward = {RangeForwardServedSm90, RangeForwardSm90},
+    .selected_forward = {SelectedForwardServedSm90, SelectedForwardSm90},
     .range_backward = {RangeBackwardServed, RangeBackwardScratch, RangeBackward},
+    .selected_backward_q = {SelectedBackwardQServedSm90, NoScratch, SelectedBackwardQ},
     .selected_backward_keys = {SelectedBackwardKeysServedSm90, SelectedBackwardKeysScratchSm90,
                                SelectedBackwardKeysSm90},
 };

@@ -11,11 +11,18 @@ void RangeForwardSm90(cudaStream_t stream, const char* operation, const BranchPa
 
 // d_q += ...
 void RangeBackwardQSm90(cudaStream_t stream, const char* operation, const BackwardParams<RangeSight>& params);
-// d_k += ..., d_v += ..., either may be null.
+// d_k += ..., d_v += ..., either may be null; with d_q += ... where it pays to have all from one pass.
+bool RangeBackwardTogetherSm90(const BackwardParams<RangeSight>& params);
 int64_t RangeBackwardKeysScratchSm90(const BackwardParams<RangeSight>& params);
 void RangeBackwardKeysSm90(cudaStream_t stream, const char* operation, const BackwardParams<RangeSight>& params,
                            unsigned char* scratch);
 
+// BF16; (K,V) as above; any pages, segments, blocks and heads a group.
+bool SelectedForwardServedSm90(const BranchParams<SelectedSight>& params);
+void SelectedForwardSm90(cudaStream_t stream, const char* operation, const BranchParams<SelectedSight>& params);
+// d_q; the same.
+bool SelectedBackwardQServedSm90(const BackwardParams<SelectedSight>& params);
+void SelectedBackwardQSm90(cudaStream_t stream, const char* operation, const BackwardParams<SelectedSight>& params);
 // d_k += ..., d_v += ..., either may be null. BF16; (K,V) = (64,64) or (128,128); any pages, documents, segments and
 // blocks; heads of a group in parts of 8 or less, at most 8 parts.
 bool SelectedBackwardKeysServedSm90(const BackwardParams<SelectedSight>& params);

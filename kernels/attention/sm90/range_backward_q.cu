@@ -90,7 +90,7 @@ __device__ void Differentiate(const BackwardRange& params, Shared<KW, VW>& share
   const int thread = threadIdx.x % kWarpgroup, warp = thread / 32, lane = thread % 32, column = lane % 4 * 2;
   const int first_row = warpgroup * kWarpgroupRows + warp * 16 + lane / 4;  // the lane's, of a tile; the other is 8 on
   const int group_heads = params.group_heads();
-  const float scale_log2 = ScaleLog2(params);
+  const float scale_log2 = ScaleLog2(params.scale);
   const uint32_t rows_at = warpgroup * kWarpgroupRows * kChunkRowBytes;
   const uint32_t q = SharedAddress(shared.q) + rows_at, d_o = SharedAddress(shared.d_o) + rows_at;
 

@@ -10,50 +10,16 @@
 // Key tiles lie at absolute positions and are met last first. One in which a row sees nothing leaves the row's sums as
 // they are, bit for bit (RowSoftmax), and a row of a product depends on no other row: so what a query gets depends
 // neither on the queries beside it nor on where rows lie.
-#include <math_constants.h>
-
 #include <algorithm>
-#include <cfloat>
-#include <cmath>
 
 #include "kernels/attention/sm90/kernels.cuh"
 #include "kernels/attention/sm90/range_work.cuh"
+#include "kernels/attention/sm90/row_softmax.cuh"
 
 namespace longspan {
 namespace {
 
 constexpr int kThreads = 3 * kWarpgroup;
-
-// The running maximum, in units of log2, and sum of a lane's two rows; the sum of the lane's own columns only. A tile
-// in which a row sees nothing leaves both as they are: the maximum is kept as it was subtracted, so that `shrink` is
-// 2^0.
-struct RowSoftmax {
-  float max[2] = {-INFINITY, -INFINITY};
-  float sum[2] = {0, 0};
-
-  // Scores to weights. What was summed before counts `shrink` times.
-  __device__ __forceinline__ void Take(float (&s)[kTileKeys / 2], float scale_log2, float (&shrink)[2]) {
-    float base[2] = {-INFINITY, -INFINITY};
-#pragma unroll
-    for (int i = 0; i < kTileKeys / 2; ++i) base[i / 2 % 2] = fmaxf(base[i / 2 % 2], s[i]);
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      base[i] = fmaxf(base[i], __shfl_xor_sync(~0u, base[i], 1));
-      base[i] = fmaxf(base[i], __shfl_xor_sync(~0u, base[i], 2));
-      const float largest = fmaxf(max[i], __fmul_rn(base[i], scale_log2));
-      // A row that has seen nothing yet must not meet inf - inf.
-      base[i] = largest == -INFINITY ? 0 : largest;
-      shrink[i] = Exp2(max[i] - base[i]);
-      max[i] = largest;
-      sum[i] *= shrink[i];
-    }
-#pragma unroll
-    for (int i = 0; i < kTileKeys / 2; ++i) {
-      s[i] = Exp2(fmaf(s[i], scale_log2, -base[i / 2 % 2]));
-      sum[i / 2 % 2] += s[i];
-    }
-  }
-};
 
 template <int KW, int VW>
 __device__ void Attend(const RangeParams& params, const CUtensorMap* o_map, RangeShared<KW, VW>& shared,
@@ -62,7 +28,7 @@ __device__ void Attend(const RangeParams& params, const CUtensorMap* o_map, Rang
   const int first_row = warpgroup * kWarpgroupRows + warp * 16 + lane / 4;  // the lane's, of a tile; the other is 8 on
   const int group_heads = params.group_heads();
   const int reciprocal = 65536 / group_heads + 1;  // row / group_heads = row * reciprocal >> 16 for rows of a tile
-  const float scale_log2 = ScaleLog2(params);
+  const float scale_log2 = ScaleLog2(params.scale);
 
   // The warpgroups take turns to issue products, 0 first.
   const auto await_turn = [&] { SyncNamed(1 + warpgroup, 2 * kWarpgroup); };
@@ -186,14 +152,8 @@ __device__ void Attend(const RangeParams& params, const CUtensorMap* o_map, Rang
 
     // o goes to where the warpgroup's queries were, once they have been used, and leaves from there: a whole tile's by
     // the copy engine.
-    float sum[2], factor[2];
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      sum[i] = softmax.sum[i];
-      sum[i] += __shfl_xor_sync(~0u, sum[i], 1);
-      sum[i] += __shfl_xor_sync(~0u, sum[i], 2);
-      factor[i] = sum[i] == 0 ? 0 : 1 / sum[i];
-    }
+    softmax.Finish();
+    const float factor[2] = {softmax.Factor(0), softmax.Factor(1)};
     // Of [T,H].
     const auto out_row = [&](int r) {
       const int query = r * reciprocal >> 16;
@@ -237,7 +197,7 @@ __device__ void Attend(const RangeParams& params, const CUtensorMap* o_map, Rang
     for (int i = 0; i < 2; ++i) {
       const int row = first_row + i * 8;
       if (lane % 4 != 0 || row >= head.rows) continue;
-      params.lse[out_row(row)] = sum[i] == 0 ? -INFINITY : softmax.max[i] * CUDART_LN2_F + logf(sum[i]);
+      params.lse[out_row(row)] = softmax.LogSumExp(i);
     }
     if (RangeShared<KW, VW>::kQueryStages == 1) release_queries();
   }

@@ -5,16 +5,13 @@
 // and zeros take their place, since a weight of 0 times NaN would be NaN.
 #pragma once
 
-#include <math_constants.h>
-
 #include <algorithm>
-#include <cfloat>
-#include <cmath>
 #include <cstdint>
 
-#include "kernels/attention/gpu/sight.cuh"
+#include "kernels/attention/sm90/key_rows.cuh"
+#include "kernels/attention/sm90/resident.cuh"
+#include "kernels/attention/sm90/row_softmax.cuh"
 #include "kernels/attention/sm90/tensor_map.cuh"
-#include "kernels/base/ptx_sm90.cuh"
 
 namespace longspan {
 
@@ -22,8 +19,6 @@ constexpr int kTileRows = 128;
 constexpr int kWarpgroupRows = 64;
 constexpr int kTileKeys = 128;
 constexpr int kStages = 2;  // of keys and of values
-constexpr int kWarpgroup = 128;
-constexpr int kChunk = 64;  // channels
 constexpr int kQueryChunkBytes = kTileRows * kChunkRowBytes, kKeyChunkBytes = kTileKeys * kChunkRowBytes;
 
 using RangeParams = BranchParams<RangeSight>;
@@ -50,18 +45,6 @@ inline int QueryRows(const QueryTilesGpu& queries) {
   for (int i = 0; i < queries.count; ++i) rows = std::max(rows, queries.row[i] + queries.length[i]);
   return rows;
 }
-
-// Blocks that stay and take `items` in turn: one a multiprocessor.
-inline int ResidentBlocks(const char* operation, int64_t items) {
-  int device = 0, processors = 0;
-  CudaCheck(cudaGetDevice(&device), operation);
-  CudaCheck(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), operation);
-  LS_CHECK(items <= INT32_MAX - processors, "{}: q: expected fewer than 2^31 tiles, found {}", operation, items);
-  return static_cast<int>(std::min<int64_t>(items, processors));
-}
-
-// What the copy engine asks of addresses.
-inline bool AlignedForCopies(const void* x) { return reinterpret_cast<uintptr_t>(x) % 16 == 0; }
 
 struct RangeMaps {
   CUtensorMap q, o;  // [T,H,K] and [T,H,V]: boxes of a tile's queries, of a warpgroup's
@@ -119,30 +102,6 @@ __device__ inline int ItemCount(const RangeParams& params) {
   return params.queries.first_tile[params.queries.count] * params.groups;
 }
 
-// ---- What a warpgroup makes of a tile's scores ----------------------------------------------------------------------
-
-// From a product to units of log2: positive, so that a score of -inf stays one; of scale 0, too.
-__device__ __forceinline__ float ScaleLog2(const RangeParams& params) {
-  return fmaxf(params.scale * CUDART_L2E_F, FLT_MIN);
-}
-
-// Element i of a lane's sums over 64 rows and kTileKeys keys is key Column(i) from the lane's first on.
-__device__ __forceinline__ constexpr int Column(int i) { return i / 4 * 8 + i % 2; }
-
-// -inf for the scores of keys before, or from on, those that each of a lane's rows begins, or ends, with.
-__device__ __forceinline__ void MaskBefore(float (&s)[kTileKeys / 2], int begin0, int begin1) {
-#pragma unroll
-  for (int i = 0; i < kTileKeys / 2; ++i) {
-    if (Column(i) < (i / 2 % 2 == 0 ? begin0 : begin1)) s[i] = -INFINITY;
-  }
-}
-__device__ __forceinline__ void MaskFrom(float (&s)[kTileKeys / 2], int end0, int end1) {
-#pragma unroll
-  for (int i = 0; i < kTileKeys / 2; ++i) {
-    if (Column(i) >= (i / 2 % 2 == 0 ? end0 : end1)) s[i] = -INFINITY;
-  }
-}
-
 // ---- The warps that bring them -------------------------------------------------------------------------------------
 
 // The queries, and what each sees.
@@ -179,39 +138,6 @@ __device__ void BringQueries(const RangeParams& params, const CUtensorMap* map, 
   }
 }
 
-// The buffer row of key row `first` when one page holds the `count` rows from it on; else -1.
-template <typename Sight>
-__device__ inline int RowsInPage(const BranchParams<Sight>& params, int first, int count) {
-  const int page = first / params.page_rows, in_page = first - page * params.page_rows;
-  return in_page + count > params.page_rows ? -1 : __ldg(params.table + page) * params.page_rows + in_page;
-}
-
-// The same when the rows are all present, too.
-__device__ inline int FindRows(const RangeParams& params, SpanGpu present, int first, int count) {
-  return first < present.begin || first + count > present.end ? -1 : RowsInPage(params, first, count);
-}
-
-// Rows [first, first+count) one by one, zeros for those that are not found, to a tile whose chunks are ChunkBytes
-// apart. By a warp.
-template <int W, int ChunkBytes = kKeyChunkBytes, typename Sight, typename Find>
-__device__ void CopyRows(uint32_t to, const Bf16* x, const BranchParams<Sight>& params, int group, int first, int count,
-                         const Find& find) {
-  constexpr int kPieces = W / 8, kAtOnce = 16;
-  const int lane = threadIdx.x % 32;
-  for (int done = 0; done < count; done += kAtOnce) {
-    const int row = lane < kAtOnce ? find(first + done + lane, 1) : -1;
-#pragma unroll 4
-    for (int i = lane; i < kAtOnce * kPieces; i += 32) {
-      const int piece = i % kPieces, from = __shfl_sync(~0u, row, i / kPieces);
-      CopyAsync16(to + piece / 8 * ChunkBytes + Swizzled(done + i / kPieces, piece % 8),
-                  from < 0 ? x : x + (static_cast<int64_t>(from) * params.groups + group) * W + piece * 8, from >= 0);
-    }
-  }
-  CommitCopies();
-  WaitForCopies<0>();
-  FenceForAsync();
-}
-
 // Key rows [first, first+kTileKeys) of x [R,G,W] to `stage`, once await() returns: by a warp. find(first, count) is the
 // buffer row of rows that may be read and lie one after another, else -1.
 template <int W, typename Find, typename Await>
@@ -239,8 +165,8 @@ __device__ void BringTile(const RangeParams& params, const RowMaps& maps, const 
         copy(&maps.parts, part, key);
       } else {
         copied -= maps.part_rows;
-        CopyRows<W>(stage + key * kChunkRowBytes, static_cast<const Bf16*>(x), params, group, first + key,
-                    maps.part_rows, find);
+        CopyRows<W, kKeyChunkBytes>(stage + key * kChunkRowBytes, static_cast<const Bf16*>(x), params, group,
+                                    first + key, maps.part_rows, find);
       }
     }
     __syncwarp();

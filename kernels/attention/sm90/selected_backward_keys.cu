@@ -19,24 +19,24 @@ namespace {
 
 template <int KW, int VW>
 struct Shared {
-  SelectedWorker<KW, VW> worker[kWorkers];
-  SelectedHandover<KW, VW> handover[kWorkers];
+  ListWorker<KW, VW> worker[kWorkers];
+  ListHandover<KW, VW> handover[kWorkers];
 };
 
 // ---- The warpgroup that computes -----------------------------------------------------------------------------------
 
 template <int KW, int VW>
-__device__ void Differentiate(const BackwardSelected& params, const SelectedWork& work, SelectedWorker<KW, VW>& worker,
-                              SelectedHandover<KW, VW>& handover) {
+__device__ void Differentiate(const BackwardSelected& params, const ListWork& work, ListWorker<KW, VW>& worker,
+                              ListHandover<KW, VW>& handover) {
   const int warp = threadIdx.x % kWarpgroup / 32, lane = threadIdx.x % 32;
   const float scale_log2 = params.scale * CUDART_L2E_F;
   const uint32_t k = SharedAddress(worker.k), v = SharedAddress(worker.v);
 
   float s[kWorkerRows / 2], d_p[kWorkerRows / 2], d_k[KW / 2], d_v[VW / 2];
   uint32_t p[kWorkerRows / 16][4], d_s[kWorkerRows / 16][4];
-  Turns<kItemStages> items;
-  Ring<SelectedWorker<KW, VW>::kQueryStages> q_stages;
-  Turns<SelectedWorker<KW, VW>::kGradientStages> notes;
+  PowerRing<kItemStages> items;
+  Ring<ListWorker<KW, VW>::kQueryStages> q_stages;
+  PowerRing<ListWorker<KW, VW>::kGradientStages> notes;
 
   const auto arrive = [&](uint64_t* barrier) {
     if (lane == 0) Arrive(barrier);
@@ -170,17 +170,17 @@ __device__ void Differentiate(const BackwardSelected& params, const SelectedWork
     WgmmaWait<0>();
     release_queries();
 
-    const SelectedItem item = handover.item[items.at()];
+    const ListItem item = handover.item[items.at()];
     const int first_key_row = handover.first_key_row[items.at()];
     __syncwarp();
     arrive(&handover.item_empty[items.at()]);
     items.Next();
-    const KeysPlace place(params, work.items, item.target);
+    const ListKeys place(params, work.items, item.target);
     // A warp has the same keys in every item of theirs: each waits for itself.
-    int32_t* const done = work.items.done + int64_t{item.target} * kWorkerWarps + warp;
+    unsigned* const done = work.items.done + int64_t{item.target} * kWorkerWarps + warp;
     if (item.before > 0) {
       if (lane == 0) {
-        while (LoadAcquire(done) != item.before) {
+        while (LoadAcquire(done) != static_cast<unsigned>(item.before)) {
         }
       }
       __syncwarp();
@@ -209,14 +209,14 @@ __device__ void Differentiate(const BackwardSelected& params, const SelectedWork
 }
 
 template <int KW, int VW>
-__global__ void __launch_bounds__(kSelectedThreads, 1)
-    SelectedBackwardKeysKernel(const __grid_constant__ BackwardSelected params,
-                               const __grid_constant__ SelectedWork work, const __grid_constant__ SelectedMaps maps) {
+__global__ void __launch_bounds__(kListThreads, 1)
+    SelectedBackwardKeysKernel(const __grid_constant__ BackwardSelected params, const __grid_constant__ ListWork work,
+                               const __grid_constant__ ListMaps maps) {
   extern __shared__ __align__(1024) unsigned char raw[];
   auto& shared = *reinterpret_cast<Shared<KW, VW>*>(raw);
   // Rows that no query fills are finite.
   auto* const pieces = reinterpret_cast<uint4*>(shared.worker);
-  for (int i = threadIdx.x; i < static_cast<int>(sizeof(shared.worker) / sizeof(uint4)); i += kSelectedThreads)
+  for (int i = threadIdx.x; i < static_cast<int>(sizeof(shared.worker) / sizeof(uint4)); i += kListThreads)
     pieces[i] = {};
   if (threadIdx.x < kWorkers) {
     auto& handover = shared.handover[threadIdx.x];
@@ -271,7 +271,7 @@ int64_t StatisticsRows(const BackwardSelected& params) {
 }
 
 template <int KW, int VW>
-void Launch(cudaStream_t stream, const char* operation, const BackwardSelected& params, const SelectedWork& work,
+void Launch(cudaStream_t stream, const char* operation, const BackwardSelected& params, const ListWork& work,
             int64_t items) {
   const int64_t queries = int64_t{params.tokens} * params.groups;
   const auto query_map = [&](const void* x, int width) {
@@ -281,16 +281,16 @@ void Launch(cudaStream_t stream, const char* operation, const BackwardSelected& 
   const auto key_map = [&](const void* x, int width) {
     return RowsMap(operation, x, INT32_MAX, params.groups, width, kWorkerKeys, 1);
   };
-  const SelectedMaps maps = {query_map(params.q, KW), query_map(params.d_o, VW), key_map(params.k, KW),
-                             key_map(params.v, VW)};
+  const ListMaps maps = {query_map(params.q, KW), query_map(params.d_o, VW), key_map(params.k, KW),
+                         key_map(params.v, VW)};
   constexpr int kBytes = sizeof(Shared<KW, VW>);
   static_assert(kBytes <= 227 * 1024);
   auto* const kernel = SelectedBackwardKeysKernel<KW, VW>;
   CudaCheck(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes), operation);
-  kernel<<<ResidentBlocks(operation, CeilDiv(items, kWorkers)), kSelectedThreads, kBytes, stream>>>(params, work, maps);
+  kernel<<<ResidentBlocks(operation, CeilDiv(items, kWorkers)), kListThreads, kBytes, stream>>>(params, work, maps);
 }
 
-SelectedItemsPlan PlanItems(const BackwardSelected& params) {
+ListItemsPlan PlanItems(const BackwardSelected& params) {
   return {params, kWorkerKeys, kWorkerWarps, CutStep(params.group_heads()).queries};
 }
 
@@ -314,11 +314,11 @@ int64_t SelectedBackwardKeysScratchSm90(const BackwardSelected& params) {
 void SelectedBackwardKeysSm90(cudaStream_t stream, const char* operation, const BackwardSelected& params,
                               unsigned char* scratch) {
   if (!params.keys_wanted()) return;
-  const SelectedItemsPlan plan = PlanItems(params);
+  const ListItemsPlan plan = PlanItems(params);
   ScratchCut cut;
   cut.Add(plan.scratch_bytes());
   auto* const statistics = reinterpret_cast<RowStatistics*>(scratch + cut.bytes);
-  const SelectedWork work = {plan.Build(stream, operation, params, scratch), CutStep(params.group_heads()), statistics};
+  const ListWork work = {plan.Build(stream, operation, params, scratch), CutStep(params.group_heads()), statistics};
   StatisticsKernel<<<GridFor(StatisticsRows(params), 256), 256, 0, stream>>>(params, work.cut, statistics);
   if (params.key_width == 64) {
     Launch<64, 64>(stream, operation, params, work, plan.max_items() * work.items.tiles);

@@ -11,7 +11,7 @@ namespace longspan {
 using BackwardSelected = BackwardParams<SelectedSight>;
 
 constexpr int kWorkers = 2;
-constexpr int kSelectedThreads = (kWorkers + 1) * kWarpgroup;
+constexpr int kListThreads = (kWorkers + 1) * kWarpgroup;
 constexpr int kWorkerKeys = 64;
 constexpr int kWorkerChunkBytes = kWorkerKeys * kChunkRowBytes;
 constexpr int kWorkerRows = 64;  // of a step
@@ -21,7 +21,7 @@ constexpr int kItemStages = 4;
 
 // Ring (kernels/base/ptx_sm90.cuh) of a power of two buffers, in one register.
 template <int N>
-struct Turns {
+struct PowerRing {
   static_assert((N & (N - 1)) == 0);
   uint32_t turn = 0;
   __device__ __forceinline__ uint32_t at() const { return turn % N; }
@@ -63,19 +63,19 @@ inline StepCut CutStep(int group_heads) {
   return cut;
 }
 
-struct SelectedWork {
-  SelectedItems items;
+struct ListWork {
+  ListItems items;
   StepCut cut;
   const RowStatistics* statistics;  // [T,G] and one more, of none, [rows_of_query]
 };
 
-struct SelectedMaps {
+struct ListMaps {
   CUtensorMap q, d_o;  // [T,G] of a query's heads
   CUtensorMap k, v;    // boxes of kWorkerKeys rows
 };
 
 template <int KW, int VW>
-struct SelectedWorker {
+struct ListWorker {
   static constexpr int kQueryStages = KW == 128 ? 3 : 4;
   static constexpr int kGradientStages = VW == 128 ? 2 : 4;  // and of notes
   Bf16 k[kWorkerKeys * KW];
@@ -84,18 +84,18 @@ struct SelectedWorker {
   Bf16 d_o[kGradientStages][kWorkerRows * VW];
 };
 
-struct alignas(16) SelectedNotes {
+struct alignas(16) ListNotes {
   RowStatistics statistics[kWorkerRows];
   uint8_t seen[kWorkerRows];  // of the keys, the first, unless all rows see all
   int least;                  // of the keys, that all of the step's queries see
 };
 
 template <int KW, int VW>
-struct SelectedHandover {
-  static constexpr int kQueryStages = SelectedWorker<KW, VW>::kQueryStages;
-  static constexpr int kGradientStages = SelectedWorker<KW, VW>::kGradientStages;
-  SelectedItem item[kItemStages];
-  SelectedNotes notes[kGradientStages];
+struct ListHandover {
+  static constexpr int kQueryStages = ListWorker<KW, VW>::kQueryStages;
+  static constexpr int kGradientStages = ListWorker<KW, VW>::kGradientStages;
+  ListItem item[kItemStages];
+  ListNotes notes[kGradientStages];
   int first_key_row[kItemStages];  // of the buffer, when all keys follow there; else below 0
   uint64_t item_full[kItemStages], item_empty[kItemStages];
   uint64_t keys_full, keys_empty;
@@ -104,10 +104,10 @@ struct SelectedHandover {
 };
 
 // Where an item's keys are.
-struct KeysPlace {
+struct ListKeys {
   int group, first_key, keys;
 
-  __device__ KeysPlace(const BackwardSelected& params, const SelectedItems& items, int target) {
+  __device__ ListKeys(const BackwardSelected& params, const ListItems& items, int target) {
     const int list = target / items.tiles, tile = target % items.tiles, block = list % items.lists.blocks;
     group = list / items.lists.blocks;
     first_key = block * params.sight.block + tile * kWorkerKeys;
@@ -118,7 +118,7 @@ struct KeysPlace {
 // ---- The warps that bring ------------------------------------------------------------------------------------------
 
 // The row of the lane's query in the step at `entry` of an item, -1: none.
-__device__ inline int RowOfLane(const SelectedWork& work, const SelectedItem& item, int entry) {
+__device__ inline int RowOfLane(const ListWork& work, const ListItem& item, int entry) {
   const int lane = threadIdx.x % 32;
   return lane < work.cut.queries && entry + lane < item.count ? __ldg(work.items.lists.rows + item.first + entry + lane)
                                                               : -1;
@@ -126,7 +126,7 @@ __device__ inline int RowOfLane(const SelectedWork& work, const SelectedItem& it
 
 // The heads of a group's query `lane` of a step.
 template <int W>
-__device__ void BringQuery(const SelectedWork& work, const CUtensorMap* map, Bf16* to, int query, uint64_t* full) {
+__device__ void BringQuery(const ListWork& work, const CUtensorMap* map, Bf16* to, int query, uint64_t* full) {
   const uint32_t at = SharedAddress(to) + work.cut.At<W>(threadIdx.x % 32);
   const int boxes = work.cut.sharers == 1 ? 1 : W / kChunk;
   for (int i = 0; i < boxes; ++i)
@@ -135,25 +135,25 @@ __device__ void BringQuery(const SelectedWork& work, const CUtensorMap* map, Bf1
 
 // Takes items, and brings their q.
 template <int KW, int VW>
-__device__ void BringQueries(const BackwardSelected& params, const SelectedWork& work, const SelectedMaps& maps,
-                             SelectedWorker<KW, VW>& worker, SelectedHandover<KW, VW>& handover) {
+__device__ void BringQueries(const BackwardSelected& params, const ListWork& work, const ListMaps& maps,
+                             ListWorker<KW, VW>& worker, ListHandover<KW, VW>& handover) {
   const int lane = threadIdx.x % 32, queries = work.cut.queries, tiles = work.items.tiles;
   const int tickets = __ldg(work.items.count) * tiles;
   const auto take = [&] { return lane == 0 ? atomicAdd(work.items.ticket, 1) : 0; };
-  Turns<kItemStages> items;
-  Ring<SelectedWorker<KW, VW>::kQueryStages> stages;
+  PowerRing<kItemStages> items;
+  Ring<ListWorker<KW, VW>::kQueryStages> stages;
   // The ticket of the next item is drawn while the last step of this one waits for its place, not before: items of a
   // list begin in their order, and wait for each other no longer than they must.
   int next_ticket = take();
   while (true) {
     const int ticket = __shfl_sync(~0u, next_ticket, 0);
     const bool last = ticket >= tickets;
-    SelectedItem item = {0, 0, 0, 0};
+    ListItem item = {0, 0, 0, 0};
     if (!last) {
       item = work.items.items[ticket / tiles];
       item.target = item.target * tiles + ticket % tiles;
     }
-    const KeysPlace place(params, work.items, item.target);
+    const ListKeys place(params, work.items, item.target);
     if (!last && place.keys <= 0) {
       next_ticket = take();
       continue;
@@ -184,16 +184,16 @@ __device__ void BringQueries(const BackwardSelected& params, const SelectedWork&
 
 // Brings an item's keys and values, and d_o and what is known of its queries.
 template <int KW, int VW>
-__device__ void BringKeys(const BackwardSelected& params, const SelectedWork& work, const SelectedMaps& maps,
-                          SelectedWorker<KW, VW>& worker, SelectedHandover<KW, VW>& handover) {
+__device__ void BringKeys(const BackwardSelected& params, const ListWork& work, const ListMaps& maps,
+                          ListWorker<KW, VW>& worker, ListHandover<KW, VW>& handover) {
   const int lane = threadIdx.x % 32, queries = work.cut.queries;
-  Turns<kItemStages> items;
-  Turns<SelectedWorker<KW, VW>::kGradientStages> stages;
+  PowerRing<kItemStages> items;
+  PowerRing<ListWorker<KW, VW>::kGradientStages> stages;
   while (true) {
     WaitBarrier(&handover.item_full[items.at()], items.parity());
-    const SelectedItem item = handover.item[items.at()];
+    const ListItem item = handover.item[items.at()];
     if (item.count == 0) return;
-    const KeysPlace place(params, work.items, item.target);
+    const ListKeys place(params, work.items, item.target);
     const auto find = [&](int key, int count) {
       return key < place.first_key + place.keys ? RowsInPage(params, key, count) : -1;
     };
@@ -225,7 +225,7 @@ __device__ void BringKeys(const BackwardSelected& params, const SelectedWork& wo
       const int next_row = RowOfLane(work, item, entry + queries);
       const int seen = row < 0 ? 0 : max(0, min(kWorkerKeys, PositionOf(params.queries, row) + 1 - place.first_key));
       const int least = __reduce_min_sync(~0u, row < 0 ? kWorkerKeys : seen);
-      SelectedNotes& notes = handover.notes[stages.at()];
+      ListNotes& notes = handover.notes[stages.at()];
       uint64_t* const full = &handover.d_o_full[stages.at()];
       const int rows = work.cut.rows_of_query();
       const int statistics_bytes = rows * static_cast<int>(sizeof(RowStatistics));

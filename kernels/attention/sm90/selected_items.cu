@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(kThreads)
 // The items of a row after those of the rows before; the last row knows how many there are.
 __global__ void __launch_bounds__(kThreads)
     WriteItemsKernel(const __grid_constant__ SelectionLists lists, ItemCut cut, const int32_t* row_items,
-                     SelectedItem* items, int32_t* count) {
+                     ListItem* items, int32_t* count) {
   using Scan = cub::BlockScan<int, kThreads>;
   __shared__ typename Scan::TempStorage storage;
   const Row row(lists, cut);
@@ -96,8 +96,7 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
-SelectedItemsPlan::SelectedItemsPlan(const BackwardParams<SelectedSight>& params, int tile_keys, int done_of_target,
-                                     int step)
+ListItemsPlan::ListItemsPlan(const BackwardParams<SelectedSight>& params, int tile_keys, int done_of_target, int step)
     : lists_(params, tile_keys, 0), step_(step) {
   const int64_t block = params.sight.block, blocks = CeilDiv(params.key_rows, block);
   const int64_t entries = int64_t{params.tokens} * params.groups * params.sight.choices;
@@ -110,25 +109,25 @@ SelectedItemsPlan::SelectedItemsPlan(const BackwardParams<SelectedSight>& params
   max_items_ = std::min(entries, params.groups * blocks * segments_ + entries / most_);
   zero_bytes_ = (1 + params.groups * blocks * tiles_ * done_of_target) * 4;
   cut_.Add(lists_.scratch_bytes());
-  items_at_ = cut_.Add(max_items_ * static_cast<int64_t>(sizeof(SelectedItem)));
+  items_at_ = cut_.Add(max_items_ * static_cast<int64_t>(sizeof(ListItem)));
   row_items_at_ = cut_.Add((int64_t{params.groups} * segments_ + 1) * 4);
   zeros_at_ = cut_.Add(zero_bytes_);
 }
 
-SelectedItems SelectedItemsPlan::Build(cudaStream_t stream, const char* operation,
-                                       const BackwardParams<SelectedSight>& params, unsigned char* scratch) const {
+ListItems ListItemsPlan::Build(cudaStream_t stream, const char* operation, const BackwardParams<SelectedSight>& params,
+                               unsigned char* scratch) const {
   LS_CHECK(max_items_ * tiles_ < INT32_MAX / 2, "{}: selected: expected fewer than 2^30 work items, found {}",
            operation, max_items_ * tiles_);
-  SelectedItems work;
+  ListItems work;
   work.lists = lists_.Build(stream, operation, params, scratch).lists;
   work.tiles = tiles_;
-  auto* const items = reinterpret_cast<SelectedItem*>(scratch + items_at_);
+  auto* const items = reinterpret_cast<ListItem*>(scratch + items_at_);
   auto* const row_items = reinterpret_cast<int32_t*>(scratch + row_items_at_);
   int32_t* const count = row_items + int64_t{params.groups} * segments_;
   work.items = items;
   work.count = count;
   work.ticket = reinterpret_cast<int32_t*>(scratch + zeros_at_);
-  work.done = work.ticket + 1;
+  work.done = reinterpret_cast<unsigned*>(work.ticket + 1);
   CudaCheck(cudaMemsetAsync(work.ticket, 0, zero_bytes_, stream), operation);
   const dim3 rows(segments_, params.groups);
   const ItemCut cut = {stretches_, stretches_of_segment_, most_, step_};

@@ -7,29 +7,29 @@ namespace longspan {
 
 // Entries [first, first+count) of all lists' rows, those of list `target` (of a tile of its block's keys: list * tiles
 // + tile) after its first `before`. Whoever takes it waits until those are summed.
-struct SelectedItem {
+struct ListItem {
   int first, count, target, before;
 };
 
 // Items are cut where the queries' rows, in order, are, so that those under way read the same few thousand queries,
 // which stay in the second-level cache: of a group first, of its lists then.
-struct SelectedItems {
+struct ListItems {
   SelectionLists lists;
-  int tiles = 1;                        // of keys, of a block: each takes every item of its block
-  const SelectedItem* items = nullptr;  // target is the list alone
-  const int32_t* count = nullptr;       // of items
-  int32_t* ticket = nullptr;            // 0
-  int32_t* done = nullptr;              // [lists, tiles, done_of_target], 0
+  int tiles = 1;                    // of keys, of a block: each takes every item of its block
+  const ListItem* items = nullptr;  // target is the list alone
+  const int32_t* count = nullptr;   // of items
+  int32_t* ticket = nullptr;        // 0
+  unsigned* done = nullptr;         // [lists, tiles, done_of_target], 0
 };
 
-class SelectedItemsPlan {
+class ListItemsPlan {
  public:
   // For tiles of tile_keys keys, and steps of `step` queries.
-  SelectedItemsPlan(const BackwardParams<SelectedSight>& params, int tile_keys, int done_of_target, int step);
+  ListItemsPlan(const BackwardParams<SelectedSight>& params, int tile_keys, int done_of_target, int step);
   int64_t scratch_bytes() const { return cut_.bytes; }
   int64_t max_items() const { return max_items_; }  // times tiles
-  SelectedItems Build(cudaStream_t stream, const char* operation, const BackwardParams<SelectedSight>& params,
-                      unsigned char* scratch) const;
+  ListItems Build(cudaStream_t stream, const char* operation, const BackwardParams<SelectedSight>& params,
+                  unsigned char* scratch) const;
 
  private:
   SelectionListsPlan lists_;

@@ -7,6 +7,7 @@
 
 #include "kernels/attention/cpu/visibility.h"
 #include "tests/kernels/attention/branch_gpu_case.h"
+#include "tests/kernels/attention/held_processors_gpu.h"
 #include "tests/support/compare.h"
 
 namespace longspan::test {
@@ -95,9 +96,12 @@ Saved MakeSaved(Branch branch, const BranchCase& c, const Inputs& in) {
   return saved;
 }
 
-// What was added to each gradient; empty for one that was not wanted.
-Gradients Backward(Branch branch, AttentionOps& ops, const Machine& machine, const BranchCase& c, const Inputs& in,
-                   const Saved& saved, const Wanted& wanted = {}) {
+// What was added to each gradient; empty for one that was not wanted. `around` calls what it is given.
+using Around = std::function<void(const std::function<void()>&)>;
+
+Gradients Backward(
+    Branch branch, AttentionOps& ops, const Machine& machine, const BranchCase& c, const Inputs& in, const Saved& saved,
+    const Wanted& wanted = {}, const Around& around = [](const auto& run) { run(); }) {
   const bool gpu = machine.device->kind() == DeviceKind::kGpu;
   BranchRun run = MakeRun(machine, c, in);
   Machine sums = machine;
@@ -113,8 +117,10 @@ Gradients Backward(Branch branch, AttentionOps& ops, const Machine& machine, con
   if (wanted.d_q) d_q = upload(sums, "d_q", saved.start.d_q, run.args.q.shape);
   if (wanted.d_k) d_k = upload(sums, "d_k", saved.start.d_k, run.args.kv.k.shape);
   if (wanted.d_v) d_v = upload(sums, "d_v", saved.start.d_v, run.args.kv.v.shape);
-  LaunchBackward(branch, ops, *machine.stream, c, run, {d_o.view(), d_q.view(), d_k.view(), d_v.view()});
-  machine.stream->Synchronize();
+  around([&] {
+    LaunchBackward(branch, ops, *machine.stream, c, run, {d_o.view(), d_q.view(), d_k.view(), d_v.view()});
+    machine.stream->Synchronize();
+  });
   const auto added = [&](const OwnedTensor& tensor, const std::vector<double>& start) {
     if (!tensor.view()) return std::vector<double>();
     std::vector<double> values = Download(machine, tensor.view());
@@ -225,6 +231,43 @@ TEST(BranchBackwardGpu, ManySegments) {
         ExpectSame(c, {kCmp, kWin});
       }
     }
+  }
+}
+
+// Little, of all ways in which tiles and gradients come and go; with 64 heads a group in parts.
+TEST(BranchBackwardGpu, Pieces) {
+  for (const auto& [width, group_heads] : {std::pair(64, 3), std::pair(128, 3), std::pair(128, 64)}) {
+    for (const int64_t window : {150, 100000}) {
+      for (const int64_t page_rows : {0, 24, 64}) {
+        BranchCase c{.tokens = 300, .heads = 2 * group_heads, .groups = 2, .key_width = width, .value_width = width};
+        c.nsa.window = window;
+        c.doc_start = PackDocuments({100, 200}, 64);
+        c.doc_start.resize(c.tokens);
+        c.segments = {{0, 40, 60}, {70, 230, 100}};
+        c.page_rows = page_rows;
+        ExpectSame(c, {kCmp, kWin});
+      }
+    }
+  }
+}
+
+// Nobody waits for blocks that have yet to begin: the same bits while other kernels hold nearly the whole GPU.
+TEST(BranchBackwardGpu, NeedsFewProcessors) {
+  BranchCase c{.tokens = 3000, .heads = 32, .groups = 2, .key_width = 128, .value_width = 128};
+  c.nsa.window = 100000;
+  for (const Branch branch : {kCmp, kSlc, kWin}) {
+    SCOPED_TRACE(Describe(branch, c));
+    const Inputs in = MakeInputs(c, KeyRows(branch, c), branch == kCmp ? c.nsa.lead() : 0);
+    const Saved saved = MakeSaved(branch, c, in);
+    const Machine gpu = GpuMachine(c.dtype);
+    const Gradients alone = Backward(branch, GpuOps(), gpu, c, in, saved);
+    ExpectSameBits(Backward(branch, GpuOps(), gpu, c, in, saved, {},
+                            [](const auto& run) {
+                              HeldProcessors held(3);
+                              run();
+                              EXPECT_TRUE(held.Release());
+                            }),
+                   alone);
   }
 }
 
