@@ -1,6 +1,6 @@
 // How queries, keys and what is known of them come to the workers of the selected branch's d_k, d_v pass on Hopper
-// (selected_backward_keys.cu), by two warps a worker: one takes items of work by ticket and brings q and d_o, one
-// brings the keys and values of an item and what is known of the queries' rows.
+// (selected_backward_keys.cu), by two warps a worker: one takes items of work by ticket and brings q, one brings
+// the keys and values of an item, d_o and what is known of the queries' rows.
 #pragma once
 
 #include "kernels/attention/sm90/range_backward.cuh"
@@ -15,7 +15,7 @@ constexpr int kListThreads = (kWorkers + 1) * kWarpgroup;
 constexpr int kWorkerKeys = 64;
 constexpr int kWorkerChunkBytes = kWorkerKeys * kChunkRowBytes;
 constexpr int kWorkerRows = 64;  // of a step
-constexpr int kPartRows = 8;     // rows, all of one query
+constexpr int kPartRows = 8;
 constexpr int kWorkerWarps = kWarpgroup / 32;
 constexpr int kItemStages = 4;
 
@@ -124,13 +124,14 @@ __device__ inline int RowOfLane(const ListWork& work, const ListItem& item, int 
                                                               : -1;
 }
 
-// The heads of a group's query `lane` of a step.
+// The heads of a group of the lane's query.
 template <int W>
 __device__ void BringQuery(const ListWork& work, const CUtensorMap* map, Bf16* to, int query, uint64_t* full) {
   const uint32_t at = SharedAddress(to) + work.cut.At<W>(threadIdx.x % 32);
   const int boxes = work.cut.sharers == 1 ? 1 : W / kChunk;
-  for (int i = 0; i < boxes; ++i)
+  for (int i = 0; i < boxes; ++i) {
     CopyBox(at + i * kPartRows * kChunkRowBytes, map, 0, 0, i, 0, query, full, kKeepInCache);
+  }
 }
 
 // Takes items, and brings their q.

@@ -6,13 +6,13 @@
 namespace longspan {
 
 // Entries [first, first+count) of all lists' rows, those of list `target` (of a tile of its block's keys: list * tiles
-// + tile) after its first `before`. Whoever takes it waits until those are summed.
+// + tile) after its first `before`, whose sums must be added first.
 struct ListItem {
   int first, count, target, before;
 };
 
-// Items are cut where the queries' rows, in order, are, so that those under way read the same few thousand queries,
-// which stay in the second-level cache: of a group first, of its lists then.
+// Group by group and segment by segment of the queries' rows, so that the items under way read the same few thousand
+// queries, which stay in the second-level cache. A list's entries of a segment are cut in items of about one length.
 struct ListItems {
   SelectionLists lists;
   int tiles = 1;                    // of keys, of a block: each takes every item of its block
