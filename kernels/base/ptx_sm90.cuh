@@ -188,8 +188,12 @@ __device__ __forceinline__ void CopyBox(uint32_t shared_address, const CUtensorM
       : "memory");
 }
 
-// How the second-level cache should treat what a copy touches: leave last, or first.
-constexpr uint64_t kKeepInCache = 0x14F0000000000000, kPassCache = 0x12F0000000000000;
+// By which the second-level cache lets go first what an access touches.
+__device__ __forceinline__ uint64_t PassCachePolicy() {
+  uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
 
 __device__ __forceinline__ void CopyBox(uint32_t shared_address, const CUtensorMap* map, int x, int y, int z,
                                         uint64_t* barrier, uint64_t policy) {
@@ -201,11 +205,11 @@ __device__ __forceinline__ void CopyBox(uint32_t shared_address, const CUtensorM
 }
 // The same of a map of five dimensions.
 __device__ __forceinline__ void CopyBox(uint32_t shared_address, const CUtensorMap* map, int x, int y, int z, int u,
-                                        int w, uint64_t* barrier, uint64_t policy) {
+                                        int w, uint64_t* barrier) {
   asm volatile(
-      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%2, %3, "
-      "%4, %5, %6}], [%7], %8;" ::"r"(shared_address),
-      "l"(map), "r"(x), "r"(y), "r"(z), "r"(u), "r"(w), "r"(SharedAddress(barrier)), "l"(policy)
+      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5, %6}], "
+      "[%7];" ::"r"(shared_address),
+      "l"(map), "r"(x), "r"(y), "r"(z), "r"(u), "r"(w), "r"(SharedAddress(barrier))
       : "memory");
 }
 
@@ -275,12 +279,7 @@ __device__ __forceinline__ void AddToMemory(float* to, float first, float second
   asm volatile("red.relaxed.gpu.global.add.v2.f32 [%0], {%1, %2};" ::"l"(to), "f"(first), "f"(second) : "memory");
 }
 
-// The same of what the second-level cache need not keep.
-__device__ __forceinline__ uint64_t PassCachePolicy() {
-  uint64_t policy;
-  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-  return policy;
-}
+// The same under a policy.
 __device__ __forceinline__ void AddToMemory(float* to, float first, float second, uint64_t policy) {
   asm volatile("red.relaxed.gpu.global.add.L2::cache_hint.v2.f32 [%0], {%1, %2}, %3;" ::"l"(to), "f"(first),
                "f"(second), "l"(policy)

@@ -130,7 +130,7 @@ __device__ void BringQuery(const ListWork& work, const CUtensorMap* map, Bf16* t
   const uint32_t at = SharedAddress(to) + work.cut.At<W>(threadIdx.x % 32);
   const int boxes = work.cut.sharers == 1 ? 1 : W / kChunk;
   for (int i = 0; i < boxes; ++i) {
-    CopyBox(at + i * kPartRows * kChunkRowBytes, map, 0, 0, i, 0, query, full, kKeepInCache);
+    CopyBox(at + i * kPartRows * kChunkRowBytes, map, 0, 0, i, 0, query, full);
   }
 }
 
@@ -207,8 +207,9 @@ __device__ void BringKeys(const BackwardSelected& params, const ListWork& work, 
         CopyRows<W, kWorkerChunkBytes>(at, static_cast<const Bf16*>(x), params, place.group, place.first_key,
                                        kWorkerKeys, find);
       } else if (lane == 0) {
+        const uint64_t policy = PassCachePolicy();
         for (int i = 0; i < W / kChunk; ++i) {
-          CopyBox(at + i * kWorkerChunkBytes, map, i * kChunk, place.group, whole, &handover.keys_full, kPassCache);
+          CopyBox(at + i * kWorkerChunkBytes, map, i * kChunk, place.group, whole, &handover.keys_full, policy);
         }
       }
     };
