@@ -24,7 +24,7 @@ void SelectedForwardSm90(cudaStream_t stream, const char* operation, const Branc
 bool SelectedBackwardQServedSm90(const BackwardParams<SelectedSight>& params);
 void SelectedBackwardQSm90(cudaStream_t stream, const char* operation, const BackwardParams<SelectedSight>& params);
 // d_k += ..., d_v += ..., either may be null. BF16; (K,V) = (64,64) or (128,128); any pages, documents, segments and
-// blocks; heads of a group in parts of 8 or less, at most 8 parts.
+// blocks; 2 heads a group and more that fill at most 8 parts of 8 rows (selected_bring.cuh).
 bool SelectedBackwardKeysServedSm90(const BackwardParams<SelectedSight>& params);
 int64_t SelectedBackwardKeysScratchSm90(const BackwardParams<SelectedSight>& params);
 void SelectedBackwardKeysSm90(cudaStream_t stream, const char* operation, const BackwardParams<SelectedSight>& params,

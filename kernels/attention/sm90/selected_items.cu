@@ -1,3 +1,5 @@
+// Cuts the lists of selection_lists in items of work: a block has a group's lists in a segment of the queries, counts
+// their items, then writes them after those of the blocks before. Overwrites. Bound by the latency of the lists' ends.
 #include <algorithm>
 #include <cub/block/block_reduce.cuh>
 #include <cub/block/block_scan.cuh>
