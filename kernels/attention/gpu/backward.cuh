@@ -8,8 +8,9 @@
 //   sm80/range_backward_q      d_q of the window and compressed branches (BF16)
 //   sm80/selected_backward_q   d_q of the selected branch (BF16)
 //   sm80/backward_kv           d_k, d_v of any branch (BF16): a block owns a tile of keys and walks over its watchers
+//   sm90/                      those of the window and compressed branches and d_q of the selected one, for Hopper
 //
-// No pass adds to memory that another block adds to: same bits on every run.
+// No pass adds to memory that another block adds to in no order: same bits on every run.
 #pragma once
 
 #include "kernels/attention/gpu/sight.cuh"
