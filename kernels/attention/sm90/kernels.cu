@@ -19,7 +19,7 @@ int64_t RangeBackwardScratch(const BackwardParams<RangeSight>& params) {
 
 void RangeBackward(cudaStream_t stream, const char* operation, const BackwardParams<RangeSight>& params,
                    unsigned char* scratch) {
-  if (params.d_q != nullptr) RangeBackwardQSm90(stream, operation, params);
+  if (params.d_q != nullptr && !RangeBackwardTogetherSm90(params)) RangeBackwardQSm90(stream, operation, params);
   if (params.keys_wanted()) RangeBackwardKeysSm90(stream, operation, params, scratch);
 }
 
@@ -40,6 +40,9 @@ const AttentionKernels kSm90Attention = {
     .selected_forward = {SelectedForwardServedSm90, SelectedForwardSm90},
     .range_backward = {RangeBackwardServed, RangeBackwardScratch, RangeBackward},
     .selected_backward_q = {SelectedBackwardQServedSm90, NoScratch, SelectedBackwardQ},
+    .selected_backward_keys = {SelectedBackwardKeysServedSm90, SelectedBackwardKeysScratchSm90,
+                               SelectedBackwardKeysSm90},
+    .select = {SelectServedSm90, SelectSm90},
 };
 
 }  // namespace longspan

@@ -13,7 +13,8 @@ struct RowStatistics {
   float lse_log2 = INFINITY, delta = 0;
 };
 
-__device__ inline RowStatistics StatisticsOf(const BackwardRange& params, int64_t row) {
+template <typename Sight>
+__device__ inline RowStatistics StatisticsOf(const BackwardParams<Sight>& params, int64_t row) {
   const float lse = params.lse[row];
   return {lse == -INFINITY ? INFINITY : lse * CUDART_L2E_F, params.delta[row]};
 }
