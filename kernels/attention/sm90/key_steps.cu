@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(256)
 
 BackwardRange CutInSteps(const BackwardRange& params) {
   BackwardRange cut = params;
-  cut.queries = Recut(params.queries, kStepRows / params.group_heads());
+  cut.queries = Recut(params.queries, kWalkRows / params.group_heads());
   return cut;
 }
 

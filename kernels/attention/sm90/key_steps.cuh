@@ -8,8 +8,8 @@
 
 namespace longspan {
 
-constexpr int kStepRows = 64;
-constexpr int kStepChunkBytes = kStepRows * kChunkRowBytes;
+constexpr int kWalkRows = 64;  // of a step
+constexpr int kWalkChunkBytes = kWalkRows * kChunkRowBytes;
 constexpr int kMaxParts = 4096;     // of all key tiles
 constexpr int kShortWindow = 2048;  // below: the queries that see a key are near one another
 
@@ -61,10 +61,10 @@ struct KeysShared : More {
   static constexpr int kStages = Stages;  // of steps: this one and those under way
   Bf16 k[kTileKeys * KW];
   Bf16 v[kTileKeys * VW];
-  Bf16 q[kStages][kStepRows * KW];
-  Bf16 d_o[kStages][kStepRows * VW];
-  float lse_log2[kStages][kStepRows], delta[kStages][kStepRows];
-  SpanGpu seen[kStages][kStepRows];
+  Bf16 q[kStages][kWalkRows * KW];
+  Bf16 d_o[kStages][kWalkRows * VW];
+  float lse_log2[kStages][kWalkRows], delta[kStages][kWalkRows];
+  SpanGpu seen[kStages][kWalkRows];
   SpanGpu all_see[kStages];     // the keys that every row of the step sees
   SpanGpu steps[kMaxSegments];  // of each segment, those that see any of the keys
   uint64_t k_full, v_full;
@@ -184,7 +184,7 @@ __device__ void BringKeys(const BackwardRange& params, const RowMaps& maps, cons
 // q or d_o of the steps, x [T,H,W], by one thread; maps by segment.
 template <int W, int Stages>
 __device__ void BringSteps(const BackwardRange& params, const CUtensorMap* maps, const KeysItem& item, const Walk& walk,
-                           Bf16 (&stages)[Stages][kStepRows * W], uint64_t* full, uint64_t* empty) {
+                           Bf16 (&stages)[Stages][kWalkRows * W], uint64_t* full, uint64_t* empty) {
   const QueryTilesGpu& queries = params.queries;
   const int group_heads = params.group_heads(), bytes = queries.tile * group_heads * W * sizeof(Bf16);
   Ring<Stages> ring;
@@ -194,7 +194,7 @@ __device__ void BringSteps(const BackwardRange& params, const CUtensorMap* maps,
     WaitBarrier(&empty[ring.at], ring.parity ^ 1);
     ArriveAndExpect(&full[ring.at], bytes);
     for (int chunk = 0; chunk < W / kChunk; ++chunk) {
-      CopyBox(SharedAddress(stages[ring.at]) + chunk * kStepChunkBytes, &maps[segment], chunk * kChunk,
+      CopyBox(SharedAddress(stages[ring.at]) + chunk * kWalkChunkBytes, &maps[segment], chunk * kChunk,
               item.group * group_heads, row, &full[ring.at]);
     }
   }
@@ -203,7 +203,7 @@ __device__ void BringSteps(const BackwardRange& params, const CUtensorMap* maps,
 // What is known of the steps' rows, by a warp.
 template <typename Shared>
 __device__ void BringNotes(const BackwardRange& params, const KeysItem& item, const Walk& walk, Shared& shared) {
-  constexpr int kRowsOfLane = kStepRows / 32;
+  constexpr int kRowsOfLane = kWalkRows / 32;
   const QueryTilesGpu& queries = params.queries;
   const int lane = threadIdx.x % 32, group_heads = params.group_heads();
   Ring<Shared::kStages> ring;
@@ -252,7 +252,7 @@ __device__ void StartKeys(const BackwardRange& params, const KeysItem& item, Sha
     }
     PublishBarriers();
   }
-  if (queries.tile * params.group_heads() == kStepRows) return;
+  if (queries.tile * params.group_heads() == kWalkRows) return;
   const auto clear = [](auto& stages) {
     auto* const pieces = reinterpret_cast<uint4*>(stages);
     for (int i = threadIdx.x; i < static_cast<int>(sizeof(stages) / sizeof(uint4)); i += blockDim.x) pieces[i] = {};
@@ -283,10 +283,10 @@ __device__ void BringAll(const BackwardRange& params, const KeysMaps& maps, cons
 
 // Scores of 16 keys a warp, from `first_key` on, to weights. A lane's columns are 8i + 2 * (lane % 4) and the next: two
 // rows' numbers are one access. `lse_log2`, `seen` and `delta` begin at the lane's.
-__device__ __forceinline__ void TakeWeights(float (&s)[kStepRows / 2], float scale_log2, int first_key, SpanGpu all_see,
+__device__ __forceinline__ void TakeWeights(float (&s)[kWalkRows / 2], float scale_log2, int first_key, SpanGpu all_see,
                                             const float2* lse_log2, const int4* seen) {
 #pragma unroll
-  for (int i = 0; i < kStepRows / 8; ++i) {
+  for (int i = 0; i < kWalkRows / 8; ++i) {
     const float2 rows = lse_log2[i * 4];
     s[i * 4] = Exp2(fmaf(s[i * 4], scale_log2, -rows.x));
     s[i * 4 + 1] = Exp2(fmaf(s[i * 4 + 1], scale_log2, -rows.y));
@@ -296,7 +296,7 @@ __device__ __forceinline__ void TakeWeights(float (&s)[kStepRows / 2], float sca
   if (first_key >= all_see.begin && first_key + 16 <= all_see.end) return;
   const int key = first_key + threadIdx.x % 32 / 4;
 #pragma unroll
-  for (int i = 0; i < kStepRows / 8; ++i) {
+  for (int i = 0; i < kWalkRows / 8; ++i) {
     const int4 rows = seen[i * 4];
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
@@ -307,17 +307,17 @@ __device__ __forceinline__ void TakeWeights(float (&s)[kStepRows / 2], float sca
 }
 
 // P and dS as operands.
-__device__ __forceinline__ void PackWeights(const float (&s)[kStepRows / 2], uint32_t (&p)[kStepRows / 16][4]) {
+__device__ __forceinline__ void PackWeights(const float (&s)[kWalkRows / 2], uint32_t (&p)[kWalkRows / 16][4]) {
 #pragma unroll
-  for (int i = 0; i < kStepRows / 16; ++i) {
+  for (int i = 0; i < kWalkRows / 16; ++i) {
 #pragma unroll
     for (int j = 0; j < 4; ++j) p[i][j] = PackBf16(s[i * 8 + j * 2], s[i * 8 + j * 2 + 1]);
   }
 }
-__device__ __forceinline__ void PackGradients(const float (&p)[kStepRows / 2], const float (&d_p)[kStepRows / 2],
-                                              const float2* delta, uint32_t (&d_s)[kStepRows / 16][4]) {
+__device__ __forceinline__ void PackGradients(const float (&p)[kWalkRows / 2], const float (&d_p)[kWalkRows / 2],
+                                              const float2* delta, uint32_t (&d_s)[kWalkRows / 16][4]) {
 #pragma unroll
-  for (int i = 0; i < kStepRows / 8; ++i) {
+  for (int i = 0; i < kWalkRows / 8; ++i) {
     const float2 rows = delta[i * 4];
 #pragma unroll
     for (int j = 0; j < 2; ++j) {

@@ -31,8 +31,8 @@ struct QueryMaps {
 
 template <int KW>
 struct QueryTiles {
-  Bf16 d_s[kQueryStages][kTileKeys * kStepRows];
-  float d_q[kQueryStages][kStepRows * KW];  // in chunks of 32 channels
+  Bf16 d_s[kQueryStages][kTileKeys * kWalkRows];
+  float d_q[kQueryStages][kWalkRows * KW];  // in chunks of 32 channels
 };
 
 template <int KW, int VW, bool kQueries>
@@ -59,7 +59,7 @@ __device__ void AddQueries(const BackwardRange& params, const KeysItem& item, co
     while (LoadAcquire(added + step) != turn) {
     }
     for (int chunk = 0; chunk < KW / 32; ++chunk) {
-      AddBox(&maps.d_q[segment], SharedAddress(shared.d_q[ring.at]) + chunk * kStepChunkBytes, chunk * 32,
+      AddBox(&maps.d_q[segment], SharedAddress(shared.d_q[ring.at]) + chunk * kWalkChunkBytes, chunk * 32,
              item.group * params.group_heads(), row);
     }
     CommitStores();
@@ -80,8 +80,8 @@ __device__ void Differentiate(const BackwardRange& params, const KeysWork& work,
   const uint32_t keys_at = warpgroup * kWarpgroupRows * kChunkRowBytes;
   const uint32_t k = SharedAddress(shared.k) + keys_at, v = SharedAddress(shared.v) + keys_at;
 
-  float s[kStepRows / 2], d_p[kStepRows / 2], d_k[KW / 2], d_v[VW / 2];
-  uint32_t p[kStepRows / 16][4], d_s[kStepRows / 16][4];
+  float s[kWalkRows / 2], d_p[kWalkRows / 2], d_k[KW / 2], d_v[VW / 2];
+  uint32_t p[kWalkRows / 16][4], d_s[kWalkRows / 16][4];
 #pragma unroll
   for (int i = 0; i < KW / 2; ++i) d_k[i] = 0;
 #pragma unroll
@@ -95,7 +95,7 @@ __device__ void Differentiate(const BackwardRange& params, const KeysWork& work,
 #pragma unroll
     for (int i = 0; i < KW / 16; ++i) {
       const uint32_t in_row = i % 4 * 32;
-      Wgmma(s, AlongRows(k + i / 4 * kKeyChunkBytes + in_row), AlongRows(q + i / 4 * kStepChunkBytes + in_row), i > 0);
+      Wgmma(s, AlongRows(k + i / 4 * kKeyChunkBytes + in_row), AlongRows(q + i / 4 * kWalkChunkBytes + in_row), i > 0);
     }
     WgmmaCommit();
   };
@@ -106,7 +106,7 @@ __device__ void Differentiate(const BackwardRange& params, const KeysWork& work,
 #pragma unroll
     for (int i = 0; i < VW / 16; ++i) {
       const uint32_t in_row = i % 4 * 32;
-      Wgmma(d_p, AlongRows(v + i / 4 * kKeyChunkBytes + in_row), AlongRows(d_o + i / 4 * kStepChunkBytes + in_row),
+      Wgmma(d_p, AlongRows(v + i / 4 * kKeyChunkBytes + in_row), AlongRows(d_o + i / 4 * kWalkChunkBytes + in_row),
             i > 0);
     }
     WgmmaCommit();
@@ -118,7 +118,7 @@ __device__ void Differentiate(const BackwardRange& params, const KeysWork& work,
       const uint32_t to = SharedAddress(shared.d_s[d_q_ring.at]),
                      keys = SharedAddress(shared.k) + warpgroup * kKeyChunkBytes;
 #pragma unroll
-      for (int i = 0; i < kStepRows / 16; ++i) {
+      for (int i = 0; i < kWalkRows / 16; ++i) {
         StoreMatrices(to + Swizzled(warp_key + lane % 16, i * 2 + lane / 16), d_s[i]);
       }
       FenceForAsync();
@@ -139,12 +139,12 @@ __device__ void Differentiate(const BackwardRange& params, const KeysWork& work,
       WgmmaWait<1>();
       Pin(s);
       WaitBarrier(&shared.d_q_empty[d_q_ring.at], d_q_ring.parity ^ 1);
-      const uint32_t to = SharedAddress(shared.d_q[d_q_ring.at]) + warpgroup * 2 * kStepChunkBytes + lane % 2 * 8;
+      const uint32_t to = SharedAddress(shared.d_q[d_q_ring.at]) + warpgroup * 2 * kWalkChunkBytes + lane % 2 * 8;
 #pragma unroll
-      for (int i = 0; i < kStepRows / 8; ++i) {
+      for (int i = 0; i < kWalkRows / 8; ++i) {
 #pragma unroll
         for (int j = 0; j < 2; ++j) {
-          StoreShared(to + i / 4 * kStepChunkBytes + Swizzled(warp * 16 + lane / 4 + j * 8, i % 4 * 2 + lane % 4 / 2),
+          StoreShared(to + i / 4 * kWalkChunkBytes + Swizzled(warp * 16 + lane / 4 + j * 8, i % 4 * 2 + lane % 4 / 2),
                       params.scale * s[i * 4 + j * 2], params.scale * s[i * 4 + j * 2 + 1]);
         }
       }
@@ -168,8 +168,8 @@ __device__ void Differentiate(const BackwardRange& params, const KeysWork& work,
     Pin(p);
     WgmmaFence();
 #pragma unroll
-    for (int i = 0; i < kStepRows / 16; ++i) {
-      Wgmma(d_v, p[i], AcrossRows(d_o + i * 16 * kChunkRowBytes, kStepChunkBytes), true);
+    for (int i = 0; i < kWalkRows / 16; ++i) {
+      Wgmma(d_v, p[i], AcrossRows(d_o + i * 16 * kChunkRowBytes, kWalkChunkBytes), true);
     }
     WgmmaCommit();
     WgmmaWait<1>();
@@ -179,8 +179,8 @@ __device__ void Differentiate(const BackwardRange& params, const KeysWork& work,
     Pin(d_s);
     WgmmaFence();
 #pragma unroll
-    for (int i = 0; i < kStepRows / 16; ++i) {
-      Wgmma(d_k, d_s[i], AcrossRows(q + i * 16 * kChunkRowBytes, kStepChunkBytes), true);
+    for (int i = 0; i < kWalkRows / 16; ++i) {
+      Wgmma(d_k, d_s[i], AcrossRows(q + i * 16 * kChunkRowBytes, kWalkChunkBytes), true);
     }
     WgmmaCommit();
     hand_over_queries();
