@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <optional>
+
 #include "launch/job/machine.h"
+#include "launch/train/selections.h"
 #include "model/network/session.h"
 #include "model/training/optimizer.h"
 #include "parallel/comm/local_comm.h"
@@ -57,6 +60,8 @@ std::string DescribeRun(const RunConfig& config, int64_t world) {
                        .params = session.model().params(),
                        .config = config.optimizer});
   optimizer.Reserve(session.arena(), session.context().dtype, session.context().gradient_dtype);
+  std::optional<FrozenSelection> frozen;
+  if (!config.train.frozen_selection.empty()) frozen.emplace(session, config.model);
   return fmt::format("{}\n{} parameters\n\nMemory of rank 0 on {}, {}:\n{}", DescribeRanks(config, dp),
                      session.model().params().parameters(), DeviceName(machine.device), DTypeName(machine.dtype),
                      MemoryTable(session.arena().Rows(), Available(machine.device), session.model().offloaded_bytes()));

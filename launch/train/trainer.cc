@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "launch/config/config.h"
 #include "launch/data/step_loader.h"
@@ -15,16 +16,23 @@
 #include "launch/train/evaluation.h"
 #include "launch/train/progress.h"
 #include "launch/train/run_log.h"
+#include "launch/train/selections.h"
 #include "model/network/session.h"
 #include "model/training/micro_step.h"
 #include "model/training/optimizer.h"
 #include "model/training/schedule.h"
+#include "runtime/files/output_file.h"
 #include "runtime/trace.h"
 
 namespace longspan {
 namespace {
 
 constexpr double kGraphsPay = 0.95;  // of the time without them
+
+int64_t RecordStep(const TrainConfig& train) {  // 0: none
+  if (train.record_selection.empty()) return 0;
+  return train.record_step > 0 ? train.record_step : train.steps;
+}
 
 class Trainer {
  public:
@@ -45,9 +53,15 @@ class Trainer {
         steps_({*sources_.train, session_.layout(), mesh_.cp_index(), config.model.nsa, config.data.seed},
                config.train.steps, config.train.sequences_per_step, {mesh_.dp_index(), mesh_.dp_size()}),
         log_(config, ConfigText(config), job.root()),
+        record_step_(RecordStep(config.train)),
         micro_step_(session_, optimizer_, loss_sum_) {
     optimizer_.Reserve(session_.arena(), session_.context().dtype, session_.context().gradient_dtype);
     session_.arena().Reserve(&loss_sum_, MemoryUse::kWorkspace, "loss_sum", DType::kF64, {1});
+    if (!config.train.frozen_selection.empty()) {
+      given_.emplace(config).CheckRun(*sources_.train, session_.layout());
+      frozen_.emplace(session_, config.model);
+    }
+    if (!config.train.record_selection.empty() && job.root()) OutputFile writable(config.train.record_selection);
   }
 
   void Run() {
@@ -58,6 +72,7 @@ class Trainer {
     Trace::Get().Reset();
     const double begin = WallSeconds();
     for (int64_t step = 1; step <= config_.train.steps; ++step) {
+      if (step == record_step_) log_.Line(RecordSelections(job_, session_, *sources_.train, config_, step));
       const StepMetrics metrics = Step(step);
       log_.Step(metrics);
       RequireFinite({metrics.loss, metrics.grad_norm},
@@ -162,6 +177,7 @@ class Trainer {
     double coverage = 0;
     for (size_t micro = 0; micro < step.batches.size(); ++micro) {
       session_.Load(step.batches[micro], step.labels > 0 ? 1 / step.labels : 0, micro);
+      if (frozen_) frozen_->Set(given_->Of(step.batches[micro].number));
       micro_step_.Run(micro + 1 == step.batches.size());
       coverage += session_.model().coverage() / static_cast<double>(step.batches.size());
     }
@@ -188,6 +204,7 @@ class Trainer {
 
   void EvaluateHeldOut(int64_t step) {
     if (!sources_.validation || config_.train.eval_sequences == 0) return;
+    if (frozen_) frozen_->Clear();
     const HeldOut found = Evaluate(job_, session_, *sources_.validation, config_, loss_sum_);
     log_.Eval(step, found.loss, found.labels);
     RequireFinite({found.loss}, fmt::format("step {}: held-out loss {}", step, found.loss));
@@ -221,7 +238,10 @@ class Trainer {
   Tensor loss_sum_;  // [1] F64
   StepLoader steps_;
   RunLog log_;
-  MicroStep micro_step_;  // its graphs may hold transfers: not of the job
+  const int64_t record_step_;              // 0: none
+  std::optional<GivenSelections> given_;   // null: the layers choose
+  std::optional<FrozenSelection> frozen_;  // likewise
+  MicroStep micro_step_;                   // its graphs may hold transfers: not of the job
 };
 
 }  // namespace
