@@ -11,13 +11,14 @@ A line tells how alike neighbours choose; it compares with other models and othe
 import argparse
 import array
 import gzip
-import json
 import os
 import random
 import subprocess
 import sys
 import sysconfig
 import tempfile
+
+import tensor_files
 
 DOCUMENT = 1 << 20  # bytes: sixteen sequences, so that none holds two documents
 DOCUMENTS = 24
@@ -59,22 +60,6 @@ def write_documents(folder, size, count):
     return count
 
 
-def read_safetensors(path):
-    with open(path, "rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        data = file.read()
-    metadata = header.pop("__metadata__", {})
-    return metadata, {name: (e["dtype"], e["shape"], data[slice(*e["data_offsets"])]) for name, e in header.items()}
-
-
-def write_safetensors(path, name, dtype, shape, data, metadata):
-    entry = {"dtype": dtype, "shape": shape, "data_offsets": [0, len(data)]}
-    header = json.dumps({"__metadata__": metadata, name: entry}).encode()
-    header += b" " * (-len(header) % 8)
-    with open(path, "wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header + data)
-
-
 def alikeness(blocks, count):
     """Of neighbours among the later half of the queries: Jaccard index, and the union of 8. blocks [S,N]."""
     queries = len(blocks) // count
@@ -105,7 +90,7 @@ def main():
              "optimizer.warmup_steps=18", "train.sequences_per_step=1", "train.eval_interval=0", "train.eval_sequences=0",
              "train.log_interval=30", f"train.record_selection={recorded}", *args.keys],
             check=True)
-        metadata, tensors = read_safetensors(recorded)
+        metadata, tensors = tensor_files.read(recorded)
 
     sequence = min(int(name.split(".")[1]) for name in tensors)
     groups = []  # [S,N] each
@@ -120,7 +105,7 @@ def main():
         for blocks in groups:
             merged += blocks[t * chosen : (t + 1) * chosen]
     metadata["layers"] = ",".join(map(str, args.layers))
-    write_safetensors(args.out, "selected", "U16", [length, len(groups), chosen], merged.tobytes(), metadata)
+    tensor_files.write(args.out, {"selected": ("U16", [length, len(groups), chosen], merged.tobytes())}, metadata)
     print(f"{args.out}: selected [{length},{len(groups)},{chosen}], {os.path.getsize(args.out)} bytes")
 
 
