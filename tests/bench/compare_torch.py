@@ -16,6 +16,7 @@ import os
 import statistics
 import subprocess
 import sys
+import warnings
 
 import entrants as public
 import tensor_files
@@ -79,6 +80,12 @@ def read_selection(path):
     return torch.where(selected == 65535, -1, selected)
 
 
+def reason(error):
+    """In one line; compilers say it last."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    return f"{type(error).__name__}: {lines[-1]}"[:160]
+
+
 def run(command):
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
@@ -135,8 +142,8 @@ class Comparison:
                     row["agrees"] = all(ratio < CLOSE for ratio in row["ratios"])
                     text = "".join(f"{ratio:>10.2e}" for ratio in row["ratios"])
                 except Exception as error:
-                    row.update(error=f"{type(error).__name__}: {error}"[:300], agrees=False)
-                    text = "  " + row["error"].splitlines()[0][:120]
+                    row.update(error=reason(error), agrees=False)
+                    text = "  " + row["error"]
                 print(f"  {stage:<12}{entrant.name:<26}{text}{'' if row['agrees'] else '  OFF'}", flush=True)
                 self.found["agreement"].append(row)
                 good = good and (row["agrees"] or entrant.name in public.PUBLIC)
@@ -177,7 +184,7 @@ class Comparison:
             times["backward"] = self.median_ms(backward)
             return times
         except Exception as error:
-            return f"{type(error).__name__}: {error}"[:300]
+            return reason(error)
         finally:
             torch.cuda.empty_cache()
 
@@ -221,7 +228,7 @@ class Comparison:
     def add_times(self, row, ours):
         self.found["times"].append(row)
         if "error" in row:
-            print(f"  {row['stage']:<12}{row['entrant']:<26}  {row['error'].splitlines()[0][:100]}")
+            print(f"  {row['stage']:<12}{row['entrant']:<26}  {row['error']}")
             return
         row["ratios"] = {d: row["times"][d] / ours[d] for d in ours}
         print("  {:<12}{:<26}{:>12.3f}{:>8.2f}{:>13.3f}{:>8.2f}".format(
@@ -283,12 +290,13 @@ def main():
     args.shape = args.shape or [[64, 4, 128, 128]]
     os.makedirs(args.out, exist_ok=True)
     sys.path[:0] = args.peers
+    warnings.simplefilter("ignore")  # the packages' own
     if args.selected:
         args.tokens = [read_selection(args.selected).shape[0]]
     comparison = Comparison(args)
     print(f"{comparison.found['device']}, PyTorch {torch.__version__}")
     for name, why in comparison.absent.items():
-        print(f"  without {name}: {why.splitlines()[0][:120]}")
+        print(f"  without {name}: {why}")
     good = comparison.agree()
     for shape in args.shape:
         for tokens in args.tokens:

@@ -6,7 +6,6 @@
 #include <gtest/gtest.h>
 
 #include "kernels/ops.h"
-#include "launch/train/selection_file.h"
 #include "parallel/comm/local_comm.h"
 #include "tests/launch/commands/attention_case_file.h"
 #include "tests/support/files.h"
@@ -232,62 +231,6 @@ TEST_F(AttentionCommand, TakesAFrozenSelection) {
   const SafetensorsFile found = RunAlone(folder_, file);
   EXPECT_TRUE(BitEqual("selected", Ints(found, "selected"), selected));
   ExpectOutputs(found, Oracle(c, &selected), 1e-11);
-}
-
-// What any ranks record, small, and what a result holds are the same choice; given back, it is taken.
-TEST_F(AttentionCommand, RecordsItsChoiceAndTakesItBack) {
-  const NsaCase c = LongCase(Phi::kMlp, KvBranches::kSeparate, CompressRope::kAfter, 100);
-  const CaseFile file(c, DType::kF32);
-  if (root()) file.Write(shared_ + "case");
-  world_->Barrier();
-  AttentionOptions record = Options(shared_ + "case", shared_ + "free");
-  record.record_selection = shared_ + "recorded";
-  RunAttentionCase(record, *MakeCpuDevice(), *world_);
-  world_->Barrier();
-  for (const char* const from : {"recorded", "free"}) {
-    AttentionOptions give = Options(shared_ + "case", shared_ + "given");
-    give.selected = shared_ + from;
-    give.layout = LayoutKind::kContiguous;
-    RunAttentionCase(give, *MakeCpuDevice(), *world_);
-    world_->Barrier();
-    if (root()) {
-      EXPECT_TRUE(SameForward(SafetensorsFile::Open(shared_ + "given"), SafetensorsFile::Open(shared_ + "free")));
-    }
-    world_->Barrier();
-  }
-  if (!root()) return;
-  EXPECT_EQ(SafetensorsFile::Open(shared_ + "recorded").Get("selected").dtype, DType::kU16);
-  EXPECT_TRUE(BitEqual("selected", SelectionFile(shared_ + "recorded", 8).Read(kSelected),
-                       Ints(RunAlone(folder_, file), "selected")));
-
-  // Other blocks than the case would choose.
-  std::vector<int32_t> own(c.tokens * c.groups * c.nsa.select, -1);
-  for (int64_t row = 0; row < c.tokens * c.groups; ++row) {
-    own[row * c.nsa.select] = static_cast<int32_t>(row / c.groups / c.nsa.select_block);
-  }
-  SelectionWriter writer(c.nsa.select_block);
-  writer.Add(kSelected, own, {c.tokens, c.groups, c.nsa.select});
-  writer.Write(folder_ / "own");
-  AttentionOptions give = Options(shared_ + "case", folder_ / "given");
-  give.selected = folder_ / "own";
-  const auto device = MakeCpuDevice();
-  RunAttentionCase(give, *device, *MakeLocalCommunicator(*device));
-  ExpectOutputs(SafetensorsFile::Open(folder_ / "given"), Oracle(c, &own), 1e-5);
-
-  // Of another length of blocks, of another shape, beside one in the case.
-  SelectionWriter(16).Write(folder_ / "own");
-  const auto refuse = [&](std::initializer_list<std::string> parts) {
-    ExpectError(ExitCode::kData, parts, [&] { RunAttentionCase(give, *device, *MakeLocalCommunicator(*device)); });
-  };
-  refuse({"own: metadata: select_block: expected blocks of 8 tokens, found 16"});
-  SelectionWriter shorter(8);
-  shorter.Add(kSelected, std::span(own).first(c.groups * c.nsa.select), {1, c.groups, c.nsa.select});
-  shorter.Write(folder_ / "own");
-  refuse({"own: selected: expected [S,G,N] = ", "found [1,2,5]"});
-  CaseFile frozen = file;
-  frozen.Freeze(c, own);
-  frozen.Write(shared_ + "case");
-  refuse({"case: selected: expected none beside ", "own"});
 }
 
 TEST_F(AttentionCommand, TakesTheShortestSequences) {
