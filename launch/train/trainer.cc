@@ -29,9 +29,18 @@ namespace {
 
 constexpr double kGraphsPay = 0.95;  // of the time without them
 
-int64_t RecordStep(const TrainConfig& train) {  // 0: none
+// The step whose selection is recorded, 0 for none. Throws Error (io) when the file could not be.
+int64_t RecordStep(const TrainConfig& train, bool writes) {
   if (train.record_selection.empty()) return 0;
+  if (writes) OutputFile tried(train.record_selection);
   return train.record_step > 0 ? train.record_step : train.steps;
+}
+
+// That of train.frozen_selection, checked for the whole run.
+std::optional<GivenSelections> Given(const RunConfig& config, const SequenceSource& source, const Layout& layout) {
+  std::optional<GivenSelections> given;
+  if (!config.train.frozen_selection.empty()) given.emplace(config).CheckRun(source, layout);
+  return given;
 }
 
 class Trainer {
@@ -52,16 +61,13 @@ class Trainer {
                     .config = config.optimizer}),
         steps_({*sources_.train, session_.layout(), mesh_.cp_index(), config.model.nsa, config.data.seed},
                config.train.steps, config.train.sequences_per_step, {mesh_.dp_index(), mesh_.dp_size()}),
+        record_step_(RecordStep(config.train, job.root())),
+        given_(Given(config, *sources_.train, session_.layout())),
         log_(config, ConfigText(config), job.root()),
-        record_step_(RecordStep(config.train)),
         micro_step_(session_, optimizer_, loss_sum_) {
     optimizer_.Reserve(session_.arena(), session_.context().dtype, session_.context().gradient_dtype);
     session_.arena().Reserve(&loss_sum_, MemoryUse::kWorkspace, "loss_sum", DType::kF64, {1});
-    if (!config.train.frozen_selection.empty()) {
-      given_.emplace(config).CheckRun(*sources_.train, session_.layout());
-      frozen_.emplace(session_, config.model);
-    }
-    if (!config.train.record_selection.empty() && job.root()) OutputFile writable(config.train.record_selection);
+    if (given_) frozen_.emplace(session_, config.model);
   }
 
   void Run() {
@@ -237,11 +243,11 @@ class Trainer {
   Optimizer optimizer_;
   Tensor loss_sum_;  // [1] F64
   StepLoader steps_;
-  RunLog log_;
-  const int64_t record_step_;              // 0: none
-  std::optional<GivenSelections> given_;   // null: the layers choose
-  std::optional<FrozenSelection> frozen_;  // likewise
-  MicroStep micro_step_;                   // its graphs may hold transfers: not of the job
+  const int64_t record_step_;                   // 0: none
+  const std::optional<GivenSelections> given_;  // null: the layers choose
+  std::optional<FrozenSelection> frozen_;       // likewise
+  RunLog log_;                                  // replaces what an older run left: after what can be refused
+  MicroStep micro_step_;                        // its graphs may hold transfers: not of the job
 };
 
 }  // namespace

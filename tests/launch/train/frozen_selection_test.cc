@@ -126,6 +126,7 @@ TEST_F(FrozenSelectionTest, RefusesWhatDoesNotFit) {
       for (const char* const part : parts) EXPECT_NE(said.find(part), std::string::npos) << said << "\nlacks " << part;
     }
   };
+  const std::string metrics = ReadFile(folder_ / "runs/fibonacci/metrics.jsonl");
   expect("model.layers=3 ", "all", {"all: sequence ", "expected the layers 0, 1, 2", "found 0, 1"});
   expect("model.attention=NSA,FULL ", "all", {"expected the layers 0, whose attention is NSA; found 0, 1"});
   expect("model.nsa.select=5 ", "all", {"layers.0.selected: expected [S,G,N] = [128,1,5], found [128,1,4]"});
@@ -136,6 +137,7 @@ TEST_F(FrozenSelectionTest, RefusesWhatDoesNotFit) {
   // A folder that is not there is told before the first step.
   const std::string said = Refused(1, Key("record_selection", "no/such/folder/file"), ExitCode::kIo);
   EXPECT_EQ(said.find("step 1/"), std::string::npos) << said;
+  EXPECT_EQ(ReadFile(folder_ / "runs/fibonacci/metrics.jsonl"), metrics) << "the run before is as it was";
 }
 
 }  // namespace
