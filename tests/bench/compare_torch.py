@@ -95,8 +95,9 @@ def run(command):
 class Comparison:
     def __init__(self, args):
         self.args = args
-        self.entrants, self.absent = public.public_entrants()
+        self.entrants, self.absent = public.public_entrants(args.without)
         self.entrants = public.torch_entrants() + self.entrants
+        self.stages = ["selected"] if args.selected else STAGES
         self.found = {"device": torch.cuda.get_device_name(), "torch": torch.__version__,
                       "triton": importlib.metadata.version("triton"), "absent": self.absent, "agreement": [], "times": []}
 
@@ -129,7 +130,7 @@ class Comparison:
         good = True
         print(f"\nagreement at {self.args.check_tokens} tokens: RMS of the difference over RMS")
         print(f"  {'stage':<12}{'entrant':<26}{'out':>10}{'d_q':>10}{'d_k':>10}{'d_v':>10}")
-        for stage in STAGES:
+        for stage in self.stages:
             ours = None
             for entrant in [x for x in self.entrants if x.stage == stage]:
                 ours = ours or self.longspan(stage, inputs)
@@ -192,8 +193,7 @@ class Comparison:
         selected = read_selection(self.args.selected) if self.args.selected else None
         inputs = random_inputs(tokens, shape, selected)
         write_selection(self.path("lists.safetensors"), inputs.selected)
-        stages = ["selected"] if self.args.selected else STAGES
-        taking_part = [x for x in self.entrants if x.stage in stages]
+        taking_part = [x for x in self.entrants if x.stage in self.stages]
         full = any(x.stage == "full" for x in taking_part)
         ours, theirs = [], {}
         for _ in range(self.args.rounds):
@@ -209,7 +209,7 @@ class Comparison:
         print(f"  {'stage':<12}{'entrant':<26}{'forward ms':>12}{'ratio':>8}{'backward ms':>13}{'ratio':>8}")
         # A peer's compressed branch pools its keys; ours is two stages.
         parts = {"compressed": ["compress", "compressed"]}
-        for stage in stages:
+        for stage in self.stages:
             row = {"tokens": tokens, "shape": shape, "stage": stage, "entrant": "longspan", "times": {}}
             for direction in ("forward", "backward"):
                 sums = [sum(times[part, direction] for part in parts.get(stage, [stage])) for times in ours]
@@ -279,6 +279,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("longspan", help="the program")
     parser.add_argument("--peers", nargs="*", default=[], help="folders that hold public packages")
+    parser.add_argument("--without", nargs="*", default=[], help="public packages to leave out")
     parser.add_argument("--tokens", type=numbers, default=[8192, 65536])
     parser.add_argument("--shape", type=numbers, action="append", help="H,G,K,V; may be repeated")
     parser.add_argument("--selected", help="selection file, for its length")
