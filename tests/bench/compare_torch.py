@@ -203,7 +203,7 @@ class Comparison:
             for entrant in taking_part:
                 theirs.setdefault((entrant.name, entrant.stage), []).append(self.time_entrant(entrant, inputs))
         os.remove(self.path("lists.safetensors"))
-        print(f"\nS={tokens} H,G,K,V={shape}: {case['selection'] if self.args.selected else 'random blocks'}, "
+        print(f"\nS={tokens} H,G,K,V={shape}: {self.args.selected or 'random blocks'}, "
               f"{case['union_of_8']:.1f} by 8 neighbours; kernels {case['kernels']}; matrix products "
               f"{case['matmul_tflops']:.0f} TFLOP/s")
         print(f"  {'stage':<12}{'entrant':<26}{'forward ms':>12}{'ratio':>8}{'backward ms':>13}{'ratio':>8}")
