@@ -63,7 +63,7 @@ library(protobuf      "^google/protobuf/|\\.pb\\.h$"       launch/config/ launch
 library(NVML          "^nvml\\.h$"                         runtime/)
 library(NVTX          "nvToolsExt|^nvtx"                   runtime/)
 library(CLI11         "^CLI/"                              launch/commands/ launch/main.cc)
-library(JSON          "^nlohmann/"                         runtime/files/ launch/report/ launch/train/run_log.)
+library(JSON          "^nlohmann/"                         runtime/files/ launch/report/ launch/train/run_log. launch/data/dataset_record.)
 library(hwloc         "^hwloc"                             launch/job/)
 library(cuBLAS        "^cublas"                            kernels/matmul/)
 library(SentencePiece "^sentencepiece"                     launch/data/sentencepiece.cc)

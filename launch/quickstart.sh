@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # From a fresh clone to a trained model: installs what is missing, builds, makes a dataset of the C and C++ headers of this
 # machine, trains a small NSA model over 4 MPI ranks (cp=2 x dp=2), shows the report. Needs no GPU; uses those it finds.
+# launch/quickstart.sh [key.path=value ...]; with LONGSPAN_BUILD=FOLDER it takes the longspan there and builds none.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,27 +16,31 @@ if [ "$gpus" -gt 0 ]; then
   if [ "$gpus" -lt 2 ]; then ranks=1 cp=1 dp=1; elif [ "$gpus" -lt 4 ]; then ranks=2 dp=1; fi
 fi
 
-echo "== build"
-mkdir -p build runs
-log=build/quickstart.log
-{
-  cmake --preset cpu -B build/quickstart -DBUILD_TESTING=OFF -DLONGSPAN_CUDA=$cuda &&
-    cmake --build build/quickstart --target longspan
-} >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
-longspan=build/quickstart/longspan
-"$longspan" --version
+build=$(realpath "${LONGSPAN_BUILD:-build/quickstart}")
+if [ -z "${LONGSPAN_BUILD:-}" ]; then
+  echo "== build"
+  mkdir -p build
+  {
+    cmake --preset cpu -B "$build" -DBUILD_TESTING=OFF -DLONGSPAN_CUDA=$cuda &&
+      cmake --build "$build" --target longspan
+  } >build/quickstart.log 2>&1 || { cat build/quickstart.log >&2; exit 1; }
+fi
+export PATH=$build:$PATH
+longspan --version
 
 echo "== data: the C and C++ headers of this machine"
 data=runs/quickstart-data/headers
 mkdir -p runs/quickstart-data
-"$longspan" data /usr/include/c++ "/usr/include/$(g++ -print-multiarch)" --validation-fraction 0.03 --output "$data"
+longspan data /usr/include/c++ "/usr/include/$(g++ -print-multiarch)" --validation-fraction 0.03 --output "$data"
 
 echo "== train"
-# More ranks than cores must give way to each other; a container's root may run mpirun.
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
-export OMPI_MCA_mpi_yield_when_idle=1 OMP_NUM_THREADS=1
-mpirun -np "$ranks" "$longspan" train --config configs/quickstart.textproto parallel.cp=$cp parallel.dp=$dp \
-  data.train="${data}_train" data.validation="${data}_validation" "$@"
+# A container's root may run mpirun; more ranks than cores must give way to each other.
+train=(mpirun -np "$ranks" --oversubscribe)
+[ "$(id -u)" -ne 0 ] || train+=(--allow-run-as-root)
+[ "$ranks" -le "$(nproc)" ] || train+=(--mca mpi_yield_when_idle 1)
+train+=(longspan train --config configs/quickstart.textproto "parallel.cp=$cp" "parallel.dp=$dp"
+        "data.train=${data}_train" "data.validation=${data}_validation")
+"${train[@]}" --overwrite "$@"
 
 cat <<MSG
 == what happened
@@ -44,6 +49,9 @@ $cp ranks (cp), $dp ran side by side (dp).
   runs/quickstart/metrics.jsonl        loss, gradient norm, speed and selection hashes of every step
   runs/quickstart/profile/report.txt   where the time went, by rank
   runs/quickstart/config.textproto     every setting; change one with key.path=value, e.g.
-    mpirun -np $ranks $longspan train --config configs/quickstart.textproto parallel.cp=$cp parallel.dp=$dp \\
-      data.train=${data}_train data.validation=${data}_validation parallel.layout=CONTIGUOUS
+
+cd $(printf %q "$PWD") && export PATH=$(printf %q "$build"):\$PATH
+${train[*]} name=contiguous parallel.layout=CONTIGUOUS
+
+  cmake --install ${build#"$PWD/"} --prefix ~/.local puts longspan into ~/.local/bin
 MSG

@@ -15,6 +15,7 @@
 #include <optional>
 #include <random>
 
+#include "runtime/count.h"
 #include "runtime/device.h"
 #include "runtime/memory.h"
 #include "runtime/rounding.h"
@@ -147,7 +148,7 @@ class CpuGraph : public Graph {
 class CpuDevice : public Device {
  public:
   DeviceKind kind() const override { return DeviceKind::kCpu; }
-  std::string name() const override { return fmt::format("cpu ({} threads)", omp_get_max_threads()); }
+  std::string name() const override { return fmt::format("cpu ({})", Count(omp_get_max_threads(), "thread")); }
   std::unique_ptr<Stream> MakeStream(const std::string&) override {
     if (!chosen_mode) chosen_mode = ModeFromEnvironment();
     if (*chosen_mode == CpuStreamMode::kReorder) return std::make_unique<ReorderStream>();

@@ -25,7 +25,8 @@ void SetProcessIdentity(int rank, int world, const std::string& host) {
 std::string ProcessPrefix() { return Prefix(); }
 
 void ThrowError(ExitCode code, const char* file, int line, const std::string& message) {
-  throw Error(code, fmt::format("{}{}:{}: {}", Prefix(), Relative(file), line, message));
+  const bool ours = code == ExitCode::kRankFailed || code == ExitCode::kStalled;
+  throw Error(code, fmt::format("{}{}{}", Prefix(), ours ? fmt::format("{}:{}: ", Relative(file), line) : "", message));
 }
 
 }  // namespace longspan

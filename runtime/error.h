@@ -1,4 +1,6 @@
-// Errors that say where: `[rank 3/8 node7] file:line: what was expected, what was found`.
+// Errors that say where: `[rank 3/8 node7] what: what was expected, what was found`. Where the user's input is at
+// fault, `what` is his file, key or option; where the program may be, a rule of its own is broken or a machine fails
+// (kRankFailed, kStalled), the place in the source.
 //
 // Everything that can go wrong throws Error. main() prints it, ends the other ranks and exits with its code.
 #pragma once
@@ -53,7 +55,8 @@ struct LocatedFormat {
   int line;
 };
 
-// Throws Error with the caller's file and line: Fail(ExitCode::kData, "{}: expected {}, found {}", path, a, b).
+// Throws Error, for a failed rank with the caller's file and line: Fail(ExitCode::kData, "{}: expected {}, found {}",
+// path, a, b).
 template <typename... Args>
 [[noreturn]] void Fail(ExitCode code, LocatedFormat<std::type_identity_t<Args>...> text, Args&&... args) {
   ThrowError(code, text.file, text.line, fmt::format(text.format, std::forward<Args>(args)...));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <filesystem>
 #include <fstream>
 #include <string>
 #include <utility>
@@ -165,6 +166,30 @@ void CountScratch(int64_t bytes) { scratch_bytes += bytes; }
 
 int64_t AnonymousBytes() { return ProcBytes("/proc/self/status", "RssAnon"); }
 
-int64_t AvailableHostBytes() { return ProcBytes("/proc/meminfo", "MemAvailable"); }
+int64_t ControlGroupBytes(const std::string& root, const std::string& folder) {
+  int64_t least = INT64_MAX;
+  for (std::filesystem::path group = folder; group.string().starts_with(root); group = group.parent_path()) {
+    std::ifstream limit_file(group / "memory.max"), used_file(group / "memory.current"), stat(group / "memory.stat");
+    int64_t limit = 0, used = 0;
+    if (!(limit_file >> limit) || !(used_file >> used)) continue;  // "max" is no limit
+    int64_t value = 0;
+    for (std::string key; stat >> key >> value;) {
+      if (key == "inactive_file" || key == "active_file") used -= value;  // goes when others need it
+    }
+    least = std::min(least, std::max<int64_t>(0, limit - used));
+  }
+  return least;
+}
+
+int64_t AvailableHostBytes() {
+  const std::string root = "/sys/fs/cgroup";
+  std::string own = root;
+  std::ifstream groups("/proc/self/cgroup");
+  for (std::string line; std::getline(groups, line);) {
+    if (line.starts_with("0::")) own += line.substr(3);
+  }
+  while (own.ends_with('/')) own.pop_back();
+  return std::min(ProcBytes("/proc/meminfo", "MemAvailable"), ControlGroupBytes(root, own));
+}
 
 }  // namespace longspan

@@ -103,6 +103,10 @@ void CountScratch(int64_t bytes);  // by which scratch grew
 
 // Of this process, from the system: neither files that it maps nor what its parent had. -1 when unknown.
 int64_t AnonymousBytes();
-int64_t AvailableHostBytes();  // of this machine, -1 when unknown
+// Of this machine, and no more than its control groups (cgroup v2: containers, SLURM) leave to this process. -1 when
+// unknown.
+int64_t AvailableHostBytes();
+// What the control group of `folder`, and those above it up to `root`, leave of their limits; INT64_MAX without one.
+int64_t ControlGroupBytes(const std::string& root, const std::string& folder);
 
 }  // namespace longspan

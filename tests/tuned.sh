@@ -16,7 +16,7 @@ trap 'rm -rf "$runs"' EXIT
 trained() {
   local longspan=$1 ranks=$2
   shift 2
-  mpirun -np "$ranks" "$longspan" train --config configs/fibonacci.textproto runtime.device=CPU name=run output="$runs" \
+  mpirun -np "$ranks" "$longspan" train --config configs/fibonacci.textproto --overwrite runtime.device=CPU name=run output="$runs" \
     train.steps=5 optimizer.warmup_steps=0 model.hidden=96 "$@" >"$runs/log" 2>&1 || { cat "$runs/log" >&2; return 1; }
   sed -nE 's/^done: .*parameters ([0-9a-f]+),.*/\1/p' "$runs/log"
 }

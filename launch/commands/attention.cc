@@ -3,12 +3,12 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <limits>
-#include <map>
 #include <memory>
 
 #include "kernels/host_copy.h"
 #include "launch/commands/attention_case.h"
 #include "launch/commands/command.h"
+#include "launch/commands/option_values.h"
 #include "launch/job/job.h"
 #include "launch/job/world.h"
 #include "launch/train/selection_file.h"
@@ -270,11 +270,6 @@ int RunAttention(const AttentionOptions& options) {
                WallSeconds() - begin);
   }
   return static_cast<int>(ExitCode::kOk);
-}
-
-template <typename T>
-CLI::Validator OneOf(const std::map<std::string, T>& names) {
-  return CLI::CheckedTransformer(names, CLI::ignore_case).description("");
 }
 
 std::function<int()> AddAttention(CLI::App& app) {

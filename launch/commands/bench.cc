@@ -10,6 +10,7 @@
 #include "launch/commands/bench_lists.h"
 #include "launch/commands/bench_nsa.h"
 #include "launch/commands/command.h"
+#include "launch/commands/option_values.h"
 #include "launch/train/selection_file.h"
 #include "launch/version.h"
 #include "runtime/error.h"
@@ -18,13 +19,19 @@
 namespace longspan {
 namespace {
 
+constexpr int64_t kMost = int64_t{1} << 30;  // of any size
+
+enum class On { kAuto, kCpu, kGpu };
+enum class Type { kAuto, kF32, kBf16 };
+
 struct BenchOptions {
   std::vector<int64_t> tokens;
   std::vector<std::string> shapes = {"64,4,128,128"};
   NsaConfig nsa;
-  std::string device = "auto", type = "auto";
-  double keep = -1;      // below 0: not given
-  std::string selected;  // selection file; empty: not given
+  On device = On::kAuto;    // AUTO: a GPU where there is one
+  Type type = Type::kAuto;  // AUTO: BF16 on a GPU
+  double keep = -1;         // below 0: not given
+  std::string selected;     // selection file; empty: not given
   int64_t runs = 10;
   bool forward = false, full = false;
   std::string json;
@@ -49,15 +56,15 @@ std::string ParseShape(const std::string& text, NsaBenchCase* bench) {
 }
 
 bool OnGpu(const BenchOptions& options) {
-  return options.device == "gpu" || (options.device == "auto" && GpuCount() > 0);
+  return options.device == On::kGpu || (options.device == On::kAuto && GpuCount() > 0);
 }
 
 // What all cases have in common.
 NsaBenchCase Base(const BenchOptions& options) {
   NsaBenchCase base;
   base.nsa = options.nsa;
-  base.dtype = OnGpu(options) && options.type != "f32" ? DType::kBf16 : DType::kF32;
-  if (!OnGpu(options) && options.type == "bf16") {
+  base.dtype = OnGpu(options) && options.type != Type::kF32 ? DType::kBf16 : DType::kF32;
+  if (!OnGpu(options) && options.type == Type::kBf16) {
     Fail(ExitCode::kConfig, "--type bf16: needs a GPU; the CPU computes in F32");
   }
   base.runs = options.runs;
@@ -136,11 +143,15 @@ std::function<int()> AddBench(CLI::App& app) {
   app.require_subcommand(1);
   CLI::App* const nsa = app.add_subcommand("nsa", "Time the stages of Native Sparse Attention");
   const auto size = [&](const std::string& name, int64_t* value, const char* what) {
-    nsa->add_option(name, *value, what)->type_name("N")->group("Sizes")->capture_default_str();
+    nsa->add_option(name, *value, what)
+        ->transform(WholeNumber(0, kMost))
+        ->type_name("N")
+        ->group("Sizes")
+        ->capture_default_str();
   };
   nsa->add_option("--tokens", options->tokens, "Lengths of the sequence (65536 on a GPU, 4096 on a CPU)")
       ->delimiter(',')
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30).description(""))
+      ->transform(WholeNumber(1, kMost))
       ->type_name("S,...")
       ->group("Sizes");
   nsa->add_option("--shape", options->shapes, "Heads, groups and widths; may be repeated")
@@ -158,15 +169,12 @@ std::function<int()> AddBench(CLI::App& app) {
   size("--stride", &options->nsa.stride, "Distance between compressed tokens");
   size("--select-block", &options->nsa.select_block, "Tokens of a selection block");
   CLI::Option* const select = nsa->add_option("--select", options->nsa.select, "Blocks that a query takes");
-  select->type_name("N")->group("Sizes")->capture_default_str();
+  select->transform(WholeNumber(1, kMost))->type_name("N")->group("Sizes")->capture_default_str();
   size("--init", &options->nsa.init, "First blocks, always taken");
   size("--local", &options->nsa.local, "Last blocks, always taken");
   size("--window", &options->nsa.window, "Tokens of the window branch");
   nsa->add_option("--phi", options->nsa.phi, "MLP (default), LINEAR or MEAN: how a block is compressed")
-      ->transform(CLI::CheckedTransformer(
-                      std::map<std::string, Phi>{{"MLP", Phi::kMlp}, {"LINEAR", Phi::kLinear}, {"MEAN", Phi::kMean}},
-                      CLI::ignore_case)
-                      .description(""))
+      ->transform(OneOf<Phi>({{"MLP", Phi::kMlp}, {"LINEAR", Phi::kLinear}, {"MEAN", Phi::kMean}}))
       ->type_name("PHI")
       ->group("Sizes");
   CLI::Option* const keep = nsa->add_option(
@@ -178,13 +186,13 @@ std::function<int()> AddBench(CLI::App& app) {
       ->excludes(keep)
       ->excludes(select);
   nsa->add_option("--device", options->device, "cpu or gpu; by default a GPU where there is one")
-      ->transform(CLI::IsMember({"cpu", "gpu"}, CLI::ignore_case).description(""))
+      ->transform(OneOf<On>({{"cpu", On::kCpu}, {"gpu", On::kGpu}}))
       ->type_name("DEVICE");
   nsa->add_option("--type", options->type, "f32 or bf16; by default bf16 on a GPU")
-      ->transform(CLI::IsMember({"f32", "bf16"}, CLI::ignore_case).description(""))
+      ->transform(OneOf<Type>({{"f32", Type::kF32}, {"bf16", Type::kBf16}}))
       ->type_name("TYPE");
   nsa->add_option("--runs", options->runs, "Runs of each stage, after one that warms up")
-      ->check(CLI::Range(1, 10000).description(""))
+      ->transform(WholeNumber(1, 10000))
       ->type_name("N")
       ->capture_default_str();
   nsa->add_flag("--forward", options->forward, "No backward");

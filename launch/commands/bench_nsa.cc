@@ -152,7 +152,8 @@ class NsaBench {
 
   double Median(const Work& work) { return Times(work)[bench_.runs / 2]; }
 
-  // What the device reaches: a product of square matrices of the type, and a copy.
+  // What the device reaches: a product of square matrices of the type, and a copy. Of random values, as the stages
+  // have: of equal ones a GPU, which then needs less power, makes products faster.
   void MeasureDevice() {
     const bool gpu = device_.kind() == DeviceKind::kGpu;
     const int64_t side = gpu ? 8192 : 512, bytes = int64_t{1} << (gpu ? 28 : 24);

@@ -6,9 +6,13 @@
 #include <memory>
 #include <vector>
 
+#include "launch/commands/option_values.h"
 #include "launch/config/config.h"
 #include "launch/config/rules.h"
+#include "launch/job/agreement.h"
+#include "launch/job/machine.h"
 #include "launch/job/world.h"
+#include "launch/version.h"
 
 namespace longspan {
 namespace {
@@ -21,10 +25,42 @@ struct Given {
   int64_t world = 0;
 };
 
+// With what this machine and the number of ranks decide.
+RunConfig Settle(RunConfig config, int ranks) {
+  const Machine machine = ChooseMachine(config.runtime);
+  const bool gpu = machine.device == DeviceKind::kGpu;
+  config.runtime.device = gpu ? RuntimeDevice::kGpu : RuntimeDevice::kCpu;
+  config.runtime.dtype = machine.dtype == DType::kBf16 ? RuntimeType::kBf16 : RuntimeType::kF32;
+  if (!gpu) config.parallel.transport = Transport::kAuto;
+  if (config.parallel.dp == 0 && ranks % config.parallel.cp == 0) config.parallel.dp = ranks / config.parallel.cp;
+  return config;
+}
+
+// What every rank must have alike. Paths may differ between nodes: of datasets and selections the contents are
+// compared.
+std::vector<Claim> Claims(const std::string& command, const RunConfig& config) {
+  std::vector<Claim> claims = {{"program", Version(), ""}, {"command", command, ""}};
+  for (const auto& [key, value] : ConfigValues(config)) {
+    if (key != "output" && key != "data.train" && key != "data.validation" && key != "train.record_selection" &&
+        key != "train.frozen_selection") {
+      claims.push_back({key, value, ""});
+    }
+  }
+  return claims;
+}
+
+int RunOnRanks(const std::string& command, const RunConfig& given, const std::function<int(const RunConfig&)>& run) {
+  const World world;
+  const RunConfig config = Settle(given, world.size());
+  RequireAgreement(*MakeMpiWorld(), ExitCode::kConfig, "the configuration", Claims(command, config));
+  RefuseProblems(Problems(given, world.size()));
+  return run(config);
+}
+
 }  // namespace
 
-std::function<int()> AddConfigured(CLI::App& app, int (*run)(const RunConfig&),
-                                   std::string (*plan)(const RunConfig&, int64_t)) {
+std::function<int()> AddConfigured(CLI::App& app, std::function<int(const RunConfig&)> run,
+                                   std::function<void(const RunConfig&, int64_t)> plan) {
   const auto given = std::make_shared<Given>();
   app.add_option("--config", given->path, "Configuration, a textproto; without it the defaults")
       ->group("Configuration")
@@ -34,24 +70,23 @@ std::function<int()> AddConfigured(CLI::App& app, int (*run)(const RunConfig&),
       ->type_name("KEY=VALUE");
   app.add_flag("--print-config", given->print_config, "Print every value with its source, and end")
       ->group("Without running");
-  if (plan != nullptr) {
+  if (plan) {
     CLI::Option* const dry_run = app.add_flag("--dry-run", given->dry_run, "Check everything, print the plan, and end");
     dry_run->group("Without running");
     app.add_option("--world", given->world, "Ranks to plan for (default: what parallel.cp and .dp say)")
         ->group("Without running")
         ->type_name("N")
-        ->check(CLI::Range(1, 1 << 20).description(""))
+        ->transform(WholeNumber(1, 1 << 20))
         ->needs(dry_run);
   }
-  return [given, run, plan] {
-    const LoadedConfig loaded = ReadConfig(given->path, given->overrides, given->world);
-    if (given->print_config) fmt::print("{}", SourceTable(loaded));
+  return [given, run, plan, command = app.get_name()] {
+    const int64_t world = given->world > 0 || !given->dry_run ? given->world : AskLauncher().ranks;
+    const LoadedConfig loaded = ReadConfig(given->path, given->overrides, world);
+    const bool speaks = AskLauncher().rank == 0;  // for all, who would say the same
+    if (given->print_config && speaks) fmt::print("{}", SourceTable(loaded));
     RefuseProblems(loaded.problems);
-    if (given->dry_run) fmt::print("{}", plan(loaded.config, given->world));
-    if (given->print_config || given->dry_run) return 0;
-    const World world;
-    RefuseProblems(Problems(loaded.config, world.size()));
-    return run(loaded.config);
+    if (given->dry_run && speaks) plan(loaded.config, world);
+    return given->print_config || given->dry_run ? 0 : RunOnRanks(command, loaded.config, run);
   };
 }
 

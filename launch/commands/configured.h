@@ -10,10 +10,12 @@
 namespace longspan {
 
 // Adds --config, KEY=VALUE and --print-config to `app` and returns what runs the command (Command::add): it reads the
-// configuration and calls `run` with MPI running, once all rules hold and the configuration fits the ranks. `plan` adds
-// --dry-run, which prints it for --world ranks (0 = what parallel.cp and .dp say). Printing needs neither MPI nor a
-// GPU.
-std::function<int()> AddConfigured(CLI::App& app, int (*run)(const RunConfig& config),
-                                   std::string (*plan)(const RunConfig& config, int64_t world) = nullptr);
+// configuration and calls `run` with MPI running, once all ranks have the same one, all rules hold, and it fits the
+// ranks. What the ranks settle (parallel.dp = 0, runtime.device and runtime.dtype = AUTO) is settled in `run`'s.
+//
+// `plan` adds --dry-run, which calls it on rank 0 for --world ranks (0 = what parallel.cp and .dp say); it prints, and
+// throws Error when the run could not be. Neither that nor --print-config needs MPI or a GPU.
+std::function<int()> AddConfigured(CLI::App& app, std::function<int(const RunConfig& config)> run,
+                                   std::function<void(const RunConfig& config, int64_t world)> plan = nullptr);
 
 }  // namespace longspan

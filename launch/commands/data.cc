@@ -1,7 +1,7 @@
 // `longspan data`: folders of text or code -> a tokenised Megatron dataset; `longspan data info`: what a dataset holds.
 #include "launch/commands/data.h"
 
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -9,8 +9,10 @@
 #include <optional>
 
 #include "launch/commands/command.h"
+#include "launch/commands/option_values.h"
 #include "launch/data/dataset_builder.h"
 #include "launch/train/progress.h"
+#include "runtime/count.h"
 #include "runtime/error.h"
 #include "runtime/trace.h"
 
@@ -25,14 +27,22 @@ void CheckOptions(const DataOptions& options) {
   }
 }
 
-void PrintWritten(const std::string& prefix, const MegatronWriter& writer) {
-  fmt::print("written      {}.bin, .idx: {} documents, {} tokens\n", prefix, writer.documents(), writer.tokens());
+[[noreturn]] void RefuseNothing(const FileSelection& files, const FoundFiles& found) {
+  std::string why = "holds no file";
+  if (!files.include.empty() || !files.exclude.empty()) {
+    why = "no file in it matches";
+    for (const std::string& pattern : files.include) why += fmt::format(" --include '{}'", pattern);
+    for (const std::string& pattern : files.exclude) why += fmt::format(" --exclude '{}'", pattern);
+  }
+  if (found.unreadable > 0)
+    why += fmt::format("; unreadable: {}, the first {}", found.unreadable, found.first_unreadable);
+  Fail(ExitCode::kData, "{}: {}", fmt::join(files.inputs, ", "), why);
 }
 
 std::function<int()> AddData(CLI::App& app) {
   const auto options = std::make_shared<DataOptions>();
   app.add_option("inputs", options->files.inputs, "Folders (searched to the bottom) and files")->type_name("PATH");
-  app.add_option("--output", options->output, "Writes PREFIX.bin and PREFIX.idx")->type_name("PREFIX");
+  app.add_option("--output", options->output, "Writes PREFIX.bin, PREFIX.idx and PREFIX.json")->type_name("PREFIX");
   app.add_option("--include", options->files.include, "Take only files that match (* ? [a-z]); may be repeated")
       ->allow_extra_args(false)
       ->type_name("PATTERN");
@@ -43,6 +53,7 @@ std::function<int()> AddData(CLI::App& app) {
   app.add_option("--model", options->model, "SentencePiece model")->type_name("FILE");
   app.add_option("--validation-fraction", options->validation_fraction,
                  "Above 0: writes PREFIX_train and PREFIX_validation, split by documents")
+      ->check(Fraction())
       ->type_name("FRACTION");
 
   const auto path = std::make_shared<std::string>();
@@ -69,11 +80,22 @@ int RunData(const DataOptions& options) {
   CheckOptions(options);
   const double start = WallSeconds();
   const auto tokenizer = MakeTokenizer(options.tokenizer, options.model);
+  const std::vector<std::string> lost = WhatIsLost(*tokenizer);
+  if (!lost.empty()) {
+    fmt::print(stderr,
+               "warning: {}: the tokenizer loses {}{}; for source code train it with --byte_fallback=true "
+               "--normalization_rule_name=identity --remove_extra_whitespaces=false\n",
+               options.model, fmt::join(lost, ", "),
+               lost[0] == "line ends" ? ": every text becomes a single line" : "");
+  }
   FileSelection selection = options.files;
   for (const char* part : {"", "_train", "_validation"}) {
-    for (const char* ending : {".bin", ".idx"}) selection.skip.push_back(options.output + part + ending);
+    for (const char* ending : {".bin", ".idx", ".json"}) {
+      for (const char* state : {"", ".partial"}) selection.skip.push_back(options.output + part + ending + state);
+    }
   }
   FoundFiles found = FindFiles(selection);
+  if (found.files.empty()) RefuseNothing(options.files, found);
   int64_t total_bytes = 0;
   for (const FoundFile& file : found.files) total_bytes += file.bytes;
 
@@ -104,10 +126,12 @@ int RunData(const DataOptions& options) {
              FormatBytes(builder.text_bytes()),
              static_cast<double>(builder.text_bytes()) / static_cast<double>(std::max<int64_t>(builder.tokens(), 1)),
              WallSeconds() - start);
-  fmt::print("longest      {} tokens: {}\n", builder.longest(), builder.longest_path());
+  fmt::print("longest      {}: {}\n", Count(builder.longest(), "token"), builder.longest_path());
   fmt::print("vocabulary   {} (model.vocab), tokenizer {}\n", tokenizer->vocab(), options.tokenizer);
-  PrintWritten(builder.validation() ? options.output + "_train" : options.output, builder.train());
-  if (builder.validation()) PrintWritten(options.output + "_validation", *builder.validation());
+  for (const DatasetBuilder::Part& part : builder.parts()) {
+    fmt::print("written      {}.bin, .idx, .json: {}, {}\n", part.prefix, Count(part.tokens.documents(), "document"),
+               Count(part.tokens.tokens(), "token"));
+  }
   return 0;
 }
 

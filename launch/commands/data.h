@@ -11,7 +11,7 @@ struct DataOptions {
   FileSelection files;
   std::string tokenizer = "byte";  // byte | sentencepiece
   std::string model;               // SentencePiece .model file
-  std::string output;              // PREFIX: writes PREFIX.bin and PREFIX.idx, replacing older ones
+  std::string output;              // PREFIX: writes PREFIX.bin, .idx and .json, replacing older ones
   double validation_fraction = 0;  // > 0: writes PREFIX_train and PREFIX_validation, split by documents
 };
 

@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <bit>
 #include <numeric>
+#include <optional>
 #include <vector>
 
 #include "launch/commands/data.h"
 #include "launch/data/dataset.h"
+#include "launch/data/dataset_record.h"
 #include "launch/train/progress.h"
 
 namespace longspan {
@@ -58,6 +60,7 @@ void PrintHistogram(const std::vector<int64_t>& lengths, int64_t tokens) {
 
 int RunDataInfo(const std::string& path) {
   const Dataset dataset = OpenDataset(DetectFormat(path), path);
+  const std::optional<DatasetRecord> record = RecordOf(dataset);
   std::vector<int64_t> lengths(dataset.documents());
   for (int64_t i = 0; i < dataset.documents(); ++i) lengths[i] = dataset.DocumentLength(i);
   std::sort(lengths.begin(), lengths.end());
@@ -67,6 +70,10 @@ int RunDataInfo(const std::string& path) {
   fmt::print("format       {}, tokens of {}\n", dataset.format(), TokenTypeName(dataset.type()));
   fmt::print("documents    {}\n", dataset.documents());
   fmt::print("tokens       {}\n", dataset.tokens());
+  if (record) {
+    fmt::print("tokenizer    {}{}\n", record->tokenizer,
+               record->tokenizer_hash.empty() ? "" : fmt::format(", model {}", record->tokenizer_hash));
+  }
   fmt::print("largest id   {} (model.vocab must be above it)\n", largest);
   fmt::print("lengths      shortest {}, median {}, mean {:.1f}, longest {}\n", lengths.front(),
              lengths[lengths.size() / 2], static_cast<double>(dataset.tokens()) / static_cast<double>(lengths.size()),

@@ -2,19 +2,27 @@
 
 #include <fmt/format.h>
 
+#include <cstdio>
 #include <optional>
 
+#include "launch/data/sequence_source.h"
 #include "launch/job/machine.h"
+#include "launch/train/memory_fit.h"
+#include "launch/train/progress.h"
+#include "launch/train/run_folder.h"
 #include "launch/train/selections.h"
 #include "model/network/session.h"
 #include "model/training/optimizer.h"
 #include "parallel/comm/local_comm.h"
 #include "parallel/layout.h"
+#include "runtime/count.h"
 #include "runtime/error.h"
 #include "runtime/memory.h"
 
 namespace longspan {
 namespace {
+
+constexpr int64_t kAllRows = 16, kFirstRows = 8, kLastRows = 2;  // of more ranks, the first and the last
 
 std::string DescribeRanks(const RunConfig& config, int64_t dp) {
   const int64_t cp = config.parallel.cp;
@@ -22,10 +30,16 @@ std::string DescribeRanks(const RunConfig& config, int64_t dp) {
                       config.model.nsa.select_block);
   std::string text = fmt::format(
       "Ranks: {} = dp {} x cp {}, {}. A sequence of {} tokens in chunks of {}, {} tokens a rank\n"
-      "A step: {} sequences, {} after another on each replica\n\n  rank    dp    cp  tokens\n",
+      "A step: {}, {} after another on each replica\n\n  rank    dp    cp  tokens\n",
       dp * cp, dp, cp, config.parallel.layout == LayoutKind::kHeadTail ? "HEAD_TAIL" : "CONTIGUOUS", layout.sequence(),
-      layout.chunk(), layout.tokens(), config.train.sequences_per_step, config.train.sequences_per_step / dp);
-  for (int64_t rank = 0; rank < dp * cp; ++rank) {
+      layout.chunk(), layout.tokens(), Count(config.train.sequences_per_step, "sequence"),
+      config.train.sequences_per_step / dp);
+  const int64_t ranks = dp * cp;
+  for (int64_t rank = 0; rank < ranks; ++rank) {
+    if (ranks > kAllRows && rank == kFirstRows) {
+      rank = ranks - kLastRows;
+      text += fmt::format("   ...  {} more\n", rank - kFirstRows);
+    }
     std::string tokens;
     for (const Segment& segment : layout.segments(static_cast<int>(rank % cp))) {
       tokens += fmt::format("{}{}..{}", tokens.empty() ? "" : ", ", segment.begin, segment.begin + segment.length - 1);
@@ -41,9 +55,26 @@ int64_t Available(DeviceKind kind) {
   return GpuCount() > 0 ? MakeGpuDevice(0)->AvailableBytes() : -1;
 }
 
+// `rank`: what one rank takes of its device.
+void RequirePlanFits(const RunConfig& config, DeviceKind device, int64_t ranks, int64_t rank, int64_t device_memory) {
+  const std::string cures = SmallerMemory(config, device);
+  if (device_memory > 0) {
+    if (rank <= device_memory) return;
+    Fail(ExitCode::kConfig, "--device-memory {}: rank 0 takes {}; {}", FormatBytes(device_memory), FormatBytes(rank),
+         cures);
+  }
+  const int64_t available = config.runtime.device == RuntimeDevice::kAuto ? -1 : Available(device);
+  const bool shared = device == DeviceKind::kCpu;  // the ranks of this machine
+  const int64_t taken = rank * (shared ? ranks : 1);
+  if (available < 0 || taken <= available) return;
+  Fail(ExitCode::kConfig, "runtime.device = {}: {} has {} available, {} would take {}; {}", shared ? "CPU" : "GPU",
+       shared ? "this machine" : "this machine's GPU", FormatBytes(available),
+       shared ? fmt::format("{} ranks", ranks) : "rank 0", FormatBytes(taken), cures);
+}
+
 }  // namespace
 
-std::string DescribeRun(const RunConfig& config, int64_t world) {
+void PrintPlan(const RunConfig& config, int64_t world, const PlanOptions& options) {
   const int64_t cp = config.parallel.cp;
   int64_t dp = config.parallel.dp;
   if (dp == 0) dp = world > 0 ? world / cp : 1;
@@ -62,9 +93,25 @@ std::string DescribeRun(const RunConfig& config, int64_t world) {
   optimizer.Reserve(session.arena(), session.context().dtype, session.context().gradient_dtype);
   std::optional<FrozenSelection> frozen;
   if (!config.train.frozen_selection.empty()) frozen.emplace(session, config.model);
-  return fmt::format("{}\n{} parameters\n\nMemory of rank 0 on {}, {}:\n{}", DescribeRanks(config, dp),
-                     session.model().params().parameters(), DeviceName(machine.device), DTypeName(machine.dtype),
-                     MemoryTable(session.arena().Rows(), Available(machine.device), session.model().offloaded_bytes()));
+  const int64_t offloaded = session.model().offloaded_bytes();
+  fmt::print("{}\n{} parameters\n\nMemory of rank 0 on {}, {}:\n{}", DescribeRanks(config, dp),
+             session.model().params().parameters(), DeviceName(machine.device), DTypeName(machine.dtype),
+             MemoryTable(session.arena().Rows(),
+                         options.device_memory > 0 ? options.device_memory : Available(machine.device), offloaded));
+  std::fflush(stdout);
+
+  const Sources sources = OpenSources(config.data, config.model.vocab, config.model.nsa.select_block);
+  CheckTokens(sources, config.model.vocab);
+  fmt::print("\nData: {}\n", sources.train->Summary());
+  if (frozen) GivenSelections(config).CheckRun(*sources.train, session.layout());
+  if (sources.validation) fmt::print("Held out: {}\n", sources.validation->Summary());
+  std::fflush(stdout);
+  const bool cpu = machine.device == DeviceKind::kCpu;
+  RequirePlanFits(config, machine.device, dp * cp, session.arena().bytes() + (cpu ? offloaded : 0),
+                  options.device_memory);
+  if (const std::string problem = RunFolder::Problem(config, options.overwrite); !problem.empty()) {
+    Fail(ExitCode::kConfig, "{}", problem);
+  }
 }
 
 }  // namespace longspan

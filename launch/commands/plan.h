@@ -1,14 +1,24 @@
-// What `longspan train --dry-run` prints: the ranks and their tokens, parameters and memory, without MPI and a GPU.
+// `longspan train --dry-run`: everything that can be checked without MPI and a GPU, and the plan.
 #pragma once
 
 #include <cstdint>
-#include <string>
 
 #include "launch/config/run_config.h"
 
 namespace longspan {
 
-// `world` ranks; 0 = what parallel.cp and parallel.dp say. The configuration has no problems with that world.
-std::string DescribeRun(const RunConfig& config, int64_t world);
+struct PlanOptions {
+  // Bytes that each rank has of a device; 0 = those of the device that runtime.device names, where this machine has
+  // one.
+  int64_t device_memory = 0;
+  bool overwrite = false;  // an older run of the name
+};
+
+// Prints the ranks and their tokens, parameters, memory and data for `world` ranks; 0 = what parallel.cp and
+// parallel.dp say. The configuration has no problems with that world.
+//
+// Throws Error once that is printed: when the data cannot be opened (io, data, configuration), when a token of it is
+// outside the vocabulary (data), when the plan does not fit, or the run's name is taken (configuration).
+void PrintPlan(const RunConfig& config, int64_t world, const PlanOptions& options);
 
 }  // namespace longspan

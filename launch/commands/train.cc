@@ -1,18 +1,64 @@
 // `longspan train`.
+#include <CLI/CLI.hpp>
+#include <memory>
+
 #include "launch/commands/command.h"
 #include "launch/commands/configured.h"
 #include "launch/commands/plan.h"
 #include "launch/train/trainer.h"
+#include "launch/version.h"
 
 namespace longspan {
+namespace {
+
+struct Given {
+  bool overwrite = false;
+  uint64_t device_memory = 0;
+};
+
+std::function<int()> AddTrain(CLI::App& app) {
+  const auto given = std::make_shared<Given>();
+  const auto run = AddConfigured(
+      app,
+      [given](const RunConfig& config) {
+        return RunTrain(config, {given->overwrite, Version()});
+      },
+      [given](const RunConfig& config, int64_t world) {
+        PrintPlan(config, world, {static_cast<int64_t>(given->device_memory), given->overwrite});
+      });
+  app.add_flag("--overwrite", given->overwrite, "Replace an older run of the same name")->group("Configuration");
+  app.add_option("--device-memory", given->device_memory,
+                 "Memory that each rank has, to plan for, such as 80GiB (default: that of the device named here)")
+      ->group("Without running")
+      ->type_name("SIZE")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true).description(""))
+      ->needs("--dry-run");
+  return run;
+}
+
+}  // namespace
 
 extern const Command kTrain = {"train", "Train a model", R"(
 Every key and its meaning: configs/run.proto
 
+A run leaves OUTPUT/NAME with config.textproto (every key, as settled), profile/ (where the time of each rank went) and
+metrics.jsonl: a line of the start, then one a step and an evaluation. In it
+  loss               mean over the labels of the step, null without any; of an evaluation, over its held-out sequences
+  elapsed, ms        seconds since the start; milliseconds of the step
+  tokens, labels     of the step over all ranks: tokens count padding, labels only what is learned from
+  peak_share         FLOPs of the step, as counted for one document a sequence, per second and of peak_tflops: what
+                     the ranks reached on large matrix products before the first step
+  memory_mib         the run's own memory, of the rank that has most
+  coverage           share of the blocks of other ranks that were fetched for the selected branch; 1 = all (GATHER)
+  borrowed_mib       what the forward pass of a sequence brings to a rank from others
+  allocations        of memory within the step: 0
+  selection          a hash by layer of the blocks that the queries of replica 0's last sequence chose; the same for
+                     any number of ranks
+
 Examples:
   mpirun -np 4 longspan train --config configs/quickstart.textproto
-  longspan train --config configs/nsa_1b.textproto parallel.cp=8 --dry-run --world 16
+  longspan train --config configs/nsa_1b.textproto parallel.cp=8 runtime.device=GPU --dry-run --world 16 --device-memory 80GiB
   longspan train --config configs/fibonacci.textproto model.attention=NSA,FULL --print-config)",
-                               [](CLI::App& app) { return AddConfigured(app, RunTrain, DescribeRun); }};
+                               AddTrain};
 
 }  // namespace longspan

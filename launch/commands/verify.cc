@@ -37,13 +37,14 @@ struct Input {
       sequence = ShuffledOrder(source->size(), config.data.seed, 0)[0];
       return;
     }
-    const GivenSelections given(config);
+    given.emplace(config);
     source = OpenSources(config.data, config.model.vocab, config.model.nsa.select_block).train;
-    sequence = given.sequences().front();
-    given.Check(*source, sequence);
-    selections = given.Of(sequence);
+    sequence = given->sequences().front();
+    given->Check(*source, sequence);
+    selections = given->Of(sequence);
   }
 
+  std::optional<GivenSelections> given;
   std::unique_ptr<SequenceSource> source;
   int64_t sequence = 0;
   Selections selections;  // empty: free
@@ -159,6 +160,9 @@ int RunVerify(const RunConfig& config) {
   const Machine machine = ChooseMachine(config.runtime);
   const Input input(config);
   Job job(machine.device, config.parallel);
+  if (input.given) {
+    RequireAgreement(job.mesh().host_world(), ExitCode::kData, "the selection", {input.given->claim()});
+  }
   Device& device = job.device();
   const bool gpu = machine.device == DeviceKind::kGpu;
   Run& run = job.Make<Run>(config, input, input.selections, device, job.mesh().cp(), machine.dtype);

@@ -162,13 +162,19 @@ std::string ConfigText(const RunConfig& config) {
   return text;
 }
 
-std::string SourceTable(const LoadedConfig& loaded) {
+std::vector<std::pair<std::string, std::string>> ConfigValues(const RunConfig& config) {
   proto::Run run;
-  WriteConfig(loaded.config, &run);
+  WriteConfig(config, &run);
+  std::vector<std::pair<std::string, std::string>> values;
+  VisitKeys(config, [&](const char* key, const auto&) { values.emplace_back(key, FieldText(run, key)); });
+  return values;
+}
+
+std::string SourceTable(const LoadedConfig& loaded) {
   std::string table;
-  VisitKeys(loaded.config, [&](const char* key, const auto&) {
-    table += fmt::format("{:<60}  # {}\n", fmt::format("{} = {}", key, FieldText(run, key)), loaded.sources.at(key));
-  });
+  for (const auto& [key, value] : ConfigValues(loaded.config)) {
+    table += fmt::format("{:<60}  # {}\n", fmt::format("{} = {}", key, value), loaded.sources.at(key));
+  }
   return table;
 }
 

@@ -6,6 +6,7 @@
 
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "launch/config/rules.h"
@@ -32,7 +33,10 @@ void RefuseProblems(const std::vector<std::string>& problems);
 // The whole configuration as textproto, defaults too: what a run keeps as config.textproto.
 std::string ConfigText(const RunConfig& config);
 
-// One line a key: "key = value  # source".
+// Every key and its value as text.
+std::vector<std::pair<std::string, std::string>> ConfigValues(const RunConfig& config);
+
+// One line a key, "key = value  # source": a file that says the same.
 std::string SourceTable(const LoadedConfig& loaded);
 
 }  // namespace longspan

@@ -8,6 +8,7 @@
 
 #include <limits>
 
+#include "launch/config/decimal.h"
 #include "launch/config/keys.h"
 #include "launch/config/nearest_name.h"
 
@@ -162,7 +163,8 @@ std::string SetField(Message* root, const std::string& path, const std::string& 
   Silent silent;
   TextFormat::Parser parser;
   parser.RecordErrorsTo(&silent);
-  return parser.ParseFieldValueFromString(text, field, message) ? "" : Expected(field, text);
+  const bool number = field->cpp_type() <= FieldDescriptor::CPPTYPE_FLOAT;
+  return parser.ParseFieldValueFromString(number ? Decimal(text) : text, field, message) ? "" : Expected(field, text);
 }
 
 void ClearField(Message* root, const std::string& path) {
@@ -183,12 +185,13 @@ std::string FieldText(const Message& root, const std::string& path) {
   const FieldDescriptor* field = message.GetDescriptor()->FindFieldByName(LastName(path));
   const int count = field->is_repeated() ? message.GetReflection()->FieldSize(message, field) : 1;
   std::string all;
+  if (count != 1) all = "[";
   for (int i = 0; i < count; ++i) {
     std::string text;
     TextFormat::PrintFieldValueToString(message, field, field->is_repeated() ? i : -1, &text);
-    all += (i > 0 ? "," : "") + text;
+    all += (i > 0 ? ", " : "") + text;
   }
-  return all;
+  return count != 1 ? all + "]" : all;
 }
 
 }  // namespace longspan

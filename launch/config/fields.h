@@ -30,7 +30,7 @@ void ClearField(google::protobuf::Message* root, const std::string& path);
 RunConfig ConfigOf(const google::protobuf::Message& run);
 void WriteConfig(const RunConfig& config, google::protobuf::Message* run);  // every key, defaults too
 
-// A value as text, as the command line takes it.
+// A value as text, as a file takes it.
 std::string FieldText(const google::protobuf::Message& root, const std::string& path);
 
 }  // namespace longspan

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "kernels/attention/nsa_config.h"
+#include "runtime/count.h"
 #include "runtime/problem_list.h"
 
 namespace longspan {
@@ -75,8 +76,8 @@ void CheckRanks(const RunConfig& config, int64_t world, ProblemList* problems) {
   if (world > 0 && parallel.dp > 0 && parallel.dp * parallel.cp != world) {
     problems->Add(
         "parallel.dp = {} and parallel.cp = {} disagree with a world of size {}: dp * cp is the number of ranks; start "
-        "{} ranks{}",
-        parallel.dp, parallel.cp, world, parallel.dp * parallel.cp,
+        "{}{}",
+        parallel.dp, parallel.cp, world, Count(parallel.dp * parallel.cp, "rank"),
         world % parallel.cp == 0 ? fmt::format(" or set parallel.dp to {}", world / parallel.cp) : "");
   } else if (world > 0 && parallel.dp == 0) {
     if (world % parallel.cp != 0) {
@@ -147,10 +148,10 @@ void CheckData(const RunConfig& config, ProblemList* problems) {
   if (data.train.empty()) {
     problems->Add("data.train = \"\": names no dataset; make one with `longspan data` and set data.train to its path");
   }
-  if (data.validation.empty() && data.validation_fraction == 0 && config.train.eval_sequences > 0) {
+  if (data.validation.empty() && data.validation_fraction == 0 && config.train.evaluates()) {
     problems->Add(
         "data.validation_fraction = 0 and train.eval_sequences = {} disagree: nothing is held out to evaluate on; set "
-        "data.validation, or train.eval_sequences to 0",
+        "data.validation, or train.eval_interval to 0",
         config.train.eval_sequences);
   }
 }
@@ -160,6 +161,18 @@ void CheckRuntime(const RuntimeConfig& runtime, ProblemList* problems) {
     problems->Add(
         "runtime.device = CPU and runtime.dtype = BF16 disagree: the CPU computes in F32; set runtime.dtype to AUTO");
   }
+}
+
+const char* ScheduleName(ScheduleKind schedule) {
+  constexpr const char* kNames[] = {"CONSTANT", "LINEAR", "COSINE", "WARMUP_STABLE_DECAY"};
+  return kNames[static_cast<int>(schedule)];
+}
+
+// Steps with less than the highest learning rate that end the run (model/training/schedule.h), as few as can be.
+int64_t FallingSteps(const OptimizerConfig& optimizer, int64_t steps) {
+  if (optimizer.schedule == ScheduleKind::kConstant) return 0;
+  if (optimizer.schedule != ScheduleKind::kWarmupStableDecay) return 1;
+  return optimizer.decay_steps > 0 ? optimizer.decay_steps : std::max<int64_t>(1, steps / 5);
 }
 
 void CheckOptimizer(const OptimizerConfig& optimizer, int64_t steps, ProblemList* problems) {
@@ -173,23 +186,36 @@ void CheckOptimizer(const OptimizerConfig& optimizer, int64_t steps, ProblemList
   const bool warmup = problems->Size("optimizer.warmup_steps", optimizer.warmup_steps, 0);
   const bool decay = problems->Size("optimizer.decay_steps", optimizer.decay_steps, 0);
   if (!warmup || !decay || steps < 1) return;
+  const char* const name = ScheduleName(optimizer.schedule);
   const bool stable_decay = optimizer.schedule == ScheduleKind::kWarmupStableDecay;
+  const int64_t falling = FallingSteps(optimizer, steps), needed = falling + 1;  // one at the peak
+  const bool warmup_alone = optimizer.warmup_steps == steps && !(stable_decay && optimizer.decay_steps > 0);
   if (optimizer.warmup_steps > steps) {
     problems->Add(
         "optimizer.warmup_steps = {} and train.steps = {} disagree: the warm-up must end within the run; set "
         "optimizer.warmup_steps to {} or less",
         optimizer.warmup_steps, steps, steps);
-  } else if (stable_decay && optimizer.warmup_steps + optimizer.decay_steps > steps) {
+  } else if (!warmup_alone && falling > 0 && optimizer.warmup_steps + needed > steps) {
+    if (stable_decay && optimizer.decay_steps > 0) {
+      problems->Add(
+          "optimizer.decay_steps = {} and train.steps = {} disagree: after {} steps of warm-up and one at "
+          "optimizer.learning_rate at most {} are left",
+          optimizer.decay_steps, steps, optimizer.warmup_steps,
+          std::max<int64_t>(0, steps - optimizer.warmup_steps - 1));
+      return;
+    }
     problems->Add(
-        "optimizer.decay_steps = {} and train.steps = {} disagree: after {} steps of warm-up at most {} are left",
-        optimizer.decay_steps, steps, optimizer.warmup_steps, steps - optimizer.warmup_steps);
+        "optimizer.warmup_steps = {} and train.steps = {} disagree: optimizer.schedule = {} takes {} steps after the "
+        "warm-up, one at optimizer.learning_rate and {} to fall to optimizer.final_fraction of it; set {}",
+        optimizer.warmup_steps, steps, name, needed, falling,
+        needed > steps ? fmt::format("train.steps to {} or more, or optimizer.schedule to CONSTANT", needed)
+                       : fmt::format("optimizer.warmup_steps to {} or less", steps - needed));
   }
   if (!stable_decay && optimizer.decay_steps != 0) {
-    const char* names[] = {"CONSTANT", "LINEAR", "COSINE"};
     problems->Add(
         "optimizer.decay_steps = {} and optimizer.schedule = {} disagree: only WARMUP_STABLE_DECAY has a final decay; "
         "set optimizer.schedule to it or optimizer.decay_steps to 0",
-        optimizer.decay_steps, names[static_cast<int>(optimizer.schedule)]);
+        optimizer.decay_steps, name);
   }
 }
 

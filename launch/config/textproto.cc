@@ -22,7 +22,10 @@ struct SyntaxError {
 // Bad characters and strings without an end, found while the tokenizer looks ahead.
 class FirstError : public google::protobuf::io::ErrorCollector {
  public:
-  void AddError(int line, int /*column*/, const std::string& message) override { throw SyntaxError{line + 1, message}; }
+  void AddError(int line, int /*column*/, const std::string& message) override {
+    if (message.find("octal") != std::string::npos) return;  // 08: a decimal number here
+    throw SyntaxError{line + 1, message};
+  }
 };
 
 class Scanner {
@@ -66,14 +69,18 @@ class Scanner {
     if (std::count(prefix.begin(), prefix.end(), '.') > kDeepest) Refuse("expected no group in so many others");
     while (At(Tokenizer::TYPE_IDENTIFIER)) {
       const int at = line();
-      const std::string path = prefix + TakeText();
-      const bool colon = Take(":");
+      std::string path = prefix + TakeText();
+      while (Take(".")) {
+        if (!At(Tokenizer::TYPE_IDENTIFIER)) Refuse(fmt::format("expected a name after {}.", path));
+        path += "." + TakeText();
+      }
+      const bool colon = Take(":") || Take("=");
       if (Take("{")) {
         entries_->push_back({path, "", at, true});
         Fields(path + ".");
         if (!Take("}")) Refuse(fmt::format("expected a key or the '}}' of {} (line {})", path, at));
       } else if (!colon) {
-        Refuse(fmt::format("expected ':' or '{{' after {}", path));
+        Refuse(fmt::format("expected ':', '=' or '{{' after {}", path));
       } else if (Take("[")) {
         if (Take("]")) {
           entries_->push_back({path, "", at});

@@ -1,8 +1,12 @@
 // The structure of a textproto: which keys are given where. Values stay text; launch/config/fields reads them.
 //
 //   fields := { field [ "," | ";" ] }
-//   field  := name [":"] "{" fields "}"  |  name ":" value  |  name ":" "[" [ value { "," value } ] "]"
+//   field  := path [":"] "{" fields "}"  |  path (":" | "=") value  |  path (":" | "=") "[" [ value { "," value } ] "]"
+//   path   := name { "." name }
 //   value  := ["-"] (identifier | number)  |  string { string }        # to the end of the line is a comment
+//
+// Paths and "=" are not protobuf's: they are what the command line and --print-config write, so that their lines can
+// stand in a file. Nor is an integer that begins with 0 taken for octal (launch/config/decimal.h).
 //
 // A parser of its own, and not TextFormat alone, so that one run can report every wrong key with its line:
 // TextFormat stops at the first one.

@@ -30,8 +30,12 @@ void BatchLoader::LoadSequence(int64_t number, Batch& batch) {
   CutSequence(sequence_, layout_, cp_index_, nsa_, &batch);
 }
 
-std::vector<int64_t> ShuffledOrder(int64_t size, uint64_t seed, uint64_t epoch) {
-  std::vector<int64_t> order(size);
+std::vector<uint32_t> ShuffledOrder(int64_t size, uint64_t seed, uint64_t epoch) {
+  if (size > int64_t{1} << 32) {
+    Fail(ExitCode::kData, "expected at most 2^32 sequences to shuffle, found {}; make data.sequence_length longer",
+         size);
+  }
+  std::vector<uint32_t> order(size);
   std::iota(order.begin(), order.end(), 0);
   // Fisher-Yates by hand: the standard fixes this generator's numbers, but not what std::shuffle does with them.
   std::seed_seq sequence{static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32), static_cast<uint32_t>(epoch),

@@ -34,12 +34,12 @@ class BatchLoader {
   const int cp_index_;
   const NsaConfig nsa_;
   const uint64_t seed_;
-  int64_t epoch_ = -1;          // the one that order_ holds
-  std::vector<int64_t> order_;  // [source.size()]
-  Sequence sequence_;           // the one being cut
+  int64_t epoch_ = -1;           // the one that order_ holds
+  std::vector<uint32_t> order_;  // [source.size()]
+  Sequence sequence_;            // the one being cut
 };
 
-// A permutation of 0..size-1 that depends on nothing but the arguments, on any machine and library.
-std::vector<int64_t> ShuffledOrder(int64_t size, uint64_t seed, uint64_t epoch);
+// A permutation of 0..size-1 that depends on nothing but the arguments, on any machine and library. At most 2^32.
+std::vector<uint32_t> ShuffledOrder(int64_t size, uint64_t seed, uint64_t epoch);
 
 }  // namespace longspan

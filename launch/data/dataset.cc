@@ -1,6 +1,10 @@
 #include "launch/data/dataset.h"
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include <algorithm>
+#include <limits>
 
 #include "runtime/error.h"
 
@@ -17,6 +21,25 @@ int64_t Widen(const std::byte* from, std::span<int32_t> out, int64_t vocab) {
     out[i] = static_cast<int32_t>(token);
   }
   return out.size();
+}
+
+template <typename T>
+T LoadToken(const std::byte* from) {
+  T token;
+  std::memcpy(&token, from, sizeof(T));
+  return token;
+}
+
+// Whether `count` ids are in [0, vocab). Passes over whole files, so it vectorises: no early end.
+template <typename T>
+bool AllInside(const std::byte* from, int64_t count, int64_t vocab) {
+  T least = 0, most = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const T token = LoadToken<T>(from + i * static_cast<int64_t>(sizeof(T)));
+    least = std::min(least, token);
+    most = std::max(most, token);
+  }
+  return least >= 0 && static_cast<int64_t>(most) < vocab;
 }
 
 // Calls `function` with a value of the C++ type of `type`.
@@ -63,20 +86,59 @@ Dataset::Dataset(std::string format, MappedFile file, int64_t first_byte, TokenT
   if (tokens() == 0) Fail(ExitCode::kData, "{}: expected tokens, found none", path());
 }
 
+BadToken Dataset::Locate(int64_t token) const {
+  const int64_t document = std::upper_bound(bounds_.begin(), bounds_.end(), token) - bounds_.begin() - 1;
+  const int64_t id =
+      WithType(type_, [&](auto zero) { return static_cast<int64_t>(LoadToken<decltype(zero)>(TokenAt(token))); });
+  return {document, token - bounds_[document], id};
+}
+
 void Dataset::Read(int64_t document, int64_t offset, std::span<int32_t> out) const {
   const auto count = static_cast<int64_t>(out.size());
   LS_CHECK(document >= 0 && document < documents() && offset >= 0 && offset + count <= DocumentLength(document),
            "{}: no tokens [{}, {}) in document {}", path(), offset, offset + count, document);
-  const std::byte* from = file_.data() + first_byte_ + (bounds_[document] + offset) * TokenBytes(type_);
-  WithType(type_, [&](auto zero) {
-    using T = decltype(zero);
-    const int64_t good = Widen<T>(from, out, vocab_);
-    if (good == count) return;
-    T bad;
-    std::memcpy(&bad, from + good * sizeof(T), sizeof(T));
-    Fail(ExitCode::kData, "{}: document {}, offset {}: token id {} is outside the vocabulary of {}", path(), document,
-         offset + good, static_cast<int64_t>(bad), vocab_);
+  const int64_t first = bounds_[document] + offset;
+  const int64_t good = WithType(type_, [&](auto zero) { return Widen<decltype(zero)>(TokenAt(first), out, vocab_); });
+  if (good == count) return;
+  const BadToken bad = Locate(first + good);
+  Fail(ExitCode::kData, "{}: document {}, offset {}: token id {} is outside the vocabulary of {}", path(), bad.document,
+       bad.offset, bad.id, vocab_);
+}
+
+std::optional<BadToken> Dataset::FindBadToken(int64_t part, int64_t parts) const {
+  const bool all_good = WithType(type_, [&](auto zero) {
+    using Limits = std::numeric_limits<decltype(zero)>;
+    return !Limits::is_signed && static_cast<uint64_t>(Limits::max()) < static_cast<uint64_t>(vocab_);
   });
+  if (all_good) return std::nullopt;
+  constexpr int64_t kPiece = int64_t{1} << 14;
+  const int64_t share = (tokens() + parts - 1) / parts, end = std::min(tokens(), (part + 1) * share);
+  std::vector<int32_t> ids(kPiece);
+  for (int64_t first = part * share; first < end; first += kPiece) {
+    const int64_t count = std::min(kPiece, end - first);
+    const int64_t good = WithType(type_, [&](auto zero) {
+      using T = decltype(zero);
+      if (AllInside<T>(TokenAt(first), count, vocab_)) return count;
+      return Widen<T>(TokenAt(first), std::span(ids).first(count), vocab_);
+    });
+    if (good < count) return Locate(first + good);
+  }
+  return std::nullopt;
+}
+
+std::string Dataset::Fingerprint() const {
+  constexpr int64_t kSamples = 4096, kTokens = 16;
+  XXH64_hash_t hash = XXH3_64bits(bounds_.data(), bounds_.size() * sizeof(int64_t));
+  const int64_t piece = std::min(kTokens, tokens()), last = tokens() - piece;
+  const int64_t samples = std::min(kSamples, last + 1);
+  for (int64_t i = 0; i < samples; ++i) {
+    // From the first token to the last.
+    const auto first = static_cast<int64_t>(static_cast<double>(last) * static_cast<double>(i) /
+                                            static_cast<double>(std::max<int64_t>(1, samples - 1)));
+    hash = XXH3_64bits_withSeed(TokenAt(first), piece * TokenBytes(type_), hash);
+  }
+  return fmt::format("{} of {}, {} documents, {} tokens, hash {:016x}", format_, TokenTypeName(type_), documents(),
+                     tokens(), hash);
 }
 
 }  // namespace longspan

@@ -16,6 +16,13 @@ enum class TokenType { kU8, kI8, kU16, kI16, kU32, kI32, kI64 };
 int64_t TokenBytes(TokenType type);
 const char* TokenTypeName(TokenType type);  // "u16"
 
+// A token id that is negative or not below the vocabulary, and its place.
+struct BadToken {
+  int64_t document;
+  int64_t offset;
+  int64_t id;
+};
+
 struct DatasetOptions {
   int64_t vocab = int64_t{1} << 31;  // Read refuses ids from here on
   // The id that separates documents in files that do not say where documents end. Default: GPT-2's 50256, or Llama 3's
@@ -38,8 +45,17 @@ class Dataset {
   // Tokens [offset, offset + out.size()) of the document. Throws Error (data) naming the file, the document and the
   // offset for an id that is negative or not below the vocabulary.
   void Read(int64_t document, int64_t offset, std::span<int32_t> out) const;
+  // The first bad token of part `part` of `parts` equal ones of all tokens. Reads nothing where the type holds no bad
+  // id.
+  std::optional<BadToken> FindBadToken(int64_t part = 0, int64_t parts = 1) const;
+  // What it is and a hash of its document bounds and of tokens all over it: the same for the same data, wherever the
+  // file lies, and hardly ever for other data.
+  std::string Fingerprint() const;
 
  private:
+  const std::byte* TokenAt(int64_t token) const { return file_.data() + first_byte_ + token * TokenBytes(type_); }
+  BadToken Locate(int64_t token) const;  // in the document that holds it
+
   std::string format_;
   MappedFile file_;
   int64_t first_byte_;

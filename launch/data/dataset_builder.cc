@@ -5,28 +5,20 @@
 #include <cstring>
 #include <exception>
 #include <filesystem>
+#include <numeric>
 
+#include "launch/data/dataset_record.h"
+#include "launch/data/encode_slice.h"
+#include "runtime/count.h"
 #include "runtime/error.h"
 
 namespace longspan {
 namespace {
 
 // Text is tokenised in slices, several at a time, so that neither many small files nor a single huge one needs more
-// memory than a batch. A file longer than a slice is cut after a line end.
-constexpr size_t kSliceBytes = size_t{4} << 20;
+// memory than a batch.
 constexpr int64_t kBatchBytes = int64_t{16} << 20;
 constexpr size_t kBatchFiles = 4096;
-
-// Length of the first slice of `text`.
-size_t SliceLength(std::string_view text) {
-  if (text.size() <= kSliceBytes) return text.size();
-  const size_t line_end = text.substr(0, kSliceBytes).rfind('\n');
-  if (line_end != std::string_view::npos) return line_end + 1;
-  size_t length = kSliceBytes;
-  while (length > kSliceBytes - 4 && (static_cast<uint8_t>(text[length]) & 0xC0) == 0x80)
-    --length;  // inside a character
-  return length;
-}
 
 void MakeFolderOf(const std::string& prefix) {
   const auto folder = std::filesystem::path(prefix).parent_path();
@@ -41,9 +33,25 @@ void MakeFolderOf(const std::string& prefix) {
 DatasetBuilder::DatasetBuilder(const std::string& prefix, double held_out_share, const Tokenizer& tokenizer)
     : tokenizer_(tokenizer), held_out_share_(held_out_share) {
   MakeFolderOf(prefix);
-  const bool split = held_out_share_ > 0;
-  train_.emplace(split ? prefix + "_train" : prefix, tokenizer.vocab());
-  if (split) validation_.emplace(prefix + "_validation", tokenizer.vocab());
+  const std::vector<std::string> parts =
+      held_out_share_ > 0 ? std::vector<std::string>{prefix + "_train", prefix + "_validation"} : std::vector{prefix};
+  for (const std::string& part : parts) {
+    if (std::filesystem::exists(part + ".json") && !ReadDatasetRecord(part)) {
+      Fail(ExitCode::kIo, "{}.json: is no record of a dataset, and would be replaced by one; choose another --output",
+           part);
+    }
+    parts_.emplace_back(part, tokenizer.vocab());
+  }
+}
+
+int64_t DatasetBuilder::documents() const {
+  return std::accumulate(parts_.begin(), parts_.end(), int64_t{0},
+                         [](int64_t sum, const Part& part) { return sum + part.tokens.documents(); });
+}
+
+int64_t DatasetBuilder::tokens() const {
+  return std::accumulate(parts_.begin(), parts_.end(), int64_t{0},
+                         [](int64_t sum, const Part& part) { return sum + part.tokens.tokens(); });
 }
 
 void DatasetBuilder::Add(MappedFile file) {
@@ -55,12 +63,12 @@ void DatasetBuilder::Add(MappedFile file) {
     ++binary_;
     return;
   }
-  std::string_view text(reinterpret_cast<const char*>(file.data()), file.size());
-  while (!text.empty()) {
-    const size_t length = SliceLength(text);
-    slices_.push_back({text.substr(0, length), {}, length == text.size() ? file.path() : ""});
-    slice_bytes_ += static_cast<int64_t>(length);
-    text.remove_prefix(length);
+  const std::string_view text(reinterpret_cast<const char*>(file.data()), file.size());
+  text_bytes_ += file.size();
+  for (size_t number = 0; number * kSliceBytes < text.size(); ++number) {
+    const size_t left = text.size() - number * kSliceBytes;
+    slices_.push_back({text, number, {}, left <= kSliceBytes ? file.path() : ""});
+    slice_bytes_ += static_cast<int64_t>(std::min(left, kSliceBytes));
     if (slice_bytes_ >= kBatchBytes) Flush();
   }
   files_.push_back(std::move(file));
@@ -69,16 +77,30 @@ void DatasetBuilder::Add(MappedFile file) {
 
 void DatasetBuilder::Finish() {
   Flush();
-  if (documents() == 0) Fail(ExitCode::kData, "no text found: {} files are empty, {} binary", empty_, binary_);
+  if (documents() == 0) {
+    Fail(ExitCode::kData, "no text found: {} empty, {} binary", Count(empty_, "file"), binary_);
+  }
   if (tokens() == 0) {
-    Fail(ExitCode::kData, "no token found: the tokenizer leaves nothing of {} bytes of text", text_bytes_);
+    Fail(ExitCode::kData, "no token found: the tokenizer leaves nothing of {} of text", Count(text_bytes_, "byte"));
   }
-  if (validation_ && (validation_->documents() == 0 || train_->documents() == 0)) {
-    Fail(ExitCode::kUsage, "--validation-fraction {}: leaves one part of {} documents empty", held_out_share_,
-         documents());
+  const auto without = [](const Part& part) { return part.tokens.documents() == 0; };
+  if (std::any_of(parts_.begin(), parts_.end(), without)) {
+    Fail(ExitCode::kUsage, "--validation-fraction {}: leaves one part of {} empty", held_out_share_,
+         Count(documents(), "document"));
   }
-  train_->Finish();
-  if (validation_) validation_->Finish();
+  std::vector<OutputFile*> files;
+  for (Part& part : parts_) {
+    const MegatronWriter& written = part.tokens;
+    WriteDatasetRecord({.tokenizer = tokenizer_.kind(),
+                        .tokenizer_hash = tokenizer_.hash(),
+                        .tokens = written.tokens(),
+                        .documents = written.documents(),
+                        .largest_id = written.largest_id()},
+                       &part.record);
+    const std::vector<OutputFile*> pair = part.tokens.Complete();
+    files.insert(files.end(), {pair[0], &part.record, pair[1]});
+  }
+  CommitAll(files);
 }
 
 // Tokenises the slices on all threads, then writes them in order.
@@ -87,7 +109,7 @@ void DatasetBuilder::Flush() {
 #pragma omp parallel for schedule(dynamic)
   for (size_t i = 0; i < slices_.size(); ++i) {
     try {
-      slices_[i].ids = tokenizer_.Encode(slices_[i].text);
+      slices_[i].ids = EncodeSlice(tokenizer_, slices_[i].text, slices_[i].number);
     } catch (...) {
 #pragma omp critical(longspan_data_error)
       error = std::current_exception();
@@ -96,9 +118,8 @@ void DatasetBuilder::Flush() {
   if (error) std::rethrow_exception(error);
 
   for (const Slice& slice : slices_) {
-    MegatronWriter& writer = IsHeldOut(documents()) ? *validation_ : *train_;
+    MegatronWriter& writer = (IsHeldOut(documents()) ? parts_.back() : parts_.front()).tokens;
     writer.Append(slice.ids);
-    text_bytes_ += static_cast<int64_t>(slice.text.size());
     length_ += static_cast<int64_t>(slice.ids.size());
     if (slice.ends.empty()) continue;
     writer.EndDocument();

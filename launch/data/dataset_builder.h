@@ -2,7 +2,7 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
+#include <list>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,29 +15,38 @@ namespace longspan {
 
 class DatasetBuilder {
  public:
-  // Replaces `prefix`.bin and .idx, whose folder is made. Above 0, a share of the documents is held out: then
-  // `prefix`_train and `prefix`_validation are written. The tokenizer outlives the builder.
+  // Replaces `prefix`.bin, .idx and .json (DatasetRecord), whose folder is made. Above 0, a share of the documents is
+  // held out: then `prefix`_train and `prefix`_validation are written. The tokenizer outlives the builder. Throws Error
+  // (io), also when another process writes one of them, and when a .json there is no dataset's.
   DatasetBuilder(const std::string& prefix, double held_out_share, const Tokenizer& tokenizer);
 
   // Empty and binary files (a NUL byte) are skipped and counted. Tokenises on all threads, many files at a time.
   void Add(MappedFile file);
-  // The files appear. Throws Error: (data) when there was no text or no token of it, (usage) when a part would be
-  // without documents.
+  // The files appear, all of them or none; until then older ones stay as they are. Throws Error: (data) when there was
+  // no text or no token of it, (usage) when a part would be without documents.
   void Finish();
 
-  int64_t documents() const { return train_->documents() + (validation_ ? validation_->documents() : 0); }
-  int64_t tokens() const { return train_->tokens() + (validation_ ? validation_->tokens() : 0); }
+  int64_t documents() const;
+  int64_t tokens() const;
   int64_t empty() const { return empty_; }
   int64_t binary() const { return binary_; }
   int64_t text_bytes() const { return text_bytes_; }
   int64_t longest() const { return longest_; }  // tokens of the longest document
   const std::string& longest_path() const { return longest_path_; }
-  const MegatronWriter& train() const { return *train_; }
-  const std::optional<MegatronWriter>& validation() const { return validation_; }  // when a share is held out
+  // A dataset being written.
+  struct Part {
+    explicit Part(const std::string& prefix, int64_t vocab)
+        : prefix(prefix), tokens(prefix, vocab), record(prefix + ".json") {}
+    const std::string prefix;
+    MegatronWriter tokens;
+    OutputFile record;
+  };
+  const std::list<Part>& parts() const { return parts_; }  // one, or train and validation
 
  private:
   struct Slice {
-    std::string_view text;
+    std::string_view text;  // of the whole document
+    size_t number;
     std::vector<int32_t> ids;
     std::string ends;  // path of the document that ends here; "" = it goes on
   };
@@ -47,7 +56,7 @@ class DatasetBuilder {
 
   const Tokenizer& tokenizer_;
   const double held_out_share_;
-  std::optional<MegatronWriter> train_, validation_;
+  std::list<Part> parts_;
   std::vector<MappedFile> files_;  // that the slices point into
   std::vector<Slice> slices_;
   int64_t slice_bytes_ = 0;

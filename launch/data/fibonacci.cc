@@ -37,6 +37,7 @@ class FibonacciSource : public SequenceSource {
 
   int64_t size() const override { return static_cast<int64_t>(pairs_.size()); }
   int64_t length() const override { return length_; }
+  int64_t labels() const override { return size() * std::max<int64_t>(0, length_ - 2); }
 
   void Fill(int64_t index, std::span<int32_t> tokens, std::span<int32_t> targets,
             std::span<int32_t> doc_start) const override {

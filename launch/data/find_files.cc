@@ -15,8 +15,10 @@
 namespace longspan {
 namespace {
 
-bool Matches(const std::vector<std::string>& patterns, const std::string& path, const std::string& name) {
-  return std::any_of(patterns.begin(), patterns.end(), [&](const std::string& pattern) {
+bool Matches(const std::vector<std::string>& patterns, const std::string& path, const std::string& name,
+             bool is_folder) {
+  return std::any_of(patterns.begin(), patterns.end(), [&](std::string pattern) {
+    while (is_folder && pattern.ends_with('/')) pattern.pop_back();
     const bool whole_path = pattern.find('/') != std::string::npos;
     return fnmatch(pattern.c_str(), whole_path ? path.c_str() : name.c_str(), 0) == 0;
   });
@@ -65,13 +67,15 @@ class Finder {
     for (const std::string& name : names) {
       if (name == "." || name == "..") continue;
       const std::string path = folder.ends_with('/') ? folder + name : folder + '/' + name;
-      if (Matches(selection_.exclude, path, name)) continue;
       struct stat status {};
-      if (stat(path.c_str(), &status) != 0) {
+      const bool readable = stat(path.c_str(), &status) == 0;
+      if (Matches(selection_.exclude, path, name, readable && S_ISDIR(status.st_mode))) continue;
+      if (!readable) {
         NoteUnreadable(path);
         continue;
       }
-      if (S_ISREG(status.st_mode) && !selection_.include.empty() && !Matches(selection_.include, path, name)) continue;
+      const bool is_file = S_ISREG(status.st_mode);
+      if (is_file && !selection_.include.empty() && !Matches(selection_.include, path, name, false)) continue;
       Take(path, status);
     }
   }

@@ -8,7 +8,7 @@
 namespace longspan {
 
 // Patterns are those of the shell (* ? [a-z]); one without '/' is held against the name, one with '/' against the path
-// as listed, where * also crosses '/'.
+// as listed, where * also crosses '/'. A '/' at the end is not part of the pattern: it matches folders alone.
 struct FileSelection {
   std::vector<std::string> inputs;   // folders (searched to the bottom) and files (taken whatever the patterns say)
   std::vector<std::string> include;  // take only files that match one of these; empty = all

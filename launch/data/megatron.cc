@@ -1,5 +1,6 @@
 #include "launch/data/megatron.h"
 
+#include <algorithm>
 #include <filesystem>
 
 #include "runtime/error.h"
@@ -128,7 +129,8 @@ MegatronWriter::MegatronWriter(const std::string& prefix, int64_t vocab)
       type_(vocab <= 256    ? TokenType::kU8
             : vocab < 65500 ? TokenType::kU16
                             : TokenType::kI32),
-      bin_(prefix + ".bin") {}
+      bin_(prefix + ".bin"),
+      idx_(prefix + ".idx") {}
 
 void MegatronWriter::Append(std::span<const int32_t> tokens) {
   LS_CHECK(tokens.size() <= INT32_MAX, "a sequence of {} tokens is too long for the index", tokens.size());
@@ -139,6 +141,7 @@ void MegatronWriter::Append(std::span<const int32_t> tokens) {
       Fail(ExitCode::kData, "{}: document {}: token id {} is outside the vocabulary of {}", prefix_, documents(),
            tokens[i], vocab_);
     }
+    largest_id_ = std::max(largest_id_, tokens[i]);
     std::memcpy(packed_.data() + i * width, &tokens[i], width);  // little-endian: the low bytes come first
   }
   bin_.Write(packed_.data(), packed_.size());
@@ -148,26 +151,21 @@ void MegatronWriter::Append(std::span<const int32_t> tokens) {
 
 void MegatronWriter::EndDocument() { bounds_.push_back(static_cast<int64_t>(lengths_.size())); }
 
-void MegatronWriter::Finish() {
+std::vector<OutputFile*> MegatronWriter::Complete() {
   LS_CHECK(bounds_.back() == static_cast<int64_t>(lengths_.size()), "{}: the last document has no end", prefix_);
-  OutputFile idx(prefix_ + ".idx");
-  idx.Write(kMagic, kMagicBytes);
-  idx.Write<uint64_t>(1);
-  idx.Write<uint8_t>(CodeOf(type_));
-  idx.Write<uint64_t>(lengths_.size());
-  idx.Write<uint64_t>(bounds_.size());
-  idx.Write(lengths_.data(), lengths_.size() * sizeof(int32_t));
+  idx_.Write(kMagic, kMagicBytes);
+  idx_.Write<uint64_t>(1);
+  idx_.Write<uint8_t>(CodeOf(type_));
+  idx_.Write<uint64_t>(lengths_.size());
+  idx_.Write<uint64_t>(bounds_.size());
+  idx_.Write(lengths_.data(), lengths_.size() * sizeof(int32_t));
   int64_t offset = 0;
   for (const int32_t length : lengths_) {
-    idx.Write(offset);
+    idx_.Write(offset);
     offset += length * TokenBytes(type_);
   }
-  idx.Write(bounds_.data(), bounds_.size() * sizeof(int64_t));
-
-  // An older index never stands beside newer tokens.
-  std::filesystem::remove(idx.path());
-  bin_.Commit();
-  idx.Commit();
+  idx_.Write(bounds_.data(), bounds_.size() * sizeof(int64_t));
+  return {&bin_, &idx_};
 }
 
 }  // namespace longspan

@@ -27,27 +27,29 @@ namespace longspan {
 Dataset OpenMegatron(const std::string& path, const DatasetOptions& options);
 std::string MegatronPrefix(const std::string& path);  // without .bin or .idx
 
-// Streams documents to PREFIX.bin and PREFIX.idx, which appear at Finish(), the index last. Tokens are u8 up to 256
-// ids, u16 below 65500 (Megatron's own bound), else i32. Throws Error (io), and (data) for an id outside the
-// vocabulary.
+// Streams documents to PREFIX.bin and PREFIX.idx, locked meanwhile. Tokens are u8 up to 256 ids, u16 below 65500
+// (Megatron's own bound), else i32. Throws Error (io), and (data) for an id outside the vocabulary.
 class MegatronWriter {
  public:
   MegatronWriter(const std::string& prefix, int64_t vocab);
   void Append(std::span<const int32_t> tokens);  // to the open document, as one sequence; at most 2^31-1 tokens
   void EndDocument();
-  void Finish();  // no document may be open
+  // Completes the index (no document may be open) and returns both files, the index last: CommitAll makes them appear.
+  std::vector<OutputFile*> Complete();
   int64_t documents() const { return static_cast<int64_t>(bounds_.size()) - 1; }
   int64_t tokens() const { return tokens_; }
+  int32_t largest_id() const { return largest_id_; }  // 0 without tokens
 
  private:
   const std::string prefix_;
   const int64_t vocab_;
   const TokenType type_;
-  OutputFile bin_;
+  OutputFile bin_, idx_;
   std::vector<int32_t> lengths_;       // of each sequence
   std::vector<int64_t> bounds_ = {0};  // in sequences
   std::vector<std::byte> packed_;      // scratch of Append
   int64_t tokens_ = 0;
+  int32_t largest_id_ = 0;
 };
 
 }  // namespace longspan

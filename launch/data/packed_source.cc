@@ -2,11 +2,16 @@
 
 #include <algorithm>
 
+#include "runtime/count.h"
 #include "runtime/error.h"
 #include "runtime/rounding.h"
 
 namespace longspan {
 namespace {
+
+// Every so many sequences their beginning is kept; those between are found from there. What the dataset takes of a
+// rank's memory is then little, even for short sequences of a large one.
+constexpr int64_t kKept = 16;
 
 // Where in the documents a sequence begins.
 struct Cursor {
@@ -25,13 +30,16 @@ class PackedSource : public SequenceSource {
         ++pieces_;
         tokens_ += taken;
       });
-      if (pieces_ > pieces) starts_.push_back(start);
+      if (pieces_ == pieces) continue;
+      if (size_ % kKept == 0) starts_.push_back(start);
+      ++size_;
     }
-    if (starts_.empty()) Fail(ExitCode::kData, "{}: documents {} to {} hold no token", dataset_->path(), first, last);
+    if (size_ == 0) Fail(ExitCode::kData, "{}: documents {} to {} hold no token", dataset_->path(), first, last);
   }
 
-  int64_t size() const override { return static_cast<int64_t>(starts_.size()); }
+  int64_t size() const override { return size_; }
   int64_t length() const override { return packing_.length; }
+  int64_t labels() const override { return tokens_ - pieces_; }
 
   void Fill(int64_t index, std::span<int32_t> tokens, std::span<int32_t> targets,
             std::span<int32_t> doc_start) const override {
@@ -42,7 +50,7 @@ class PackedSource : public SequenceSource {
       std::fill(targets.begin() + end, targets.begin() + position, -1);
       std::fill(doc_start.begin() + end, doc_start.begin() + position, document_start);
     };
-    Walk(starts_[index], [&](const Cursor& from, int64_t position, int64_t taken) {
+    Walk(StartOf(index), [&](const Cursor& from, int64_t position, int64_t taken) {
       pad(position);
       end = position + taken;
       if (packing_.document_masks) document_start = position;
@@ -56,10 +64,10 @@ class PackedSource : public SequenceSource {
 
   std::string Summary() const override {
     const double places = static_cast<double>(size()) * static_cast<double>(length());
-    return fmt::format("{} ({}, {}): {} documents, {} tokens in {} sequences of {}, padding {:.1f}%, labels {:.1f}%",
-                       dataset_->path(), dataset_->format(), TokenTypeName(dataset_->type()), last_ - first_, tokens_,
-                       size(), length(), 100 * (1 - static_cast<double>(tokens_) / places),
-                       100 * static_cast<double>(tokens_ - pieces_) / places);
+    return fmt::format("{} ({}, {}): {}, {} in {} of {}, padding {:.1f}%, labels {:.1f}%", dataset_->path(),
+                       dataset_->format(), TokenTypeName(dataset_->type()), Count(last_ - first_, "document"),
+                       Count(tokens_, "token"), Count(size(), "sequence"), length(),
+                       100 * (1 - static_cast<double>(tokens_) / places), 100 * static_cast<double>(labels()) / places);
   }
 
  private:
@@ -79,10 +87,19 @@ class PackedSource : public SequenceSource {
     return cursor;
   }
 
+  Cursor StartOf(int64_t index) const {
+    Cursor cursor = starts_[index / kKept];
+    for (int64_t i = 0; i < index % kKept; ++i) {
+      cursor = Walk(cursor, [](const Cursor&, int64_t, int64_t) {});
+    }
+    return cursor;
+  }
+
   const std::shared_ptr<const Dataset> dataset_;
   const int64_t first_, last_;
   const Packing packing_;
-  std::vector<Cursor> starts_;  // of each sequence
+  std::vector<Cursor> starts_;  // of every kKept-th sequence
+  int64_t size_ = 0;            // sequences
   int64_t tokens_ = 0;
   int64_t pieces_ = 0;  // each loses one label
 };

@@ -17,6 +17,7 @@ class RandomSource : public SequenceSource {
 
   int64_t size() const override { return 1000; }
   int64_t length() const override { return length_; }
+  int64_t labels() const override { return size() * (length_ - 1); }  // at most
   void Fill(int64_t index, std::span<int32_t> tokens, std::span<int32_t> targets,
             std::span<int32_t> doc_start) const override {
     std::mt19937_64 random(static_cast<uint64_t>(index) * 77 + 5);

@@ -1,5 +1,7 @@
 // The one file that sees SentencePiece's header.
+#define XXH_INLINE_ALL
 #include <sentencepiece_processor.h>
+#include <xxhash.h>
 
 #include "launch/data/tokenizer.h"
 #include "runtime/error.h"
@@ -12,17 +14,33 @@ class SentencePieceTokenizer : public Tokenizer {
  public:
   explicit SentencePieceTokenizer(const std::string& model) : model_(model) {
     const MappedFile file(model);  // for a clear error when it cannot be read
+    hash_ = fmt::format("{:016x}", XXH3_64bits(file.data(), file.size()));
     if (file.size() == 0) Fail(ExitCode::kData, "{}: expected a SentencePiece model, found an empty file", model);
     const auto status = processor_.LoadFromSerializedProto(
         std::string_view(reinterpret_cast<const char*>(file.data()), static_cast<size_t>(file.size())));
     if (!status.ok()) Fail(ExitCode::kData, "{}: expected a SentencePiece model: {}", model, status.ToString());
   }
+  std::string kind() const override { return "sentencepiece"; }
+  std::string hash() const override { return hash_; }
   int64_t vocab() const override { return processor_.GetPieceSize(); }
   std::vector<int32_t> Encode(std::string_view text) const override {
     std::vector<int32_t> ids;
     const auto status = processor_.Encode(text, &ids);
     if (!status.ok()) Fail(ExitCode::kData, "{}: cannot encode: {}", model_, status.ToString());
     return ids;
+  }
+  Tokens EncodePlaced(std::string_view text) const override {
+    sentencepiece::ImmutableSentencePieceText pieces;
+    const auto status = processor_.Encode(text, pieces.mutable_proto());
+    if (!status.ok()) Fail(ExitCode::kData, "{}: cannot encode: {}", model_, status.ToString());
+    const size_t count = pieces.pieces_size();
+    Tokens tokens = {std::vector<int32_t>(count), std::vector<size_t>(count)};
+    for (size_t i = 0; i < count; ++i) {
+      const auto piece = pieces.pieces(static_cast<int>(i));
+      tokens.ids[i] = static_cast<int32_t>(piece.id());
+      tokens.begins[i] = piece.begin();
+    }
+    return tokens;
   }
   std::string Decode(std::span<const int32_t> ids) const override {
     std::string text;
@@ -32,7 +50,7 @@ class SentencePieceTokenizer : public Tokenizer {
   }
 
  private:
-  std::string model_;
+  std::string model_, hash_;
   sentencepiece::SentencePieceProcessor processor_;
 };
 

@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "launch/config/run_config.h"
 
@@ -16,6 +17,7 @@ class SequenceSource {
   virtual ~SequenceSource() = default;
   virtual int64_t size() const = 0;    // sequences
   virtual int64_t length() const = 0;  // S
+  virtual int64_t labels() const = 0;  // of all sequences
   // Writes sequence `index` in [0, size): a pure function of it, whoever asks and in whatever order.
   //   tokens     [S]
   //   targets    [S], the next token of the same document; -1 = no label (a document's last token, padding)
@@ -26,14 +28,25 @@ class SequenceSource {
   virtual std::string Summary() const = 0;  // one line for the start of a run
 };
 
+class Dataset;
+
 struct Sources {
   std::unique_ptr<SequenceSource> train;
   std::unique_ptr<SequenceSource> validation;  // null when validation is empty and validation_fraction is 0
+  struct File {
+    std::string key;  // that names it: "data.train"
+    std::shared_ptr<const Dataset> dataset;
+  };
+  std::vector<File> files;  // that they read
 };
 
 // Opens what the configuration names. Documents start at multiples of `select_block` when data.document_masks is set.
-// Throws Error: a file that cannot be read (io), is not what it should be (data), or too small to split
-// (configuration).
+// Throws Error: a file that cannot be read (io), is not what it should be or has no label (data), too small to split,
+// or held-out data of another tokenizer (configuration).
 Sources OpenSources(const DataConfig& data, int64_t vocab, int64_t select_block);
+
+// Reads part `part` of `parts` of the files whose ids could be outside the vocabulary `vocab`. Throws Error (data)
+// naming key, file and place of the first that is.
+void CheckTokens(const Sources& sources, int64_t vocab, int64_t part = 0, int64_t parts = 1);
 
 }  // namespace longspan

@@ -10,11 +10,20 @@
 
 namespace longspan {
 
+struct Tokens {
+  std::vector<int32_t> ids;
+  std::vector<size_t> begins;  // the byte of the text where each begins, ascending
+  bool operator==(const Tokens&) const = default;
+};
+
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
+  virtual std::string kind() const = 0;                                  // "byte", "sentencepiece"
+  virtual std::string hash() const = 0;                                  // of the model, 16 hex digits; "" without one
   virtual int64_t vocab() const = 0;                                     // ids are below it
-  virtual std::vector<int32_t> Encode(std::string_view text) const = 0;  // safe from several threads
+  virtual std::vector<int32_t> Encode(std::string_view text) const = 0;  // safe from several threads, as the next
+  virtual Tokens EncodePlaced(std::string_view text) const = 0;          // the same ids
   virtual std::string Decode(std::span<const int32_t> ids) const = 0;    // ids out of the vocabulary throw Error (data)
 };
 
@@ -24,6 +33,9 @@ std::unique_ptr<Tokenizer> MakeByteTokenizer();
 // A trained SentencePiece .model file. No beginning or end marks are added; what the model's normaliser changes (many
 // replace line ends by spaces) stays changed. Throws Error (io, data) when the file is not such a model.
 std::unique_ptr<Tokenizer> LoadSentencePiece(const std::string& model);
+
+// Which of "line ends", "runs of spaces" and "tabs" do not come back from the tokenizer's ids.
+std::vector<std::string> WhatIsLost(const Tokenizer& tokenizer);
 
 // By the names of `longspan data --tokenizer`: "byte" or "sentencepiece". Throws Error (usage) for another name, for
 // sentencepiece without a model and byte with one.

@@ -14,6 +14,7 @@
 #include "parallel/comm/comm.h"
 #include "parallel/comm/nccl.h"
 #include "parallel/comm/texts.h"
+#include "runtime/count.h"
 #include "runtime/error.h"
 
 namespace longspan {
@@ -88,11 +89,10 @@ std::string Row(std::array<std::string, 7> cells) {
 int ChooseGpu(const std::string& node, int place, int ranks, int gpus, bool share_gpu) {
   if (gpus == 0) Fail(ExitCode::kConfig, "device gpu: {} has no GPU that this program can use", node);
   if (ranks > gpus && !share_gpu) {
-    Fail(
-        ExitCode::kConfig,
-        "{} has {} ranks for {} GPUs: every rank needs its own; start {} ranks on a node, or set parallel.share_gpu to "
-        "true (for tests: slow)",
-        node, ranks, gpus, gpus);
+    Fail(ExitCode::kConfig,
+         "{} has {} ranks for {}: every rank needs its own; start {} on a node, or set parallel.share_gpu to "
+         "true (for tests: slow)",
+         node, ranks, Count(gpus, "GPU"), Count(gpus, "rank"));
   }
   return place % gpus;
 }

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <initializer_list>
 #include <new>
 #include <string>
 #include <thread>
@@ -23,22 +24,26 @@ bool MpiIsRunning() {
   return initialised != 0 && finalised == 0;
 }
 
-// MPI's, else what the launcher (mpirun, srun) says, else 0.
+// MPI's, else the launcher's.
 int ProcessRank() {
+  if (!MpiIsRunning()) return AskLauncher().rank;
   int rank = 0;
-  if (MpiIsRunning()) {
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    return rank;
-  }
-  for (const char* variable : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID"}) {
-    if (const char* value = std::getenv(variable)) return std::atoi(value);
-  }
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   return rank;
 }
 
+// The first of these environment variables that is set; 0 when none is.
+int FromEnvironment(std::initializer_list<const char*> variables) {
+  for (const char* variable : variables) {
+    if (const char* value = std::getenv(variable)) return std::atoi(value);
+  }
+  return 0;
+}
+
 [[noreturn]] void EndAllRanks(ExitCode code, const std::string& message) {
-  // A wrong configuration fails on all ranks alike: rank 0 gets the time to say so for all.
-  if (ProcessRank() != 0) std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  // A wrong configuration fails on all ranks alike: rank 0 gets the time to say so for all. Before MPI runs it is the
+  // launcher that ends the others then, and takes its time.
+  if (ProcessRank() != 0) std::this_thread::sleep_for(std::chrono::milliseconds(MpiIsRunning() ? 500 : 3000));
   std::fflush(stdout);
   fmt::print(stderr, "error: {}\n", message);
   int size = 1;
@@ -48,6 +53,11 @@ int ProcessRank() {
 }
 
 }  // namespace
+
+Launched AskLauncher() {
+  return {FromEnvironment({"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID"}),
+          FromEnvironment({"OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"})};
+}
 
 World::World() : exceptions_(std::uncaught_exceptions()) {
   int provided = 0;

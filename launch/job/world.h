@@ -23,6 +23,13 @@ class World {
   int exceptions_;  // in flight at construction
 };
 
+// What the launcher (mpirun, srun) says before MPI runs; 0 of 0 without one.
+struct Launched {
+  int rank = 0;
+  int ranks = 0;
+};
+Launched AskLauncher();
+
 std::string NodeName();  // as MPI, which must run, calls this node
 
 // Runs `run` and returns its exit code. What it throws is printed once, and ends this process, and with it all ranks of

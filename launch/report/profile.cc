@@ -3,7 +3,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -11,6 +13,7 @@
 #include <vector>
 
 #include "parallel/comm/texts.h"
+#include "runtime/count.h"
 #include "runtime/trace.h"
 
 namespace longspan {
@@ -18,14 +21,15 @@ namespace {
 
 using nlohmann::json;
 
-json OwnProfile(int rank, double seconds, int64_t steps) {
+json OwnProfile(int rank, int cp, double seconds, int64_t steps) {
   char host[256] = "";
   gethostname(host, sizeof host - 1);
   json spans = json::object();
   for (const auto& [name, total] : Trace::Get().totals()) {
     spans[name] = {{"count", total.count}, {"seconds", total.seconds}, {"flops", total.flops}, {"bytes", total.bytes}};
   }
-  return {{"rank", rank}, {"host", host}, {"seconds", seconds}, {"steps", steps}, {"spans", spans}};
+  return {{"rank", rank},       {"dp", rank / cp}, {"cp", rank % cp}, {"host", host},
+          {"seconds", seconds}, {"steps", steps},  {"spans", spans}};
 }
 
 struct Row {
@@ -54,8 +58,8 @@ std::string Table(const std::vector<json>& profiles, bool gpu) {
   }
   std::vector<std::pair<std::string, Row>> order(rows.begin(), rows.end());
   std::sort(order.begin(), order.end(), [](const auto& a, const auto& b) { return a.second.sum > b.second.sum; });
-  std::string text =
-      fmt::format("{} ranks, {} steps, {:.2f} s\n", profiles.size(), profiles[0]["steps"].get<int64_t>(), wall);
+  std::string text = fmt::format("{}, {}, {:.2f} s\n", Count(static_cast<int64_t>(profiles.size()), "rank"),
+                                 Count(profiles[0]["steps"].get<int64_t>(), "step"), wall);
   text += fmt::format("  {:<32} {:>8} {:>8} {:>8} {:>7} {:>6} {:>9} {:>8}\n", "span", "mean s", "min s", "max s",
                       "share", "max at", "GFLOP/s", "GB/s");
   double covered = 0, stalled = 0, transferring = 0;
@@ -81,22 +85,26 @@ std::string Table(const std::vector<json>& profiles, bool gpu) {
   return text;
 }
 
+void WriteText(const std::string& path, const std::string& text) {
+  std::ofstream file(path);
+  file << text;
+  if (!file.flush()) Fail(ExitCode::kIo, "{}: cannot be written: {}", path, std::strerror(errno));
+}
+
 }  // namespace
 
-std::string WriteReport(Communicator& world, DeviceKind device, const std::string& folder, double seconds,
+std::string WriteReport(Communicator& world, int cp, DeviceKind device, const std::string& folder, double seconds,
                         int64_t steps) {
-  const json own = OwnProfile(world.rank(), seconds, steps);
+  const std::string own = OwnProfile(world.rank(), cp, seconds, steps).dump(1);
   const std::string path = folder + "/profile";
   std::error_code error;
   std::filesystem::create_directories(path, error);
-  std::ofstream file(fmt::format("{}/rank{:05}.json", path, world.rank()));
-  file << own.dump(1) << '\n';
-  if (!file.flush()) Fail(ExitCode::kIo, "{}: the profile cannot be written", path);
+  WriteText(fmt::format("{}/rank{:05}.json", path, world.rank()), own + "\n");
 
   std::vector<json> profiles;
-  for (const std::string& text : GatherTexts(world, own.dump())) profiles.push_back(json::parse(text));
+  for (const std::string& text : GatherTexts(world, own)) profiles.push_back(json::parse(text));
   const std::string table = Table(profiles, device == DeviceKind::kGpu);
-  if (world.rank() == 0) std::ofstream(path + "/report.txt") << table;
+  if (world.rank() == 0) WriteText(path + "/report.txt", table);
   return table;
 }
 

@@ -10,9 +10,9 @@
 
 namespace longspan {
 
-// Lines: machine, ranks, model, data, step, the run's `folder`, and the tables of ranks and of the memory that will be
-// allocated. Of rank 0 alone.
+// Lines: machine, `version` of the program, time, ranks, model, data, step, the run's `folder`, and the tables of ranks
+// and of the memory that will be allocated. Of rank 0 alone.
 std::string Announcement(const RunConfig& config, const Job& job, Session& session, const Sources& sources,
-                         const std::string& folder);
+                         const std::string& folder, const std::string& version);
 
 }  // namespace longspan

@@ -5,11 +5,16 @@
 #include "launch/data/batches.h"
 
 namespace longspan {
+namespace {
+
+constexpr uint64_t kOrder = 1;
+
+}  // namespace
 
 HeldOut Evaluate(Job& job, Session& session, const SequenceSource& source, const RunConfig& config,
                  const Tensor& loss_sum) {
   const Mesh& mesh = job.mesh();
-  BatchLoader loader(source, session.layout(), mesh.cp_index(), config.model.nsa, config.data.seed);
+  BatchLoader loader(source, session.layout(), mesh.cp_index(), config.model.nsa, kOrder);
   const int64_t count = std::min(config.train.eval_sequences, source.size());
   double labels = 0;
   Batch batch;

@@ -8,11 +8,12 @@
 namespace longspan {
 
 struct HeldOut {
-  double loss = 0;     // mean over the labels; 0 without any
+  double loss = 0;     // mean over the labels, if there are any
   int64_t labels = 0;  // of all sequences
 };
 
-// Collective. Of the first train.eval_sequences of `source`, which the replicas share out, in the order of data.seed.
+// Collective. Of the first train.eval_sequences of `source`, which the replicas share out, in an order that is the same
+// in every run: losses of runs on the same data compare.
 // Leaves its sum of losses in `loss_sum` [1] F64, on the device.
 HeldOut Evaluate(Job& job, Session& session, const SequenceSource& source, const RunConfig& config,
                  const Tensor& loss_sum);

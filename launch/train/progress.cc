@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstdlib>
+#include <exception>
 #include <string_view>
 
 #include "runtime/trace.h"
@@ -53,6 +54,15 @@ void Progress::Update(int64_t done, const std::string& note) {
   fmt::print(out_, "\r{} [{:=<{}}{: <{}}] {:.0f}%  {}  ETA {}\033[K", what_, "", filled, "", kBarWidth - filled,
              100 * share, note, left);
   std::fflush(out_);
+}
+
+Progress::~Progress() {
+  if (shown_ != 0 && std::uncaught_exceptions() > 0) {
+    fmt::print(out_, "\n");
+    std::fflush(out_);
+  } else {
+    Clear();
+  }
 }
 
 void Progress::Clear() {

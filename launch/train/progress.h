@@ -13,7 +13,7 @@ class Progress {
  public:
   enum class Plain { kTenths, kNothing };  // where there is no terminal
   Progress(std::string what, int64_t total, std::FILE* out = stderr, Plain plain = Plain::kTenths);
-  ~Progress() { Clear(); }
+  ~Progress();  // when an error passes, its message begins on a line of its own below the last state
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 

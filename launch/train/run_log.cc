@@ -1,30 +1,73 @@
 #include "launch/train/run_log.h"
 
-#include <fmt/ranges.h>
+#include <fmt/chrono.h>
 
-#include <cstdio>
-#include <filesystem>
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+#include <fstream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "runtime/error.h"
+#include "runtime/trace.h"
 
 namespace longspan {
+namespace {
 
-RunLog::RunLog(const RunConfig& config, const std::string& config_text, bool writes)
-    : folder_(config.output + "/" + config.name),
-      steps_(config.train.steps),
-      log_interval_(config.train.log_interval),
+using nlohmann::json;
+
+// Of this process, its arguments with spaces between.
+std::string CommandLine() {
+  std::ifstream file("/proc/self/cmdline", std::ios::binary);
+  std::string text{std::istreambuf_iterator<char>(file), {}};
+  while (text.ends_with('\0')) text.pop_back();
+  std::replace(text.begin(), text.end(), '\0', ' ');
+  return text;
+}
+
+// JSON has no NaN: what there is none of is null.
+json Number(double value, bool known) { return known ? json(value) : json(); }
+
+}  // namespace
+
+RunLog::RunLog(const RunConfig& config, std::string folder, bool writes)
+    : config_(config),
+      path_(std::move(folder) + "/metrics.jsonl"),
       writes_(writes),
-      progress_("training", config.train.steps, stdout, Progress::Plain::kNothing) {
+      progress_("training", config.train.steps, stdout, Progress::Plain::kNothing) {}
+
+double RunLog::Elapsed() const { return WallSeconds() - start_; }
+
+void RunLog::Write(const std::string& line) {
+  const std::string text = line + "\n";
+  // At once: a run that is killed leaves its metrics.
+  if (std::fwrite(text.data(), 1, text.size(), metrics_.get()) != text.size() || std::fflush(metrics_.get()) != 0) {
+    const int error = errno;
+    progress_.Clear();
+    Fail(ExitCode::kIo, "{}: cannot be written: {}; what was written before is good", path_, std::strerror(error));
+  }
+}
+
+void RunLog::Start(const StartMetrics& m) {
+  start_ = WallSeconds();
   if (!writes_) return;
-  std::error_code error;
-  std::filesystem::create_directories(folder_, error);
-  if (error) Fail(ExitCode::kIo, "{}: the run's folder cannot be made: {}", folder_, error.message());
-  std::ofstream config_file(folder_ + "/config.textproto");
-  config_file << config_text;
-  if (!config_file.flush()) Fail(ExitCode::kIo, "{}/config.textproto: cannot be written", folder_);
-  metrics_.open(folder_ + "/metrics.jsonl", std::ios::trunc);
-  if (!metrics_) Fail(ExitCode::kIo, "{}/metrics.jsonl: cannot be written", folder_);
+  metrics_.reset(std::fopen(path_.c_str(), "w"));
+  if (!metrics_) Fail(ExitCode::kIo, "{}: cannot be written: {}", path_, std::strerror(errno));
+  const json line = {{"kind", "start"},
+                     {"version", m.version},
+                     {"time", UtcTime()},
+                     {"command", CommandLine()},
+                     {"ranks", m.ranks},
+                     {"dp", config_.parallel.dp},
+                     {"cp", config_.parallel.cp},
+                     {"device", m.device},
+                     {"dtype", m.dtype},
+                     {"parameters", m.parameters},
+                     {"step_tflop", m.step_flops * 1e-12},
+                     {"peak_tflops", m.peak_flops * 1e-12}};
+  Write(line.dump(-1, ' ', false, json::error_handler_t::replace));  // a path may be no text
 }
 
 void RunLog::Line(const std::string& text) {
@@ -38,42 +81,48 @@ void RunLog::Step(const StepMetrics& m) {
   if (!writes_) return;
   std::vector<std::string> selection;
   for (uint64_t hash : m.selection) selection.push_back(fmt::format("{:016x}", hash));
-  const double rate = static_cast<double>(m.tokens) / m.seconds;
-  metrics_ << nlohmann::json{{"kind", "step"},
-                             {"step", m.step},
-                             {"loss", m.loss},
-                             {"grad_norm", m.grad_norm},
-                             {"learning_rate", m.learning_rate},
-                             {"ms", m.seconds * 1e3},
-                             {"tokens_per_second", rate},
-                             {"tokens", m.tokens},
-                             {"memory_mib", m.memory_bytes >> 20},
-                             {"coverage", m.coverage},
-                             {"borrowed_mib", m.borrowed_bytes / (1 << 20)},
-                             {"allocations", m.allocations},
-                             {"selection", selection}}
-                  .dump()
-           << std::endl;  // at once: a run that is killed leaves its metrics
-  if (m.step % log_interval_ == 0 || m.step == 1 || m.step == steps_) {
-    Line(fmt::format("step {}/{} | loss {:.4f} | gnorm {:.3f} | lr {:.2e} | {:.0f} ms | {} tok/s | mem {} MiB", m.step,
-                     steps_, m.loss, m.grad_norm, m.learning_rate, m.seconds * 1e3, FormatCount(rate),
-                     m.memory_bytes >> 20));
+  const double tokens = static_cast<double>(m.tokens) / m.seconds, labels = static_cast<double>(m.labels) / m.seconds;
+  Write(json{{"kind", "step"},
+             {"step", m.step},
+             {"elapsed", Elapsed()},
+             {"loss", Number(m.loss, m.labels > 0)},
+             {"grad_norm", m.grad_norm},
+             {"learning_rate", m.learning_rate},
+             {"ms", m.seconds * 1e3},
+             {"tokens", m.tokens},
+             {"tokens_per_second", tokens},
+             {"labels", m.labels},
+             {"labels_per_second", labels},
+             {"peak_share", m.peak_share},
+             {"memory_mib", m.memory_bytes >> 20},
+             {"coverage", m.coverage},
+             {"borrowed_mib", m.borrowed_bytes / (1 << 20)},
+             {"allocations", m.allocations},
+             {"selection", selection}}
+            .dump());
+  const int64_t steps = config_.train.steps;
+  const std::string loss = m.labels > 0 ? fmt::format("loss {:.4f}", m.loss) : "no label, no loss";
+  if (m.step % config_.train.log_interval == 0 || m.step == 1 || m.step == steps) {
+    Line(
+        fmt::format("step {}/{} | {} | gnorm {:.3f} | lr {:.2e} | {:.0f} ms | {} tok/s, {} labels/s | {:.0f}% of peak "
+                    "| mem {} MiB",
+                    m.step, steps, loss, m.grad_norm, m.learning_rate, m.seconds * 1e3, FormatCount(tokens),
+                    FormatCount(labels), 100 * m.peak_share, m.memory_bytes >> 20));
   }
-  progress_.Update(m.step, fmt::format("step {}/{}, loss {:.4f}", m.step, steps_, m.loss));
+  progress_.Update(m.step, fmt::format("step {}/{}, {}", m.step, steps, loss));
 }
 
 void RunLog::Eval(int64_t step, double loss, int64_t tokens) {
   if (!writes_) return;
-  metrics_ << nlohmann::json{{"kind", "eval"}, {"step", step}, {"loss", loss}, {"tokens", tokens}}.dump() << std::endl;
-  Line(fmt::format("eval {}/{} | held-out loss {:.4f} over {} tokens", step, steps_, loss, FormatCount(tokens)));
+  Write(json{
+      {"kind", "eval"}, {"step", step}, {"elapsed", Elapsed()}, {"loss", Number(loss, tokens > 0)}, {"tokens", tokens}}
+            .dump());
+  const std::string found = tokens > 0 ? fmt::format("held-out loss {:.4f} over {} tokens", loss, FormatCount(tokens))
+                                       : "no label in the held-out sequences, no loss";
+  Line(fmt::format("eval {}/{} | {}", step, config_.train.steps, found));
 }
 
-void RunLog::Finish() {
-  if (!writes_) return;
-  progress_.Clear();
-  metrics_.flush();
-  if (!metrics_) Fail(ExitCode::kIo, "{}/metrics.jsonl: writing failed (disk full?)", folder_);
-}
+std::string UtcTime() { return fmt::format("{:%FT%TZ}", fmt::gmtime(std::time(nullptr))); }
 
 std::string FormatCount(double value) {
   for (const auto& [unit, name] : {std::pair{1e9, "G"}, {1e6, "M"}, {1e3, "k"}}) {

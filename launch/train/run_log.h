@@ -1,14 +1,19 @@
-// The run's folder and its metrics: runs/NAME/{config.textproto, metrics.jsonl, profile/}. Rank 0 writes; the other
-// ranks hold a RunLog that does nothing.
+// What a run says: lines on the console, and metrics.jsonl in its folder. Rank 0 writes; the other ranks hold a RunLog
+// that does nothing.
 //
 // metrics.jsonl, one object a line:
-//   {"kind":"step","step":1,"loss":..,"grad_norm":..,"learning_rate":..,"ms":..,"tokens_per_second":..,"tokens":..,
-//    "memory_mib":..,"coverage":..,"borrowed_mib":..,"allocations":..,"selection":["<hash of layer 0, hex>",..]}
-//   {"kind":"eval","step":..,"loss":..,"tokens":..}
+//   {"kind":"start","version":"longspan ..","time":"2026-01-31T12:00:00Z","command":"longspan train ..","ranks":4,
+//    "dp":2,"cp":2,"device":"cpu (1 threads)","dtype":"f32","parameters":..,"step_tflop":..,"peak_tflops":..}
+//   {"kind":"step","step":1,"elapsed":..,"loss":..,"grad_norm":..,"learning_rate":..,"ms":..,"tokens":..,
+//    "tokens_per_second":..,"labels":..,"labels_per_second":..,"peak_share":..,"memory_mib":..,"coverage":..,
+//    "borrowed_mib":..,"allocations":..,"selection":["<hash of layer 0, hex>",..]}
+//   {"kind":"eval","step":..,"elapsed":..,"loss":..,"tokens":..}
+// The help of `longspan train` says what they mean. A loss over no label is null.
 #pragma once
 
 #include <cstdint>
-#include <fstream>
+#include <cstdio>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -17,40 +22,60 @@
 
 namespace longspan {
 
+struct StartMetrics {
+  std::string version;  // of the program
+  int ranks = 1;
+  std::string device, dtype;
+  int64_t parameters = 0;
+  double step_flops = 0;  // of a step, all ranks, as counted beside the launches
+  double peak_flops = 0;  // a second, of all ranks: of large matrix products, measured before the first step
+};
+
 struct StepMetrics {
   int64_t step = 0;  // from 1
-  double loss = 0;
+  double loss = 0;   // mean over the labels
   double grad_norm = 0;
   double learning_rate = 0;
   double seconds = 0;
-  int64_t tokens = 0;               // of the step, all ranks
+  int64_t tokens = 0;               // of the step, all ranks, padding too
+  int64_t labels = 0;               // of the step, all ranks
+  double peak_share = 0;            // step_flops a second, of peak_flops
   int64_t memory_bytes = 0;         // in use on the device, the largest of all ranks
   double coverage = 0;              // of remote blocks fetched; 1 for GATHER
   double borrowed_bytes = 0;        // that a forward pass of one sequence brings to a rank, the mean of all ranks
   int64_t allocations = 0;          // within the step, the most of all ranks (CountedAllocations): 0
-  std::vector<uint64_t> selection;  // by layer
+  std::vector<uint64_t> selection;  // by layer; of the last sequence of replica 0
 };
 
 class RunLog {
  public:
-  // `writes`: this is rank 0. Creates the folder and saves `config_text`; throws Error (io) when it cannot.
-  RunLog(const RunConfig& config, const std::string& config_text, bool writes);
+  // `writes`: this is rank 0.
+  RunLog(const RunConfig& config, std::string folder, bool writes);
 
-  const std::string& folder() const { return folder_; }
+  // Opens the metrics, empty, with their first line. Like all that writes them it throws Error (io), naming file and
+  // reason, once a line is not on the disk.
+  void Start(const StartMetrics& metrics);
   void Line(const std::string& text);  // to the console
   void Step(const StepMetrics& metrics);
   void Eval(int64_t step, double loss, int64_t tokens);
-  void Finish();
+  void Finish() { progress_.Clear(); }
 
  private:
-  std::string folder_;
-  int64_t steps_;
-  int64_t log_interval_;
-  bool writes_;
+  struct Close {
+    void operator()(std::FILE* file) const { std::fclose(file); }
+  };
+  double Elapsed() const;  // since Start
+  void Write(const std::string& line);
+
+  const RunConfig& config_;
+  const std::string path_;  // of the metrics
+  const bool writes_;
+  double start_ = 0;
   Progress progress_;
-  std::ofstream metrics_;
+  std::unique_ptr<std::FILE, Close> metrics_;
 };
 
+std::string UtcTime();                  // now: "2026-01-31T12:00:00Z"
 std::string FormatCount(double value);  // 1234567 -> "1.23 M"
 
 }  // namespace longspan

@@ -1,5 +1,8 @@
 #include "launch/train/selection_file.h"
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <limits>
@@ -35,6 +38,16 @@ SelectionFile::SelectionFile(const std::string& path, int64_t select_block)
     Fail(ExitCode::kData, "{}: metadata: select_block: expected blocks of {} tokens, found {}", path, select_block,
          length);
   }
+}
+
+std::string SelectionFile::Fingerprint() const {
+  XXH64_hash_t hash = 0;
+  for (const std::string& name : file_.names()) {
+    const Tensor x = file_.Get(name);
+    hash = XXH3_64bits_withSeed(name.data(), name.size(), hash);
+    hash = XXH3_64bits_withSeed(x.data, x.bytes(), hash);
+  }
+  return fmt::format("{:016x}", hash);
 }
 
 std::vector<std::pair<int64_t, int64_t>> SelectionFile::Names() const {

@@ -49,6 +49,7 @@ class SelectionFile {
   SelectionFile(const std::string& path, int64_t select_block);
 
   const std::string& path() const { return file_.path(); }
+  std::string Fingerprint() const;                           // of all blocks and their names
   std::vector<int64_t> sequences() const;                    // of a model's, ascending
   std::vector<int64_t> layers(int64_t sequence) const;       // that the file has of it, ascending
   Shape shape(const std::string& name) const;                // throws Error (data) when it is not of three dimensions

@@ -8,6 +8,7 @@
 
 #include "launch/config/run_config.h"
 #include "launch/data/batches.h"
+#include "launch/job/agreement.h"
 #include "launch/job/job.h"
 #include "launch/train/selection_file.h"
 #include "model/network/session.h"
@@ -43,6 +44,7 @@ class GivenSelections {
   explicit GivenSelections(const RunConfig& config);
 
   std::vector<int64_t> sequences() const { return file_.sequences(); }
+  Claim claim() const { return {"train.frozen_selection", file_.Fingerprint(), file_.path()}; }
   // That the file has what the model's layers need for this sequence of the source, with blocks that its queries can
   // see. Throws Error (data) naming file, tensor, what was expected and what was found.
   void Check(const SequenceSource& source, int64_t sequence) const;

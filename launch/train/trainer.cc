@@ -8,26 +8,43 @@
 #include <optional>
 
 #include "launch/config/config.h"
+#include "launch/data/dataset.h"
 #include "launch/data/step_loader.h"
+#include "launch/job/agreement.h"
 #include "launch/job/job.h"
 #include "launch/job/machine.h"
 #include "launch/report/profile.h"
 #include "launch/train/announcement.h"
 #include "launch/train/evaluation.h"
+#include "launch/train/graphs.h"
+#include "launch/train/memory_fit.h"
+#include "launch/train/peak.h"
 #include "launch/train/progress.h"
+#include "launch/train/run_folder.h"
 #include "launch/train/run_log.h"
 #include "launch/train/selections.h"
 #include "model/network/session.h"
 #include "model/training/micro_step.h"
 #include "model/training/optimizer.h"
 #include "model/training/schedule.h"
+#include "runtime/count.h"
 #include "runtime/files/output_file.h"
 #include "runtime/trace.h"
 
 namespace longspan {
 namespace {
 
-constexpr double kGraphsPay = 0.95;  // of the time without them
+// What all ranks train on: the same data, with no token outside the vocabulary. Each looks at its part of them.
+Sources OpenData(const RunConfig& config, Communicator& world) {
+  Sources sources = OpenSources(config.data, config.model.vocab, config.model.nsa.select_block);
+  std::vector<Claim> claims;
+  for (const auto& [key, dataset] : sources.files) {
+    claims.push_back({key, dataset->Fingerprint(), dataset->path()});
+  }
+  RequireAgreement(world, ExitCode::kData, "the data", claims);
+  CheckTokens(sources, config.model.vocab, world.rank(), world.size());
+  return sources;
+}
 
 // The step whose selection is recorded, 0 for none. Throws Error (io) when the file could not be.
 int64_t RecordStep(const TrainConfig& train, bool writes) {
@@ -36,21 +53,27 @@ int64_t RecordStep(const TrainConfig& train, bool writes) {
   return train.record_step > 0 ? train.record_step : train.steps;
 }
 
-// That of train.frozen_selection, checked for the whole run.
-std::optional<GivenSelections> Given(const RunConfig& config, const SequenceSource& source, const Layout& layout) {
+// That of train.frozen_selection, the same on all ranks and checked for the whole run.
+std::optional<GivenSelections> Given(const RunConfig& config, const SequenceSource& source, const Layout& layout,
+                                     Communicator& world) {
   std::optional<GivenSelections> given;
-  if (!config.train.frozen_selection.empty()) given.emplace(config).CheckRun(source, layout);
+  if (config.train.frozen_selection.empty()) return given;
+  given.emplace(config);
+  RequireAgreement(world, ExitCode::kData, "the selection", {given->claim()});
+  given->CheckRun(source, layout);
   return given;
 }
 
 class Trainer {
  public:
-  Trainer(Job& job, DType dtype, const RunConfig& config)
+  Trainer(Job& job, DType dtype, const RunConfig& config, const TrainOptions& options)
       : job_(job),
         device_(job.device()),
         mesh_(job.mesh()),
         config_(config),
-        sources_(OpenSources(config.data, config.model.vocab, config.model.nsa.select_block)),
+        options_(options),
+        folder_(config, options.overwrite, job.root()),
+        sources_(OpenData(config, mesh_.host_world())),
         session_(job.Make<Session>(config.session(), device_, mesh_.cp(), dtype)),
         optimizer_({.device = session_.device(),
                     .ops = session_.ops(),
@@ -62,8 +85,8 @@ class Trainer {
         steps_({*sources_.train, session_.layout(), mesh_.cp_index(), config.model.nsa, config.data.seed},
                config.train.steps, config.train.sequences_per_step, {mesh_.dp_index(), mesh_.dp_size()}),
         record_step_(RecordStep(config.train, job.root())),
-        given_(Given(config, *sources_.train, session_.layout())),
-        log_(config, ConfigText(config), job.root()),
+        given_(Given(config, *sources_.train, session_.layout(), mesh_.host_world())),
+        log_(config, folder_.path(), job.root()),
         micro_step_(session_, optimizer_, loss_sum_) {
     optimizer_.Reserve(session_.arena(), session_.context().dtype, session_.context().gradient_dtype);
     session_.arena().Reserve(&loss_sum_, MemoryUse::kWorkspace, "loss_sum", DType::kF64, {1});
@@ -71,10 +94,15 @@ class Trainer {
   }
 
   void Run() {
-    log_.Line(Announcement(config_, job_, session_, sources_, log_.folder()));
+    log_.Line(Announcement(config_, job_, session_, sources_, folder_.path(), options_.version));
+    RequireFit(job_, config_, {session_.arena().bytes(), session_.model().offloaded_bytes()});
+    job_.Reduce(0, ReduceOp::kMax);  // the ranks measure together, as they will compute
+    peak_flops_ =
+        job_.Reduce(MeasurePeak(device_, session_.ops(), session_.compute(), session_.context().dtype), ReduceOp::kSum);
     session_.Start(config_.train.seed);
     optimizer_.Start(config_.train.seed);
     Rehearse();
+    Begin();
     Trace::Get().Reset();
     const double begin = WallSeconds();
     for (int64_t step = 1; step <= config_.train.steps; ++step) {
@@ -83,8 +111,9 @@ class Trainer {
       log_.Step(metrics);
       RequireFinite({metrics.loss, metrics.grad_norm},
                     fmt::format("step {}: loss {} and gradient norm {}", step, metrics.loss, metrics.grad_norm));
-      const int64_t interval = config_.train.eval_interval;
-      if (step == config_.train.steps || (interval > 0 && step % interval == 0)) EvaluateHeldOut(step);
+      if (config_.train.evaluates() && (step == config_.train.steps || step % config_.train.eval_interval == 0)) {
+        EvaluateHeldOut(step);
+      }
     }
     Finish(WallSeconds() - begin);
   }
@@ -99,8 +128,15 @@ class Trainer {
   // allocate nothing, and what does not fit has failed.
   void Rehearse() {
     const LoadedStep first = LoadStep(1);
+    Trace::Get().Reset();
     AddGradients(first);
-    ChooseGraphs(first);
+    session_.compute().Synchronize();
+    const double flops = TracedFlops();
+    step_flops_ = job_.Reduce(flops, ReduceOp::kSum);
+    const std::string graphs = ChooseGraphs(
+        job_, config_, session_.compute(), micro_step_, [&] { AddGradients(first); },
+        flops * mesh_.world().size() / peak_flops_);
+    if (!graphs.empty()) log_.Line(graphs);
     optimizer_.Step(1, /*learning_rate=*/0);
     optimizer_.ZeroMoments();
     session_.compute().Synchronize();
@@ -108,42 +144,17 @@ class Trainer {
                           job_.MemoryBytes() >> 20, CountedAllocations().scratch_bytes >> 20));
   }
 
-  // Whether forward and backward run as graphs. AUTO takes them when the better of two tries each is clearly faster: a
-  // small gain is not worth a report without kernels.
-  void ChooseGraphs(const LoadedStep& step) {
-    const Graphs graphs = config_.runtime.graphs;
-    const bool fetches = config_.parallel.selected_exchange == SelectedExchange::kFetch && mesh_.cp_size() > 1;
-    const bool possible = device_.kind() == DeviceKind::kGpu && !fetches && !mesh_.world().host_waits();
-    if (graphs == Graphs::kOn) {
-      if (!possible) {
-        Fail(ExitCode::kConfig,
-             "runtime.graphs = ON: needs GPUs, and transfers that do not wait on the host (NCCL, no FETCH); set it to "
-             "AUTO");
-      }
-      micro_step_.UseGraphs(true);
-      AddGradients(step);  // captures
-      log_.Line("  graphs     forward and backward are CUDA graphs, as runtime.graphs says");
-      return;
-    }
-    if (graphs == Graphs::kOff || !possible) return;
-    const auto seconds = [&](bool use) {
-      micro_step_.UseGraphs(use);
-      AddGradients(step);  // captures
-      double least = INFINITY;
-      for (int i = 0; i < 2; ++i) {
-        session_.compute().Synchronize();
-        const double begin = WallSeconds();
-        AddGradients(step);
-        session_.compute().Synchronize();
-        least = std::min(least, job_.Reduce(WallSeconds() - begin, ReduceOp::kMax));
-      }
-      return least;
-    };
-    const double enqueued = seconds(false), launched = seconds(true);
-    if (launched >= kGraphsPay * enqueued) micro_step_.UseGraphs(false);
-    log_.Line(
-        fmt::format("  graphs     forward and backward of a step: {:.2f} ms enqueued, {:.2f} ms as CUDA graphs: {}",
-                    enqueued * 1e3, launched * 1e3, micro_step_.uses_graphs() ? "used" : "not used"));
+  // From here on the folder is this run's: what an older one left goes.
+  void Begin() {
+    if (job_.root()) folder_.Begin(ConfigText(config_));
+    if (folder_.replaces()) log_.Line("  replaced   the older run in " + folder_.path());
+    log_.Start({.version = options_.version,
+                .ranks = mesh_.world().size(),
+                .device = device_.name(),
+                .dtype = DTypeName(session_.context().dtype),
+                .parameters = session_.model().params().parameters(),
+                .step_flops = step_flops_,
+                .peak_flops = peak_flops_});
   }
 
   StepMetrics Step(int64_t step) {
@@ -167,12 +178,14 @@ class Trainer {
                                                  {static_cast<double>(job_.MemoryBytes()), ReduceOp::kMax},
                                                  {allocated, ReduceOp::kMax}});
     metrics.loss = loaded.labels > 0 ? all[0] / loaded.labels : 0;
+    metrics.labels = static_cast<int64_t>(loaded.labels);
     metrics.coverage = all[1] / mesh_.world().size();
     metrics.borrowed_bytes = all[2] / mesh_.world().size();
     metrics.memory_bytes = static_cast<int64_t>(all[3]);
     metrics.allocations = static_cast<int64_t>(all[4]);
     metrics.tokens = config_.train.sequences_per_step * config_.data.sequence_length;
     metrics.seconds = WallSeconds() - begin;
+    metrics.peak_share = step_flops_ / metrics.seconds / peak_flops_;
     return metrics;
   }
 
@@ -209,8 +222,10 @@ class Trainer {
   }
 
   void EvaluateHeldOut(int64_t step) {
-    if (!sources_.validation || config_.train.eval_sequences == 0) return;
+    if (!sources_.validation) return;
     if (frozen_) frozen_->Clear();
+    log_.Line(fmt::format("evaluating {} held-out sequences",
+                          std::min(config_.train.eval_sequences, sources_.validation->size())));
     const HeldOut found = Evaluate(job_, session_, *sources_.validation, config_, loss_sum_);
     log_.Eval(step, found.loss, found.labels);
     RequireFinite({found.loss}, fmt::format("step {}: held-out loss {}", step, found.loss));
@@ -224,11 +239,12 @@ class Trainer {
   }
 
   void Finish(double seconds) {
-    log_.Line(WriteReport(mesh_.host_world(), device_.kind(), log_.folder(), seconds, config_.train.steps));
+    log_.Line(
+        WriteReport(mesh_.host_world(), mesh_.cp_size(), device_.kind(), folder_.path(), seconds, config_.train.steps));
     const Tensor& weights = session_.model().params().weights();
     const auto bytes = session_.ToHost<uint8_t>(Tensor(weights.data, DType::kU8, weights.device, {weights.bytes()}));
-    log_.Line(fmt::format("done: {} steps in {}, parameters {:016x}, results in {}", config_.train.steps,
-                          FormatSeconds(seconds), XXH3_64bits(bytes.data(), bytes.size()), log_.folder()));
+    log_.Line(fmt::format("done: {} in {}, parameters {:016x}, results in {}", Count(config_.train.steps, "step"),
+                          FormatSeconds(seconds), XXH3_64bits(bytes.data(), bytes.size()), folder_.path()));
     log_.Finish();
   }
 
@@ -238,24 +254,27 @@ class Trainer {
   Device& device_;
   const Mesh& mesh_;
   const RunConfig& config_;
+  const TrainOptions& options_;
+  RunFolder folder_;
   const Sources sources_;
   Session& session_;
   Optimizer optimizer_;
-  Tensor loss_sum_;  // [1] F64
+  Tensor loss_sum_;                         // [1] F64
+  double step_flops_ = 0, peak_flops_ = 0;  // of all ranks; peak: a second
   StepLoader steps_;
   const int64_t record_step_;                   // 0: none
   const std::optional<GivenSelections> given_;  // null: the layers choose
   std::optional<FrozenSelection> frozen_;       // likewise
-  RunLog log_;                                  // replaces what an older run left: after what can be refused
-  MicroStep micro_step_;                        // its graphs may hold transfers: not of the job
+  RunLog log_;
+  MicroStep micro_step_;  // its graphs may hold transfers: not of the job
 };
 
 }  // namespace
 
-int RunTrain(const RunConfig& config) {
+int RunTrain(const RunConfig& config, const TrainOptions& options) {
   const Machine machine = ChooseMachine(config.runtime);
   Job job(machine.device, config.parallel);
-  Trainer(job, machine.dtype, config).Run();
+  Trainer(job, machine.dtype, config, options).Run();
   return static_cast<int>(ExitCode::kOk);
 }
 

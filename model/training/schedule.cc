@@ -11,13 +11,10 @@ double LearningRate(const OptimizerConfig& config, int64_t step, int64_t steps) 
   if (step < config.warmup_steps) {
     return peak * static_cast<double>(step + 1) / static_cast<double>(config.warmup_steps + 1);
   }
-  const bool stable = config.schedule == ScheduleKind::kWarmupStableDecay;
   const int64_t decay = config.decay_steps > 0 ? config.decay_steps : std::max<int64_t>(1, steps / 5);
-  const int64_t begin = stable ? std::max(config.warmup_steps, steps - 1 - decay) : config.warmup_steps;
-  // 0 at `begin`, 1 at the last step.
-  const double done =
-      steps - 1 > begin ? static_cast<double>(step - begin) / static_cast<double>(steps - 1 - begin) : 1;
-  const double progress = std::clamp(done, 0.0, 1.0);
+  const bool stable = config.schedule == ScheduleKind::kWarmupStableDecay;
+  const int64_t begin = stable ? steps - 1 - decay : config.warmup_steps;  // the last step at the peak
+  const double progress = std::max(0.0, static_cast<double>(step - begin) / static_cast<double>(steps - 1 - begin));
   switch (config.schedule) {
     case ScheduleKind::kConstant:
       return peak;

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "runtime/error.h"
+#include "runtime/files/bus_error.h"
 
 namespace longspan {
 
@@ -30,6 +31,7 @@ MappedFile::MappedFile(const std::string& path) : path_(path) {
   if (!S_ISREG(status.st_mode)) Fail(ExitCode::kIo, "{}: expected a regular file", path);
   if (data == MAP_FAILED)
     Fail(ExitCode::kIo, "{}: cannot map {} bytes: {}", path, status.st_size, std::strerror(error));
+  CatchBusErrors();
   data_ = static_cast<std::byte*>(data);
   size_ = status.st_size;
 }

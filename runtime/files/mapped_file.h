@@ -1,5 +1,5 @@
 // MappedFile: a file read through memory, shared by all processes of a machine and loaded page by page as it is
-// touched.
+// touched. A file that is cut meanwhile ends the process that reads it (bus_error.h).
 #pragma once
 
 #include <cstddef>

@@ -1,10 +1,13 @@
 // OutputFile: a file that appears under its name only when it is complete.
 //
-// Bytes go to PATH.partial; Commit() flushes them to the disk and renames. Without Commit the destructor removes them.
+// Bytes go to PATH.partial; Commit() flushes them to the disk and renames. Without Commit the destructor removes them;
+// what a killed process left is replaced by the next. PATH.partial is locked (flock) as long as it is written, so that
+// a second writer of a name is refused and not mixed in; file systems without locks have only their own care.
 #pragma once
 
 #include <cstdint>
 #include <cstdio>
+#include <span>
 #include <string>
 #include <type_traits>
 
@@ -12,7 +15,8 @@ namespace longspan {
 
 class OutputFile {
  public:
-  explicit OutputFile(const std::string& path);  // throws Error (io); makes no folders
+  explicit OutputFile(
+      const std::string& path);  // throws Error (io), also when another process writes it; makes no folders
   ~OutputFile();
   OutputFile(const OutputFile&) = delete;
   OutputFile& operator=(const OutputFile&) = delete;
@@ -27,8 +31,18 @@ class OutputFile {
   void Commit();  // throws Error (io); replaces an older file of the name
 
  private:
+  friend void CommitAll(std::span<OutputFile* const> files);
+  void Flush();  // after which only the name can fail
+  void Rename();
+
   std::string path_, partial_;
   std::FILE* file_;
 };
+
+// Files that mean something only together, such as data and its index, which comes after it: all are flushed before
+// anything is replaced, older files go from the last on, and the new ones appear in order. So whoever finds the last of
+// them finds all of one making, and what fails on the way (a full disk) leaves the older ones as they were. Throws
+// Error (io).
+void CommitAll(std::span<OutputFile* const> files);
 
 }  // namespace longspan

@@ -9,6 +9,8 @@
 #include <cstdio>
 #include <vector>
 
+#include "tests/support/files.h"
+
 namespace longspan {
 namespace {
 
@@ -101,6 +103,18 @@ TEST(Error, NamesRankAndPlace) {
   }
 }
 
+// Who wrote the wrong file looks for that one.
+TEST(Error, OfTheUsersInputNamesNoSource) {
+  SetProcessIdentity(3, 8, "node7");
+  for (const ExitCode code : {ExitCode::kUsage, ExitCode::kData, ExitCode::kIo, ExitCode::kConfig}) {
+    try {
+      Fail(code, "in.bin: expected {}, found {}", 1, 2);
+    } catch (const Error& error) {
+      EXPECT_STREQ(error.what(), "[rank 3/8 node7] in.bin: expected 1, found 2");
+    }
+  }
+}
+
 // The process's own memory, whatever files it has mapped and read.
 TEST(AnonymousBytes, AreNotThoseOfMappedFiles) {
   constexpr int64_t kBytes = int64_t{32} << 20;
@@ -119,6 +133,24 @@ TEST(AnonymousBytes, AreNotThoseOfMappedFiles) {
   EXPECT_EQ(own.back(), 1);
   munmap(const_cast<char*>(mapped), kBytes);
   std::fclose(file);
+}
+
+TEST(HostMemory, ControlGroupsLimitIt) {
+  const TempFolder folder;
+  const std::string root = folder / "root", inner = folder / "root/job/step";
+  std::filesystem::create_directories(inner);
+  EXPECT_EQ(ControlGroupBytes(root, inner), INT64_MAX);
+  WriteFile(inner + "/memory.max", "max\n");
+  WriteFile(inner + "/memory.current", "900\n");
+  EXPECT_EQ(ControlGroupBytes(root, inner), INT64_MAX);
+  WriteFile(folder / "root/job/memory.max", "1000\n");
+  WriteFile(folder / "root/job/memory.current", "900\n");
+  EXPECT_EQ(ControlGroupBytes(root, inner), 100);
+  WriteFile(folder / "root/job/memory.stat", "anon 600\ninactive_file 200\nactive_file 50\n");
+  EXPECT_EQ(ControlGroupBytes(root, inner), 350);
+  WriteFile(inner + "/memory.max", "800\n");
+  EXPECT_EQ(ControlGroupBytes(root, inner), 0);
+  EXPECT_GT(AvailableHostBytes(), 0);
 }
 
 }  // namespace

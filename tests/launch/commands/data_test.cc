@@ -1,9 +1,14 @@
 #include "launch/commands/data.h"
 
+#include <sys/wait.h>
+
 #include <algorithm>
+#include <csignal>
 #include <filesystem>
 
 #include "launch/data/dataset.h"
+#include "launch/data/dataset_builder.h"
+#include "launch/data/dataset_record.h"
 #include "launch/data/find_files.h"
 #include "tests/support/files.h"
 
@@ -51,6 +56,11 @@ TEST_F(DataCommand, FilesAreFoundInOneOrder) {
   EXPECT_EQ(Find(), (Paths{"in/empty.h", "in/sub/c.h"}));
   options_.files.exclude = {"*/sub/*"};
   EXPECT_EQ(Find(), (Paths{"in/b.h", "in/binary.h", "in/empty.h"}));
+  options_.files.exclude = {"sub/", "b.h/"};  // folders alone
+  EXPECT_EQ(Find(), (Paths{"in/b.h", "in/binary.h", "in/empty.h"}));
+  options_.files.exclude = {"*/sub/skip//"};
+  EXPECT_EQ(Find(), (Paths{"in/b.h", "in/binary.h", "in/empty.h", "in/sub/c.h"}));
+  options_.files.exclude = {"*/sub/*"};
   options_.files.inputs.insert(options_.files.inputs.begin(),
                                folder_ / "in/a.cc");  // named: taken whatever the patterns say
   EXPECT_EQ(Find().front(), "in/a.cc");
@@ -94,12 +104,70 @@ TEST_F(DataCommand, EveryTextFileBecomesADocument) {
   EXPECT_EQ(Text(dataset, 2), "longest file of all\n");
   EXPECT_EQ(dataset.type(), TokenType::kU8);
   for (const char* part : {"4 read, 1 empty and 1 binary", "20 tokens: ", "sub/c.h", "256 (model.vocab)",
-                           "out/set.bin, .idx: 4 documents, 38 tokens"}) {
+                           "out/set.bin, .idx, .json: 4 documents, 38 tokens"}) {
     EXPECT_NE(summary.find(part), std::string::npos) << summary;
   }
   const std::string first = ReadFile(options_.output + ".bin");
   Run();
   EXPECT_EQ(ReadFile(options_.output + ".bin"), first);
+}
+
+TEST_F(DataCommand, ARecordStandsBesideTheDataset) {
+  Run();
+  EXPECT_EQ(
+      ReadDatasetRecord(options_.output),
+      (DatasetRecord{.tokenizer = "byte", .tokenizer_hash = "", .tokens = 38, .documents = 4, .largest_id = 116}));
+  options_.validation_fraction = 0.25;
+  Run();
+  EXPECT_EQ(ReadDatasetRecord(options_.output + "_train")->documents, 3);
+  EXPECT_EQ(ReadDatasetRecord(options_.output + "_validation")->documents, 1);
+
+  // A file of the name that is something else is the user's.
+  WriteFile(folder_ / "out/texts.json", "{\"text\": \"a document\"}\n");
+  options_.validation_fraction = 0;
+  options_.output = folder_ / "out/texts";
+  ExpectError(ExitCode::kIo, {"out/texts.json", "no record of a dataset"}, [&] { RunData(options_); });
+}
+
+// The older dataset stays whole while another is being made, and when that one fails, is refused or is killed.
+TEST_F(DataCommand, OneWriterAtATimeAndAllOrNothing) {
+  const std::vector<std::string> endings = {".bin", ".idx", ".json"};
+  const auto files = [&] {
+    std::vector<std::string> all;
+    for (const std::string& ending : endings) all.push_back(ReadFile(options_.output + ending));
+    return all;
+  };
+  Run();
+  const std::vector<std::string> older = files();
+  WriteFile(folder_ / "in/new.h", "a new text\n");
+  const auto tokenizer = MakeByteTokenizer();
+  {
+    DatasetBuilder first(options_.output, 0, *tokenizer);
+    first.Add(MappedFile(folder_ / "in/new.h"));
+    ExpectError(ExitCode::kIo, {options_.output + ".bin", "another process is writing it"}, [&] { RunData(options_); });
+    EXPECT_EQ(files(), older);
+    first.Finish();
+  }
+  EXPECT_EQ(OpenDataset(DataFormat::kMegatron, options_.output).documents(), 1);
+
+  Run();
+  const std::vector<std::string> newer = files();
+  const pid_t child = fork();
+  if (child == 0) {
+    DatasetBuilder killed(options_.output, 0, *tokenizer);
+    killed.Add(MappedFile(folder_ / "in/b.h"));
+    kill(getpid(), SIGKILL);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  EXPECT_TRUE(WIFSIGNALED(status));
+  EXPECT_EQ(files(), newer);
+
+  std::filesystem::remove(options_.output + ".idx");
+  std::filesystem::create_directory(options_.output + ".idx");
+  ExpectError(ExitCode::kIo, {"set.idx"}, [&] { RunData(options_); });
+  EXPECT_EQ(ReadFile(options_.output + ".bin"), newer[0]);
+  EXPECT_EQ(ReadFile(options_.output + ".json"), newer[2]);
 }
 
 TEST_F(DataCommand, AFileLongerThanASliceStaysOneDocument) {
@@ -143,7 +211,7 @@ TEST_F(DataCommand, WrongOptionsAreNamed) {
   ExpectError(ExitCode::kUsage, {"--validation-fraction", "1.5"},
               with([](DataOptions& o) { o.validation_fraction = 1.5; }));
   ExpectError(ExitCode::kUsage, {"--tokenizer"}, with([](DataOptions& o) { o.tokenizer = "words"; }));
-  ExpectError(ExitCode::kData, {"no text", "1 files are empty, 0 binary"},
+  ExpectError(ExitCode::kData, {"no text", "1 file empty, 0 binary"},
               with([](DataOptions& o) { o.files.include = {"empty*"}; }));
   ExpectError(ExitCode::kIo, {"b.h"}, with([&](DataOptions& o) { o.output = folder_ / "in/b.h/set"; }));
 }

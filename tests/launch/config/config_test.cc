@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <sstream>
 
 #include "launch/config/keys.h"
 #include "runtime/error.h"
@@ -169,6 +170,49 @@ TEST(Config, RoundTripKeepsEveryValue) {
   for (const auto& [key, source] : again.sources) EXPECT_NE(source, "default") << key << " was not written";
 }
 
+// What --print-config prints is a file that says the same, and prints as itself but for the sources.
+TEST(Config, APrintedConfigurationIsAConfiguration) {
+  const auto values = [](const LoadedConfig& loaded) {
+    std::string all;
+    std::istringstream lines(SourceTable(loaded));
+    for (std::string line; std::getline(lines, line);) all += line.substr(0, line.rfind("  # ")) + "\n";
+    return all;
+  };
+  for (const Lines& overrides : std::vector<Lines>{
+           {},
+           {"name=a \"quoted\" # name", "model.attention=NSA,FULL,WINDOW", "optimizer.eps=1e-30", "data.train=C:\\x",
+            "optimizer.learning_rate=0.1234567890123456", "data.seed=18446744073709551615", "model.tied_head=false"}}) {
+    const LoadedConfig first = Parse(kGood, overrides), second = Parse(SourceTable(first));
+    EXPECT_EQ(second.problems, first.problems);
+    EXPECT_TRUE(second.config == first.config) << SourceTable(first) << SourceTable(second);
+    EXPECT_EQ(values(second), values(first));
+    EXPECT_EQ(SourceTable(Parse(SourceTable(second))), SourceTable(second));
+  }
+  ExpectHas(Text(Parse("data.format = FIBONACCI\nmodel.layerz = 3\nmodel.nsa.window = x\nmodel. = 3")),
+            {"run.textproto:2: model.layerz = 3", "run.textproto:3: model.nsa.window = x: expected a whole number",
+             "run.textproto:4: expected a name after model."});
+  EXPECT_EQ(Parse("data.format = FIBONACCI model.nsa { window = 3 }").config.model.nsa.window, 3);
+}
+
+TEST(Config, NumbersAreDecimal) {
+  const RunConfig config = Parse(kGood, {"train.steps=010", "optimizer.warmup_steps=009", "optimizer.clip_norm=010.5",
+                                         "model.nsa.init=00", "train.seed=0007", "model.nsa.window=0x40"})
+                               .config;
+  EXPECT_EQ(config.train.steps, 10);
+  EXPECT_EQ(config.optimizer.warmup_steps, 9);
+  EXPECT_EQ(config.optimizer.clip_norm, 10.5);
+  EXPECT_EQ(config.model.nsa.init, 0);
+  EXPECT_EQ(config.train.seed, 7u);
+  EXPECT_EQ(config.model.nsa.window, 64);
+  const LoadedConfig file =
+      Parse("data { format: FIBONACCI } train { steps: 0100 seed: 08 } optimizer { clip_norm: 010 }");
+  EXPECT_EQ(Text(file), "");
+  EXPECT_EQ(file.config.train.steps, 100);
+  EXPECT_EQ(file.config.train.seed, 8u);
+  EXPECT_EQ(file.config.optimizer.clip_norm, 10);
+  ExpectHas(OnlyProblem({"train.steps=-010"}), {"train.steps = -10"});
+}
+
 TEST(Config, UnknownKeysNameTheNearest) {
   ExpectHas(OnlyProblem({"model.layerz=4"}), {"command line: model.layerz = 4", "did you mean model.layers?"});
   ExpectHas(OnlyProblem({"model.block=4"}), {"did you mean model.nsa.block?"});
@@ -217,7 +261,7 @@ TEST(Config, WrongTypesSayWhatWasExpected) {
 TEST(Config, SyntaxErrorsNameTheLine) {
   ExpectHas(Text(Parse("model {\n layers: 4\n")),
             {"run.textproto:3", "the '}' of model (line 1)", "the end of the file"});
-  ExpectHas(Text(Parse("name 'x'")), {"run.textproto:1", "expected ':' or '{' after name", "''x''"});
+  ExpectHas(Text(Parse("name 'x'")), {"run.textproto:1", "expected ':', '=' or '{' after name", "''x''"});
   ExpectHas(Text(Parse("\nname: }")), {"run.textproto:2", "expected a value for name"});
   ExpectHas(Text(Parse("name: 'x")), {"run.textproto:1"});
   ExpectHas(Text(Parse("}")), {"run.textproto:1", "expected a key, found '}'"});

@@ -3,8 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
 #include <limits>
+
+#include "model/training/schedule.h"
 
 namespace longspan {
 namespace {
@@ -210,6 +213,53 @@ TEST(ConfigRules, DataAndNames) {
   });
 }
 
+TEST(ConfigRules, WithoutEvaluationNothingNeedsToBeHeldOut) {
+  RunConfig config = Good();
+  config.data.validation_fraction = 0;
+  config.train.eval_interval = 0;
+  EXPECT_TRUE(Problems(config, 0).empty());
+}
+
+// What model/training/schedule.h says of each step, for every length that is accepted.
+TEST(ConfigRules, AcceptedSchedulesKeepTheirRule) {
+  RunConfig config = Good();
+  OptimizerConfig& optimizer = config.optimizer;
+  optimizer.learning_rate = 1;
+  optimizer.final_fraction = 0.25;
+  int accepted = 0;
+  const auto check = [&] {
+    if (!Problems(config, 0).empty()) return;
+    ++accepted;
+    const int64_t steps = config.train.steps, warmup = optimizer.warmup_steps;
+    const auto rate = [&](int64_t step) { return LearningRate(optimizer, step, steps); };
+    for (int64_t step = 0; step < warmup; ++step) {
+      EXPECT_DOUBLE_EQ(rate(step), static_cast<double>(step + 1) / static_cast<double>(warmup + 1));
+    }
+    if (warmup == steps) return;
+    EXPECT_EQ(rate(warmup), 1);
+    const bool constant = optimizer.schedule == ScheduleKind::kConstant;
+    EXPECT_DOUBLE_EQ(rate(steps - 1), constant ? 1 : 0.25);
+    if (optimizer.schedule == ScheduleKind::kWarmupStableDecay) {
+      const int64_t decay = optimizer.decay_steps > 0 ? optimizer.decay_steps : std::max<int64_t>(1, steps / 5);
+      EXPECT_EQ(rate(steps - 1 - decay), 1);
+      EXPECT_LT(rate(steps - decay), 1);
+    }
+    for (int64_t step = warmup + 1; step < steps; ++step) EXPECT_LE(rate(step), rate(step - 1));
+  };
+  for (config.train.steps = 1; config.train.steps <= 12; ++config.train.steps) {
+    for (optimizer.warmup_steps = 0; optimizer.warmup_steps <= config.train.steps; ++optimizer.warmup_steps) {
+      for (const auto kind : {ScheduleKind::kConstant, ScheduleKind::kLinear, ScheduleKind::kCosine}) {
+        optimizer.schedule = kind;
+        optimizer.decay_steps = 0;
+        check();
+      }
+      optimizer.schedule = ScheduleKind::kWarmupStableDecay;
+      for (optimizer.decay_steps = 0; optimizer.decay_steps <= config.train.steps; ++optimizer.decay_steps) check();
+    }
+  }
+  EXPECT_GT(accepted, 400);
+}
+
 TEST(ConfigRules, OptimizerAndTrain) {
   Expect({
       {[](auto& c) { c.optimizer.learning_rate = 0; }, {"optimizer.learning_rate = 0"}},
@@ -226,9 +276,21 @@ TEST(ConfigRules, OptimizerAndTrain) {
        {"optimizer.decay_steps = 10 and optimizer.schedule = COSINE disagree"}},
       {[](auto& c) {
          c.optimizer.schedule = ScheduleKind::kWarmupStableDecay;
-         c.optimizer.decay_steps = 190;
+         c.optimizer.decay_steps = 180;
        },
-       {"optimizer.decay_steps = 190 and train.steps = 200 disagree", "at most 180"}},
+       {"optimizer.decay_steps = 180 and train.steps = 200 disagree", "at most 179"}},
+      {[](auto& c) { c.optimizer.warmup_steps = 199; },
+       {"optimizer.warmup_steps = 199 and train.steps = 200 disagree", "COSINE takes 2 steps", "to 198 or less"}},
+      {[](auto& c) {
+         c.train.steps = 1;
+         c.optimizer.warmup_steps = 0;
+       },
+       {"optimizer.warmup_steps = 0 and train.steps = 1 disagree", "train.steps to 2", "CONSTANT"}},
+      {[](auto& c) {
+         c.optimizer.schedule = ScheduleKind::kWarmupStableDecay;
+         c.optimizer.warmup_steps = 160;
+       },
+       {"optimizer.warmup_steps = 160 and train.steps = 200 disagree", "takes 41 steps", "to 159 or less"}},
       {[](auto& c) { c.train.steps = 0; }, {"train.steps = 0"}},
       {[](auto& c) { c.train.sequences_per_step = 0; }, {"train.sequences_per_step = 0"}},
       {[](auto& c) { c.train.eval_interval = -1; }, {"train.eval_interval = -1"}},

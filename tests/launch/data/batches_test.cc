@@ -35,7 +35,7 @@ class Batches : public testing::Test {
       writer.Append(ids);
       writer.EndDocument();
     }
-    writer.Finish();
+    CommitAll(writer.Complete());
     return std::make_shared<const Dataset>(OpenDataset(DataFormat::kMegatron, path_));
   }
   std::unique_ptr<SequenceSource> Pack(const std::vector<int64_t>& lengths, const Packing& packing) {
@@ -144,7 +144,7 @@ TEST_F(Batches, TheOrderIsAFunctionOfSeedAndPlace) {
     EXPECT_EQ(std::vector(order.begin() + 37 * epoch, order.begin() + 37 * (epoch + 1)), all);
   }
   // Fixed for good: a checkpoint continues on another machine, with another library.
-  EXPECT_EQ(ShuffledOrder(8, 1, 0), (std::vector<int64_t>{7, 6, 0, 5, 2, 3, 1, 4}));
+  EXPECT_EQ(ShuffledOrder(8, 1, 0), (std::vector<uint32_t>{7, 6, 0, 5, 2, 3, 1, 4}));
 }
 
 TEST_F(Batches, ReplicasShareEveryStepOut) {
@@ -155,6 +155,65 @@ TEST_F(Batches, ReplicasShareEveryStepOut) {
     }
     EXPECT_EQ(places, (std::vector<int64_t>{12, 13, 14, 15, 16, 17}));
   }
+}
+
+// Any sequence can be asked for first, though only some beginnings are kept.
+TEST_F(Batches, SequencesComeInAnyOrder) {
+  std::vector<int64_t> lengths;
+  for (int64_t i = 0; i < 300; ++i) lengths.push_back(i * 7 % 11);
+  const auto source = Pack(lengths, {.length = 16, .alignment = 4, .document_masks = true});
+  ASSERT_GT(source->size(), 100);
+  std::vector<Ids> tokens;
+  int64_t labels = 0;
+  for (int64_t i = 0; i < source->size(); ++i) {
+    const Sequence sequence = Filled(*source, i);
+    tokens.push_back(sequence.tokens);
+    labels += std::count_if(sequence.targets.begin(), sequence.targets.end(), [](int32_t id) { return id >= 0; });
+  }
+  EXPECT_EQ(source->labels(), labels);
+  for (int64_t i = source->size() - 1; i >= 0; --i) EXPECT_EQ(Filled(*source, i).tokens, tokens[i]) << i;
+}
+
+// All tokens once, each part by one rank.
+TEST_F(Batches, TokensOutsideTheVocabularyAreFoundByOneOfTheParts) {
+  MakeDataset({5, 0, 6});  // 1 to 11
+  DataConfig data;
+  data.train = path_;
+  data.validation_fraction = 0;
+  data.sequence_length = 8;
+  for (const int64_t parts : {1, 2, 3, 7, 11, 20}) {
+    const auto found = [&](int64_t vocab) {
+      int64_t count = 0;
+      const Sources sources = OpenSources(data, vocab, 8);
+      for (int64_t part = 0; part < parts; ++part) {
+        try {
+          CheckTokens(sources, vocab, part, parts);
+        } catch (const Error&) {
+          ++count;
+        }
+      }
+      return count;
+    };
+    EXPECT_EQ(found(12), 0);
+    EXPECT_EQ(found(11), 1);
+  }
+  ExpectError(ExitCode::kData, {"data.train", path_, "document 2, offset 2: token id 8 ", "model.vocab = 8"},
+              [&] { CheckTokens(OpenSources(data, 8, 8), 8); });
+}
+
+TEST_F(Batches, ADatasetWithoutLabelsIsRefused) {
+  MakeDataset({1, 1, 1, 1});
+  DataConfig data;
+  data.train = path_;
+  data.sequence_length = 8;
+  data.validation_fraction = 0;
+  ExpectError(ExitCode::kData, {"data.train: ", path_, "none to learn from"}, [&] { OpenSources(data, 1000, 8); });
+  MakeDataset({4, 1});
+  data.validation_fraction = 0.5;
+  ExpectError(ExitCode::kData, {"data.validation_fraction: ", path_}, [&] { OpenSources(data, 1000, 8); });
+  data.format = DataFormat::kFibonacci;
+  data.sequence_length = 2;
+  ExpectError(ExitCode::kData, {"data.train: ", "Fibonacci"}, [&] { OpenSources(data, 10, 8); });
 }
 
 TEST_F(Batches, SourcesOfAConfiguration) {

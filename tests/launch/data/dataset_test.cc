@@ -76,6 +76,25 @@ TEST_F(DatasetTest, MegatronGroupsSequencesIntoDocuments) {
   EXPECT_EQ(OpenIndex(empty_documents).DocumentLength(0), 0);
 }
 
+TEST_F(DatasetTest, FingerprintsTellDataApart) {
+  const std::string tokens = Bytes<uint16_t>(1, 2, 3, 4, 5, 6);
+  const std::string one = OpenIndex({}, tokens).Fingerprint();
+  EXPECT_EQ(OpenIndex({}, tokens).Fingerprint(), one);
+  EXPECT_NE(one.find("Megatron of u16, 2 documents, 6 tokens"), std::string::npos) << one;
+  for (int token = 0; token < 6; ++token) {
+    std::string other = tokens;
+    ++other[2 * token];
+    EXPECT_NE(OpenIndex({}, other).Fingerprint(), one) << token;
+  }
+  Index moved;
+  moved.documents = Bytes<int64_t>(0, 1, 3);
+  EXPECT_NE(OpenIndex(moved, tokens).Fingerprint(), one);
+  std::string large(1 << 20, 'a');
+  const std::string before = OpenFile(DataFormat::kNanogpt, large).Fingerprint();
+  large.back() = 'b';
+  EXPECT_NE(OpenFile(DataFormat::kNanogpt, large).Fingerprint(), before);
+}
+
 TEST_F(DatasetTest, MegatronReadsEveryIntegerType) {
   const auto read = [&](uint8_t type, int64_t width, const std::string& tokens) {
     Index index;
@@ -146,7 +165,7 @@ TEST_F(DatasetTest, WriterKeepsDocumentsAndChoosesTheType) {
     writer.Append(second);
     writer.EndDocument();
     EXPECT_EQ(writer.tokens(), 7);
-    writer.Finish();
+    CommitAll(writer.Complete());
     const Dataset dataset = OpenDataset(DataFormat::kMegatron, path_);
     EXPECT_STREQ(TokenTypeName(dataset.type()), vocab == 256 ? "u8" : vocab == 257 ? "u16" : "i32");
     ASSERT_EQ(dataset.documents(), 3);

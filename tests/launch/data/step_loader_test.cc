@@ -22,6 +22,7 @@ class CountingSource : public SequenceSource {
  public:
   int64_t size() const override { return random_.size(); }
   int64_t length() const override { return random_.length(); }
+  int64_t labels() const override { return random_.labels(); }
   std::string Summary() const override { return random_.Summary(); }
   void Fill(int64_t sequence, std::span<int32_t> tokens, std::span<int32_t> targets,
             std::span<int32_t> doc_start) const override {

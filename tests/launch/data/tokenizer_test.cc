@@ -3,8 +3,11 @@
 #include <google/protobuf/stubs/common.h>
 #include <sentencepiece_trainer.h>
 
+#include <random>
+
 #include "launch/config/config.h"
 #include "launch/data/dataset_builder.h"
+#include "launch/data/encode_slice.h"
 #include "tests/support/files.h"
 
 namespace longspan {
@@ -22,6 +25,73 @@ TEST(ByteTokenizer, EveryByteIsAnId) {
   ExpectError(ExitCode::kData, {"256"}, [&] { tokenizer->Decode(std::vector<int32_t>{256}); });
 }
 
+// A model of this text.
+std::unique_ptr<Tokenizer> Train(const TempFolder& folder, const std::string& text, const std::string& options) {
+  WriteFile(folder / "text", text);
+  const auto status = sentencepiece::SentencePieceTrainer::Train(
+      fmt::format("--input={} --model_prefix={} --hard_vocab_limit=false --minloglevel=2 {}", folder / "text",
+                  folder / "small", options));
+  EXPECT_TRUE(status.ok()) << status.ToString();
+  return MakeTokenizer("sentencepiece", folder / "small.model");
+}
+
+// Words with and without line ends and spaces between them, some of several bytes a character.
+std::string Words(size_t bytes, const std::string& space, const std::string& line_end) {
+  const char* const words[] = {"the", "ship", "sails", "übers", "weite", "meer", "морем", "海", "under", "calm"};
+  std::string text;
+  std::minstd_rand random(1);
+  for (int i = 1; text.size() < bytes; ++i)
+    text += words[random() % std::size(words)] + (i % 9 == 0 ? line_end : space);
+  return text;
+}
+
+constexpr const char* kKeepsAll =
+    "--vocab_size=340 --model_type=bpe --byte_fallback=true --normalization_rule_name=identity "
+    "--remove_extra_whitespaces=false";
+
+// A slice ends at no word: its tokens are those of the whole text.
+TEST(SentencePiece, SlicesHaveTheTokensOfTheWholeText) {
+  TempFolder folder;
+  for (const char* options : {"--vocab_size=80", kKeepsAll}) {
+    const auto tokenizer = Train(folder, Words(30000, " ", "\n"), options);
+    for (const auto& [space, line_end] : {std::pair{" ", "\n"}, {" ", " "}, {"", ""}, {"  ", "\n\n"}}) {
+      const std::string text = Words(2 * kSliceBytes + 1234, space, line_end);
+      std::vector<int32_t> ids;
+      for (size_t slice = 0; slice < 3; ++slice) {
+        const std::vector<int32_t> part = EncodeSlice(*tokenizer, text, slice);
+        ids.insert(ids.end(), part.begin(), part.end());
+      }
+      EXPECT_TRUE(ids == tokenizer->Encode(text)) << options << ", '" << space << "', '" << line_end << "'";
+    }
+  }
+  // Without a place to cut at, the first slice has it all.
+  const auto tokenizer = Train(folder, std::string(3000, 'x') + "\n" + std::string(700, 'x'), "--vocab_size=12");
+  const std::string text(2 * kSliceBytes + 1, 'x');
+  std::vector<int32_t> ids;
+  for (size_t slice = 0; slice < 3; ++slice) {
+    const std::vector<int32_t> part = EncodeSlice(*tokenizer, text, slice);
+    ids.insert(ids.end(), part.begin(), part.end());
+  }
+  EXPECT_TRUE(ids == tokenizer->Encode(text));
+}
+
+TEST(SentencePiece, SaysWhatItLoses) {
+  TempFolder folder;
+  const std::string text = Words(30000, " ", "\n");
+  EXPECT_EQ(WhatIsLost(*Train(folder, text, "--vocab_size=80")),
+            (std::vector<std::string>{"line ends", "runs of spaces", "tabs"}));
+  EXPECT_TRUE(WhatIsLost(*Train(folder, text, kKeepsAll)).empty());
+  EXPECT_TRUE(WhatIsLost(*MakeByteTokenizer()).empty());
+}
+
+TEST(SentencePiece, TheHashIsTheModels) {
+  TempFolder folder;
+  const std::string first = Train(folder, Words(30000, " ", "\n"), "--vocab_size=80")->hash();
+  EXPECT_EQ(first.size(), 16u);
+  EXPECT_EQ(MakeTokenizer("sentencepiece", folder / "small.model")->hash(), first);
+  EXPECT_NE(Train(folder, Words(20000, " ", "\n"), "--vocab_size=80")->hash(), first);
+}
+
 // SentencePiece carries a protobuf of another version than the configuration's: each must use its own.
 TEST(SentencePiece, EncodesWithATrainedModel) {
   GOOGLE_PROTOBUF_VERIFY_VERSION;
@@ -30,13 +100,7 @@ TEST(SentencePiece, EncodesWithATrainedModel) {
   TempFolder folder;
   std::string text;
   for (int i = 0; i < 300; ++i) text += fmt::format("the ship {} sails over the wide sea {}\n", i % 17, i % 5);
-  WriteFile(folder / "text", text);
-  const auto status = sentencepiece::SentencePieceTrainer::Train(
-      fmt::format("--input={} --model_prefix={} --vocab_size=60 --hard_vocab_limit=false --minloglevel=2",
-                  folder / "text", folder / "small"));
-  ASSERT_TRUE(status.ok()) << status.ToString();
-
-  const auto tokenizer = MakeTokenizer("sentencepiece", folder / "small.model");
+  const auto tokenizer = Train(folder, text, "--vocab_size=60");
   const std::string line = "the ship 3 sails over the sea";
   const std::vector<int32_t> ids = tokenizer->Encode(line);
   EXPECT_LT(ids.size(), line.size());

@@ -41,7 +41,7 @@ check() {
 
 # More than a terabyte of activations. The message has the sizes and what to do.
 check "out of memory" 70 \
-  "out of GPU memory: .* needs [0-9]+ bytes \([0-9.]+ GiB\); GPU 0 has [0-9.]+ GiB free of [0-9.]+\. .*more ranks" \
+  "out of GPU memory: the run takes [0-9.]+ [GT]iB of each GPU, .* has [0-9.]+ GiB free; .*raise parallel.cp with more GPUs" \
   "${train[@]}" data.sequence_length=4194304 model.hidden=1024 model.ffn=4096 model.layers=24
 
 check "NCCL fails" 70 "error: \[rank [01]/2 .*comm\.make_nccl, call [0-9]+ of rank [01]/2 in its group: NCCL: [a-zA-Z]" \
@@ -52,15 +52,22 @@ for rank in 0 1; do
   check "rank $rank throws" 65 "error: \[rank $rank/2 .*wrong on one rank" "${two[@]}" "$failing_rank" $rank gpu
 done
 
-# Tokens 0 and one 9999, in the last of 32 sequences: the replica that draws it fails, the other waits for its count.
-# Both have graphs that hold NCCL's transfers.
+# Tokens 0, and while they are trained on one becomes 9999, in the last of 32 sequences: the replica that draws it fails,
+# the other waits for its count. Both have graphs that hold NCCL's transfers.
 head -c 8192 /dev/zero >"$scratch/tokens"
-printf '\x0f\x27' | dd of="$scratch/tokens" bs=1 seek=8100 conv=notrunc status=none
+(
+  for ((i = 0; i < 1000; ++i)); do
+    grep -q "step 3/" "$said" && break
+    sleep 0.1
+  done
+  printf '\x0f\x27' | dd of="$scratch/tokens" bs=1 seek=8100 conv=notrunc status=none
+) &
 check "bad data on one rank" 65 "error: \[rank [01]/2 .*token id 9999 is outside the vocabulary of 10" \
-  "${two[@]}" "${train[@]}" parallel.dp=2 parallel.share_gpu=true runtime.graphs=ON data.format=NANOGPT data.train="$scratch/tokens" \
-  data.validation_fraction=0 train.eval_sequences=0 train.sequences_per_step=2
+  "${two[@]}" "${train[@]}" name=bad parallel.dp=2 parallel.share_gpu=true runtime.graphs=ON data.format=NANOGPT \
+  data.train="$scratch/tokens" data.validation_fraction=0 train.eval_sequences=0 train.sequences_per_step=2 \
+  train.steps=1000000 train.log_interval=1
 
-check "two ranks, one GPU" 78 "2 ranks for 1 GPUs.*parallel\.share_gpu" "${two[@]}" "${train[@]}" parallel.cp=2
+check "two ranks, one GPU" 78 "2 ranks for 1 GPU: .*parallel\.share_gpu" "${two[@]}" "${train[@]}" parallel.cp=2
 check "no GPU" 78 "has no GPU" env CUDA_VISIBLE_DEVICES= "${train[@]}"
 
 # A rank is killed outright in the middle of training: no code of ours, but the whole job ends.

@@ -10,7 +10,8 @@ namespace {
 constexpr int64_t kBlock = 8;
 // A step of all 82 training sequences, of which the preset's steps of 16 then take some.
 constexpr const char* kAll =
-    "train.steps=1 optimizer.warmup_steps=0 train.eval_sequences=0 train.sequences_per_step=82 ";
+    "train.steps=1 optimizer.warmup_steps=0 optimizer.schedule=CONSTANT train.eval_sequences=0 "
+    "train.sequences_per_step=82 ";
 
 class FrozenSelectionTest : public testing::Test {
  protected:
@@ -20,10 +21,11 @@ class FrozenSelectionTest : public testing::Test {
   std::string Refused(int ranks, const std::string& keys, ExitCode code) {
     std::string said;
     EXPECT_EQ(
-        RunProgram(folder_, ranks,
-                   fmt::format("train --config '{}/configs/fibonacci.textproto' runtime.device=CPU output='{}' {}",
-                               LONGSPAN_SOURCE, folder_ / "runs", keys),
-                   &said),
+        RunProgram(
+            folder_, ranks,
+            fmt::format("train --overwrite --config '{}/configs/fibonacci.textproto' runtime.device=CPU output='{}' {}",
+                        LONGSPAN_SOURCE, folder_ / "runs", keys),
+            &said),
         static_cast<int>(code))
         << said;
     return said;
@@ -81,7 +83,7 @@ TEST_F(FrozenSelectionTest, TheFileIsTheSameOnAnyRanks) {
 TEST_F(FrozenSelectionTest, TakenBackGivesTheSameBits) {
   Train(1, kAll + Key("record_selection", "all"));
   Change("all", "changed");
-  const std::string steps = "train.steps=1 optimizer.warmup_steps=0 ";
+  const std::string steps = "train.steps=1 optimizer.warmup_steps=0 optimizer.schedule=CONSTANT ";
   std::vector<double> losses;
   for (const auto& [ranks, keys] :
        {std::pair(1, ""), std::pair(2, "parallel.cp=2 train.recompute=FULL"),
@@ -117,8 +119,10 @@ TEST_F(FrozenSelectionTest, VerifyTakesIt) {
 
 TEST_F(FrozenSelectionTest, RefusesWhatDoesNotFit) {
   Train(1, kAll + Key("record_selection", "all"));
-  Train(1, "train.steps=1 optimizer.warmup_steps=0 train.eval_sequences=0 train.sequences_per_step=2 " +
-               Key("record_selection", "two"));
+  Train(1,
+        "train.steps=1 optimizer.warmup_steps=0 optimizer.schedule=CONSTANT train.eval_sequences=0 "
+        "train.sequences_per_step=2 " +
+            Key("record_selection", "two"));
   const auto expect = [&](const std::string& keys, const std::string& file, std::initializer_list<const char*> parts) {
     for (const int ranks : {1, 2}) {
       const std::string said =

@@ -1,0 +1,73 @@
+#include "launch/data/dataset_record.h"
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "launch/data/megatron.h"
+#include "runtime/error.h"
+#include "runtime/files/mapped_file.h"
+
+namespace longspan {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr int64_t kLargestBytes = 4096;  // nothing longer is a record
+
+}  // namespace
+
+std::optional<DatasetRecord> ReadDatasetRecord(const std::string& path) {
+  const std::string name = MegatronPrefix(path) + ".json";
+  if (!std::filesystem::is_regular_file(name)) return std::nullopt;
+  const MappedFile file(name);
+  if (file.size() == 0 || file.size() > kLargestBytes) return std::nullopt;
+  const char* const text = reinterpret_cast<const char*>(file.data());
+  const Json json = Json::parse(text, text + file.size(), nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object() || !json.contains("tokenizer_hash")) return std::nullopt;
+
+  DatasetRecord record;
+  const auto value = [&](const char* key) {
+    if (!json.contains(key)) Fail(ExitCode::kData, "{}: expected a value of {}, found none", name, key);
+    return json[key];
+  };
+  for (const auto& [key, to] :
+       {std::pair{"tokenizer", &record.tokenizer}, {"tokenizer_hash", &record.tokenizer_hash}}) {
+    const Json found = value(key);
+    if (!found.is_string()) Fail(ExitCode::kData, "{}: {}: expected a string, found {}", name, key, found.dump());
+    *to = found;
+  }
+  for (const auto& [key, to] :
+       {std::pair{"tokens", &record.tokens}, {"documents", &record.documents}, {"largest_id", &record.largest_id}}) {
+    const Json found = value(key);
+    if (!found.is_number_unsigned() || found.get<uint64_t>() > INT64_MAX) {
+      Fail(ExitCode::kData, "{}: {}: expected a whole number, found {}", name, key, found.dump());
+    }
+    *to = found;
+  }
+  return record;
+}
+
+std::optional<DatasetRecord> RecordOf(const Dataset& dataset) {
+  if (dataset.format() != "Megatron") return std::nullopt;
+  std::optional<DatasetRecord> record = ReadDatasetRecord(dataset.path());
+  if (record && (record->tokens != dataset.tokens() || record->documents != dataset.documents())) {
+    Fail(ExitCode::kData,
+         "{}.json: is of {} documents with {} tokens, but the dataset has {} with {}: one was replaced without the "
+         "other; "
+         "remove the .json, or make the dataset again",
+         MegatronPrefix(dataset.path()), record->documents, record->tokens, dataset.documents(), dataset.tokens());
+  }
+  return record;
+}
+
+void WriteDatasetRecord(const DatasetRecord& record, OutputFile* file) {
+  const Json json = {{"tokenizer", record.tokenizer},
+                     {"tokenizer_hash", record.tokenizer_hash},
+                     {"tokens", record.tokens},
+                     {"documents", record.documents},
+                     {"largest_id", record.largest_id}};
+  const std::string text = json.dump(2) + "\n";
+  file->Write(text.data(), static_cast<int64_t>(text.size()));
+}
+
+}  // namespace longspan

@@ -1,0 +1,68 @@
+#include "launch/train/memory_fit.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <sstream>
+#include <vector>
+
+#include "launch/job/world.h"
+#include "launch/train/progress.h"
+#include "parallel/comm/texts.h"
+#include "runtime/error.h"
+#include "runtime/memory.h"
+
+namespace longspan {
+namespace {
+
+struct Share {
+  int64_t bytes = 0;
+  int ranks = 0;
+};
+
+// Of all ranks on this one's node.
+Share OnThisNode(Communicator& world, int64_t bytes) {
+  Share sum;
+  for (const std::string& text : GatherTexts(world, fmt::format("{} {}", bytes, NodeName()))) {
+    std::istringstream said(text);
+    int64_t other = 0;
+    std::string node;
+    said >> other >> node;
+    if (node != NodeName()) continue;
+    sum.bytes += other;
+    ++sum.ranks;
+  }
+  return sum;
+}
+
+}  // namespace
+
+void RequireFit(const Job& job, const RunConfig& config, const PlannedMemory& planned) {
+  const DeviceKind device = job.device().kind();
+  const bool gpu = device == DeviceKind::kGpu;
+  const int64_t host = AvailableHostBytes(), own = job.device().AvailableBytes();
+  // Nobody takes any before all ranks have come here.
+  const Share node = OnThisNode(job.mesh().host_world(), gpu ? planned.host : planned.device + planned.host);
+  if (gpu && planned.device > own) {
+    Fail(ExitCode::kRankFailed, "out of GPU memory: the run takes {} of each GPU, {} has {} free; {}",
+         FormatBytes(planned.device), job.device().name(), FormatBytes(own), SmallerMemory(config, device));
+  }
+  if (host >= 0 && node.bytes > host) {
+    Fail(ExitCode::kRankFailed, "out of host memory: the {} of node {} take {} together, it has {} available; {}",
+         node.ranks == 1 ? "rank" : fmt::format("{} ranks", node.ranks), NodeName(), FormatBytes(node.bytes),
+         FormatBytes(host), SmallerMemory(config, device));
+  }
+}
+
+std::string SmallerMemory(const RunConfig& config, DeviceKind device) {
+  const bool gpu = device == DeviceKind::kGpu;
+  const KeepConfig& keep = config.train.keep;
+  std::vector<std::string> cures = {"shorten data.sequence_length",
+                                    fmt::format("raise parallel.cp with more {}", gpu ? "GPUs" : "nodes")};
+  if (gpu && keep.recompute != Recompute::kNone && !keep.offload) cures.emplace_back("set train.offload to true");
+  if (keep.recompute == Recompute::kNone) cures.emplace_back("set train.recompute to SELECTIVE or FULL");
+  if (keep.recompute == Recompute::kSelective) cures.emplace_back("set train.recompute to FULL");
+  return fmt::format("{}", fmt::join(cures, ", or "));
+}
+
+}  // namespace longspan

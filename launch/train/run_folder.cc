@@ -1,0 +1,95 @@
+#include "launch/train/run_folder.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+#include "runtime/error.h"
+#include "runtime/files/output_file.h"
+
+namespace longspan {
+namespace {
+
+namespace fs = std::filesystem;
+
+// "pid 123 on node7", as the holder wrote it.
+std::string ReadHolder(int lock) {
+  std::array<char, 256> text{};
+  const ssize_t size = pread(lock, text.data(), text.size(), 0);
+  return size > 0 ? std::string(text.data(), size) : "an unknown process";
+}
+
+void WriteHolder(int lock) {
+  std::array<char, 200> host{};
+  gethostname(host.data(), host.size() - 1);
+  const std::string text = fmt::format("pid {} on {}", getpid(), host.data());
+  // Only for the eyes of those who find it locked: nothing is lost where it cannot be written.
+  [[maybe_unused]] const bool written = ftruncate(lock, 0) == 0 && pwrite(lock, text.data(), text.size(), 0) > 0;
+}
+
+std::string PathOf(const RunConfig& config) { return (fs::path(config.output) / config.name).string(); }
+
+bool HoldsRun(const std::string& folder) {
+  std::error_code error;
+  const fs::path metrics = folder + "/metrics.jsonl";
+  return fs::is_regular_file(metrics, error) && fs::file_size(metrics, error) > 0 && !error;
+}
+
+}  // namespace
+
+RunFolder::Lock::~Lock() {
+  if (file_ < 0) return;
+  [[maybe_unused]] const int emptied = ftruncate(file_, 0);
+  close(file_);
+}
+
+std::string RunFolder::Lock::Take(const std::string& path) {
+  const int file = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  if (file < 0) Fail(ExitCode::kIo, "{}: cannot be written: {}", path, std::strerror(errno));
+  if (flock(file, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+    const std::string holder = ReadHolder(file);
+    close(file);
+    return holder;
+  }
+  WriteHolder(file);
+  file_ = file;
+  return "";
+}
+
+RunFolder::RunFolder(const RunConfig& config, bool overwrite, bool writes) : path_(PathOf(config)) {
+  if (!writes) return;
+  std::error_code error;
+  fs::create_directories(path_, error);
+  if (error) Fail(ExitCode::kIo, "{}: the run's folder cannot be made: {}", path_, error.message());
+  if (const std::string holder = lock_.Take(path_ + "/lock"); !holder.empty()) {
+    Fail(ExitCode::kConfig, "name = \"{}\": {} is in use by a run that has not ended, {}; set name to another",
+         config.name, path_, holder);
+  }
+  if (const std::string problem = Problem(config, overwrite); !problem.empty()) Fail(ExitCode::kConfig, "{}", problem);
+  replaces_ = HoldsRun(path_);
+}
+
+std::string RunFolder::Problem(const RunConfig& config, bool overwrite) {
+  if (overwrite || !HoldsRun(PathOf(config))) return "";
+  return fmt::format(
+      "name = \"{}\": {} holds an older run; set name to another, or give --overwrite to replace that run", config.name,
+      PathOf(config));
+}
+
+void RunFolder::Begin(const std::string& config_text) {
+  std::error_code error;
+  for (const fs::directory_entry& entry : fs::directory_iterator(path_ + "/profile", error)) {
+    const std::string name = entry.path().filename().string();
+    if (name == "report.txt" || (name.starts_with("rank") && name.ends_with(".json"))) fs::remove(entry.path(), error);
+  }
+  OutputFile config(path_ + "/config.textproto");
+  config.Write(config_text.data(), static_cast<int64_t>(config_text.size()));
+  config.Commit();
+}
+
+}  // namespace longspan

@@ -1,0 +1,47 @@
+// RunFolder: the folder OUTPUT/NAME of a run, which one run at a time has and an older one keeps:
+//
+//   config.textproto  every key, as settled      profile/  rankNNNNN.json, report.txt (launch/report/profile.h)
+//   metrics.jsonl     launch/train/run_log.h     lock      locked (flock) as long as the run lasts; says who by
+#pragma once
+
+#include <string>
+
+#include "launch/config/run_config.h"
+
+namespace longspan {
+
+class RunFolder {
+ public:
+  // On the rank that `writes`, makes the folder and takes its lock, and nothing else. Throws Error: (configuration)
+  // naming the cure when another run has the lock, or metrics of an older run are there that it may not `overwrite`;
+  // (io). On other ranks it does nothing but know the path. A file system without locks has none.
+  RunFolder(const RunConfig& config, bool overwrite, bool writes);
+  // What stands in the way of a run without `overwrite`, now; "" when nothing does.
+  static std::string Problem(const RunConfig& config, bool overwrite);
+
+  const std::string& path() const { return path_; }
+  bool replaces() const { return replaces_; }  // an older run
+  // Takes away what an older run left of its profile and writes config.textproto. For the rank that writes.
+  void Begin(const std::string& config_text);
+
+ private:
+  // Held by the process until it goes, whatever ends it.
+  class Lock {
+   public:
+    Lock() = default;
+    ~Lock();
+    Lock(const Lock&) = delete;
+    Lock& operator=(const Lock&) = delete;
+    // Returns who has it instead, "" when it was taken.
+    std::string Take(const std::string& path);
+
+   private:
+    int file_ = -1;
+  };
+
+  const std::string path_;
+  Lock lock_;
+  bool replaces_ = false;
+};
+
+}  // namespace longspan

@@ -1,0 +1,104 @@
+// A run's folder belongs to one run, and what an older one left is not lost in silence. A line of metrics that is not
+// written is an error.
+#include "launch/train/run_folder.h"
+
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "launch/train/run_log.h"
+#include "tests/support/files.h"
+
+namespace longspan {
+namespace {
+
+class RunFolderTest : public testing::Test {
+ protected:
+  RunFolderTest() {
+    config_.name = "a";
+    config_.output = folder_ / "out";
+  }
+  TempFolder folder_;
+  RunConfig config_;
+  const std::string path_ = folder_ / "out/a";
+};
+
+TEST_F(RunFolderTest, OneRunAtATimeHasIt) {
+  {
+    const RunFolder first(config_, false, true);
+    ExpectError(ExitCode::kConfig, {"name = \"a\"", path_, "pid " + std::to_string(getpid()), "set name to another"},
+                [&] { RunFolder(config_, false, true); });
+    ExpectError(ExitCode::kConfig, {"in use"}, [&] { RunFolder(config_, /*overwrite=*/true, true); });
+    const RunFolder of_another_rank(config_, false, false);
+    config_.name = "b";
+    const RunFolder another(config_, false, true);
+    config_.name = "a";
+  }
+  const RunFolder next(config_, false, true);
+  EXPECT_FALSE(next.replaces());
+}
+
+TEST_F(RunFolderTest, AnOlderRunStaysUntilTheNewOneBegins) {
+  const std::vector<std::string> own = {"metrics.jsonl", "profile/rank00000.json", "profile/rank00003.json",
+                                        "profile/report.txt"};
+  for (const std::string& name : own) WriteFile(path_ + "/" + name, "replaced");
+  WriteFile(path_ + "/profile/notes.txt", "mine");
+  ExpectError(ExitCode::kConfig, {"name = \"a\"", path_, "older run", "set name to another", "--overwrite"},
+              [&] { RunFolder(config_, false, true); });
+  EXPECT_NE(RunFolder::Problem(config_, false), "");
+  EXPECT_EQ(RunFolder::Problem(config_, true), "");
+  RunFolder folder(config_, true, true);
+  EXPECT_TRUE(folder.replaces());
+  for (const std::string& name : own) EXPECT_EQ(ReadFile(path_ + "/" + name), "replaced") << name;
+  folder.Begin("name: \"a\"\n");
+  EXPECT_EQ(ReadFile(path_ + "/config.textproto"), "name: \"a\"\n");
+  for (const std::string& name : own) {
+    EXPECT_EQ(std::filesystem::exists(path_ + "/" + name), name == "metrics.jsonl") << name;
+  }
+  EXPECT_EQ(ReadFile(path_ + "/profile/notes.txt"), "mine");
+  RunLog log(config_, path_, true);
+  log.Start({});
+  EXPECT_EQ(ReadFile(path_ + "/metrics.jsonl").find("replaced"), std::string::npos);
+}
+
+TEST_F(RunFolderTest, AFolderThatCannotBe) {
+  WriteFile(folder_ / "out", "a file");
+  ExpectError(ExitCode::kIo, {path_, "cannot be made"}, [&] { RunFolder(config_, false, true); });
+}
+
+// /dev/full takes nothing, as a full disk.
+TEST_F(RunFolderTest, TheFirstLostLineIsAnError) {
+  const RunFolder folder(config_, false, true);
+  std::filesystem::create_symlink("/dev/full", path_ + "/metrics.jsonl");
+  RunLog log(config_, path_, true);
+  ExpectError(ExitCode::kIo, {path_ + "/metrics.jsonl", "No space left on device"}, [&] { log.Start({}); });
+}
+
+TEST_F(RunFolderTest, MetricsAreOnTheDiskAtOnce) {
+  const RunFolder folder(config_, false, true);
+  RunLog log(config_, path_, true);
+  StartMetrics start;
+  start.version = "1.2";
+  log.Start(start);
+  EXPECT_NE(ReadFile(path_ + "/metrics.jsonl").find("\"version\":\"1.2\""), std::string::npos);
+  testing::internal::CaptureStdout();
+  StepMetrics step;
+  step.step = 1;
+  step.loss = 2.5;
+  step.seconds = 0.5;
+  step.tokens = 100;
+  step.labels = 50;
+  log.Step(step);
+  step.step = 200;
+  step.labels = 0;
+  log.Step(step);
+  const std::string said = testing::internal::GetCapturedStdout(), lines = ReadFile(path_ + "/metrics.jsonl");
+  EXPECT_NE(said.find("loss 2.5000"), std::string::npos) << said;
+  EXPECT_NE(said.find("200 tok/s, 100 labels/s"), std::string::npos) << said;
+  EXPECT_NE(said.find("step 200/200 | no label, no loss"), std::string::npos) << said;
+  EXPECT_NE(lines.find("\"loss\":2.5"), std::string::npos) << lines;
+  EXPECT_NE(lines.find("\"loss\":null"), std::string::npos) << lines;
+}
+
+}  // namespace
+}  // namespace longspan

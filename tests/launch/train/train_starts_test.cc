@@ -1,0 +1,178 @@
+// How runs of `longspan train` begin, or are refused: ranks that disagree, a name that is taken, data that is not what
+// it should be, a disk that is full, a dataset that shrinks.
+#include <csignal>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "tests/support/program.h"
+
+namespace longspan {
+namespace {
+
+using nlohmann::json;
+
+// Bytes of a model that trains a step in milliseconds.
+constexpr const char* kTiny =
+    "runtime.device=CPU model.layers=1 model.hidden=16 model.heads=2 model.kv_heads=1 model.key_width=8 "
+    "model.value_width=8 model.ffn=24 model.nsa.block=8 model.nsa.stride=4 model.nsa.select_block=8 "
+    "model.nsa.select=3 model.nsa.window=8 data.format=NANOGPT data.sequence_length=64 optimizer.warmup_steps=0 "
+    "optimizer.schedule=CONSTANT train.steps=3 train.sequences_per_step=2 train.eval_interval=0 ";
+
+class TrainStarts : public testing::Test {
+ protected:
+  TrainStarts() { WriteTokens("tokens", 2000, 7); }
+
+  void WriteTokens(const std::string& name, int count, int step) {
+    std::string bytes;
+    for (int i = 0; i < count; ++i) bytes += Bytes<uint16_t>(i * step % 251);
+    WriteFile(folder_ / name, bytes);
+  }
+  std::string Arguments(const std::string& keys) {
+    return fmt::format("train {} output='{}' data.train='{}' {}", kTiny, folder_ / "runs", folder_ / "tokens", keys);
+  }
+  // Of which the program says all `parts`.
+  void Expect(int code, int ranks, const std::string& arguments, std::initializer_list<std::string> parts) {
+    EXPECT_EQ(RunProgram(folder_, ranks, arguments, &said_), code) << arguments << "\n" << said_;
+    for (const std::string& part : parts) {
+      EXPECT_NE(said_.find(part), std::string::npos) << arguments << "\n" << said_ << "\nlacks: " << part;
+    }
+  }
+  // The same on two ranks, but for what the second is given besides.
+  std::string OfTwo(const std::string& keys, const std::string& second) {
+    return fmt::format("{} : -np 1 '{}' {} {}", Arguments(keys), LONGSPAN_PROGRAM, Arguments(keys), second);
+  }
+  void ExpectOfTwo(int code, const std::string& keys, const std::string& second,
+                   std::initializer_list<std::string> parts) {
+    const std::string launched = fmt::format("'{}' -np 1 '{}' {} > '{}' 2>&1", LONGSPAN_MPIEXEC, LONGSPAN_PROGRAM,
+                                             OfTwo(keys, second), folder_ / "said");
+    const int status = std::system(launched.c_str());
+    said_ = ReadFile(folder_ / "said");
+    EXPECT_EQ(WEXITSTATUS(status), code) << said_;
+    for (const std::string& part : parts)
+      EXPECT_NE(said_.find(part), std::string::npos) << said_ << "\nlacks: " << part;
+  }
+  std::vector<json> Metrics(const std::string& name = "run") {
+    std::vector<json> lines;
+    std::istringstream text(ReadFile(folder_ / ("runs/" + name + "/metrics.jsonl")));
+    for (std::string line; std::getline(text, line);) lines.push_back(json::parse(line));
+    return lines;
+  }
+
+  TempFolder folder_;
+  std::string said_;
+};
+
+TEST_F(TrainStarts, RanksThatDisagreeAreRefused) {
+  ExpectOfTwo(78, "", "optimizer.learning_rate=1e-4 train.seed=2",
+              {"optimizer.learning_rate: 0.003 on rank 0, 0.0001 on rank 1", "train.seed: 1 on rank 0, 2 on rank 1"});
+  ExpectOfTwo(78, "", "train.steps=4", {"train.steps: 3 on rank 0, 4 on rank 1"});
+  ExpectOfTwo(78, "parallel.cp=2", "parallel.cp=1", {"parallel.cp: 2 on rank 0, 1 on rank 1"});
+  WriteTokens("other", 2000, 11);
+  ExpectOfTwo(65, "data.validation_fraction=0", fmt::format("data.train='{}'", folder_ / "other"),
+              {"disagree on the data", "data.train: nanoGPT", "other) on rank 1"});
+  WriteTokens("copy", 2000, 7);
+  ExpectOfTwo(0, "data.validation_fraction=0", fmt::format("data.train='{}'", folder_ / "copy"), {"done: 3 steps"});
+}
+
+TEST_F(TrainStarts, AnOlderRunIsKept) {
+  const std::string keys = Arguments("data.validation_fraction=0 ");
+  Expect(0, 4, keys + "parallel.cp=2", {"done: 3 steps"});
+  const std::string before = ReadFile(folder_ / "runs/run/metrics.jsonl");
+  EXPECT_FALSE(before.empty());
+  Expect(78, 1, keys, {"name = \"run\"", "runs/run", "--overwrite"});
+  Expect(78, 1, keys + "--dry-run", {"parameters", "name = \"run\""});
+  Expect(0, 1, keys + "--dry-run --overwrite", {"parameters"});
+  Expect(65, 1, keys + "--overwrite model.vocab=100", {"data.train", "tokens", "model.vocab = 100"});
+  EXPECT_EQ(ReadFile(folder_ / "runs/run/metrics.jsonl"), before);
+  Expect(0, 1, keys + "--overwrite train.steps=2", {"replaced   the older run", "done: 2 steps"});
+  EXPECT_EQ(Metrics().size(), 3U);
+  EXPECT_TRUE(std::filesystem::exists(folder_ / "runs/run/profile/rank00000.json"));
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "runs/run/profile/rank00001.json"));
+}
+
+TEST_F(TrainStarts, OneRunOfANameAtATime) {
+  const std::string keys = Arguments("data.validation_fraction=0 "), metrics = folder_ / "runs/run/metrics.jsonl";
+  // In the background until the second has been refused, or for long enough.
+  const std::string first =
+      fmt::format("(timeout 60 '{}' {} train.steps=1000000 train.log_interval=1000000 >'{}' 2>&1) &", LONGSPAN_PROGRAM,
+                  keys, folder_ / "first");
+  ASSERT_EQ(std::system(first.c_str()), 0);
+  for (int i = 0; i < 300 && !std::filesystem::exists(metrics); ++i) usleep(100000);
+  for (const char* more : {"", "--overwrite"}) {
+    Expect(78, 1, keys + more, {"name = \"run\"", "in use by a run that has not ended, pid ", "set name to another"});
+  }
+  const size_t pid = said_.find("pid ");
+  ASSERT_NE(pid, std::string::npos);
+  kill(std::stoi(said_.substr(pid + 4)), SIGTERM);
+  EXPECT_GT(Metrics().size(), 0U);
+}
+
+TEST_F(TrainStarts, MetricsSayWhatTheRunIs) {
+  Expect(0, 2, Arguments("data.validation_fraction=0 data.seed=3 parallel.cp=2"), {"labels/s", "% of peak"});
+  const std::vector<json> metrics = Metrics();
+  ASSERT_EQ(metrics.size(), 4U);
+  const json& start = metrics[0];
+  EXPECT_EQ(start["kind"], "start");
+  EXPECT_EQ(start["version"].get<std::string>().substr(0, 9), "longspan ");
+  EXPECT_NE(start["command"].get<std::string>().find("data.seed=3"), std::string::npos);
+  EXPECT_EQ(start["time"].get<std::string>().size(), 20U);
+  EXPECT_EQ(start["dp"], 1);
+  EXPECT_EQ(start["cp"], 2);
+  EXPECT_GT(start["step_tflop"], 0);
+  for (size_t i = 1; i < 4; ++i) {
+    EXPECT_EQ(metrics[i]["tokens"], 128);
+    EXPECT_EQ(metrics[i]["labels"], 126);
+    EXPECT_GT(metrics[i]["peak_share"], 0);
+    if (i > 1) {
+      EXPECT_GT(metrics[i]["elapsed"], metrics[i - 1]["elapsed"]);
+    }
+  }
+  const std::string config = ReadFile(folder_ / "runs/run/config.textproto");
+  EXPECT_NE(config.find("dp: 1\n"), std::string::npos);
+  EXPECT_NE(config.find("dtype: F32\n"), std::string::npos);
+  const json profile = json::parse(ReadFile(folder_ / "runs/run/profile/rank00001.json"));
+  EXPECT_EQ(profile["dp"], 0);
+  EXPECT_EQ(profile["cp"], 1);
+}
+
+TEST_F(TrainStarts, EvaluationIsSaidAndCanBeOff) {
+  const std::string validation = fmt::format("data.validation='{}' ", folder_ / "tokens");
+  Expect(0, 1, Arguments(validation), {"done: 3 steps"});
+  EXPECT_EQ(said_.find("eval"), std::string::npos) << said_;
+  const auto held_out = [&](const std::string& keys) {
+    Expect(0, 1, Arguments(validation + "--overwrite train.eval_sequences=4 train.eval_interval=2 " + keys),
+           {"evaluating 4 held-out sequences", "eval 2/3 |", "eval 3/3 |"});
+    return Metrics().back()["loss"].get<double>();
+  };
+  // Of the same model: at a rate of almost nothing, training in another order changes nothing.
+  const std::string still = "optimizer.learning_rate=1e-30 ";
+  EXPECT_EQ(held_out(still + "data.seed=1"), held_out(still + "data.seed=2"));
+}
+
+TEST_F(TrainStarts, AFullDiskIsAnError) {
+  std::filesystem::create_directories(folder_ / "runs/run");
+  std::filesystem::create_symlink("/dev/full", folder_ / "runs/run/metrics.jsonl");
+  Expect(74, 2, Arguments("data.validation_fraction=0 parallel.cp=2"),
+         {"runs/run/metrics.jsonl", "No space left on device"});
+}
+
+TEST_F(TrainStarts, ADatasetThatShrinksEndsTheRunByName) {
+  WriteTokens("tokens", 1 << 20, 7);
+  const std::string shrink = fmt::format(
+      "(for i in $(seq 300); do grep -q '\"step\":3' '{}' && break; sleep 0.1; done; truncate -s 0 '{}') & ",
+      folder_ / "runs/run/metrics.jsonl", folder_ / "tokens");
+  std::system((shrink + "true").c_str());
+  Expect(74, 2, Arguments("data.validation_fraction=0 parallel.cp=2 train.steps=100000 train.log_interval=100000"),
+         {"error: [rank ", "tokens: expected the bytes that it had"});
+}
+
+TEST_F(TrainStarts, WhatCannotFitIsRefusedAtOnce) {
+  Expect(70, 2,
+         Arguments("data.validation_fraction=0 parallel.cp=2 model.layers=400 model.hidden=65536 model.ffn=65536"),
+         {"out of host memory: the 2 ranks of node", "train.recompute to SELECTIVE or FULL"});
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "runs/run/metrics.jsonl"));
+}
+
+}  // namespace
+}  // namespace longspan
