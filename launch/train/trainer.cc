@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "launch/config/config.h"
 #include "launch/data/dataset.h"
@@ -21,11 +22,13 @@
 #include "launch/train/progress.h"
 #include "launch/train/run_folder.h"
 #include "launch/train/run_log.h"
+#include "launch/train/selections.h"
 #include "model/network/session.h"
 #include "model/training/micro_step.h"
 #include "model/training/optimizer.h"
 #include "model/training/schedule.h"
 #include "runtime/count.h"
+#include "runtime/files/output_file.h"
 #include "runtime/trace.h"
 
 namespace longspan {
@@ -41,6 +44,24 @@ Sources OpenData(const RunConfig& config, Communicator& world) {
   RequireAgreement(world, ExitCode::kData, "the data", claims);
   CheckTokens(sources, config.model.vocab, world.rank(), world.size());
   return sources;
+}
+
+// The step whose selection is recorded, 0 for none. Throws Error (io) when the file could not be.
+int64_t RecordStep(const TrainConfig& train, bool writes) {
+  if (train.record_selection.empty()) return 0;
+  if (writes) OutputFile tried(train.record_selection);
+  return train.record_step > 0 ? train.record_step : train.steps;
+}
+
+// That of train.frozen_selection, the same on all ranks and checked for the whole run.
+std::optional<GivenSelections> Given(const RunConfig& config, const SequenceSource& source, const Layout& layout,
+                                     Communicator& world) {
+  std::optional<GivenSelections> given;
+  if (config.train.frozen_selection.empty()) return given;
+  given.emplace(config);
+  RequireAgreement(world, ExitCode::kData, "the selection", {given->claim()});
+  given->CheckRun(source, layout);
+  return given;
 }
 
 class Trainer {
@@ -63,10 +84,13 @@ class Trainer {
                     .config = config.optimizer}),
         steps_({*sources_.train, session_.layout(), mesh_.cp_index(), config.model.nsa, config.data.seed},
                config.train.steps, config.train.sequences_per_step, {mesh_.dp_index(), mesh_.dp_size()}),
+        record_step_(RecordStep(config.train, job.root())),
+        given_(Given(config, *sources_.train, session_.layout(), mesh_.host_world())),
         log_(config, folder_.path(), job.root()),
         micro_step_(session_, optimizer_, loss_sum_) {
     optimizer_.Reserve(session_.arena(), session_.context().dtype, session_.context().gradient_dtype);
     session_.arena().Reserve(&loss_sum_, MemoryUse::kWorkspace, "loss_sum", DType::kF64, {1});
+    if (given_) frozen_.emplace(session_, config.model);
   }
 
   void Run() {
@@ -82,6 +106,7 @@ class Trainer {
     Trace::Get().Reset();
     const double begin = WallSeconds();
     for (int64_t step = 1; step <= config_.train.steps; ++step) {
+      if (step == record_step_) log_.Line(RecordSelections(job_, session_, *sources_.train, config_, step));
       const StepMetrics metrics = Step(step);
       log_.Step(metrics);
       RequireFinite({metrics.loss, metrics.grad_norm},
@@ -171,6 +196,7 @@ class Trainer {
     double coverage = 0;
     for (size_t micro = 0; micro < step.batches.size(); ++micro) {
       session_.Load(step.batches[micro], step.labels > 0 ? 1 / step.labels : 0, micro);
+      if (frozen_) frozen_->Set(given_->Of(step.batches[micro].number));
       micro_step_.Run(micro + 1 == step.batches.size());
       coverage += session_.model().coverage() / static_cast<double>(step.batches.size());
     }
@@ -197,6 +223,7 @@ class Trainer {
 
   void EvaluateHeldOut(int64_t step) {
     if (!sources_.validation) return;
+    if (frozen_) frozen_->Clear();
     log_.Line(fmt::format("evaluating {} held-out sequences",
                           std::min(config_.train.eval_sequences, sources_.validation->size())));
     const HeldOut found = Evaluate(job_, session_, *sources_.validation, config_, loss_sum_);
@@ -235,6 +262,9 @@ class Trainer {
   Tensor loss_sum_;                         // [1] F64
   double step_flops_ = 0, peak_flops_ = 0;  // of all ranks; peak: a second
   StepLoader steps_;
+  const int64_t record_step_;                   // 0: none
+  const std::optional<GivenSelections> given_;  // null: the layers choose
+  std::optional<FrozenSelection> frozen_;       // likewise
   RunLog log_;
   MicroStep micro_step_;  // its graphs may hold transfers: not of the job
 };
