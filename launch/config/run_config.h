@@ -41,8 +41,11 @@ struct TrainConfig {
   int64_t eval_interval = 1000;    // steps between evaluations, the last is one; 0 = no evaluation
   int64_t eval_sequences = 8;      // 0 = no evaluation
   int64_t log_interval = 1;
-  uint64_t seed = 1;  // of the initialisation
-  KeepConfig keep;    // keys train.recompute and train.offload
+  uint64_t seed = 1;             // of the initialisation
+  KeepConfig keep;               // keys train.recompute and train.offload
+  std::string record_selection;  // selection file to write; empty = none
+  int64_t record_step = 0;       // whose sequences it is of; 0 = the last
+  std::string frozen_selection;  // selection file that the layers take; empty = they choose
 
   bool evaluates() const { return eval_interval > 0 && eval_sequences > 0; }
   bool operator==(const TrainConfig&) const = default;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "launch/checkpoint/checkpoint.h"
 #include "launch/config/config.h"
@@ -21,6 +22,7 @@
 #include "launch/train/resume.h"
 #include "launch/train/run_folder.h"
 #include "launch/train/run_log.h"
+#include "launch/train/selections.h"
 #include "model/network/session.h"
 #include "model/training/micro_step.h"
 #include "model/training/optimizer.h"
@@ -64,6 +66,8 @@ class Trainer {
                     .config = config.optimizer}),
         steps_({*sources_.train, session_.layout(), mesh_.cp_index(), config.model.nsa, config.data.seed},
                config.train.steps, config.train.sequences_per_step, {mesh_.dp_index(), mesh_.dp_size()}),
+        record_step_(RecordStep(config.train, job.root())),
+        given_(OpenGivenSelections(config, *sources_.train, session_.layout(), mesh_.host_world())),
         log_(config, folder_.path(), job.root()),
         checkpoints_(
             job.Make<Checkpoints>(Checkpoints::Args{.world = mesh_.host_world(),
@@ -77,6 +81,7 @@ class Trainer {
         micro_step_(session_, optimizer_, loss_sum_) {
     optimizer_.Reserve(session_.arena(), session_.context().dtype, session_.context().gradient_dtype);
     session_.arena().Reserve(&loss_sum_, MemoryUse::kWorkspace, "loss_sum", DType::kF64, {1});
+    if (given_) frozen_.emplace(session_, config.model);
   }
 
   void Run() {
@@ -98,6 +103,7 @@ class Trainer {
     const double begin = WallSeconds();
     const int64_t done = state_.step;
     for (int64_t step = done + 1; step <= config_.train.steps; ++step) {
+      if (step == record_step_) log_.Line(RecordSelections(job_, session_, *sources_.train, config_, step));
       const StepMetrics metrics = Step(step);
       log_.Step(metrics);
       RequireFinite({metrics.loss, metrics.grad_norm},
@@ -204,6 +210,7 @@ class Trainer {
     double coverage = 0;
     for (size_t micro = 0; micro < step.batches.size(); ++micro) {
       session_.Load(step.batches[micro], step.labels > 0 ? 1 / step.labels : 0, micro);
+      if (frozen_) frozen_->Set(given_->Of(step.batches[micro].number));
       micro_step_.Run(micro + 1 == step.batches.size());
       coverage += session_.model().coverage() / static_cast<double>(step.batches.size());
     }
@@ -230,6 +237,7 @@ class Trainer {
 
   void EvaluateHeldOut(int64_t step) {
     if (!sources_.validation) return;
+    if (frozen_) frozen_->Clear();
     log_.Line(fmt::format("evaluating {} held-out sequences",
                           std::min(config_.train.eval_sequences, sources_.validation->size())));
     const HeldOut found = Evaluate(job_, session_, *sources_.validation, config_, loss_sum_);
@@ -267,6 +275,9 @@ class Trainer {
   Tensor loss_sum_;                         // [1] F64
   double step_flops_ = 0, peak_flops_ = 0;  // of all ranks; peak: a second
   StepLoader steps_;
+  const int64_t record_step_;                   // 0: none
+  const std::optional<GivenSelections> given_;  // null: the layers choose
+  std::optional<FrozenSelection> frozen_;       // likewise
   RunLog log_;
   RunState state_;  // of what is done
   Checkpoints& checkpoints_;
