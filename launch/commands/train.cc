@@ -44,6 +44,9 @@ Every key and its meaning: configs/run.proto
 A run leaves OUTPUT/NAME with config.textproto (every key, as settled), profile/ (where the time of each rank went) and
 metrics.jsonl: a line of the start, then one a step and an evaluation. In it
   loss               mean over the labels of the step, null without any; of an evaluation, over its held-out sequences
+  loss_z, norm_z     how many standard deviations loss and grad_norm lie above the mean of the 128 steps before; null
+                     for the first 32
+  skipped            the update was not made: loss or grad_norm not finite, or above train.max_z_score
   elapsed, ms        seconds since the start; milliseconds of the step
   tokens, labels     of the step over all ranks: tokens count padding, labels only what is learned from
   peak_share         FLOPs of the step, as counted for one document a sequence, per second and of peak_tflops: what

@@ -87,6 +87,9 @@ void RunLog::Step(const StepMetrics& m) {
              {"elapsed", Elapsed()},
              {"loss", Number(m.loss, m.labels > 0)},
              {"grad_norm", m.grad_norm},
+             {"loss_z", m.loss_z},
+             {"norm_z", m.norm_z},
+             {"skipped", m.skipped},
              {"learning_rate", m.learning_rate},
              {"ms", m.seconds * 1e3},
              {"tokens", m.tokens},
@@ -102,12 +105,12 @@ void RunLog::Step(const StepMetrics& m) {
             .dump());
   const int64_t steps = config_.train.steps;
   const std::string loss = m.labels > 0 ? fmt::format("loss {:.4f}", m.loss) : "no label, no loss";
-  if (m.step % config_.train.log_interval == 0 || m.step == 1 || m.step == steps) {
-    Line(
-        fmt::format("step {}/{} | {} | gnorm {:.3f} | lr {:.2e} | {:.0f} ms | {} tok/s, {} labels/s | {:.0f}% of peak "
-                    "| mem {} MiB",
-                    m.step, steps, loss, m.grad_norm, m.learning_rate, m.seconds * 1e3, FormatCount(tokens),
-                    FormatCount(labels), 100 * m.peak_share, m.memory_bytes >> 20));
+  if (m.step % config_.train.log_interval == 0 || m.step == 1 || m.step == steps || m.skipped) {
+    Line(fmt::format(
+        "step {}/{} | {} | gnorm {:.3f}{} | lr {:.2e} | {:.0f} ms | {} tok/s, {} labels/s | {:.0f}% of peak "
+        "| mem {} MiB",
+        m.step, steps, loss, m.grad_norm, m.skipped ? ", update skipped" : "", m.learning_rate, m.seconds * 1e3,
+        FormatCount(tokens), FormatCount(labels), 100 * m.peak_share, m.memory_bytes >> 20));
   }
   progress_.Update(m.step, fmt::format("step {}/{}, {}", m.step, steps, loss));
 }

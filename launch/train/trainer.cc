@@ -14,11 +14,13 @@
 #include "launch/job/machine.h"
 #include "launch/report/profile.h"
 #include "launch/train/announcement.h"
+#include "launch/train/anomalies.h"
 #include "launch/train/evaluation.h"
 #include "launch/train/graphs.h"
 #include "launch/train/memory_fit.h"
 #include "launch/train/peak.h"
 #include "launch/train/progress.h"
+#include "launch/train/replicas.h"
 #include "launch/train/run_folder.h"
 #include "launch/train/run_log.h"
 #include "model/network/session.h"
@@ -63,10 +65,12 @@ class Trainer {
                     .config = config.optimizer}),
         steps_({*sources_.train, session_.layout(), mesh_.cp_index(), config.model.nsa, config.data.seed},
                config.train.steps, config.train.sequences_per_step, {mesh_.dp_index(), mesh_.dp_size()}),
+        anomalies_(config.train),
         log_(config, folder_.path(), job.root()),
         micro_step_(session_, optimizer_, loss_sum_) {
     optimizer_.Reserve(session_.arena(), session_.context().dtype, session_.context().gradient_dtype);
     session_.arena().Reserve(&loss_sum_, MemoryUse::kWorkspace, "loss_sum", DType::kF64, {1});
+    session_.arena().Reserve(&weights_hash_, MemoryUse::kWorkspace, "weights_hash", DType::kI64, {1});
   }
 
   void Run() {
@@ -84,8 +88,7 @@ class Trainer {
     for (int64_t step = 1; step <= config_.train.steps; ++step) {
       const StepMetrics metrics = Step(step);
       log_.Step(metrics);
-      RequireFinite({metrics.loss, metrics.grad_norm},
-                    fmt::format("step {}: loss {} and gradient norm {}", step, metrics.loss, metrics.grad_norm));
+      anomalies_.Check(metrics);
       if (config_.train.evaluates() && (step == config_.train.steps || step % config_.train.eval_interval == 0)) {
         EvaluateHeldOut(step);
       }
@@ -139,12 +142,18 @@ class Trainer {
     const double coverage = AddGradients(loaded);
     StepMetrics metrics;
     metrics.learning_rate = LearningRate(config_.optimizer, step - 1, config_.train.steps);
-    optimizer_.Step(step, metrics.learning_rate);
+    const int64_t interval = config_.train.compare_interval;
+    const bool compares = interval > 0 && step % interval == 0;
+    if (compares) session_.ops().train->Hash(session_.compute(), session_.model().params().weights(), weights_hash_);
+    optimizer_.Step(anomalies_.updates() + 1, metrics.learning_rate, loss_sum_, anomalies_.limits(loaded.labels));
 
     // All is under way; from here on the host waits for results.
     metrics.step = step;
     metrics.selection = SelectionHashes();
-    metrics.grad_norm = std::sqrt(Value(optimizer_.sum_of_squares()));
+    const std::vector<double> sums = session_.ToHost<double>(optimizer_.sums());
+    metrics.grad_norm = std::sqrt(sums[0]);
+    metrics.skipped = std::isnan(sums[2]);
+    if (compares) RequireEqualReplicas(job_, step, session_.ToHost<int64_t>(weights_hash_)[0]);
     const auto borrowed = static_cast<double>(session_.model().borrowed_bytes());
     const double allocated = static_cast<double>(CountedAllocations().allocations - allocations);
     const std::vector<double> all = job_.Reduce({{Value(loss_sum_), ReduceOp::kSum},
@@ -161,6 +170,7 @@ class Trainer {
     metrics.tokens = config_.train.sequences_per_step * config_.data.sequence_length;
     metrics.seconds = WallSeconds() - begin;
     metrics.peak_share = step_flops_ / metrics.seconds / peak_flops_;
+    anomalies_.Record(&metrics);
     return metrics;
   }
 
@@ -201,14 +211,13 @@ class Trainer {
                           std::min(config_.train.eval_sequences, sources_.validation->size())));
     const HeldOut found = Evaluate(job_, session_, *sources_.validation, config_, loss_sum_);
     log_.Eval(step, found.loss, found.labels);
-    RequireFinite({found.loss}, fmt::format("step {}: held-out loss {}", step, found.loss));
-  }
-
-  void RequireFinite(std::initializer_list<double> values, const std::string& what) {
-    if (std::all_of(values.begin(), values.end(), [](double x) { return std::isfinite(x); })) return;
-    log_.Finish();
-    Fail(ExitCode::kNonFinite, "{} must be finite; lower optimizer.learning_rate, or lengthen optimizer.warmup_steps",
-         what);
+    if (!std::isfinite(found.loss)) {
+      log_.Finish();
+      Fail(ExitCode::kNonFinite,
+           "step {}: held-out loss {} must be finite; lower optimizer.learning_rate, or lengthen "
+           "optimizer.warmup_steps",
+           step, found.loss);
+    }
   }
 
   void Finish(double seconds) {
@@ -233,8 +242,10 @@ class Trainer {
   Session& session_;
   Optimizer optimizer_;
   Tensor loss_sum_;                         // [1] F64
+  Tensor weights_hash_;                     // [1] I64
   double step_flops_ = 0, peak_flops_ = 0;  // of all ranks; peak: a second
   StepLoader steps_;
+  Anomalies anomalies_;
   RunLog log_;
   MicroStep micro_step_;  // its graphs may hold transfers: not of the job
 };

@@ -2,42 +2,16 @@
 // it should be, a disk that is full, a dataset that shrinks.
 #include <csignal>
 #include <filesystem>
-#include <nlohmann/json.hpp>
-#include <sstream>
 
-#include "tests/support/program.h"
+#include "tests/launch/train/tiny_run.h"
 
 namespace longspan {
 namespace {
 
 using nlohmann::json;
 
-// Bytes of a model that trains a step in milliseconds.
-constexpr const char* kTiny =
-    "runtime.device=CPU model.layers=1 model.hidden=16 model.heads=2 model.kv_heads=1 model.key_width=8 "
-    "model.value_width=8 model.ffn=24 model.nsa.block=8 model.nsa.stride=4 model.nsa.select_block=8 "
-    "model.nsa.select=3 model.nsa.window=8 data.format=NANOGPT data.sequence_length=64 optimizer.warmup_steps=0 "
-    "optimizer.schedule=CONSTANT train.steps=3 train.sequences_per_step=2 train.eval_interval=0 ";
-
-class TrainStarts : public testing::Test {
+class TrainStarts : public TinyRuns {
  protected:
-  TrainStarts() { WriteTokens("tokens", 2000, 7); }
-
-  void WriteTokens(const std::string& name, int count, int step) {
-    std::string bytes;
-    for (int i = 0; i < count; ++i) bytes += Bytes<uint16_t>(i * step % 251);
-    WriteFile(folder_ / name, bytes);
-  }
-  std::string Arguments(const std::string& keys) {
-    return fmt::format("train {} output='{}' data.train='{}' {}", kTiny, folder_ / "runs", folder_ / "tokens", keys);
-  }
-  // Of which the program says all `parts`.
-  void Expect(int code, int ranks, const std::string& arguments, std::initializer_list<std::string> parts) {
-    EXPECT_EQ(RunProgram(folder_, ranks, arguments, &said_), code) << arguments << "\n" << said_;
-    for (const std::string& part : parts) {
-      EXPECT_NE(said_.find(part), std::string::npos) << arguments << "\n" << said_ << "\nlacks: " << part;
-    }
-  }
   // The same on two ranks, but for what the second is given besides.
   std::string OfTwo(const std::string& keys, const std::string& second) {
     return fmt::format("{} : -np 1 '{}' {} {}", Arguments(keys), LONGSPAN_PROGRAM, Arguments(keys), second);
@@ -52,15 +26,6 @@ class TrainStarts : public testing::Test {
     for (const std::string& part : parts)
       EXPECT_NE(said_.find(part), std::string::npos) << said_ << "\nlacks: " << part;
   }
-  std::vector<json> Metrics(const std::string& name = "run") {
-    std::vector<json> lines;
-    std::istringstream text(ReadFile(folder_ / ("runs/" + name + "/metrics.jsonl")));
-    for (std::string line; std::getline(text, line);) lines.push_back(json::parse(line));
-    return lines;
-  }
-
-  TempFolder folder_;
-  std::string said_;
 };
 
 TEST_F(TrainStarts, RanksThatDisagreeAreRefused) {

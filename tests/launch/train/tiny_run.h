@@ -1,0 +1,52 @@
+// Runs of `longspan train` on a few tokens, with a model that trains a step in milliseconds.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <initializer_list>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "tests/support/program.h"
+
+namespace longspan {
+
+constexpr const char* kTiny =
+    "runtime.device=CPU model.layers=1 model.hidden=16 model.heads=2 model.kv_heads=1 model.key_width=8 "
+    "model.value_width=8 model.ffn=24 model.nsa.block=8 model.nsa.stride=4 model.nsa.select_block=8 "
+    "model.nsa.select=3 model.nsa.window=8 data.format=NANOGPT data.sequence_length=64 optimizer.warmup_steps=0 "
+    "optimizer.schedule=CONSTANT train.steps=3 train.sequences_per_step=2 train.eval_interval=0 ";
+
+class TinyRuns : public testing::Test {
+ protected:
+  TinyRuns() { WriteTokens("tokens", 2000, 7); }
+
+  void WriteTokens(const std::string& name, int count, int step) {
+    std::string bytes;
+    for (int i = 0; i < count; ++i) bytes += Bytes<uint16_t>(i * step % 251);
+    WriteFile(folder_ / name, bytes);
+  }
+  std::string Arguments(const std::string& keys) {
+    return fmt::format("train {} output='{}' data.train='{}' {}", kTiny, folder_ / "runs", folder_ / "tokens", keys);
+  }
+  // Of which the program says all `parts`.
+  void Expect(int code, int ranks, const std::string& arguments, std::initializer_list<std::string> parts) {
+    EXPECT_EQ(RunProgram(folder_, ranks, arguments, &said_), code) << arguments << "\n" << said_;
+    for (const std::string& part : parts) {
+      EXPECT_NE(said_.find(part), std::string::npos) << arguments << "\n" << said_ << "\nlacks: " << part;
+    }
+  }
+  std::vector<nlohmann::json> Metrics(const std::string& name = "run") {
+    std::vector<nlohmann::json> lines;
+    std::istringstream text(ReadFile(folder_ / ("runs/" + name + "/metrics.jsonl")));
+    for (std::string line; std::getline(text, line);) lines.push_back(nlohmann::json::parse(line));
+    return lines;
+  }
+
+  TempFolder folder_;
+  std::string said_;
+};
+
+}  // namespace longspan
