@@ -42,6 +42,7 @@ struct TrainConfig {
   int64_t eval_sequences = 8;      // 0 = no evaluation
   int64_t log_interval = 1;
   uint64_t seed = 1;               // of the initialisation
+  double max_minutes = 0;          // that the program trains; 0 = to the last step
   int64_t max_bad_steps = 10;      // steps in a row whose updates are skipped, that end the run
   double max_z_score = 0;          // of loss or gradient norm, above which an update is skipped; 0 = any will do
   int64_t compare_interval = 100;  // steps between comparisons of the ranks' weights; 0 = none

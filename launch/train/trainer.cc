@@ -10,8 +10,10 @@
 #include "launch/data/dataset.h"
 #include "launch/data/step_loader.h"
 #include "launch/job/agreement.h"
+#include "launch/job/command_line.h"
 #include "launch/job/job.h"
 #include "launch/job/machine.h"
+#include "launch/job/signals.h"
 #include "launch/report/profile.h"
 #include "launch/train/announcement.h"
 #include "launch/train/anomalies.h"
@@ -23,6 +25,7 @@
 #include "launch/train/replicas.h"
 #include "launch/train/run_folder.h"
 #include "launch/train/run_log.h"
+#include "launch/train/stopping.h"
 #include "model/network/session.h"
 #include "model/training/micro_step.h"
 #include "model/training/optimizer.h"
@@ -34,14 +37,14 @@ namespace longspan {
 namespace {
 
 // What all ranks train on: the same data, with no token outside the vocabulary. Each looks at its part of them.
-Sources OpenData(const RunConfig& config, Communicator& world) {
+Sources OpenData(const RunConfig& config, Communicator& world, Stopping& stopping) {
   Sources sources = OpenSources(config.data, config.model.vocab, config.model.nsa.select_block);
   std::vector<Claim> claims;
   for (const auto& [key, dataset] : sources.files) {
     claims.push_back({key, dataset->Fingerprint(), dataset->path()});
   }
   RequireAgreement(world, ExitCode::kData, "the data", claims);
-  CheckTokens(sources, config.model.vocab, world.rank(), world.size());
+  CheckTokens(sources, config.model.vocab, world.rank(), world.size(), [&] { return stopping.wish() != 0; });
   return sources;
 }
 
@@ -54,7 +57,8 @@ class Trainer {
         config_(config),
         options_(options),
         folder_(config, options.overwrite, job.root()),
-        sources_(OpenData(config, mesh_.host_world())),
+        stopping_(job, config, folder_.path()),
+        sources_(OpenData(config, mesh_.host_world(), stopping_)),
         session_(job.Make<Session>(config.session(), device_, mesh_.cp(), dtype)),
         optimizer_({.device = session_.device(),
                     .ops = session_.ops(),
@@ -73,27 +77,32 @@ class Trainer {
     session_.arena().Reserve(&weights_hash_, MemoryUse::kWorkspace, "weights_hash", DType::kI64, {1});
   }
 
-  void Run() {
+  // Returns the exit code.
+  ExitCode Run() {
     log_.Line(Announcement(config_, job_, session_, sources_, folder_.path(), options_.version));
     RequireFit(job_, config_, {session_.arena().bytes(), session_.model().offloaded_bytes()});
-    job_.Reduce(0, ReduceOp::kMax);  // the ranks measure together, as they will compute
+    if (stopping_.Poll()) return Stop(0);  // the ranks measure together, as they will compute
     peak_flops_ =
         job_.Reduce(MeasurePeak(device_, session_.ops(), session_.compute(), session_.context().dtype), ReduceOp::kSum);
     session_.Start(config_.train.seed);
     optimizer_.Start(config_.train.seed);
-    Rehearse();
+    if (!Rehearse()) return Stop(0);
     Begin();
     Trace::Get().Reset();
     const double begin = WallSeconds();
     for (int64_t step = 1; step <= config_.train.steps; ++step) {
-      const StepMetrics metrics = Step(step);
-      log_.Step(metrics);
-      anomalies_.Check(metrics);
+      const std::optional<StepMetrics> metrics = Step(step);
+      if (!metrics) return Stop(WallSeconds() - begin);
+      log_.Step(*metrics);
+      anomalies_.Check(*metrics);
+      done_ = step;
       if (config_.train.evaluates() && (step == config_.train.steps || step % config_.train.eval_interval == 0)) {
         EvaluateHeldOut(step);
       }
+      if (stopping_.agreed()) return Stop(WallSeconds() - begin);
     }
     Finish(WallSeconds() - begin);
+    return ExitCode::kOk;
   }
 
  private:
@@ -104,11 +113,14 @@ class Trainer {
 
   // The first step, but nothing is learned from it. Afterwards all that grows on first use has its size: the steps
   // allocate nothing, and what does not fit has failed.
-  void Rehearse() {
+  // False when the run is to stop.
+  bool Rehearse() {
     const LoadedStep first = LoadStep(1);
+    if (stopping_.agreed()) return false;
     Trace::Get().Reset();
     AddGradients(first);
     session_.compute().Synchronize();
+    if (stopping_.Poll()) return false;
     const double flops = TracedFlops();
     step_flops_ = job_.Reduce(flops, ReduceOp::kSum);
     const std::string graphs = ChooseGraphs(
@@ -120,11 +132,13 @@ class Trainer {
     session_.compute().Synchronize();
     log_.Line(fmt::format("  in use after a rehearsal of the step: {} MiB, {} of them scratch of kernels and transfers",
                           job_.MemoryBytes() >> 20, CountedAllocations().scratch_bytes >> 20));
+    return !stopping_.Poll();
   }
 
   // From here on the folder is this run's: what an older one left goes.
   void Begin() {
     if (job_.root()) folder_.Begin(ConfigText(config_));
+    if (job_.root()) stopping_.Begin();
     if (folder_.replaces()) log_.Line("  replaced   the older run in " + folder_.path());
     log_.Start({.version = options_.version,
                 .ranks = mesh_.world().size(),
@@ -135,10 +149,12 @@ class Trainer {
                 .peak_flops = peak_flops_});
   }
 
-  StepMetrics Step(int64_t step) {
+  // Nothing when the run is to stop before it.
+  std::optional<StepMetrics> Step(int64_t step) {
     const double begin = WallSeconds();
     const int64_t allocations = CountedAllocations().allocations;
     const LoadedStep loaded = LoadStep(step);
+    if (stopping_.agreed()) return std::nullopt;
     const double coverage = AddGradients(loaded);
     StepMetrics metrics;
     metrics.learning_rate = LearningRate(config_.optimizer, step - 1, config_.train.steps);
@@ -160,7 +176,9 @@ class Trainer {
                                                  {coverage, ReduceOp::kSum},
                                                  {borrowed, ReduceOp::kSum},
                                                  {static_cast<double>(job_.MemoryBytes()), ReduceOp::kMax},
-                                                 {allocated, ReduceOp::kMax}});
+                                                 {allocated, ReduceOp::kMax},
+                                                 {stopping_.wish(), ReduceOp::kMax}});
+    stopping_.Agree(all[5]);
     metrics.loss = loaded.labels > 0 ? all[0] / loaded.labels : 0;
     metrics.labels = static_cast<int64_t>(loaded.labels);
     metrics.coverage = all[1] / mesh_.world().size();
@@ -191,8 +209,9 @@ class Trainer {
     const std::vector<Batch>& batches = steps_.Step(step);
     double labels = 0;
     for (const Batch& batch : batches) labels += static_cast<double>(batch.labels);
-    // Every rank of a cp group counts the same sequence.
-    return {batches, job_.Reduce(labels, ReduceOp::kSum) / mesh_.cp_size()};
+    const std::vector<double> all = job_.Reduce({{labels, ReduceOp::kSum}, {stopping_.wish(), ReduceOp::kMax}});
+    stopping_.Agree(all[1]);
+    return {batches, all[0] / mesh_.cp_size()};  // every rank of a cp group counts the same sequence
   }
 
   // Of the step's last sequence of replica 0, by layer.
@@ -206,18 +225,30 @@ class Trainer {
   }
 
   void EvaluateHeldOut(int64_t step) {
-    if (!sources_.validation) return;
+    if (!sources_.validation || stopping_.agreed()) return;
     log_.Line(fmt::format("evaluating {} held-out sequences",
                           std::min(config_.train.eval_sequences, sources_.validation->size())));
-    const HeldOut found = Evaluate(job_, session_, *sources_.validation, config_, loss_sum_);
-    log_.Eval(step, found.loss, found.labels);
-    if (!std::isfinite(found.loss)) {
+    const std::optional<HeldOut> found = Evaluate(job_, session_, *sources_.validation, config_, loss_sum_, stopping_);
+    if (!found) return;
+    log_.Eval(step, found->loss, found->labels);
+    if (!std::isfinite(found->loss)) {
       log_.Finish();
       Fail(ExitCode::kNonFinite,
            "step {}: held-out loss {} must be finite; lower optimizer.learning_rate, or lengthen "
            "optimizer.warmup_steps",
-           step, found.loss);
+           step, found->loss);
     }
+  }
+
+  // In good order, and says how to go on.
+  ExitCode Stop(double seconds) {
+    if (done_ > 0 && !stopping_.hurried()) {
+      log_.Line(WriteReport(mesh_.host_world(), mesh_.cp_size(), device_.kind(), folder_.path(), seconds, done_));
+    }
+    log_.Line(fmt::format("stopped by {} after step {}/{}", stopping_.reason(), done_, config_.train.steps));
+    log_.Line(ResumeCommand(mesh_.world().size()));
+    log_.Finish();
+    return ExitCode::kStopped;
   }
 
   void Finish(double seconds) {
@@ -238,6 +269,7 @@ class Trainer {
   const RunConfig& config_;
   const TrainOptions& options_;
   RunFolder folder_;
+  Stopping stopping_;
   const Sources sources_;
   Session& session_;
   Optimizer optimizer_;
@@ -245,6 +277,7 @@ class Trainer {
   Tensor weights_hash_;                     // [1] I64
   double step_flops_ = 0, peak_flops_ = 0;  // of all ranks; peak: a second
   StepLoader steps_;
+  int64_t done_ = 0;  // the last step taken
   Anomalies anomalies_;
   RunLog log_;
   MicroStep micro_step_;  // its graphs may hold transfers: not of the job
@@ -253,10 +286,10 @@ class Trainer {
 }  // namespace
 
 int RunTrain(const RunConfig& config, const TrainOptions& options) {
+  WatchStopSignals();
   const Machine machine = ChooseMachine(config.runtime);
   Job job(machine.device, config.parallel);
-  Trainer(job, machine.dtype, config, options).Run();
-  return static_cast<int>(ExitCode::kOk);
+  return static_cast<int>(Trainer(job, machine.dtype, config, options).Run());
 }
 
 }  // namespace longspan
