@@ -47,12 +47,15 @@ room(launch/config          runtime model/config.h parallel/config.h kernels/att
 room(launch/job             runtime parallel/comm parallel/config.h launch/config/run_config.h)
 room(launch/data            runtime runtime/files parallel model launch/config/run_config.h)
 room(launch/report          runtime parallel/comm/comm.h parallel/comm/texts.h)
+room(launch/checkpoint      runtime runtime/files ${menu} parallel/comm/comm.h parallel/comm/texts.h model model/training
+                            launch/config)
 room(launch/train           runtime runtime/files ${menu} parallel parallel/comm parallel/exchange
                             model model/attention model/network model/training
-                            launch/config launch/job launch/data launch/report)
+                            launch/config launch/job launch/data launch/report launch/checkpoint)
 room(launch/commands        runtime runtime/files ${menu} parallel parallel/comm parallel/exchange
                             model model/attention model/network model/training
-                            launch/config launch/job launch/data launch/report launch/train launch/version.h)
+                            launch/config launch/job launch/data launch/report launch/checkpoint launch/train
+                            launch/version.h)
 room(launch                 runtime launch/commands)
 
 # ---- Libraries: what their headers are called, and the beginnings of the paths that may include them ---------------------
@@ -63,7 +66,8 @@ library(protobuf      "^google/protobuf/|\\.pb\\.h$"       launch/config/ launch
 library(NVML          "^nvml\\.h$"                         runtime/)
 library(NVTX          "nvToolsExt|^nvtx"                   runtime/)
 library(CLI11         "^CLI/"                              launch/commands/ launch/main.cc)
-library(JSON          "^nlohmann/"                         runtime/files/ launch/report/ launch/train/run_log. launch/data/dataset_record.)
+library(JSON          "^nlohmann/"                         runtime/files/ launch/report/ launch/train/run_log. launch/data/dataset_record.
+                                                           launch/checkpoint/manifest.)
 library(hwloc         "^hwloc"                             launch/job/)
 library(cuBLAS        "^cublas"                            kernels/matmul/)
 library(SentencePiece "^sentencepiece"                     launch/data/sentencepiece.cc)

@@ -1,6 +1,9 @@
 #include "runtime/trace.h"
 
+#include <fmt/chrono.h>
+
 #include <chrono>
+#include <ctime>
 
 namespace longspan {
 namespace {
@@ -70,6 +73,8 @@ void Launch(Stream& stream, const char* name, const Cost& cost, std::function<vo
     Trace::Get().Add(name, WallSeconds() - begin, cost);
   });
 }
+
+std::string UtcTime() { return fmt::format("{:%FT%TZ}", fmt::gmtime(std::time(nullptr))); }
 
 double WallSeconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();

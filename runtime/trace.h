@@ -54,6 +54,7 @@ class Trace {
 // Enqueues `task` on a CPU stream as the span `name` (a literal).
 void Launch(Stream& stream, const char* name, const Cost& cost, std::function<void()> task);
 
-double WallSeconds();  // a steady clock
+double WallSeconds();   // a steady clock
+std::string UtcTime();  // now: "2026-01-31T12:00:00Z"
 
 }  // namespace longspan

@@ -8,7 +8,6 @@
 #include "launch/job/machine.h"
 #include "launch/train/memory_fit.h"
 #include "launch/train/progress.h"
-#include "launch/train/run_folder.h"
 #include "model/network/session.h"
 #include "model/training/optimizer.h"
 #include "parallel/comm/local_comm.h"
@@ -104,7 +103,7 @@ void PrintPlan(const RunConfig& config, int64_t world, const PlanOptions& option
   const bool cpu = machine.device == DeviceKind::kCpu;
   RequirePlanFits(config, machine.device, dp * cp, session.arena().bytes() + (cpu ? offloaded : 0),
                   options.device_memory);
-  if (const std::string problem = RunFolder::Problem(config, options.overwrite); !problem.empty()) {
+  if (const std::string problem = RunFolder::Problem(config, options.older); !problem.empty()) {
     Fail(ExitCode::kConfig, "{}", problem);
   }
 }

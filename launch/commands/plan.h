@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "launch/config/run_config.h"
+#include "launch/train/run_folder.h"
 
 namespace longspan {
 
@@ -11,7 +12,7 @@ struct PlanOptions {
   // Bytes that each rank has of a device; 0 = those of the device that runtime.device names, where this machine has
   // one.
   int64_t device_memory = 0;
-  bool overwrite = false;  // an older run of the name
+  OlderRun older = OlderRun::kKeep;  // of the name
 };
 
 // Prints the ranks and their tokens, parameters, memory and data for `world` ranks; 0 = what parallel.cp and

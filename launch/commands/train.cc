@@ -12,8 +12,9 @@ namespace longspan {
 namespace {
 
 struct Given {
-  bool overwrite = false;
+  bool overwrite = false, resume = false;
   uint64_t device_memory = 0;
+  OlderRun older() const { return overwrite ? OlderRun::kReplace : resume ? OlderRun::kResume : OlderRun::kKeep; }
 };
 
 std::function<int()> AddTrain(CLI::App& app) {
@@ -21,12 +22,16 @@ std::function<int()> AddTrain(CLI::App& app) {
   const auto run = AddConfigured(
       app,
       [given](const RunConfig& config) {
-        return RunTrain(config, {given->overwrite, Version()});
+        return RunTrain(config, {given->older(), Version()});
       },
       [given](const RunConfig& config, int64_t world) {
-        PrintPlan(config, world, {static_cast<int64_t>(given->device_memory), given->overwrite});
+        PrintPlan(config, world, {static_cast<int64_t>(given->device_memory), given->older()});
       });
-  app.add_flag("--overwrite", given->overwrite, "Replace an older run of the same name")->group("Configuration");
+  CLI::Option* const overwrite =
+      app.add_flag("--overwrite", given->overwrite, "Replace an older run of the same name")->group("Configuration");
+  app.add_flag("--resume", given->resume, "Go on from the newest complete checkpoint of the run of this name, if any")
+      ->group("Configuration")
+      ->excludes(overwrite);
   app.add_option("--device-memory", given->device_memory,
                  "Memory that each rank has, to plan for, such as 80GiB (default: that of the device named here)")
       ->group("Without running")
@@ -42,7 +47,8 @@ extern const Command kTrain = {"train", "Train a model", R"(
 Every key and its meaning: configs/run.proto
 
 A run leaves OUTPUT/NAME with config.textproto (every key, as settled), profile/ (where the time of each rank went) and
-metrics.jsonl: a line of the start, then one a step and an evaluation. In it
+metrics.jsonl: a line of the start, then one a step and an evaluation; a resumed run adds a line that says so, and calls
+"lost" those of steps that came after its checkpoint and are done again. In it
   loss               mean over the labels of the step, null without any; of an evaluation, over its held-out sequences
   loss_z, norm_z     how many standard deviations loss and grad_norm lie above the mean of the 128 steps before; null
                      for the first 32

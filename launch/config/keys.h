@@ -95,6 +95,13 @@ void VisitKeys(Config& config, Visitor&& visit) {
   visit("train.compare_interval", train.compare_interval);
   visit("train.recompute", train.keep.recompute);
   visit("train.offload", train.keep.offload);
+
+  auto& checkpoint = config.checkpoint;
+  visit("checkpoint.interval", checkpoint.interval);
+  visit("checkpoint.minutes", checkpoint.minutes);
+  visit("checkpoint.at_end", checkpoint.at_end);
+  visit("checkpoint.keep_last", checkpoint.keep_last);
+  visit("checkpoint.keep_every", checkpoint.keep_every);
 }
 
 }  // namespace longspan

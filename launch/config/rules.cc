@@ -218,6 +218,25 @@ void CheckOptimizer(const OptimizerConfig& optimizer, int64_t steps, ProblemList
   }
 }
 
+void CheckCheckpoints(const CheckpointConfig& checkpoint, ProblemList* problems) {
+  const bool interval = problems->Size("checkpoint.interval", checkpoint.interval, 0);
+  problems->NotNegative("checkpoint.minutes", checkpoint.minutes);
+  problems->Size("checkpoint.keep_last", checkpoint.keep_last);
+  const bool every = problems->Size("checkpoint.keep_every", checkpoint.keep_every, 0);
+  if (!interval || !every || checkpoint.keep_every == 0) return;
+  if (checkpoint.interval == 0) {
+    problems->Add(
+        "checkpoint.keep_every = {} and checkpoint.interval = 0 disagree: saves by time alone seldom meet such a step; "
+        "set checkpoint.interval to {}",
+        checkpoint.keep_every, checkpoint.keep_every);
+  } else if (checkpoint.keep_every % checkpoint.interval != 0) {
+    problems->Add(
+        "checkpoint.keep_every = {} and checkpoint.interval = {} disagree: what is kept must have been saved; set "
+        "checkpoint.keep_every to {}",
+        checkpoint.keep_every, checkpoint.interval, NearestMultiples(checkpoint.keep_every, checkpoint.interval));
+  }
+}
+
 }  // namespace
 
 std::vector<std::string> Problems(const RunConfig& config, int64_t world) {
@@ -266,6 +285,7 @@ std::vector<std::string> Problems(const RunConfig& config, int64_t world) {
         "train.offload = true and train.recompute = NONE disagree: only what recomputation starts from is offloaded; "
         "set train.recompute to SELECTIVE or FULL");
   }
+  CheckCheckpoints(config.checkpoint, &problems);
   return problems.lines;
 }
 

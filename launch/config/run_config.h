@@ -52,6 +52,15 @@ struct TrainConfig {
   bool operator==(const TrainConfig&) const = default;
 };
 
+struct CheckpointConfig {
+  int64_t interval = 0;  // steps between saves; 0 = by time alone
+  double minutes = 30;   // since the last save; 0 = by steps alone
+  bool at_end = true;
+  int64_t keep_last = 2;
+  int64_t keep_every = 0;  // steps whose multiples stay; 0 = none
+  bool operator==(const CheckpointConfig&) const = default;
+};
+
 struct RunConfig {
   std::string name = "run";
   std::string output = "runs";  // the run's folder is output/name
@@ -61,6 +70,7 @@ struct RunConfig {
   DataConfig data;
   OptimizerConfig optimizer;
   TrainConfig train;
+  CheckpointConfig checkpoint;
 
   SessionConfig session() const { return {model, parallel, data.sequence_length, train.keep}; }
   bool operator==(const RunConfig&) const = default;

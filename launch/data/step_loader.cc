@@ -14,12 +14,19 @@ StepLoader::StepLoader(BatchLoader loader, int64_t steps, int64_t sequences_per_
       current_(sequences_per_step / replica.count),
       next_(current_.size()) {}
 
+void StepLoader::Continue(int64_t step, int64_t place) {
+  if (loading_.valid()) loading_.wait();
+  current_step_ = next_step_ = 0;
+  first_step_ = step;
+  first_place_ = place;
+}
+
 void StepLoader::Start(int64_t step) {
   next_step_ = step;
   loading_ = std::async(std::launch::async, [this, step] {
     for (size_t micro = 0; micro < next_.size(); ++micro) {
-      loader_.Load(BatchLoader::Place(step - 1, sequences_per_step_, static_cast<int64_t>(micro), replica_.count,
-                                      replica_.index),
+      loader_.Load(first_place_ + BatchLoader::Place(step - first_step_, sequences_per_step_,
+                                                     static_cast<int64_t>(micro), replica_.count, replica_.index),
                    next_[micro]);
     }
   });

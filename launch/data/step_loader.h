@@ -19,6 +19,9 @@ class StepLoader {
   // layout outlive this, and are read from another thread.
   StepLoader(BatchLoader loader, int64_t steps, int64_t sequences_per_step, const Replica& replica);
 
+  // Step `step` begins at `place` of the order, and those after it follow; else step 1 begins at 0.
+  void Continue(int64_t step, int64_t place);
+
   // This replica's sequences of the step, until the next call; waits until they are loaded (span "data.wait") and has
   // the next step's loaded meanwhile. In any order, but meant for the same step again or the next. Throws what loading
   // them threw.
@@ -30,6 +33,7 @@ class StepLoader {
   BatchLoader loader_;
   const int64_t steps_, sequences_per_step_;
   const Replica replica_;
+  int64_t first_step_ = 1, first_place_ = 0;
   int64_t current_step_ = 0, next_step_ = 0;  // 0: none
   std::vector<Batch> current_, next_;
   std::future<void> loading_;  // of next_step_ to next_; waited for before all else goes

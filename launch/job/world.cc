@@ -78,6 +78,14 @@ std::string NodeName() {
   return {name, static_cast<size_t>(length)};
 }
 
+std::string MpiVersion() {
+  char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+  int length = 0;
+  MPI_Get_library_version(text, &length);
+  const std::string version(text, static_cast<size_t>(length));
+  return version.substr(0, version.find_first_of(",\n"));
+}
+
 int RunAndReport(const std::function<int()>& run) {
   try {
     return run();

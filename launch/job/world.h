@@ -30,7 +30,8 @@ struct Launched {
 };
 Launched AskLauncher();
 
-std::string NodeName();  // as MPI, which must run, calls this node
+std::string NodeName();    // as MPI, which must run, calls this node
+std::string MpiVersion();  // "Open MPI v4.1.4"
 
 // Runs `run` and returns its exit code. What it throws is printed once, and ends this process, and with it all ranks of
 // the job, with the error's exit code: another rank may be waiting for this one.

@@ -5,6 +5,7 @@
 #include "launch/train/run_log.h"
 #include "runtime/count.h"
 #include "runtime/memory.h"
+#include "runtime/trace.h"
 
 namespace longspan {
 

@@ -50,7 +50,7 @@ void Anomalies::Record(StepMetrics* m) {
 }
 
 void Anomalies::Check(const StepMetrics& m) const {
-  if (in_a_row_ < config_.max_bad_steps) return;
+  if (!exhausted()) return;
   Fail(
       ExitCode::kNonFinite,
       "step {}: loss {} and gradient norm {}: the updates of {} steps in a row were skipped (train.max_bad_steps), the "
@@ -87,6 +87,7 @@ void Anomalies::Restore(std::span<const double> state) {
     for (int64_t left = whole(); left > 0; --left) scores->Add(next());
   }
   if (at != state.size()) Fail(ExitCode::kData, "the anomalies: expected {} numbers, found {}", at, state.size());
+  if (exhausted()) in_a_row_ = 0;
 }
 
 }  // namespace longspan

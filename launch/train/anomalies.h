@@ -41,14 +41,16 @@ class Anomalies {
   UpdateLimits limits(double labels) const;
   // Takes note of the step; sets its loss_z and norm_z. `m.skipped` says whether its update was.
   void Record(StepMetrics* m);
-  // Throws Error (non-finite) when the updates of train.max_bad_steps steps in a row were skipped, the last of them
-  // `m`.
+  // The updates of train.max_bad_steps steps in a row were skipped.
+  bool exhausted() const { return in_a_row_ >= config_.max_bad_steps; }
+  // Throws Error (non-finite) if so, the last of them `m`.
   void Check(const StepMetrics& m) const;
 
   int64_t updates() const { return updates_; }  // made so far
   int64_t skipped() const { return skipped_; }
 
-  // For a checkpoint: all of it as numbers, and back. Restore throws Error (data) for what State does not return.
+  // For a checkpoint: all of it as numbers, and back; a run that was exhausted begins a new row. Restore throws Error
+  // (data) for what State does not return.
   std::vector<double> State() const;
   void Restore(std::span<const double> state);
 

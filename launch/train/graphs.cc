@@ -17,7 +17,7 @@ constexpr double kLongSeconds = 0.5;  // launches are nothing beside such a pass
 }  // namespace
 
 std::string ChooseGraphs(Job& job, const RunConfig& config, Stream& compute, MicroStep& micro_step,
-                         const std::function<void()>& pass, double least_seconds) {
+                         const std::function<void()>& pass, double least_seconds, std::optional<bool> before) {
   const Graphs graphs = config.runtime.graphs;
   const bool fetches = config.parallel.selected_exchange == SelectedExchange::kFetch && job.mesh().cp_size() > 1;
   const bool possible = job.device().kind() == DeviceKind::kGpu && !fetches && !job.mesh().world().host_waits();
@@ -32,6 +32,11 @@ std::string ChooseGraphs(Job& job, const RunConfig& config, Stream& compute, Mic
     return "  graphs     forward and backward are CUDA graphs, as runtime.graphs says";
   }
   if (graphs == Graphs::kOff || !possible) return "";
+  if (before) {
+    micro_step.UseGraphs(*before);
+    if (*before) pass();  // captures
+    return fmt::format("  graphs     as the checkpoint says: {}", *before ? "used" : "not used");
+  }
 
   const auto seconds = [&] {
     compute.Synchronize();

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "launch/checkpoint/folder.h"
 #include "runtime/error.h"
 #include "runtime/files/output_file.h"
 
@@ -16,6 +17,8 @@ namespace longspan {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr const char* kCheckpoints = "/checkpoints";
 
 // "pid 123 on node7", as the holder wrote it.
 std::string ReadHolder(int lock) {
@@ -36,6 +39,7 @@ std::string PathOf(const RunConfig& config) { return (fs::path(config.output) / 
 
 bool HoldsRun(const std::string& folder) {
   std::error_code error;
+  if (!CheckpointFolder(folder + kCheckpoints).List().empty()) return true;
   const fs::path metrics = folder + "/metrics.jsonl";
   return fs::is_regular_file(metrics, error) && fs::file_size(metrics, error) > 0 && !error;
 }
@@ -61,24 +65,27 @@ std::string RunFolder::Lock::Take(const std::string& path) {
   return "";
 }
 
-RunFolder::RunFolder(const RunConfig& config, bool overwrite, bool writes) : path_(PathOf(config)) {
+RunFolder::RunFolder(const RunConfig& config, OlderRun older, bool writes) : path_(PathOf(config)), older_(older) {
   if (!writes) return;
   std::error_code error;
   fs::create_directories(path_, error);
   if (error) Fail(ExitCode::kIo, "{}: the run's folder cannot be made: {}", path_, error.message());
   if (const std::string holder = lock_.Take(path_ + "/lock"); !holder.empty()) {
-    Fail(ExitCode::kConfig, "name = \"{}\": {} is in use by a run that has not ended, {}; set name to another",
+    Fail(ExitCode::kConfig,
+         "name = \"{}\": {} is in use by a run that has not ended, {}; set name to another, or end "
+         "that one and give --resume",
          config.name, path_, holder);
   }
-  if (const std::string problem = Problem(config, overwrite); !problem.empty()) Fail(ExitCode::kConfig, "{}", problem);
-  replaces_ = HoldsRun(path_);
+  if (const std::string problem = Problem(config, older); !problem.empty()) Fail(ExitCode::kConfig, "{}", problem);
+  replaces_ = older == OlderRun::kReplace && HoldsRun(path_);
 }
 
-std::string RunFolder::Problem(const RunConfig& config, bool overwrite) {
-  if (overwrite || !HoldsRun(PathOf(config))) return "";
+std::string RunFolder::Problem(const RunConfig& config, OlderRun older) {
+  if (older != OlderRun::kKeep || !HoldsRun(PathOf(config))) return "";
   return fmt::format(
-      "name = \"{}\": {} holds an older run; set name to another, or give --overwrite to replace that run", config.name,
-      PathOf(config));
+      "name = \"{}\": {} holds an older run; set name to another, or give --resume to go on with that run, or "
+      "--overwrite to replace it",
+      config.name, PathOf(config));
 }
 
 void RunFolder::Begin(const std::string& config_text) {
@@ -87,6 +94,7 @@ void RunFolder::Begin(const std::string& config_text) {
     const std::string name = entry.path().filename().string();
     if (name == "report.txt" || (name.starts_with("rank") && name.ends_with(".json"))) fs::remove(entry.path(), error);
   }
+  if (older_ == OlderRun::kReplace) fs::remove_all(path_ + kCheckpoints, error);
   OutputFile config(path_ + "/config.textproto");
   config.Write(config_text.data(), static_cast<int64_t>(config_text.size()));
   config.Commit();

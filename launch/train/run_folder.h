@@ -2,6 +2,7 @@
 //
 //   config.textproto  every key, as settled      profile/  rankNNNNN.json, report.txt (launch/report/profile.h)
 //   metrics.jsonl     launch/train/run_log.h     lock      locked (flock) as long as the run lasts; says who by
+//   checkpoints/      launch/checkpoint/folder.h
 #pragma once
 
 #include <string>
@@ -10,18 +11,21 @@
 
 namespace longspan {
 
+enum class OlderRun { kKeep, kReplace, kResume };  // what happens to one of the name
+
 class RunFolder {
  public:
   // On the rank that `writes`, makes the folder and takes its lock, and nothing else. Throws Error: (configuration)
-  // naming the cure when another run has the lock, or metrics of an older run are there that it may not `overwrite`;
-  // (io). On other ranks it does nothing but know the path. A file system without locks has none.
-  RunFolder(const RunConfig& config, bool overwrite, bool writes);
-  // What stands in the way of a run without `overwrite`, now; "" when nothing does.
-  static std::string Problem(const RunConfig& config, bool overwrite);
+  // naming the cures when another run has the lock, or an older run is there that it is to keep; (io). On other ranks
+  // it does nothing but know the path. A file system without locks has none.
+  RunFolder(const RunConfig& config, OlderRun older, bool writes);
+  // What stands in the way of a run now; "" when nothing does.
+  static std::string Problem(const RunConfig& config, OlderRun older);
 
   const std::string& path() const { return path_; }
   bool replaces() const { return replaces_; }  // an older run
-  // Takes away what an older run left of its profile and writes config.textproto. For the rank that writes.
+  // Takes away what an older run left of its profile, and of its checkpoints when it is replaced, and writes
+  // config.textproto. For the rank that writes.
   void Begin(const std::string& config_text);
 
  private:
@@ -40,6 +44,7 @@ class RunFolder {
   };
 
   const std::string path_;
+  const OlderRun older_;
   Lock lock_;
   bool replaces_ = false;
 };

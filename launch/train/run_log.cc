@@ -1,16 +1,14 @@
 #include "launch/train/run_log.h"
 
-#include <fmt/chrono.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <ctime>
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "runtime/error.h"
+#include "runtime/files/output_file.h"
 #include "runtime/trace.h"
 
 namespace longspan {
@@ -25,6 +23,32 @@ std::string CommandLine() {
   while (text.ends_with('\0')) text.pop_back();
   std::replace(text.begin(), text.end(), '\0', ' ');
   return text;
+}
+
+// A line of the metrics; null for what is none.
+json ParseLine(const std::string& text) {
+  json line = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  return line.is_object() && line.contains("kind") ? line : json();
+}
+
+// Steps after `after` are taken again: their lines say so. The last line may have been cut when the run was killed.
+void MarkLost(const std::string& path, int64_t after) {
+  std::ifstream before(path, std::ios::binary);
+  if (!before) return;
+  OutputFile file(path);
+  for (std::string text; std::getline(before, text);) {
+    json line = ParseLine(text);
+    if (line.is_null()) continue;
+    const json kind = line["kind"];
+    if ((kind == "step" || kind == "eval") && line.value("step", int64_t{0}) > after) {
+      line["kind"] = "lost";
+      line["was"] = kind;
+      text = line.dump();
+    }
+    text += '\n';
+    file.Write(text.data(), static_cast<int64_t>(text.size()));
+  }
+  file.Commit();
 }
 
 // JSON has no NaN: what there is none of is null.
@@ -51,22 +75,24 @@ void RunLog::Write(const std::string& line) {
 }
 
 void RunLog::Start(const StartMetrics& m) {
-  start_ = WallSeconds();
+  start_ = WallSeconds() - m.seconds;
   if (!writes_) return;
-  metrics_.reset(std::fopen(path_.c_str(), "w"));
+  if (m.resumes) MarkLost(path_, m.after);
+  metrics_.reset(std::fopen(path_.c_str(), m.resumes ? "a" : "w"));
   if (!metrics_) Fail(ExitCode::kIo, "{}: cannot be written: {}", path_, std::strerror(errno));
-  const json line = {{"kind", "start"},
-                     {"version", m.version},
-                     {"time", UtcTime()},
-                     {"command", CommandLine()},
-                     {"ranks", m.ranks},
-                     {"dp", config_.parallel.dp},
-                     {"cp", config_.parallel.cp},
-                     {"device", m.device},
-                     {"dtype", m.dtype},
-                     {"parameters", m.parameters},
-                     {"step_tflop", m.step_flops * 1e-12},
-                     {"peak_tflops", m.peak_flops * 1e-12}};
+  json line = {{"kind", m.resumes ? "resume" : "start"},
+               {"version", m.version},
+               {"time", UtcTime()},
+               {"command", CommandLine()},
+               {"ranks", m.ranks},
+               {"dp", config_.parallel.dp},
+               {"cp", config_.parallel.cp},
+               {"device", m.device},
+               {"dtype", m.dtype},
+               {"parameters", m.parameters},
+               {"step_tflop", m.step_flops * 1e-12},
+               {"peak_tflops", m.peak_flops * 1e-12}};
+  if (m.resumes) line["after"] = m.after;
   Write(line.dump(-1, ' ', false, json::error_handler_t::replace));  // a path may be no text
 }
 
@@ -125,7 +151,18 @@ void RunLog::Eval(int64_t step, double loss, int64_t tokens) {
   Line(fmt::format("eval {}/{} | {}", step, config_.train.steps, found));
 }
 
-std::string UtcTime() { return fmt::format("{:%FT%TZ}", fmt::gmtime(std::time(nullptr))); }
+void RunLog::Stop(int64_t step, const std::string& reason) {
+  if (metrics_) Write(json{{"kind", "stop"}, {"step", step}, {"elapsed", Elapsed()}, {"reason", reason}}.dump());
+}
+
+bool RunLog::HoldsEvaluation(int64_t step) const {
+  std::ifstream file(path_, std::ios::binary);
+  for (std::string text; std::getline(file, text);) {
+    const json line = ParseLine(text);
+    if (!line.is_null() && line["kind"] == "eval" && line["step"] == step) return true;
+  }
+  return false;
+}
 
 std::string FormatCount(double value) {
   for (const auto& [unit, name] : {std::pair{1e9, "G"}, {1e6, "M"}, {1e3, "k"}}) {

@@ -8,6 +8,9 @@
 //    "tokens_per_second":..,"labels":..,"labels_per_second":..,"peak_share":..,"memory_mib":..,"coverage":..,
 //    "borrowed_mib":..,"allocations":..,"selection":["<hash of layer 0, hex>",..]}
 //   {"kind":"eval","step":..,"elapsed":..,"loss":..,"tokens":..}
+//   {"kind":"resume","after":STEP, and all that "start" has}
+//   {"kind":"lost","was":"step", and all that it had}: after the checkpoint that a run resumed from, and done again
+//   {"kind":"stop","step":..,"elapsed":..,"reason":"SIGUSR1"}
 // The help of `longspan train` says what they mean. What there is none of, or is not finite, is null.
 #pragma once
 
@@ -30,6 +33,9 @@ struct StartMetrics {
   int64_t parameters = 0;
   double step_flops = 0;  // of a step, all ranks, as counted beside the launches
   double peak_flops = 0;  // a second, of all ranks: of large matrix products, measured before the first step
+  bool resumes = false;
+  int64_t after = 0;   // the step from which it goes on
+  double seconds = 0;  // that it had trained until then
 };
 
 struct StepMetrics {
@@ -55,19 +61,22 @@ class RunLog {
   // `writes`: this is rank 0.
   RunLog(const RunConfig& config, std::string folder, bool writes);
 
-  // Opens the metrics, empty, with their first line. Like all that writes them it throws Error (io), naming file and
-  // reason, once a line is not on the disk.
+  // Opens the metrics: empty, or those of a run that resumes, whose lost lines it marks. Like all that writes them it
+  // throws Error (io), naming file and reason, once a line is not on the disk.
   void Start(const StartMetrics& metrics);
   void Line(const std::string& text);  // to the console
   void Step(const StepMetrics& metrics);
   void Eval(int64_t step, double loss, int64_t tokens);
+  void Stop(int64_t step, const std::string& reason);  // before the last step
   void Finish() { progress_.Clear(); }
+  // Whether the metrics of the run so far have an evaluation after this step.
+  bool HoldsEvaluation(int64_t step) const;
+  double Elapsed() const;  // seconds since Start, and those before a run was resumed
 
  private:
   struct Close {
     void operator()(std::FILE* file) const { std::fclose(file); }
   };
-  double Elapsed() const;  // since Start
   void Write(const std::string& line);
 
   const RunConfig& config_;
@@ -78,7 +87,6 @@ class RunLog {
   std::unique_ptr<std::FILE, Close> metrics_;
 };
 
-std::string UtcTime();                  // now: "2026-01-31T12:00:00Z"
 std::string FormatCount(double value);  // 1234567 -> "1.23 M"
 
 }  // namespace longspan

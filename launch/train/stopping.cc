@@ -32,11 +32,9 @@ constexpr double kLookSeconds = 1;  // between two looks for the file: the folde
 }  // namespace
 
 Stopping::Stopping(Job& job, const RunConfig& config, const std::string& folder)
-    : job_(job), config_(config), file_(folder + "/stop"), start_(WallSeconds()) {}
-
-void Stopping::Begin() const {
+    : job_(job), config_(config), file_(folder + "/stop"), start_(WallSeconds()) {
   std::error_code error;
-  std::filesystem::remove(file_, error);
+  if (job.root()) std::filesystem::remove(file_, error);
 }
 
 double Stopping::wish() {

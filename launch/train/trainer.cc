@@ -1,25 +1,23 @@
 #include "launch/train/trainer.h"
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include <algorithm>
 #include <cmath>
 
+#include "launch/checkpoint/checkpoint.h"
 #include "launch/config/config.h"
-#include "launch/data/dataset.h"
 #include "launch/data/step_loader.h"
-#include "launch/job/agreement.h"
 #include "launch/job/command_line.h"
 #include "launch/job/job.h"
 #include "launch/job/machine.h"
 #include "launch/job/signals.h"
 #include "launch/report/profile.h"
+#include "launch/train/about.h"
 #include "launch/train/announcement.h"
 #include "launch/train/anomalies.h"
 #include "launch/train/evaluation.h"
 #include "launch/train/graphs.h"
 #include "launch/train/memory_fit.h"
+#include "launch/train/open_data.h"
 #include "launch/train/peak.h"
 #include "launch/train/progress.h"
 #include "launch/train/replicas.h"
@@ -31,22 +29,11 @@
 #include "model/training/optimizer.h"
 #include "model/training/schedule.h"
 #include "runtime/count.h"
+#include "runtime/files/checksum.h"
 #include "runtime/trace.h"
 
 namespace longspan {
 namespace {
-
-// What all ranks train on: the same data, with no token outside the vocabulary. Each looks at its part of them.
-Sources OpenData(const RunConfig& config, Communicator& world, Stopping& stopping) {
-  Sources sources = OpenSources(config.data, config.model.vocab, config.model.nsa.select_block);
-  std::vector<Claim> claims;
-  for (const auto& [key, dataset] : sources.files) {
-    claims.push_back({key, dataset->Fingerprint(), dataset->path()});
-  }
-  RequireAgreement(world, ExitCode::kData, "the data", claims);
-  CheckTokens(sources, config.model.vocab, world.rank(), world.size(), [&] { return stopping.wish() != 0; });
-  return sources;
-}
 
 class Trainer {
  public:
@@ -56,7 +43,7 @@ class Trainer {
         mesh_(job.mesh()),
         config_(config),
         options_(options),
-        folder_(config, options.overwrite, job.root()),
+        folder_(config, options.older, job.root()),
         stopping_(job, config, folder_.path()),
         sources_(OpenData(config, mesh_.host_world(), stopping_)),
         session_(job.Make<Session>(config.session(), device_, mesh_.cp(), dtype)),
@@ -71,6 +58,15 @@ class Trainer {
                config.train.steps, config.train.sequences_per_step, {mesh_.dp_index(), mesh_.dp_size()}),
         anomalies_(config.train),
         log_(config, folder_.path(), job.root()),
+        checkpoints_({.world = mesh_.host_world(),
+                      .device = device_,
+                      .ops = session_.ops(),
+                      .compute = session_.compute(),
+                      .optimizer = optimizer_,
+                      .config = config,
+                      .run = folder_.path(),
+                      .about = AboutRun(config, job, dtype, sources_, options.version),
+                      .say = [this](const std::string& line) { log_.Line(line); }}),
         micro_step_(session_, optimizer_, loss_sum_) {
     optimizer_.Reserve(session_.arena(), session_.context().dtype, session_.context().gradient_dtype);
     session_.arena().Reserve(&loss_sum_, MemoryUse::kWorkspace, "loss_sum", DType::kF64, {1});
@@ -80,6 +76,7 @@ class Trainer {
   // Returns the exit code.
   ExitCode Run() {
     log_.Line(Announcement(config_, job_, session_, sources_, folder_.path(), options_.version));
+    if (resumes() && !FindCheckpoint()) return ExitCode::kOk;
     RequireFit(job_, config_, {session_.arena().bytes(), session_.model().offloaded_bytes()});
     if (stopping_.Poll()) return Stop(0);  // the ranks measure together, as they will compute
     peak_flops_ =
@@ -88,34 +85,73 @@ class Trainer {
     optimizer_.Start(config_.train.seed);
     if (!Rehearse()) return Stop(0);
     Begin();
+    if (state_.step > 0) checkpoints_.Load();
     Trace::Get().Reset();
     const double begin = WallSeconds();
-    for (int64_t step = 1; step <= config_.train.steps; ++step) {
+    if (evaluation_due_) EvaluateHeldOut(first_);
+    for (int64_t step = first_ + 1; step <= config_.train.steps && !stopping_.agreed(); ++step) {
       const std::optional<StepMetrics> metrics = Step(step);
-      if (!metrics) return Stop(WallSeconds() - begin);
+      if (!metrics) break;
       log_.Step(*metrics);
+      state_.step = step;
+      state_.sequences += config_.train.sequences_per_step;
+      if (anomalies_.exhausted()) Save();  // from before them: no update came of them
       anomalies_.Check(*metrics);
-      done_ = step;
-      if (config_.train.evaluates() && (step == config_.train.steps || step % config_.train.eval_interval == 0)) {
-        EvaluateHeldOut(step);
-      }
-      if (stopping_.agreed()) return Stop(WallSeconds() - begin);
+      if (EvaluatesAfter(step)) EvaluateHeldOut(step);
+      if (!stopping_.agreed() && checkpoints_.Due(step)) Save();
     }
-    Finish(WallSeconds() - begin);
+    if (stopping_.agreed()) return Stop(WallSeconds() - begin);
+    Finish(WallSeconds() - begin, state_.step - first_);
     return ExitCode::kOk;
   }
 
  private:
+  bool resumes() const { return options_.older == OlderRun::kResume; }
+
   struct LoadedStep {
     const std::vector<Batch>& batches;  // of this replica
     double labels;                      // over all replicas
   };
 
+  // Where the run goes on, if anywhere: false when it is done.
+  bool FindCheckpoint() {
+    const std::optional<RunState> found = checkpoints_.Find();
+    if (!found) {
+      log_.Line("  resume     there is no checkpoint: from the first step");
+      return true;
+    }
+    state_ = *found;
+    first_ = state_.step;
+    if (state_.step > config_.train.steps) {
+      Fail(ExitCode::kConfig, "train.steps = {}: the run has done {} already; set it to more", config_.train.steps,
+           state_.step);
+    }
+    anomalies_.Restore(state_.numbers["anomalies"]);
+    steps_.Continue(state_.step + 1, state_.sequences);
+    // One that a stop broke off is made up for.
+    const bool missing = job_.root() && EvaluatesAfter(state_.step) && !log_.HoldsEvaluation(state_.step);
+    evaluation_due_ = job_.Reduce(missing ? 1 : 0, ReduceOp::kMax) > 0;
+    const bool done = state_.step == config_.train.steps && !evaluation_due_;
+    if (done) log_.Line("done already; more train.steps go on from here");
+    return !done;
+  }
+
+  bool EvaluatesAfter(int64_t step) const {
+    return config_.train.evaluates() && (step == config_.train.steps || step % config_.train.eval_interval == 0);
+  }
+
+  bool Save() {
+    state_.seconds = log_.Elapsed();
+    state_.graphs = micro_step_.uses_graphs();
+    state_.numbers["anomalies"] = anomalies_.State();
+    return checkpoints_.Save(state_);
+  }
+
   // The first step, but nothing is learned from it. Afterwards all that grows on first use has its size: the steps
   // allocate nothing, and what does not fit has failed.
   // False when the run is to stop.
   bool Rehearse() {
-    const LoadedStep first = LoadStep(1);
+    const LoadedStep first = LoadStep(state_.step + 1);
     if (stopping_.agreed()) return false;
     Trace::Get().Reset();
     AddGradients(first);
@@ -125,7 +161,7 @@ class Trainer {
     step_flops_ = job_.Reduce(flops, ReduceOp::kSum);
     const std::string graphs = ChooseGraphs(
         job_, config_, session_.compute(), micro_step_, [&] { AddGradients(first); },
-        flops * mesh_.world().size() / peak_flops_);
+        flops * mesh_.world().size() / peak_flops_, state_.step > 0 ? std::optional(state_.graphs) : std::nullopt);
     if (!graphs.empty()) log_.Line(graphs);
     optimizer_.Step(1, /*learning_rate=*/0);
     optimizer_.ZeroMoments();
@@ -138,7 +174,6 @@ class Trainer {
   // From here on the folder is this run's: what an older one left goes.
   void Begin() {
     if (job_.root()) folder_.Begin(ConfigText(config_));
-    if (job_.root()) stopping_.Begin();
     if (folder_.replaces()) log_.Line("  replaced   the older run in " + folder_.path());
     log_.Start({.version = options_.version,
                 .ranks = mesh_.world().size(),
@@ -146,7 +181,10 @@ class Trainer {
                 .dtype = DTypeName(session_.context().dtype),
                 .parameters = session_.model().params().parameters(),
                 .step_flops = step_flops_,
-                .peak_flops = peak_flops_});
+                .peak_flops = peak_flops_,
+                .resumes = resumes(),
+                .after = state_.step,
+                .seconds = state_.seconds});
   }
 
   // Nothing when the run is to stop before it.
@@ -240,24 +278,27 @@ class Trainer {
     }
   }
 
-  // In good order, and says how to go on.
+  // In good order: saves what was not, and says how to go on.
   ExitCode Stop(double seconds) {
-    if (done_ > 0 && !stopping_.hurried()) {
-      log_.Line(WriteReport(mesh_.host_world(), mesh_.cp_size(), device_.kind(), folder_.path(), seconds, done_));
+    const bool saved = state_.step == first_ || Save();
+    if (state_.step > first_ && !stopping_.hurried()) {
+      log_.Line(WriteReport(mesh_.host_world(), mesh_.cp_size(), device_.kind(), folder_.path(), seconds,
+                            state_.step - first_));
     }
-    log_.Line(fmt::format("stopped by {} after step {}/{}", stopping_.reason(), done_, config_.train.steps));
+    log_.Stop(state_.step, stopping_.reason());
+    log_.Line(fmt::format("stopped by {} after step {}/{}{}; to go on:", stopping_.reason(), state_.step,
+                          config_.train.steps, saved ? "" : ", which is not saved"));
     log_.Line(ResumeCommand(mesh_.world().size()));
     log_.Finish();
     return ExitCode::kStopped;
   }
 
-  void Finish(double seconds) {
-    log_.Line(
-        WriteReport(mesh_.host_world(), mesh_.cp_size(), device_.kind(), folder_.path(), seconds, config_.train.steps));
+  void Finish(double seconds, int64_t steps) {
+    log_.Line(WriteReport(mesh_.host_world(), mesh_.cp_size(), device_.kind(), folder_.path(), seconds, steps));
     const Tensor& weights = session_.model().params().weights();
     const auto bytes = session_.ToHost<uint8_t>(Tensor(weights.data, DType::kU8, weights.device, {weights.bytes()}));
-    log_.Line(fmt::format("done: {} in {}, parameters {:016x}, results in {}", Count(config_.train.steps, "step"),
-                          FormatSeconds(seconds), XXH3_64bits(bytes.data(), bytes.size()), folder_.path()));
+    log_.Line(fmt::format("done: {} in {}, parameters {}, results in {}", Count(steps, "step"), FormatSeconds(seconds),
+                          ChecksumText(ChecksumOf(bytes.data(), std::ssize(bytes))), folder_.path()));
     log_.Finish();
   }
 
@@ -277,9 +318,12 @@ class Trainer {
   Tensor weights_hash_;                     // [1] I64
   double step_flops_ = 0, peak_flops_ = 0;  // of all ranks; peak: a second
   StepLoader steps_;
-  int64_t done_ = 0;  // the last step taken
   Anomalies anomalies_;
   RunLog log_;
+  RunState state_;     // of what is done
+  int64_t first_ = 0;  // steps that were done before
+  bool evaluation_due_ = false;
+  Checkpoints checkpoints_;
   MicroStep micro_step_;  // its graphs may hold transfers: not of the job
 };
 

@@ -4,12 +4,13 @@
 #include <string>
 
 #include "launch/config/run_config.h"
+#include "launch/train/run_folder.h"
 
 namespace longspan {
 
 struct TrainOptions {
-  bool overwrite = false;  // an older run of the name
-  std::string version;     // of the program, for the metrics
+  OlderRun older = OlderRun::kKeep;  // of the name
+  std::string version;               // of the program, for metrics and checkpoints
 };
 
 // `longspan train`. MPI runs, the configuration fits the world, and every rank has the same. Returns the exit code;

@@ -115,10 +115,31 @@ void Optimizer::Step(int64_t update, double learning_rate, const Tensor& loss_su
                            .weight_decay = param.decay ? config_.weight_decay : 0,
                            .step = update});
   }
+  GatherWeights();
+  ops_.rows->Zero(compute_, params_.gradients());
+}
+
+void Optimizer::GatherWeights() {
   Order(compute_, comm_);
   world_.AllGather(comm_, OwnPart(params_.weights()), params_.weights(), counts_);
   Order(comm_, compute_, "stall.weights");
-  ops_.rows->Zero(compute_, params_.gradients());
+}
+
+std::vector<Optimizer::State> Optimizer::OwnState() const {
+  std::vector<State> states;
+  for (int64_t i = own().first; i < own().last; ++i) {
+    const Param& param = *params_.params()[i];
+    const auto part = [&](const Tensor& flat) {
+      return flat.Rows(param.offset - own().begin, param.size()).Reshape(param.shape);
+    };
+    states.push_back({param.name, master_ ? part(master_) : param.weight, part(m_), part(v_)});
+  }
+  return states;
+}
+
+void Optimizer::SpreadWeights() {
+  if (master_ && own().end > own().begin) ops_.rows->Copy(compute_, master_, OwnPart(params_.weights()));
+  GatherWeights();
 }
 
 }  // namespace longspan

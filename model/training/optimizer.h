@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <string>
 #include <vector>
 
 #include "kernels/ops.h"
@@ -60,8 +61,19 @@ class Optimizer {
   void Step(int64_t update, double learning_rate, const Tensor& loss_sum = {}, const UpdateLimits& limits = {});
   const Tensor& sums() const { return sums_; }  // [3] F64
 
+  // What training one parameter continues from, on the device; between two steps only.
+  struct State {
+    std::string name;
+    Tensor weight;  // its master where there is one; the parameter's shape, as m and v
+    Tensor m, v;
+  };
+  std::vector<State> OwnState() const;  // of the parameters that this rank owns
+  // After that was written by all ranks, on the compute stream: the weights everywhere are what it says, rounded.
+  void SpreadWeights();
+
  private:
   const Shard& own() const { return shards_[world_.rank()]; }
+  void GatherWeights();
   Tensor OwnPart(const Tensor& flat) const { return flat.Rows(own().begin, own().end - own().begin); }
   // Later work of `second` starts after all work of `first` so far.
   void Order(Stream& first, Stream& second, const char* stall = nullptr);

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "runtime/error.h"
+#include "runtime/files/checksum.h"
 #include "runtime/files/output_file.h"
 
 namespace longspan {
@@ -181,8 +182,8 @@ Tensor SafetensorsFile::Get(const std::string& name) const {
   return Tensor(const_cast<std::byte*>(entry.data), *dtype, DeviceKind::kCpu, Shape(entry.shape));
 }
 
-void WriteSafetensors(const std::string& path, std::vector<std::pair<std::string, Tensor>> tensors,
-                      const std::map<std::string, std::string>& metadata) {
+WrittenFile WriteSafetensors(const std::string& path, std::vector<std::pair<std::string, Tensor>> tensors,
+                             const std::map<std::string, std::string>& metadata) {
   std::sort(tensors.begin(), tensors.end(), [](const auto& a, const auto& b) {
     const int64_t size_a = DTypeSize(a.second.dtype), size_b = DTypeSize(b.second.dtype);
     return size_a != size_b ? size_a > size_b : a.first < b.first;
@@ -204,10 +205,19 @@ void WriteSafetensors(const std::string& path, std::vector<std::pair<std::string
   text.resize((text.size() + 7) / 8 * 8, ' ');
 
   OutputFile file(path);
-  file.Write<uint64_t>(text.size());
-  file.Write(text.data(), text.size());
-  for (const auto& [name, tensor] : tensors) file.Write(tensor.data, tensor.bytes());
+  Checksum checksum;
+  int64_t bytes = 0;
+  const auto write = [&](const void* data, int64_t count) {
+    file.Write(data, count);
+    checksum.Add(data, count);
+    bytes += count;
+  };
+  const uint64_t length = text.size();
+  write(&length, sizeof length);
+  write(text.data(), static_cast<int64_t>(text.size()));
+  for (const auto& [name, tensor] : tensors) write(tensor.data, tensor.bytes());
   file.Commit();
+  return {bytes, checksum.value()};
 }
 
 }  // namespace longspan

@@ -49,9 +49,14 @@ class SafetensorsFile {
   std::vector<std::unique_ptr<std::byte[]>> aligned_;
 };
 
+struct WrittenFile {
+  int64_t bytes = 0;
+  uint64_t checksum = 0;  // runtime/files/checksum.h
+};
+
 // Writes contiguous CPU tensors, widest dtype first, then by name; the file appears when it is complete. Throws Error
-// (io).
-void WriteSafetensors(const std::string& path, std::vector<std::pair<std::string, Tensor>> tensors,
-                      const std::map<std::string, std::string>& metadata = {});
+// (io). Returns what was to be written, as it left memory.
+WrittenFile WriteSafetensors(const std::string& path, std::vector<std::pair<std::string, Tensor>> tensors,
+                             const std::map<std::string, std::string>& metadata = {});
 
 }  // namespace longspan

@@ -25,16 +25,16 @@ class RunFolderTest : public testing::Test {
 
 TEST_F(RunFolderTest, OneRunAtATimeHasIt) {
   {
-    const RunFolder first(config_, false, true);
+    const RunFolder first(config_, OlderRun::kKeep, true);
     ExpectError(ExitCode::kConfig, {"name = \"a\"", path_, "pid " + std::to_string(getpid()), "set name to another"},
-                [&] { RunFolder(config_, false, true); });
-    ExpectError(ExitCode::kConfig, {"in use"}, [&] { RunFolder(config_, /*overwrite=*/true, true); });
-    const RunFolder of_another_rank(config_, false, false);
+                [&] { RunFolder(config_, OlderRun::kKeep, true); });
+    ExpectError(ExitCode::kConfig, {"in use"}, [&] { RunFolder(config_, OlderRun::kReplace, true); });
+    const RunFolder of_another_rank(config_, OlderRun::kKeep, false);
     config_.name = "b";
-    const RunFolder another(config_, false, true);
+    const RunFolder another(config_, OlderRun::kKeep, true);
     config_.name = "a";
   }
-  const RunFolder next(config_, false, true);
+  const RunFolder next(config_, OlderRun::kKeep, true);
   EXPECT_FALSE(next.replaces());
 }
 
@@ -44,10 +44,10 @@ TEST_F(RunFolderTest, AnOlderRunStaysUntilTheNewOneBegins) {
   for (const std::string& name : own) WriteFile(path_ + "/" + name, "replaced");
   WriteFile(path_ + "/profile/notes.txt", "mine");
   ExpectError(ExitCode::kConfig, {"name = \"a\"", path_, "older run", "set name to another", "--overwrite"},
-              [&] { RunFolder(config_, false, true); });
-  EXPECT_NE(RunFolder::Problem(config_, false), "");
-  EXPECT_EQ(RunFolder::Problem(config_, true), "");
-  RunFolder folder(config_, true, true);
+              [&] { RunFolder(config_, OlderRun::kKeep, true); });
+  EXPECT_NE(RunFolder::Problem(config_, OlderRun::kKeep), "");
+  EXPECT_EQ(RunFolder::Problem(config_, OlderRun::kReplace), "");
+  RunFolder folder(config_, OlderRun::kReplace, true);
   EXPECT_TRUE(folder.replaces());
   for (const std::string& name : own) EXPECT_EQ(ReadFile(path_ + "/" + name), "replaced") << name;
   folder.Begin("name: \"a\"\n");
@@ -63,19 +63,19 @@ TEST_F(RunFolderTest, AnOlderRunStaysUntilTheNewOneBegins) {
 
 TEST_F(RunFolderTest, AFolderThatCannotBe) {
   WriteFile(folder_ / "out", "a file");
-  ExpectError(ExitCode::kIo, {path_, "cannot be made"}, [&] { RunFolder(config_, false, true); });
+  ExpectError(ExitCode::kIo, {path_, "cannot be made"}, [&] { RunFolder(config_, OlderRun::kKeep, true); });
 }
 
 // /dev/full takes nothing, as a full disk.
 TEST_F(RunFolderTest, TheFirstLostLineIsAnError) {
-  const RunFolder folder(config_, false, true);
+  const RunFolder folder(config_, OlderRun::kKeep, true);
   std::filesystem::create_symlink("/dev/full", path_ + "/metrics.jsonl");
   RunLog log(config_, path_, true);
   ExpectError(ExitCode::kIo, {path_ + "/metrics.jsonl", "No space left on device"}, [&] { log.Start({}); });
 }
 
 TEST_F(RunFolderTest, MetricsAreOnTheDiskAtOnce) {
-  const RunFolder folder(config_, false, true);
+  const RunFolder folder(config_, OlderRun::kKeep, true);
   RunLog log(config_, path_, true);
   StartMetrics start;
   start.version = "1.2";
