@@ -105,11 +105,13 @@ void Arena::Commit(Device& device) {
   const std::unique_ptr<Stream> stream = device.MakeStream("memory");
   for (MemoryUse use : kUses) {
     const int64_t bytes = PlaceAll(use, [](const Item&, int64_t) {});
-    if (bytes == 0) continue;
-    const Buffer& buffer = buffers_.emplace_back(device, bytes, MemoryUseName(use));
-    device.FillBytes(*stream, Tensor(buffer.data(), DType::kU8, device.kind(), {bytes}), 0xFF);
+    char* data = nullptr;  // of tensors without elements
+    if (bytes > 0) {
+      data = static_cast<char*>(buffers_.emplace_back(device, bytes, MemoryUseName(use)).data());
+      device.FillBytes(*stream, Tensor(data, DType::kU8, device.kind(), {bytes}), 0xFF);
+    }
     PlaceAll(use, [&](const Item& item, int64_t offset) {
-      *item.slot = Tensor(static_cast<char*>(buffer.data()) + offset, item.dtype, device.kind(), item.shape);
+      *item.slot = Tensor(data + offset, item.dtype, device.kind(), item.shape);
     });
   }
   stream->Synchronize();

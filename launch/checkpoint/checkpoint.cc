@@ -54,7 +54,6 @@ std::vector<std::pair<std::string, Tensor>> Named(const Optimizer::State& state)
 Checkpoints::Checkpoints(Args args)
     : world_(args.world),
       device_(args.device),
-      ops_(args.ops),
       compute_(args.compute),
       optimizer_(args.optimizer),
       config_(args.config),

@@ -24,7 +24,6 @@ class Checkpoints {
   struct Args {
     Communicator& world;  // all ranks, on host memory
     Device& device;
-    Ops& ops;
     Stream& compute;
     Optimizer& optimizer;
     const RunConfig& config;
@@ -55,7 +54,6 @@ class Checkpoints {
 
   Communicator& world_;
   Device& device_;
-  Ops& ops_;
   Stream& compute_;
   Optimizer& optimizer_;
   const RunConfig& config_;

@@ -30,7 +30,7 @@ struct RunState {
   int64_t sequences = 0;  // of the order of the training data (launch/data/batches.h) that were taken
   double seconds = 0;     // for which the run has trained
   bool graphs = false;    // forward and backward run as CUDA graphs
-  std::map<std::string, std::vector<double>> numbers;  // whatever else counts or averages over steps; finite
+  std::map<std::string, std::vector<double>> numbers = {};  // whatever else counts or averages over steps; finite
   bool operator==(const RunState&) const = default;
 };
 

@@ -60,7 +60,6 @@ class Trainer {
         log_(config, folder_.path(), job.root()),
         checkpoints_({.world = mesh_.host_world(),
                       .device = device_,
-                      .ops = session_.ops(),
                       .compute = session_.compute(),
                       .optimizer = optimizer_,
                       .config = config,

@@ -1,27 +1,28 @@
-// Runs of `longspan train` on a few tokens, with a model that trains a step in milliseconds.
+// Runs of the program on a model that trains a step in milliseconds, and what they leave.
 #pragma once
 
-#include <gtest/gtest.h>
-
-#include <initializer_list>
+#include <csignal>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "tests/support/program.h"
 
 namespace longspan {
 
+// Bytes of text, one layer.
 constexpr const char* kTiny =
     "runtime.device=CPU model.layers=1 model.hidden=16 model.heads=2 model.kv_heads=1 model.key_width=8 "
     "model.value_width=8 model.ffn=24 model.nsa.block=8 model.nsa.stride=4 model.nsa.select_block=8 "
     "model.nsa.select=3 model.nsa.window=8 data.format=NANOGPT data.sequence_length=64 optimizer.warmup_steps=0 "
     "optimizer.schedule=CONSTANT train.steps=3 train.sequences_per_step=2 train.eval_interval=0 ";
 
-class TinyRuns : public testing::Test {
+class TinyRun : public testing::Test {
  protected:
-  TinyRuns() { WriteTokens("tokens", 2000, 7); }
+  TinyRun() { WriteTokens("tokens", 2000, 7); }
 
   void WriteTokens(const std::string& name, int count, int step) {
     std::string bytes;
@@ -41,8 +42,16 @@ class TinyRuns : public testing::Test {
   std::vector<nlohmann::json> Metrics(const std::string& name = "run") {
     std::vector<nlohmann::json> lines;
     std::istringstream text(ReadFile(folder_ / ("runs/" + name + "/metrics.jsonl")));
-    for (std::string line; std::getline(text, line);) lines.push_back(nlohmann::json::parse(line));
+    for (std::string line; std::getline(text, line);) {
+      const auto parsed = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+      if (parsed.is_object()) lines.push_back(parsed);  // a killed run may leave half a line
+    }
     return lines;
+  }
+  // That the last run ended with.
+  std::string Parameters() {
+    const size_t at = said_.find("parameters ", said_.find("done: "));
+    return at == std::string::npos ? "none" : said_.substr(at + 11, 16);
   }
 
   TempFolder folder_;

@@ -7,7 +7,7 @@
 namespace longspan {
 namespace {
 
-class TrainAnomalies : public TinyRuns {
+class TrainAnomalies : public TinyRun {
  protected:
   // 128 sequences, one of which is not like the others.
   void WriteOddTokens() {

@@ -10,7 +10,7 @@ namespace {
 
 using nlohmann::json;
 
-class TrainStarts : public TinyRuns {
+class TrainStarts : public TinyRun {
  protected:
   // The same on two ranks, but for what the second is given besides.
   std::string OfTwo(const std::string& keys, const std::string& second) {

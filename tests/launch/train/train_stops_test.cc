@@ -11,18 +11,16 @@ namespace {
 
 using nlohmann::json;
 
-class TrainStops : public TinyRuns {
+class TrainStops : public TinyRun {
  protected:
   std::string Keys(int ranks, const std::string& keys) {
     return Arguments(
         fmt::format("data.validation_fraction=0 train.log_interval=100000 parallel.cp={} {}", ranks > 1 ? 2 : 1, keys));
   }
   int64_t LastStep() {
-    std::istringstream text(ReadFile(folder_ / "runs/run/metrics.jsonl"));
     int64_t last = 0;
-    for (std::string line; std::getline(text, line);) {
-      const json entry = json::parse(line, nullptr, false);
-      if (entry.is_object() && entry["kind"] == "step") last = entry["step"];
+    for (const json& line : Metrics()) {
+      if (line["kind"] == "step") last = line["step"];
     }
     return last;
   }
@@ -172,10 +170,7 @@ TEST_F(TrainStops, WithTheBitsOfTheUnbrokenRun) {
     const std::string keys = Keys(ranks, "train.steps=400 ");
     std::filesystem::remove_all(folder_ / "runs");
     Expect(0, ranks, keys, {"done: 400 steps"});
-    const auto parameters = [](const std::string& said) {
-      return said.substr(said.find("parameters ", said.find("done: ")), 27);
-    };
-    const std::string expected = parameters(said_);
+    const std::string expected = Parameters();
     const auto losses = [&] {
       std::vector<double> found;
       for (const json& line : Metrics()) {
@@ -193,7 +188,8 @@ TEST_F(TrainStops, WithTheBitsOfTheUnbrokenRun) {
       run.Signal(SIGUSR1);
       const int code = run.Wait();
       if (code == 0) {
-        EXPECT_EQ(parameters(run.said()), expected);
+        said_ = run.said();
+        EXPECT_EQ(Parameters(), expected);
         break;
       }
       ASSERT_EQ(code, 75) << run.said();

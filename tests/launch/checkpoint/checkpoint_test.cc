@@ -1,0 +1,200 @@
+// What a checkpoint holds does not depend on how many ranks wrote it, and every number of ranks reads it back. A save
+// that fails leaves the one before.
+#include "launch/checkpoint/checkpoint.h"
+
+#include "launch/config/config.h"
+#include "parallel/comm/texts.h"
+#include "tests/support/files.h"
+
+namespace longspan {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A float of the place: exact, and another everywhere.
+float Pattern(int tensor, int64_t param, int64_t i) { return static_cast<float>(tensor * 4096 + param * 512 + i); }
+
+class CheckpointsTest : public testing::Test {
+ protected:
+  CheckpointsTest() {
+    params_.Add("a", {7, 5}, {0, 1}, true);
+    params_.Add("b", {3}, {1, 0}, false);
+    params_.Add("c", {40, 3}, {0, 0.5}, true);
+    params_.Add("d", {11}, {0, 0}, false);
+    optimizer_.emplace(Optimizer::Args{*device_, ops_, *compute_, *comm_, *world_, params_, {}});
+    params_.Reserve(arena_, DType::kF32, DType::kF32);
+    optimizer_->Reserve(arena_, DType::kF32, DType::kF32);
+    arena_.Commit(*device_);
+    params_.Bind();
+    params_.Initialise(*device_, ops_, *compute_, 3);
+    optimizer_->Start(3);
+    run_ = GatherTexts(*world_, folder_ / "run")[0];  // rank 0's
+    if (world_->rank() == 0) fs::create_directory(run_);
+    world_->Barrier();
+    config_.checkpoint.keep_last = 2;
+  }
+  ~CheckpointsTest() override { world_->Barrier(); }
+
+  Checkpoints Make() {
+    Manifest about;
+    about.config = ConfigText(config_);
+    return Checkpoints({.world = *world_,
+                        .device = *device_,
+                        .compute = *compute_,
+                        .optimizer = *optimizer_,
+                        .config = config_,
+                        .run = run_,
+                        .about = about,
+                        .say = [this](const std::string& line) { said_ += line + "\n"; }});
+  }
+  // Calls visit(tensor, param, i, value) for all that this rank owns.
+  template <typename Visit>
+  void Each(const Visit& visit) {
+    compute_->Synchronize();
+    for (const Optimizer::State& state : optimizer_->OwnState()) {
+      const auto& all = params_.params();
+      const int64_t param =
+          std::find_if(all.begin(), all.end(), [&](auto& p) { return p->name == state.name; }) - all.begin();
+      int tensor = 0;
+      for (const Tensor& x : {state.weight, state.m, state.v}) {
+        for (int64_t i = 0; i < x.size(); ++i) visit(tensor, param, i, x.As<float>()[i]);
+        ++tensor;
+      }
+    }
+  }
+  void Fill(float add = 0) {
+    Each([&](int tensor, int64_t param, int64_t i, float& value) { value = Pattern(tensor, param, i) + add; });
+  }
+
+  std::unique_ptr<Device> device_ = MakeCpuDevice();
+  Ops ops_ = MakeCpuOps();
+  std::unique_ptr<Stream> compute_ = device_->MakeStream("compute"), comm_ = device_->MakeStream("comm");
+  std::unique_ptr<Communicator> world_ = MakeMpiWorld();
+  ParamTable params_;
+  Arena arena_;
+  std::optional<Optimizer> optimizer_;
+  TempFolder folder_;
+  RunConfig config_;
+  std::string run_, said_;
+};
+
+TEST_F(CheckpointsTest, WhateverTheRanks) {
+  const RunState state{.step = 3, .sequences = 12, .seconds = 1.5, .graphs = true, .numbers = {{"x", {0.1, 2}}}};
+  Fill();
+  EXPECT_FALSE(Make().Find());
+  EXPECT_TRUE(Make().Save(state));
+  CheckpointReader reader(run_ + "/checkpoints/step-00000003");
+  for (int64_t p = 0; p < std::ssize(params_.params()); ++p) {
+    const Param& param = *params_.params()[p];
+    int tensor = 0;
+    for (const char* kind : {"weight.", "adamw.m.", "adamw.v."}) {
+      std::vector<float> values(param.size()), tail(1);
+      reader.Read(kind + param.name, 0, HostView(values.data(), {param.size()}));
+      reader.Read(kind + param.name, param.size() - 1, HostView(tail.data(), {1}));
+      for (int64_t i = 0; i < param.size(); ++i) ASSERT_EQ(values[i], Pattern(tensor, p, i)) << kind << param.name;
+      EXPECT_EQ(tail[0], values.back());
+      const Manifest::Entry& entry = reader.manifest().tensors.at(kind + param.name);
+      EXPECT_EQ(Shape(entry.shape), param.shape);
+      ++tensor;
+    }
+  }
+  world_->Barrier();
+
+  Fill(/*add=*/0.5);
+  Checkpoints checkpoints = Make();
+  EXPECT_EQ(checkpoints.Find(), state) << said_;
+  checkpoints.Load();
+  Each([&](int tensor, int64_t param, int64_t i, float value) { ASSERT_EQ(value, Pattern(tensor, param, i)); });
+  for (int64_t p = 0; p < std::ssize(params_.params()); ++p) {
+    const Tensor& weight = params_.params()[p]->weight;
+    for (int64_t i = 0; i < weight.size(); ++i) ASSERT_EQ(weight.As<float>()[i], Pattern(0, p, i));
+  }
+  EXPECT_TRUE(checkpoints.Save(state));  // is there
+  EXPECT_EQ(said_.find("saved"), said_.rfind("saved")) << said_;
+}
+
+TEST_F(CheckpointsTest, TheNewestThatIsComplete) {
+  for (int64_t step = 1; step <= 3; ++step) {
+    Fill(static_cast<float>(step) / 4);
+    Make().Save({.step = step});
+  }
+  if (world_->rank() == 0) {
+    EXPECT_FALSE(fs::exists(run_ + "/checkpoints/step-00000001"));
+    const auto shard = *fs::directory_iterator(run_ + "/checkpoints/step-00000003");
+    fs::remove(shard.path());
+  }
+  world_->Barrier();
+  Checkpoints checkpoints = Make();
+  const auto found = checkpoints.Find();
+  ASSERT_TRUE(found);
+  EXPECT_EQ(found->step, 2);
+  EXPECT_NE(said_.find("warning: checkpoint " + run_ + "/checkpoints/step-00000003 is passed over"), std::string::npos);
+  checkpoints.Load();
+  Each([&](int tensor, int64_t param, int64_t i, float value) { ASSERT_EQ(value, Pattern(tensor, param, i) + 0.5F); });
+  world_->Barrier();
+  EXPECT_TRUE(fs::exists(run_ + "/checkpoints/step-00000003.broken"));
+  world_->Barrier();
+  if (world_->rank() == 0) fs::remove(run_ + "/checkpoints/step-00000002/manifest.json");
+  world_->Barrier();
+  ExpectError(ExitCode::kData, {"none", "--overwrite"}, [&] { Make().Find(); });
+}
+
+TEST_F(CheckpointsTest, AnotherModelIsRefused) {
+  Make().Save({.step = 1});
+  config_.train.steps = 7;
+  EXPECT_TRUE(Make().Find());
+  EXPECT_NE(said_.find("changed    train.steps: 200 in the checkpoint, 7 now"), std::string::npos) << said_;
+  config_.model.layers = 9;
+  ExpectError(ExitCode::kConfig, {"step-00000001", "model.layers: 4 in the checkpoint, 9 now"}, [&] { Make().Find(); });
+}
+
+TEST_F(CheckpointsTest, AFailedSaveIsAWarningThreeInARowAnError) {
+  Checkpoints checkpoints = Make();
+  EXPECT_TRUE(checkpoints.Save({.step = 1}));
+  const std::string folder = run_ + "/checkpoints", aside = run_ + "/aside";
+  const auto block = [&] {
+    if (world_->rank() == 0) {
+      fs::rename(folder, aside);
+      WriteFile(folder, "a file");
+    }
+    world_->Barrier();
+  };
+  const auto unblock = [&] {
+    world_->Barrier();
+    if (world_->rank() == 0) {
+      fs::remove(folder);
+      fs::rename(aside, folder);
+    }
+    world_->Barrier();
+  };
+  block();
+  EXPECT_FALSE(checkpoints.Save({.step = 2}));
+  EXPECT_NE(said_.find("warning: step 2 is not saved: "), std::string::npos) << said_;
+  EXPECT_FALSE(checkpoints.Save({.step = 3}));
+  unblock();
+  EXPECT_TRUE(checkpoints.Save({.step = 4}));
+  block();
+  EXPECT_FALSE(checkpoints.Save({.step = 5}));
+  EXPECT_FALSE(checkpoints.Save({.step = 6}));
+  ExpectError(ExitCode::kIo, {folder, "3 checkpoints in a row"}, [&] { checkpoints.Save({.step = 7}); });
+  unblock();
+  EXPECT_EQ(Make().Find()->step, 4);
+}
+
+TEST_F(CheckpointsTest, TheRulesOfWhen) {
+  config_.train.steps = 10;
+  config_.checkpoint = {.interval = 4, .minutes = 0, .at_end = true};
+  Checkpoints checkpoints = Make();
+  std::vector<int64_t> due;
+  for (int64_t step = 1; step <= 10; ++step) {
+    if (checkpoints.Due(step)) due.push_back(step);
+  }
+  EXPECT_EQ(due, (std::vector<int64_t>{4, 8, 10}));
+  config_.checkpoint = {.interval = 0, .minutes = 1e-9, .at_end = false};
+  EXPECT_TRUE(checkpoints.Due(1));
+  config_.checkpoint.minutes = 1000;
+  EXPECT_FALSE(checkpoints.Due(10));
+}
+
+}  // namespace
+}  // namespace longspan

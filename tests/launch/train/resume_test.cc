@@ -1,0 +1,170 @@
+// A run that was interrupted and resumed is the unbroken run, bit for bit; on other ranks it goes on where it was.
+#include <csignal>
+
+#include "launch/checkpoint/reader.h"
+#include "tests/launch/train/interrupted_run.h"
+
+namespace longspan {
+namespace {
+
+namespace fs = std::filesystem;
+
+class Resume : public InterruptedRun {
+ protected:
+  std::string Checkpoint(const std::string& name, int step) {
+    return folder_ / fmt::format("runs/{}/checkpoints/step-{:08}", name, step);
+  }
+  void Flip(const std::string& path, int64_t at) {
+    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(at);
+    const char byte = static_cast<char>(file.get() ^ 4);
+    file.seekp(at);
+    file.put(byte);
+  }
+};
+
+TEST_F(Resume, FortyStepsAreSeventeenAndTwentyThree) {
+  const std::string keys =
+      "data.validation_fraction=0 train.steps=40 checkpoint.interval=17 optimizer.schedule=COSINE parallel.cp=2 ";
+  for (const char* more :
+       {"parallel.selected_exchange=FETCH train.sequences_per_step=4", "train.recompute=SELECTIVE"}) {
+    fs::remove_all(folder_ / "runs");
+    Expect(0, 4, Arguments(keys + more + " name=whole"), {"saved step 17", "saved step 34", "saved step 40"});
+    const std::string whole = Parameters();
+    Kill(4, Arguments(keys + more), /*all=*/true, [&] { return LastStep() >= 21; });
+    const int64_t last = LastStep();
+    ASSERT_LT(last, 34);
+    Expect(78, 4, Arguments(keys + more), {"older run", "--resume", "--overwrite"});
+    Expect(0, 4, Arguments(keys + more + " --resume"), {"step-00000017, after step 17", "done: 23 steps"});
+    EXPECT_EQ(Parameters(), whole);
+    EXPECT_EQ(Steps("run"), Steps("whole"));
+    EXPECT_EQ(Steps("run").size(), 40U);
+    EXPECT_EQ(Lines("run", "lost"), last - 17);
+    EXPECT_EQ(Lines("run", "resume"), 1);
+    const CheckpointReader unbroken(Checkpoint("whole", 40)), resumed(Checkpoint("run", 40));
+    EXPECT_EQ(unbroken.manifest().files, resumed.manifest().files);
+    Expect(0, 4, Arguments(keys + more + " --resume"), {"done already"});
+  }
+}
+
+TEST_F(Resume, BeforeAnyCheckpointFromTheFirstStep) {
+  const std::string keys = "data.validation_fraction=0 train.steps=30 ";
+  Expect(0, 1, Arguments(keys + "name=whole"), {"done: 30 steps"});
+  const std::string whole = Parameters();
+  Kill(1, Arguments(keys + "train.steps=100000 checkpoint.minutes=0"), true, [&] { return LastStep() >= 5; });
+  Expect(0, 1, Arguments(keys + "--resume"), {"no checkpoint: from the first step", "done: 30 steps"});
+  EXPECT_EQ(Parameters(), whole);
+  EXPECT_EQ(Steps("run"), Steps("whole"));
+  Expect(0, 1, Arguments(keys + "train.steps=35 --resume"), {"changed    train.steps: 30", "done: 5 steps"});
+  Expect(78, 1, Arguments(keys + "train.steps=20 --resume"), {"train.steps = 20", "has done 35"});
+  Expect(64, 1, Arguments(keys + "--resume --overwrite"), {"excludes"});
+  Expect(0, 1, Arguments(keys + "train.steps=3 --overwrite"), {"done: 3 steps"});
+  EXPECT_FALSE(fs::exists(Checkpoint("run", 35)));
+}
+
+TEST_F(Resume, FourRanksTwoEightOne) {
+  const std::string keys =
+      "data.validation_fraction=0 train.sequences_per_step=8 data.sequence_length=128 optimizer.learning_rate=1e-3 ";
+  Expect(0, 1, Arguments(keys + "train.steps=20 name=whole"), {"done: 20 steps"});
+  Expect(0, 4, Arguments(keys + "train.steps=5 parallel.cp=2"), {"done: 5 steps"});
+  Expect(0, 2, Arguments(keys + "train.steps=10 parallel.cp=2 parallel.layout=CONTIGUOUS --resume"),
+         {"changed    parallel.dp: 2 in the checkpoint, 1 now", "changed    parallel.layout", "done: 5 steps"});
+  Expect(0, 8, Arguments(keys + "train.steps=15 parallel.cp=4 --resume"), {"after step 10", "done: 5 steps"});
+  Expect(0, 1, Arguments(keys + "train.steps=20 --resume"), {"after step 15", "done: 5 steps"});
+  std::vector<double> losses, whole;
+  for (const auto& line : Metrics("run")) {
+    if (line["kind"] == "step") losses.push_back(line["loss"]);
+  }
+  for (const auto& line : Metrics("whole")) {
+    if (line["kind"] == "step") whole.push_back(line["loss"]);
+  }
+  ASSERT_EQ(losses.size(), 20U);
+  for (size_t i = 0; i < 20; ++i) EXPECT_NEAR(losses[i], whole[i], 1e-5) << "step " << i + 1;
+}
+
+// Other batches go on at the next sequence.
+TEST_F(Resume, TheDataGoesOnAtItsPlace) {
+  const std::string keys = "data.validation_fraction=0 optimizer.learning_rate=1e-30 ";
+  Expect(0, 1, Arguments(keys + "train.steps=7 train.sequences_per_step=4 name=whole"), {});
+  Expect(0, 1, Arguments(keys + "train.steps=2 train.sequences_per_step=6"), {});
+  Expect(0, 1, Arguments(keys + "train.steps=6 train.sequences_per_step=4 --resume"), {"train.sequences_per_step: 6"});
+  const auto a = Metrics("whole"), b = Metrics("run");
+  for (int i = 0; i < 4; ++i) EXPECT_NEAR(a[4 + i]["loss"], b[4 + i]["loss"], 1e-12) << i;  // b: start, 2 steps, resume
+}
+
+TEST_F(Resume, WhatDoesNotFitIsRefused) {
+  const std::string keys = "data.validation_fraction=0 ";
+  Expect(0, 1, Arguments(keys), {"done: 3 steps"});
+  WriteTokens("tokens", 2000, 11);
+  Expect(78, 2, Arguments(keys + "parallel.cp=2 --resume model.layers=2 data.seed=3 train.steps=9"),
+         {"does not fit", "model.layers: 1 in the checkpoint, 2 now", "data.seed: 1 in the checkpoint, 3 now",
+          "data.train: nanoGPT", "tokens) now"});
+  EXPECT_EQ(said_.find("train.steps:"), std::string::npos) << said_;
+}
+
+TEST_F(Resume, BrokenCheckpointsArePassedOver) {
+  const std::string keys = "data.validation_fraction=0 train.steps=12 checkpoint.interval=4 parallel.cp=2 ";
+  Expect(0, 2, Arguments(keys), {"saved step 12"});
+  const std::string whole = Parameters(), newest = Checkpoint("run", 12);
+  const std::string shard = newest + "/shard-00001.safetensors", manifest = newest + "/manifest.json";
+  struct Damage {
+    std::string file;
+    std::function<void()> make;
+    std::string reason;
+  };
+  const std::vector<Damage> damages = {
+      {shard, [&] { fs::resize_file(shard, fs::file_size(shard) - 1); }, "expected"},
+      {shard, [&] { Flip(shard, static_cast<int64_t>(fs::file_size(shard)) - 5); }, "expected the checksum"},
+      {shard, [&] { fs::remove(shard); }, "No such file"},
+      {manifest, [&] { Flip(manifest, static_cast<int64_t>(fs::file_size(manifest)) / 2); }, ""},
+      {manifest, [&] { fs::remove(manifest); }, "No such file"},
+      {manifest, [&] { fs::resize_file(manifest, 100); }, "JSON"},
+  };
+  for (const Damage& damage : damages) {
+    damage.make();
+    Expect(fs::exists(manifest) ? 65 : 74, 1, fmt::format("checkpoint verify '{}'", newest),
+           {damage.file, damage.reason});
+    Expect(
+        0, 2, Arguments(keys + "--resume"),
+        {"warning: checkpoint " + newest + " is passed over: ", damage.file, damage.reason, "after step 8", "done: 4"});
+    EXPECT_EQ(Parameters(), whole);
+    EXPECT_TRUE(fs::exists(newest + ".broken"));
+    Expect(0, 1, fmt::format("checkpoint verify '{}'", folder_ / "runs/run"), {newest, "complete"});
+  }
+  Expect(0, 1, fmt::format("checkpoint info '{}'", folder_ / "runs/run"),
+         {"step         12", "weight.embedding", "layers: 1"});
+  for (const int step : {8, 12}) fs::remove(Checkpoint("run", step) + "/manifest.json");
+  Expect(65, 2, Arguments(keys + "--resume"), {"step-00000012", "step-00000008", "none of the 2 checkpoints"});
+}
+
+TEST_F(Resume, AFailedSaveIsAWarning) {
+  const std::string keys = "data.validation_fraction=0 checkpoint.interval=1 ", small = folder_ / "small";
+  // A small disk: two checkpoints fit, the third does not.
+  fs::create_directory(small);
+  if (std::system(fmt::format("mount -t tmpfs -o size=400k tmpfs '{}' 2>/dev/null", small).c_str()) != 0) {
+    GTEST_SKIP() << "may not mount a small disk";
+  }
+  const std::string here = Arguments(keys) + fmt::format(" output='{}'", small);
+  Expect(0, 2, here + " parallel.cp=2 train.steps=4 checkpoint.at_end=false",
+         {"warning: step 4 is not saved: ", "No space left on device", "done: 4 steps"});
+  Expect(74, 2, here + " parallel.cp=2 train.steps=9 --resume", {"3 checkpoints in a row", "No space left"});
+  Expect(0, 1, fmt::format("checkpoint verify '{}'", small + "/run"), {"complete"});
+  EXPECT_EQ(std::system(fmt::format("umount '{}'", small).c_str()), 0);
+}
+
+// Whoever takes the folder away does not stop the run.
+TEST_F(Resume, AFolderThatVanishes) {
+  const std::string checkpoints = folder_ / "runs/run/checkpoints";
+  std::thread remover([&] {
+    Wait([&] { return fs::exists(checkpoints + "/step-00000020"); });
+    std::error_code error;
+    for (int i = 0; i < 50; ++i) fs::remove_all(checkpoints, error);
+  });
+  Expect(0, 2, Arguments("data.validation_fraction=0 parallel.cp=2 train.steps=300 checkpoint.interval=10"),
+         {"done: 300 steps", "saved step 300"});
+  remover.join();
+  Expect(0, 1, fmt::format("checkpoint verify '{}'", checkpoints), {"step-00000300: complete"});
+}
+
+}  // namespace
+}  // namespace longspan
