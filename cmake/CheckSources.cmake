@@ -46,7 +46,7 @@ room(model/training         runtime ${menu} parallel parallel/comm/comm.h model 
 room(launch/config          runtime model/config.h parallel/config.h kernels/attention/nsa_config.h)
 room(launch/job             runtime parallel/comm parallel/config.h launch/config/run_config.h)
 room(launch/data            runtime runtime/files parallel model launch/config/run_config.h)
-room(launch/report          runtime parallel/comm/comm.h parallel/comm/texts.h)
+room(launch/report          runtime runtime/files parallel/comm/comm.h parallel/comm/texts.h)
 room(launch/checkpoint      runtime runtime/files ${menu} parallel/comm/comm.h parallel/comm/texts.h model model/training
                             launch/config)
 room(launch/train           runtime runtime/files ${menu} parallel parallel/comm parallel/exchange

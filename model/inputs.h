@@ -29,6 +29,7 @@ struct Batch {
   std::vector<int32_t> summary_positions;  // [T/d], see SummaryPositions
   std::vector<int32_t> doc_start;          // [S], of the whole sequence: the same on every rank
   int64_t labels = 0;                      // of the whole sequence: the same on every rank
+  int64_t number = 0;                      // of the sequence, in what it was taken from
 };
 
 // .. and on the device.

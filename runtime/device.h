@@ -38,6 +38,15 @@ class Stream {
                                    // throws what a GPU's kernels found wrong in their data
 };
 
+// Measures one stretch of a stream's work at a time, where it runs.
+class Timer {
+ public:
+  virtual ~Timer() = default;
+  virtual void Start(Stream& stream) = 0;
+  virtual void Stop(Stream& stream) = 0;  // of the same stream
+  virtual double Seconds() = 0;           // between the two; waits for that work
+};
+
 // Work that was enqueued once and can be enqueued again at once.
 class Graph {
  public:
@@ -52,6 +61,7 @@ class Device {
   virtual std::string name() const = 0;  // for the startup table: "cpu (2 threads)"
   virtual std::unique_ptr<Stream> MakeStream(const std::string& name) = 0;
   virtual std::unique_ptr<Event> MakeEvent() = 0;
+  virtual std::unique_ptr<Timer> MakeTimer() = 0;
   // 64-byte aligned (256 on GPU); throws Error naming `what` and the bytes when memory is out. Free with the same
   // device.
   virtual void* Allocate(int64_t bytes, const std::string& what) = 0;

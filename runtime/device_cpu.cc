@@ -30,6 +30,25 @@ class CpuEvent : public Event {
   int64_t reached = 0;   // records whose preceding work is done
 };
 
+class CpuTimer : public Timer {
+ public:
+  void Start(Stream& stream) override {
+    stream.Enqueue([this] { begin_ = WallSeconds(); });
+  }
+  void Stop(Stream& stream) override {
+    stream_ = &stream;
+    stream.Enqueue([this] { end_ = WallSeconds(); });
+  }
+  double Seconds() override {
+    stream_->Synchronize();
+    return end_ - begin_;
+  }
+
+ private:
+  Stream* stream_ = nullptr;
+  double begin_ = 0, end_ = 0;
+};
+
 class ImmediateStream : public Stream {
  public:
   DeviceKind kind() const override { return DeviceKind::kCpu; }
@@ -136,6 +155,7 @@ class CpuDevice : public Device {
     return std::make_unique<ImmediateStream>();
   }
   std::unique_ptr<Event> MakeEvent() override { return std::make_unique<CpuEvent>(); }
+  std::unique_ptr<Timer> MakeTimer() override { return std::make_unique<CpuTimer>(); }
   void* Allocate(int64_t bytes, const std::string& what) override {
     constexpr int64_t kAlign = 64;
     const int64_t size = RoundUp(std::max<int64_t>(bytes, 1), kAlign);

@@ -49,6 +49,27 @@ void CUDART_CB RunHostTask(void* data) {
   }
 }
 
+class GpuTimer : public Timer {
+ public:
+  GpuTimer() {
+    for (cudaEvent_t* event : {&begin_, &end_}) CudaCheck(cudaEventCreate(event), "making a timing event");
+  }
+  ~GpuTimer() override {
+    for (const cudaEvent_t event : {begin_, end_}) cudaEventDestroy(event);
+  }
+  void Start(Stream& stream) override { CudaCheck(cudaEventRecord(begin_, CudaStream(stream)), "starting a timer"); }
+  void Stop(Stream& stream) override { CudaCheck(cudaEventRecord(end_, CudaStream(stream)), "stopping a timer"); }
+  double Seconds() override {
+    float milliseconds = 0;
+    CudaCheck(cudaEventSynchronize(end_), "waiting for a timer");
+    CudaCheck(cudaEventElapsedTime(&milliseconds, begin_, end_), "reading a timer");
+    return milliseconds * 1e-3;
+  }
+
+ private:
+  cudaEvent_t begin_ = nullptr, end_ = nullptr;
+};
+
 class GpuStream : public Stream {
  public:
   GpuStream(int device, std::string name) : device_(device), name_(std::move(name)) {
@@ -163,6 +184,10 @@ class GpuDevice : public Device {
   std::unique_ptr<Event> MakeEvent() override {
     CudaCheck(cudaSetDevice(index_), "choosing the GPU");
     return std::make_unique<GpuEvent>();
+  }
+  std::unique_ptr<Timer> MakeTimer() override {
+    CudaCheck(cudaSetDevice(index_), "choosing the GPU");
+    return std::make_unique<GpuTimer>();
   }
 
   void* Allocate(int64_t bytes, const std::string& what) override {

@@ -119,9 +119,12 @@ if [[ ${GPU_SANITIZE:-0} != 0 ]]; then
   done
 fi
 
-for bench in attention_gpu_bench matmul_gpu_bench; do
-  [[ ${GPU_BENCH:-1} != 0 && -x $build/tests/bench/$bench ]] || continue
-  step "$bench" "$bench.log" "$build/tests/bench/$bench"
-  tail -60 "$logs/$bench.log"
-done
+# benchmark NAME COMMAND...
+benchmark() {
+  [[ ${GPU_BENCH:-1} != 0 && -x $2 ]] || return
+  step "$1" "$1.log" "${@:2}"
+  tail -60 "$logs/$1.log"
+}
+benchmark bench_nsa "$build/longspan" bench nsa --full --json "$logs/bench_nsa.json"
+benchmark matmul_gpu_bench "$build/tests/bench/matmul_gpu_bench"
 finish

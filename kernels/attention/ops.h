@@ -146,7 +146,7 @@ class AttentionOps {
   virtual void CombineBackward(Stream& stream, const CombineArgs& args, const CombineGradient& gradient) = 0;
   virtual void HashSelection(Stream& stream, const HashSelectionArgs& args) = 0;
   // Which kernels serve calls of these sizes on the stream's device, for the log of a run's start: "sm80", or "sm90,
-  // sm80 for selected_backward".
+  // sm80 for selected_backward_q".
   virtual std::string Kernels(Stream& stream, const AttentionSizes& sizes) const = 0;
 };
 

@@ -53,19 +53,23 @@ __device__ __forceinline__ uint32_t Swizzled(int row, int piece) {
 }
 
 // An operand of which 16 consecutive values of the summed index lie in one row: Q and K in Q K^T. The next 16 are 32
-// bytes on, the next 64 a chunk on.
-__device__ __forceinline__ uint64_t AlongRows(uint32_t shared_address) {
-  return 1ull << 62 | uint64_t{1024 >> 4} << 32 | 1ull << 16 | (shared_address & 0x3FFFF) >> 4;
+// bytes on, the next 64 a chunk on. Eight rows and the next are `group_bytes` apart: 1024 in a chunk as above.
+__device__ __forceinline__ uint64_t AlongRows(uint32_t shared_address, uint32_t group_bytes = 1024) {
+  return 1ull << 62 | uint64_t{group_bytes >> 4} << 32 | 1ull << 16 | (shared_address & 0x3FFFF) >> 4;
 }
-// An operand whose summed index is the row: V in P V. The next 16 are 2048 bytes on; `chunk_bytes` between chunks.
-__device__ __forceinline__ uint64_t AcrossRows(uint32_t shared_address, uint32_t chunk_bytes) {
-  return 1ull << 62 | uint64_t{1024 >> 4} << 32 | uint64_t{chunk_bytes >> 4} << 16 | (shared_address & 0x3FFFF) >> 4;
+// An operand whose summed index is the row: V in P V. The next 16 are two groups on; `chunk_bytes` between chunks.
+__device__ __forceinline__ uint64_t AcrossRows(uint32_t shared_address, uint32_t chunk_bytes,
+                                               uint32_t group_bytes = 1024) {
+  return 1ull << 62 | uint64_t{group_bytes >> 4} << 32 | uint64_t{chunk_bytes >> 4} << 16 |
+         (shared_address & 0x3FFFF) >> 4;
 }
 
 #define LONGSPAN_8(d, i)                                                                                      \
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), \
       "+f"(d[i + 7])
 #define LONGSPAN_32(d, i) LONGSPAN_8(d, i), LONGSPAN_8(d, i + 8), LONGSPAN_8(d, i + 16), LONGSPAN_8(d, i + 24)
+#define LONGSPAN_SUMS_8 "%0, %1, %2, %3, %4, %5, %6, %7"
+#define LONGSPAN_SUMS_16 LONGSPAN_SUMS_8 ", %8, %9, %10, %11, %12, %13, %14, %15"
 #define LONGSPAN_SUMS_32                                                   \
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
   "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
@@ -81,6 +85,42 @@ __device__ __forceinline__ void Wgmma(float (&d)[64], uint64_t a, uint64_t b, bo
       "{ .reg .pred p; setp.ne.b32 p, %66, 0;\n"
       "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" LONGSPAN_SUMS_64 "}, %64, %65, p, 1, 1, 0, 0; }"
       : LONGSPAN_32(d, 0), LONGSPAN_32(d, 32)
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
+__device__ __forceinline__ void Wgmma(float (&d)[32], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{ .reg .pred p; setp.ne.b32 p, %34, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" LONGSPAN_SUMS_32 "}, %32, %33, p, 1, 1, 0, 0; }"
+      : LONGSPAN_32(d, 0)
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
+__device__ __forceinline__ void Wgmma(float (&d)[16], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{ .reg .pred p; setp.ne.b32 p, %18, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {" LONGSPAN_SUMS_16 "}, %16, %17, p, 1, 1, 0, 0; }"
+      : LONGSPAN_8(d, 0), LONGSPAN_8(d, 8)
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
+__device__ __forceinline__ void Wgmma(float (&d)[8], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{ .reg .pred p; setp.ne.b32 p, %10, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {" LONGSPAN_SUMS_8 "}, %8, %9, p, 1, 1, 0, 0; }"
+      : LONGSPAN_8(d, 0)
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
+__device__ __forceinline__ void Wgmma(float (&d)[4], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{ .reg .pred p; setp.ne.b32 p, %6, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0, %1, %2, %3}, %4, %5, p, 1, 1, 0, 0; }"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
+// Both AcrossRows: of A the rows that d has lie in a row.
+__device__ __forceinline__ void WgmmaAcross(float (&d)[32], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{ .reg .pred p; setp.ne.b32 p, %34, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" LONGSPAN_SUMS_32 "}, %32, %33, p, 1, 1, 1, 1; }"
+      : LONGSPAN_32(d, 0)
       : "l"(a), "l"(b), "r"(static_cast<int>(add)));
 }
 // A in registers, B AcrossRows.
@@ -103,6 +143,8 @@ __device__ __forceinline__ void Wgmma(float (&d)[32], const uint32_t (&a)[4], ui
 
 #undef LONGSPAN_8
 #undef LONGSPAN_32
+#undef LONGSPAN_SUMS_8
+#undef LONGSPAN_SUMS_16
 #undef LONGSPAN_SUMS_32
 #undef LONGSPAN_SUMS_64
 
@@ -115,21 +157,25 @@ __device__ __forceinline__ void InitBarrier(uint64_t* barrier, int arrivals) {
 }
 // After the last InitBarrier, by the thread that made them; then __syncthreads.
 __device__ __forceinline__ void PublishBarriers() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
-__device__ __forceinline__ void Arrive(uint64_t* barrier) {
-  asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(SharedAddress(barrier)) : "memory");
+__device__ __forceinline__ void Arrive(uint32_t barrier_address, int arrivals = 1) {
+  asm volatile("mbarrier.arrive.shared.b64 _, [%0], %1;" ::"r"(barrier_address), "r"(arrivals) : "memory");
 }
+__device__ __forceinline__ void Arrive(uint64_t* barrier) { Arrive(SharedAddress(barrier)); }
 __device__ __forceinline__ void ArriveAndExpect(uint64_t* barrier, uint32_t bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)), "r"(bytes)
                : "memory");
 }
 // Until the phase of this parity has ended; the one before the first counts as ended, of parity 1.
-__device__ __forceinline__ void WaitBarrier(uint64_t* barrier, uint32_t parity) {
+__device__ __forceinline__ void WaitBarrier(uint32_t barrier_address, uint32_t parity) {
   asm volatile(
       "{ .reg .pred p;\n"
       "W%=: mbarrier.try_wait.parity.shared.b64 p, [%0], %1;\n"
-      "@p bra D%=;\n bra W%=;\n D%=: }" ::"r"(SharedAddress(barrier)),
+      "@p bra D%=;\n bra W%=;\n D%=: }" ::"r"(barrier_address),
       "r"(parity)
       : "memory");
+}
+__device__ __forceinline__ void WaitBarrier(uint64_t* barrier, uint32_t parity) {
+  WaitBarrier(SharedAddress(barrier), parity);
 }
 
 // N buffers in turn, with the parity of the phase in which the present one is filled.
@@ -167,11 +213,60 @@ __device__ __forceinline__ void CopyBox(uint32_t shared_address, const CUtensorM
       : "memory");
 }
 
+// Of a map of four dimensions.
+__device__ __forceinline__ void CopyBox(uint32_t shared_address, const CUtensorMap* map, int x, int y, int z, int w,
+                                        uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], "
+      "[%6];" ::"r"(shared_address),
+      "l"(map), "r"(x), "r"(y), "r"(z), "r"(w), "r"(SharedAddress(barrier))
+      : "memory");
+}
+
+// By which the second-level cache lets go first what an access touches.
+__device__ __forceinline__ uint64_t PassCachePolicy() {
+  uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+
+__device__ __forceinline__ void CopyBox(uint32_t shared_address, const CUtensorMap* map, int x, int y, int z,
+                                        uint64_t* barrier, uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%2, %3, "
+      "%4}], [%5], %6;" ::"r"(shared_address),
+      "l"(map), "r"(x), "r"(y), "r"(z), "r"(SharedAddress(barrier)), "l"(policy)
+      : "memory");
+}
+// The same of a map of five dimensions.
+__device__ __forceinline__ void CopyBox(uint32_t shared_address, const CUtensorMap* map, int x, int y, int z, int u,
+                                        int w, uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5, %6}], "
+      "[%7];" ::"r"(shared_address),
+      "l"(map), "r"(x), "r"(y), "r"(z), "r"(u), "r"(w), "r"(SharedAddress(barrier))
+      : "memory");
+}
+
+// Bytes, a multiple of 16 as both addresses are.
+__device__ __forceinline__ void CopyBytes(uint32_t shared_address, const void* from, int bytes, uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared_address),
+      "l"(from), "r"(bytes), "r"(SharedAddress(barrier))
+      : "memory");
+}
+
 // The box from shared memory; places outside of the tensor are left out. A thread's stores since its last commit are a
 // group.
 __device__ __forceinline__ void StoreBox(const CUtensorMap* map, uint32_t shared_address, int x, int y, int z) {
   asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%1, %2, %3}], [%4];" ::"l"(map), "r"(x),
                "r"(y), "r"(z), "r"(shared_address)
+               : "memory");
+}
+// The box is added to what is there, each number at once and in no order with others'.
+__device__ __forceinline__ void AddBox(const CUtensorMap* map, uint32_t shared_address, int x, int y, int z) {
+  asm volatile("cp.reduce.async.bulk.tensor.3d.global.shared::cta.add.bulk_group [%0, {%1, %2, %3}], [%4];" ::"l"(map),
+               "r"(x), "r"(y), "r"(z), "r"(shared_address)
                : "memory");
 }
 __device__ __forceinline__ void CommitStores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
@@ -193,6 +288,9 @@ __device__ __forceinline__ void StoreMatrices(uint32_t shared_address, const uin
                : "memory");
 }
 
+__device__ __forceinline__ void StoreShared(uint32_t shared_address, float first, float second) {
+  asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(shared_address), "f"(first), "f"(second) : "memory");
+}
 __device__ __forceinline__ uint4 LoadShared(uint32_t shared_address) {
   uint4 x;
   asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
@@ -201,6 +299,44 @@ __device__ __forceinline__ uint4 LoadShared(uint32_t shared_address) {
                : "memory");
   return x;
 }
+
+__device__ __forceinline__ uint2 LoadShared2(uint32_t shared_address) {
+  uint2 x;
+  asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];" : "=r"(x.x), "=r"(x.y) : "r"(shared_address) : "memory");
+  return x;
+}
+__device__ __forceinline__ void StoreShared(uint32_t shared_address, uint32_t x, uint32_t y) {
+  asm volatile("st.shared.v2.b32 [%0], {%1, %2};" ::"r"(shared_address), "r"(x), "r"(y) : "memory");
+}
+
+// Adds to two floats of memory, at a multiple of 8 bytes, and does not wait for what was there.
+__device__ __forceinline__ void AddToMemory(float* to, float first, float second) {
+  asm volatile("red.relaxed.gpu.global.add.v2.f32 [%0], {%1, %2};" ::"l"(to), "f"(first), "f"(second) : "memory");
+}
+
+// The same under a policy.
+__device__ __forceinline__ void AddToMemory(float* to, float first, float second, uint64_t policy) {
+  asm volatile("red.relaxed.gpu.global.add.L2::cache_hint.v2.f32 [%0], {%1, %2}, %3;" ::"l"(to), "f"(first),
+               "f"(second), "l"(policy)
+               : "memory");
+}
+
+// ---- Turns: counts in memory by which blocks that run beside each other keep an order -------------------------------
+
+__device__ __forceinline__ unsigned LoadAcquire(const unsigned* from) {
+  unsigned x;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(x) : "l"(from) : "memory");
+  return x;
+}
+// Who finds it sees what this thread did before.
+__device__ __forceinline__ void StoreRelease(unsigned* to, unsigned x) {
+  asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(to), "r"(x) : "memory");
+}
+__device__ __forceinline__ void AddRelease(unsigned* to, unsigned x) {
+  asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(to), "r"(x) : "memory");
+}
+// What the copy engine did to memory, once waited for, comes before what this thread does next.
+__device__ __forceinline__ void FenceForAsyncGlobal() { asm volatile("fence.proxy.async.global;" ::: "memory"); }
 
 // ---- Registers ------------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@
 #include "launch/commands/option_values.h"
 #include "launch/job/job.h"
 #include "launch/job/world.h"
+#include "launch/train/selection_file.h"
 #include "model/attention/nsa.h"
 #include "model/inputs.h"
 #include "parallel/exchange/sequence_rows.h"
@@ -47,7 +48,7 @@ Layout LayoutOf(const AttentionCase& input, LayoutKind kind, int ranks) {
 class AttentionRun {
  public:
   AttentionRun(const AttentionOptions& options, Device& device, Communicator& cp)
-      : input_(ReadAttentionCase(options.input)),
+      : input_(ReadAttentionCase(options.input, options.selected)),
         device_(device),
         ops_(MakeOps(device.kind())),
         compute_(device.MakeStream("compute")),
@@ -64,9 +65,10 @@ class AttentionRun {
   }
 
   // Collective; rank 0 writes.
-  void Run(const std::string& output) {
+  void Run(const AttentionOptions& options) {
     Compute();
-    Write(output);
+    Write(options.output);
+    if (root() && !options.record_selection.empty()) RecordSelection(options.record_selection);
   }
 
  private:
@@ -100,9 +102,17 @@ class AttentionRun {
       Collect("o_" + branch, core_.branch_out(b), input_.dtype);
       Collect("lse_" + branch, core_.branch_lse(b), AtLeastF32(input_.dtype));
     }
-    Collect("selected", core_.selected(), DType::kI32);
+    Collect(kSelected, core_.selected(), DType::kI32);
     if (d_out_) CollectGradients();
-    if (root()) WriteSafetensors(path, results_);
+    if (root()) WriteSafetensors(path, results_, {{"select_block", std::to_string(input_.nsa.select_block)}});
+  }
+
+  void RecordSelection(const std::string& path) const {
+    const auto named = [](const auto& result) { return result.first == kSelected; };
+    const Tensor selected = std::find_if(results_.begin(), results_.end(), named)->second;
+    SelectionWriter writer(input_.nsa.select_block);
+    writer.Add(kSelected, {selected.As<int32_t>(), static_cast<size_t>(selected.size())}, selected.shape);
+    writer.Write(path);
   }
 
   KeyRows OwnGradients(size_t i) const { return core_.OwnRows(static_cast<int>(i), gradients_.rows[i]); }
@@ -116,7 +126,7 @@ class AttentionRun {
     };
     integers(&sequence_.doc_start, "doc_start", {layout_.sequence()});
     integers(&sequence_.summary_positions, "summary_positions", {tokens / input_.nsa.stride});
-    if (input_.file.Has("selected")) integers(&frozen_, "selected", {tokens, groups, input_.nsa.select});
+    if (!input_.selected.empty()) integers(&frozen_, kSelected, {tokens, groups, input_.nsa.select});
     if (input_.rope_theta != 0) {
       arena_.Reserve(&rope_.frequency, MemoryUse::kWeights, "frequency", DType::kF64, {key_width / 2});
     }
@@ -157,7 +167,8 @@ class AttentionRun {
     LoadPositions();
     LoadPhi();
     if (frozen_) {
-      rows_.Scatter(input_.file.Get("selected"), frozen_, 0xFF);  // padding chooses nothing: -1
+      const Tensor whole = HostView(input_.selected.data(), {input_.sequence, frozen_.dim(1), frozen_.dim(2)});
+      rows_.Scatter(whole, frozen_, 0xFF);  // padding chooses nothing: -1
       core_.FreezeSelection(frozen_);
     }
     if (d_out_) rows_.Scatter(input_.file.Get("d_out"), d_out_);
@@ -253,7 +264,7 @@ int RunAttention(const AttentionOptions& options) {
   const World world;
   const double begin = WallSeconds();
   Job job(options.device, {.cp = world.size(), .share_gpu = options.share_gpu});
-  job.Make<AttentionRun>(options, job.device(), job.mesh().cp()).Run(options.output);
+  job.Make<AttentionRun>(options, job.device(), job.mesh().cp()).Run(options);
   if (job.root()) {
     fmt::print("wrote {} (ranks: {}, {}, {:.1f} s)\n", options.output, world.size(), job.device().name(),
                WallSeconds() - begin);
@@ -265,6 +276,10 @@ std::function<int()> AddAttention(CLI::App& app) {
   const auto options = std::make_shared<AttentionOptions>();
   app.add_option("--case", options->input, "Tensors and parameters, safetensors")->required()->type_name("FILE");
   app.add_option("--out", options->output, "Where the result goes, safetensors")->required()->type_name("FILE");
+  app.add_option("--selected", options->selected, "Selection file whose blocks are taken instead of chosen")
+      ->type_name("FILE");
+  app.add_option("--record-selection", options->record_selection, "Where the chosen blocks go, alone and small")
+      ->type_name("FILE");
   app.add_option("--device", options->device, "cpu (default) or gpu")
       ->transform(OneOf<DeviceKind>({{"cpu", DeviceKind::kCpu}, {"gpu", DeviceKind::kGpu}}))
       ->type_name("DEVICE");
@@ -290,7 +305,7 @@ Examples:
                                    AddAttention};
 
 void RunAttentionCase(const AttentionOptions& options, Device& device, Communicator& cp) {
-  AttentionRun(options, device, cp).Run(options.output);
+  AttentionRun(options, device, cp).Run(options);
 }
 
 }  // namespace longspan

@@ -6,6 +6,8 @@
 // of the case, lse in F32 at least. The CPU computes BF16 cases in F32, F32 cases in F64; a GPU BF16 and F32 as they
 // are.
 //
+// The result is a selection file, too (launch/train/selection_file.h); --record-selection writes one that is small.
+//
 // Each rank maps the file and takes its rows. A length that cannot be cut is padded at the end: causality hides the
 // padding. Forward results have the same bits whatever the ranks, layout and exchange.
 #pragma once
@@ -18,8 +20,10 @@
 namespace longspan {
 
 struct AttentionOptions {
-  std::string input;   // --case: safetensors file with the operator's tensors
-  std::string output;  // --out: safetensors file to write
+  std::string input;             // --case: safetensors file with the operator's tensors
+  std::string output;            // --out: safetensors file to write
+  std::string selected;          // --selected: selection file whose "selected" freezes the choice; empty = none
+  std::string record_selection;  // --record-selection: selection file to write; empty = none
   DeviceKind device = DeviceKind::kCpu;
   bool share_gpu = false;  // several ranks may use one GPU
   LayoutKind layout = LayoutKind::kHeadTail;

@@ -6,6 +6,7 @@
 
 #include "launch/commands/attention_metadata.h"
 #include "launch/config/nearest_name.h"
+#include "launch/train/selection_file.h"
 #include "model/inputs.h"
 
 namespace longspan {
@@ -18,7 +19,8 @@ bool IsFloating(DType dtype) { return dtype == DType::kF32 || dtype == DType::kF
 // Compares a file with the case that its metadata, q, k and v describe.
 class CaseChecker {
  public:
-  explicit CaseChecker(AttentionCase* out) : case_(*out), path_(out->file.path()) {}
+  CaseChecker(AttentionCase* out, const std::string& selection)
+      : case_(*out), path_(out->file.path()), selection_(selection) {}
 
   void Check() {
     ReadAttentionMetadata(path_, case_.file.metadata(), &case_);
@@ -28,7 +30,7 @@ class CaseChecker {
     CheckPhi("phi_v.", case_.sizes.value_width);
     RefuseUnknown();
     if (case_.file.Has("doc_start")) ValidateDocStart(Ints("doc_start"), case_.nsa.select_block, path_);
-    if (case_.file.Has("selected")) CheckSelected();
+    ReadSelected();
   }
 
  private:
@@ -92,7 +94,7 @@ class CaseChecker {
     Allow("gates", case_.dtype, {tokens, heads, 3});
     Allow("d_out", case_.dtype, {tokens, heads, value_width});
     Allow("doc_start", DType::kI32, {tokens});
-    Allow("selected", DType::kI32, {tokens, groups, case_.nsa.select});
+    Allow(kSelected, DType::kI32, {tokens, groups, case_.nsa.select});
   }
 
   void CheckPhi(const std::string& prefix, int64_t width) {
@@ -141,38 +143,35 @@ class CaseChecker {
     return {x.As<int32_t>(), static_cast<size_t>(x.size())};
   }
 
-  void CheckSelected() const {
-    const std::span<const int32_t> selected = Ints("selected");
+  void ReadSelected() {
     const std::span<const int32_t> doc_start =
         case_.file.Has("doc_start") ? Ints("doc_start") : std::span<const int32_t>();
-    const int64_t count = case_.nsa.select, groups = case_.sizes.kv_heads, unit = case_.nsa.select_block;
-    for (int64_t row = 0; row < case_.sequence * groups; ++row) {
-      const int64_t t = row / groups;
-      const int64_t first = (doc_start.empty() ? 0 : doc_start[t]) / unit, last = t / unit;
-      for (int64_t i = 0; i < count; ++i) {
-        const int32_t block = selected[row * count + i];
-        const int32_t before = i > 0 ? selected[row * count + i - 1] : -1;
-        const bool padding = block == -1, after_padding = i > 0 && before == -1;
-        if (padding || (!after_padding && block > before && block >= first && block <= last)) continue;
-        Fail(ExitCode::kData,
-             "{}: selected[{},{},{}] = {}: expected blocks {} to {} of the token's document, "
-             "ascending, then -1{}",
-             path_, t, row % groups, i, block, first, last, i > 0 ? fmt::format("; before it stands {}", before) : "");
-      }
+    const Shape shape = {case_.sequence, case_.sizes.kv_heads, case_.nsa.select};
+    const bool given = case_.file.Has(kSelected);
+    if (given && !selection_.empty()) {
+      Fail(ExitCode::kData, "{}: {}: expected none beside {}, which gives the choice", path_, kSelected, selection_);
+    }
+    if (given) {
+      const std::span<const int32_t> blocks = Ints(kSelected);
+      CheckSelection(fmt::format("{}: {}", path_, kSelected), blocks, shape, doc_start, case_.nsa.select_block);
+      case_.selected.assign(blocks.begin(), blocks.end());
+    } else if (!selection_.empty()) {
+      case_.selected = SelectionFile(selection_, case_.nsa.select_block).Read(kSelected, shape, doc_start);
     }
   }
 
   AttentionCase& case_;
   const std::string path_;
+  const std::string selection_;
   std::vector<std::string> known_;
 };
 
 }  // namespace
 
-AttentionCase ReadAttentionCase(const std::string& path) {
+AttentionCase ReadAttentionCase(const std::string& path, const std::string& selection) {
   AttentionCase result;
   result.file = SafetensorsFile::Open(path);
-  CaseChecker(&result).Check();
+  CaseChecker(&result, selection).Check();
   return result;
 }
 

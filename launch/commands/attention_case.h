@@ -8,7 +8,8 @@
 //   gates        [S,H,3]      optional    after the sigmoid, order cmp, slc, win; absent = ones
 //   doc_start    [S] I32      optional    absent = one document
 //   d_out        [S,H,V]      optional    asks for gradients
-//   selected     [S,G,N] I32  optional    freezes the choice: visible blocks, ascending, then -1
+//   selected     [S,G,N] I32  optional    freezes the choice: visible blocks, ascending, then -1; a selection file
+//                                         (launch/train/selection_file.h) may give it instead
 //   phi_k.NAME, and phi_v.NAME with V for K
 //     MLP        position [l,K], weight1 [l*K,M], bias1 [M], weight2 [M,K], bias2 [K]    (M is read from weight1)
 //     LINEAR     position [G,l,K], weight [G,l*K,K]
@@ -19,6 +20,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "model/attention/core.h"
 #include "runtime/files/safetensors.h"
@@ -33,6 +35,7 @@ struct AttentionCase {
   NsaConfig nsa;          // kv_branches SHARED: the file has k and v
   double rope_theta = 0;  // of the compressed keys; 0 = they are not rotated
   double scale = 0;
+  std::vector<int32_t> selected;  // [S,G,N]; empty = the queries choose
 
   Tensor Find(const std::string& name) const { return file.Has(name) ? file.Get(name) : Tensor(); }  // null: absent
   // The names of a branch's keys and values: "k_cmp", or "k" when all branches share them.
@@ -41,7 +44,8 @@ struct AttentionCase {
   bool shared() const { return nsa.kv_branches == KvBranches::kShared; }
 };
 
-// Throws Error (data) naming the file, the tensor or key, what was expected and what was found.
-AttentionCase ReadAttentionCase(const std::string& path);
+// `selection`: a selection file, "" for none. Throws Error (data) naming the file, the tensor or key, what was expected
+// and what was found.
+AttentionCase ReadAttentionCase(const std::string& path, const std::string& selection = "");
 
 }  // namespace longspan

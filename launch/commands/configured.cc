@@ -36,11 +36,15 @@ RunConfig Settle(RunConfig config, int ranks) {
   return config;
 }
 
-// What every rank must have alike. Paths may differ between nodes: of datasets the contents are compared.
+// What every rank must have alike. Paths may differ between nodes: of datasets and selections the contents are
+// compared.
 std::vector<Claim> Claims(const std::string& command, const RunConfig& config) {
   std::vector<Claim> claims = {{"program", Version(), ""}, {"command", command, ""}};
   for (const auto& [key, value] : ConfigValues(config)) {
-    if (key != "output" && key != "data.train" && key != "data.validation") claims.push_back({key, value, ""});
+    if (key != "output" && key != "data.train" && key != "data.validation" && key != "train.record_selection" &&
+        key != "train.frozen_selection") {
+      claims.push_back({key, value, ""});
+    }
   }
   return claims;
 }

@@ -3,11 +3,13 @@
 #include <fmt/format.h>
 
 #include <cstdio>
+#include <optional>
 
 #include "launch/data/sequence_source.h"
 #include "launch/job/machine.h"
 #include "launch/train/memory_fit.h"
 #include "launch/train/progress.h"
+#include "launch/train/selections.h"
 #include "model/network/session.h"
 #include "model/training/optimizer.h"
 #include "parallel/comm/local_comm.h"
@@ -88,6 +90,8 @@ void PrintPlan(const RunConfig& config, int64_t world, const PlanOptions& option
                        .params = session.model().params(),
                        .config = config.optimizer});
   optimizer.Reserve(session.arena(), session.context().dtype, session.context().gradient_dtype);
+  std::optional<FrozenSelection> frozen;
+  if (!config.train.frozen_selection.empty()) frozen.emplace(session, config.model);
   const int64_t offloaded = session.model().offloaded_bytes();
   fmt::print("{}\n{} parameters\n\nMemory of rank 0 on {}, {}:\n{}", DescribeRanks(config, dp),
              session.model().params().parameters(), DeviceName(machine.device), DTypeName(machine.dtype),
@@ -98,6 +102,7 @@ void PrintPlan(const RunConfig& config, int64_t world, const PlanOptions& option
   const Sources sources = OpenSources(config.data, config.model.vocab, config.model.nsa.select_block);
   CheckTokens(sources, config.model.vocab);
   fmt::print("\nData: {}\n", sources.train->Summary());
+  if (frozen) GivenSelections(config).CheckRun(*sources.train, session.layout());
   if (sources.validation) fmt::print("Held out: {}\n", sources.validation->Summary());
   std::fflush(stdout);
   const bool cpu = machine.device == DeviceKind::kCpu;

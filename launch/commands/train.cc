@@ -64,6 +64,9 @@ metrics.jsonl: a line of the start, then one a step and an evaluation; a resumed
   selection          a hash by layer of the blocks that the queries of replica 0's last sequence chose; the same for
                      any number of ranks
 
+A run stops in good order, saved and with exit code 75, by SIGUSR1, SIGUSR2, SIGTERM or SIGINT, a file OUTPUT/NAME/stop,
+or train.max_minutes; the last line says how to go on. mpirun forwards the first two and follows the others with SIGKILL.
+
 Examples:
   mpirun -np 4 longspan train --config configs/quickstart.textproto
   longspan train --config configs/nsa_1b.textproto parallel.cp=8 runtime.device=GPU --dry-run --world 16 --device-memory 80GiB

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
+#include <optional>
 
 #include "launch/commands/command.h"
 #include "launch/commands/configured.h"
@@ -11,6 +13,7 @@
 #include "launch/data/random_source.h"
 #include "launch/job/job.h"
 #include "launch/job/machine.h"
+#include "launch/train/selections.h"
 #include "model/network/session.h"
 #include "parallel/comm/local_comm.h"
 #include "parallel/exchange/sequence_rows.h"
@@ -25,41 +28,44 @@ struct Allowed {
 constexpr Allowed kCpuAllowed{1e-5, 0};
 Allowed GpuAllowed(DType dtype) { return dtype == DType::kBf16 ? Allowed{0.01, 0.01} : Allowed{1e-5, 1e-5}; }
 
-// By layer, the chosen blocks [S,G,N] of the whole sequence; nothing for other kinds of attention.
-using Selections = std::vector<std::vector<int32_t>>;
+// The sequence that is run, and the blocks that its layers are given, if any.
+struct Input {
+  explicit Input(const RunConfig& config) {
+    if (config.train.frozen_selection.empty()) {
+      source = std::make_unique<RandomSource>(config.data.sequence_length, config.model.vocab,
+                                              config.model.nsa.select_block, config.data.document_masks);
+      sequence = ShuffledOrder(source->size(), config.data.seed, 0)[0];
+      return;
+    }
+    given.emplace(config);
+    source = OpenSources(config.data, config.model.vocab, config.model.nsa.select_block).train;
+    sequence = given->sequences().front();
+    given->Check(*source, sequence);
+    selections = given->Of(sequence);
+  }
 
-SequenceRows RowsOf(Session& session) {
-  const Context& context = session.context();
-  return {context.device, context.compute, context.comm, context.cp, context.layout, context.layout.sequence()};
-}
+  std::optional<GivenSelections> given;
+  std::unique_ptr<SequenceSource> source;
+  int64_t sequence = 0;
+  Selections selections;  // empty: free
+};
 
 // A session that runs one sequence forward and backward.
 struct Run {
-  // `selections`: what to choose instead of the own choice; null is free. All outlive the run.
-  Run(const RunConfig& config, Device& device, Communicator& cp, DType dtype, const Selections* selections = nullptr)
-      : config(config),
-        selections(selections),
-        session(config.session(), device, cp, dtype),
-        source(config.data.sequence_length, config.model.vocab, config.model.nsa.select_block,
-               config.data.document_masks),
-        frozen(config.model.layers) {
-    for (int64_t layer = 0; selections && layer < config.model.layers; ++layer) {
-      if (!session.model().attention(layer).nsa()) continue;
-      session.arena().Reserve(&frozen[layer], MemoryUse::kWorkspace, "frozen selection", DType::kI32,
-                              {session.layout().tokens(), config.model.kv_heads, config.model.nsa.select});
-    }
+  // `given`: what to choose instead of the own choice; empty is free. All outlive the run.
+  Run(const RunConfig& config, const Input& input, const Selections& given, Device& device, Communicator& cp,
+      DType dtype)
+      : config(config), input(input), given(given), session(config.session(), device, cp, dtype) {
+    if (!given.empty()) frozen.emplace(session, config.model);
   }
 
   void Step() {
     session.Start(config.train.seed);
-    for (int64_t layer = 0; selections && layer < config.model.layers; ++layer) {
-      NsaCore* nsa = session.model().attention(layer).nsa();
-      if (!nsa) continue;
-      RowsOf(session).Scatter(HostView((*selections)[layer].data(), nsa->selected().shape), frozen[layer]);
-      nsa->FreezeSelection(frozen[layer]);
-    }
-    BatchLoader loader(source, session.layout(), session.context().cp.rank(), config.model.nsa, config.data.seed);
-    loader.Load(0, batch);
+    if (frozen) frozen->Set(given);
+    ObserveSelections(session, config.model, &chosen);
+    BatchLoader loader(*input.source, session.layout(), session.context().cp.rank(), config.model.nsa,
+                       config.data.seed);
+    loader.LoadSequence(input.sequence, batch);
     session.Load(batch, 1 / static_cast<double>(std::max<int64_t>(1, batch.labels)));
     session.model().ForwardBackward(session.inputs());
     session.compute().Synchronize();
@@ -68,11 +74,12 @@ struct Run {
   const ParamTable& params() { return session.model().params(); }
 
   const RunConfig& config;
-  const Selections* selections;
+  const Input& input;
+  const Selections& given;
+  Selections chosen;
   Session session;
-  RandomSource source;
   Batch batch;
-  std::vector<Tensor> frozen;
+  std::optional<FrozenSelection> frozen;
 };
 
 // What the first rank compares: of the whole sequence, sums over its ranks.
@@ -80,7 +87,6 @@ struct Outcome {
   std::vector<float> losses;     // [S]
   std::vector<float> gradients;  // a flat buffer of the parameter table
   std::vector<int64_t> hashes;   // of each layer's selection
-  Selections selections;
 };
 
 // Collective; complete on the first rank.
@@ -91,19 +97,11 @@ Outcome OutcomeOf(Run& run, Communicator& cp) {
   }
   session.comm().Synchronize();
   const int64_t length = session.layout().sequence();
-  const bool root = cp.rank() == 0;
-  const SequenceRows rows = RowsOf(session);
+  const Context& context = session.context();
+  const SequenceRows rows = {context.device, context.compute, context.comm, cp, context.layout, length};
   Outcome outcome{std::vector<float>(length), session.ToHost<float>(run.params().gradients()),
-                  session.ToHost<int64_t>(session.model().selection_hashes()), Selections(run.frozen.size())};
+                  session.ToHost<int64_t>(session.model().selection_hashes())};
   rows.Gather(session.model().token_loss(), HostView(outcome.losses.data(), {length}));
-  for (size_t layer = 0; layer < outcome.selections.size(); ++layer) {
-    const NsaCore* nsa = session.model().attention(static_cast<int64_t>(layer)).nsa();
-    if (!nsa) continue;
-    Shape shape = nsa->selected().shape;
-    shape[0] = length;
-    outcome.selections[layer].resize(root ? shape.count() : 0);
-    rows.Gather(nsa->selected(), HostView(outcome.selections[layer].data(), shape));
-  }
   return outcome;
 }
 
@@ -149,21 +147,25 @@ std::string Compare(const ParamTable& params, const Outcome& alone, const Outcom
   return wrong;
 }
 
-// Runs one random sequence with uneven documents at cp=1 and at cp=P, prints a table of errors and the speed of the
-// links. One rank holds the whole sequence: lower data.sequence_length where that does not fit. Throws Error (rank
-// failed) naming the worst parameter when one is off by more than 1e-5 (BF16: 0.01), or when the losses are: on a CPU
-// not one bit of a loss or a selection may differ; on a GPU cp=1 is given the selection of cp=P; (configuration) when
-// parallel.cp is 1, as there is nothing to compare.
+// Runs one random sequence with uneven documents (with train.frozen_selection the first that it is of, with its blocks)
+// at cp=1 and at cp=P, prints a table of errors and the speed of the links. One rank holds the whole sequence: lower
+// data.sequence_length where that does not fit. Throws Error (rank failed) naming the worst parameter when one is off
+// by more than 1e-5 (BF16: 0.01), or when the losses are: on a CPU not one bit of a loss or a selection may differ; on
+// a GPU cp=1 is given the selection of cp=P; (configuration) when parallel.cp is 1, as there is nothing to compare.
 int RunVerify(const RunConfig& config) {
   if (config.parallel.cp == 1) {
     Fail(ExitCode::kConfig,
          "parallel.cp = 1: verify compares ranks that share a sequence with one; set it to 2 or more");
   }
   const Machine machine = ChooseMachine(config.runtime);
+  const Input input(config);
   Job job(machine.device, config.parallel);
+  if (input.given) {
+    RequireAgreement(job.mesh().host_world(), ExitCode::kData, "the selection", {input.given->claim()});
+  }
   Device& device = job.device();
   const bool gpu = machine.device == DeviceKind::kGpu;
-  Run& run = job.Make<Run>(config, device, job.mesh().cp(), machine.dtype);
+  Run& run = job.Make<Run>(config, input, input.selections, device, job.mesh().cp(), machine.dtype);
   run.Step();
   const Outcome parts = OutcomeOf(run, job.mesh().cp());
 
@@ -174,7 +176,7 @@ int RunVerify(const RunConfig& config) {
                device.name(), DTypeName(machine.dtype), config.data.sequence_length, run.params().parameters());
     const auto self = MakeLocalCommunicator(device);
     // A CPU's losses and choices have the same bits; on a GPU a near tie may turn over, so the choice is given there.
-    Run alone(config, device, *self, machine.dtype, gpu ? &parts.selections : nullptr);
+    Run alone(config, input, gpu ? run.chosen : input.selections, device, *self, machine.dtype);
     alone.Step();
     wrong = Compare(run.params(), OutcomeOf(alone, *self), parts, gpu ? GpuAllowed(machine.dtype) : kCpuAllowed);
   }

@@ -95,6 +95,9 @@ void VisitKeys(Config& config, Visitor&& visit) {
   visit("train.compare_interval", train.compare_interval);
   visit("train.recompute", train.keep.recompute);
   visit("train.offload", train.keep.offload);
+  visit("train.record_selection", train.record_selection);
+  visit("train.record_step", train.record_step);
+  visit("train.frozen_selection", train.frozen_selection);
 
   auto& checkpoint = config.checkpoint;
   visit("checkpoint.interval", checkpoint.interval);

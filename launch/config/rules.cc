@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "kernels/attention/nsa_config.h"
 #include "runtime/count.h"
@@ -237,6 +238,35 @@ void CheckCheckpoints(const CheckpointConfig& checkpoint, ProblemList* problems)
   }
 }
 
+void CheckSelections(const RunConfig& config, bool steps, ProblemList* problems) {
+  const TrainConfig& train = config.train;
+  const std::vector<AttentionKind>& kinds = config.model.attention;
+  const bool selects = std::find(kinds.begin(), kinds.end(), AttentionKind::kNsa) != kinds.end();
+  for (const auto& [key, path] : {std::pair("train.record_selection", &train.record_selection),
+                                  std::pair("train.frozen_selection", &train.frozen_selection)}) {
+    if (path->empty() || selects) continue;
+    problems->Add("{} = \"{}\" and model.attention disagree: no layer selects; name NSA in model.attention", key,
+                  *path);
+  }
+  if (!train.record_selection.empty() && !train.frozen_selection.empty()) {
+    problems->Add(
+        "train.record_selection = \"{}\" and train.frozen_selection = \"{}\" disagree: given blocks are not chosen; "
+        "leave one empty",
+        train.record_selection, train.frozen_selection);
+  }
+  if (!problems->Size("train.record_step", train.record_step, 0) || train.record_step == 0) return;
+  if (train.record_selection.empty()) {
+    problems->Add(
+        "train.record_step = {} and train.record_selection = \"\" disagree: nothing is recorded; name a file, or set "
+        "train.record_step to 0",
+        train.record_step);
+  }
+  if (steps && train.record_step > train.steps) {
+    problems->Add("train.record_step = {} and train.steps = {} disagree: there is no such step; set it to {} or less",
+                  train.record_step, train.steps, train.steps);
+  }
+}
+
 }  // namespace
 
 std::vector<std::string> Problems(const RunConfig& config, int64_t world) {
@@ -273,6 +303,7 @@ std::vector<std::string> Problems(const RunConfig& config, int64_t world) {
   const TrainConfig& train = config.train;
   const bool steps = problems.Size("train.steps", train.steps);
   CheckOptimizer(config.optimizer, steps ? train.steps : 0, &problems);
+  CheckSelections(config, steps, &problems);
   problems.Size("train.eval_interval", train.eval_interval, 0);
   problems.Size("train.eval_sequences", train.eval_sequences, 0);
   problems.Size("train.log_interval", train.log_interval);

@@ -47,6 +47,9 @@ struct TrainConfig {
   double max_z_score = 0;          // of loss or gradient norm, above which an update is skipped; 0 = any will do
   int64_t compare_interval = 100;  // steps between comparisons of the ranks' weights; 0 = none
   KeepConfig keep;                 // keys train.recompute and train.offload
+  std::string record_selection;    // selection file to write; empty = none
+  int64_t record_step = 0;         // whose sequences it is of; 0 = the last
+  std::string frozen_selection;    // selection file that the layers take; empty = they choose
 
   bool evaluates() const { return eval_interval > 0 && eval_sequences > 0; }
   bool operator==(const TrainConfig&) const = default;

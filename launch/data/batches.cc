@@ -24,8 +24,9 @@ int64_t BatchLoader::SequenceAt(int64_t place) {
   return order_[place % source_.size()];
 }
 
-void BatchLoader::Load(int64_t place, Batch& batch) {
-  source_.Fill(SequenceAt(place), sequence_.tokens, sequence_.targets, sequence_.doc_start);
+void BatchLoader::LoadSequence(int64_t number, Batch& batch) {
+  source_.Fill(number, sequence_.tokens, sequence_.targets, sequence_.doc_start);
+  batch.number = number;
   CutSequence(sequence_, layout_, cp_index_, nsa_, &batch);
 }
 

@@ -24,8 +24,9 @@ class BatchLoader {
   static int64_t Place(int64_t step, int64_t sequences_per_step, int64_t micro, int64_t dp, int64_t dp_index) {
     return step * sequences_per_step + micro * dp + dp_index;
   }
-  int64_t SequenceAt(int64_t place);       // number of a sequence of the source
-  void Load(int64_t place, Batch& batch);  // reuses the batch's memory
+  int64_t SequenceAt(int64_t place);  // number of a sequence of the source
+  void Load(int64_t place, Batch& batch) { LoadSequence(SequenceAt(place), batch); }
+  void LoadSequence(int64_t number, Batch& batch);  // reuses the batch's memory
 
  private:
   const SequenceSource& source_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "launch/checkpoint/checkpoint.h"
 #include "launch/config/config.h"
@@ -23,6 +24,7 @@
 #include "launch/train/replicas.h"
 #include "launch/train/run_folder.h"
 #include "launch/train/run_log.h"
+#include "launch/train/selections.h"
 #include "launch/train/stopping.h"
 #include "model/network/session.h"
 #include "model/training/micro_step.h"
@@ -30,10 +32,29 @@
 #include "model/training/schedule.h"
 #include "runtime/count.h"
 #include "runtime/files/checksum.h"
+#include "runtime/files/output_file.h"
 #include "runtime/trace.h"
 
 namespace longspan {
 namespace {
+
+// The step whose selection is recorded, 0 for none. Throws Error (io) when the file could not be.
+int64_t RecordStep(const TrainConfig& train, bool writes) {
+  if (train.record_selection.empty()) return 0;
+  if (writes) OutputFile tried(train.record_selection);
+  return train.record_step > 0 ? train.record_step : train.steps;
+}
+
+// That of train.frozen_selection, the same on all ranks and checked for the whole run.
+std::optional<GivenSelections> Given(const RunConfig& config, const SequenceSource& source, const Layout& layout,
+                                     Communicator& world) {
+  std::optional<GivenSelections> given;
+  if (config.train.frozen_selection.empty()) return given;
+  given.emplace(config);
+  RequireAgreement(world, ExitCode::kData, "the selection", {given->claim()});
+  given->CheckRun(source, layout);
+  return given;
+}
 
 class Trainer {
  public:
@@ -57,6 +78,8 @@ class Trainer {
         steps_({*sources_.train, session_.layout(), mesh_.cp_index(), config.model.nsa, config.data.seed},
                config.train.steps, config.train.sequences_per_step, {mesh_.dp_index(), mesh_.dp_size()}),
         anomalies_(config.train),
+        record_step_(RecordStep(config.train, job.root())),
+        given_(Given(config, *sources_.train, session_.layout(), mesh_.host_world())),
         log_(config, folder_.path(), job.root()),
         checkpoints_({.world = mesh_.host_world(),
                       .device = device_,
@@ -70,6 +93,7 @@ class Trainer {
     optimizer_.Reserve(session_.arena(), session_.context().dtype, session_.context().gradient_dtype);
     session_.arena().Reserve(&loss_sum_, MemoryUse::kWorkspace, "loss_sum", DType::kF64, {1});
     session_.arena().Reserve(&weights_hash_, MemoryUse::kWorkspace, "weights_hash", DType::kI64, {1});
+    if (given_) frozen_.emplace(session_, config.model);
   }
 
   // Returns the exit code.
@@ -89,6 +113,7 @@ class Trainer {
     const double begin = WallSeconds();
     if (evaluation_due_) EvaluateHeldOut(first_);
     for (int64_t step = first_ + 1; step <= config_.train.steps && !stopping_.agreed(); ++step) {
+      if (step == record_step_) log_.Line(RecordSelections(job_, session_, *sources_.train, config_, step));
       const std::optional<StepMetrics> metrics = Step(step);
       if (!metrics) break;
       log_.Step(*metrics);
@@ -128,7 +153,8 @@ class Trainer {
     anomalies_.Restore(state_.numbers["anomalies"]);
     steps_.Continue(state_.step + 1, state_.sequences);
     // One that a stop broke off is made up for.
-    const bool missing = job_.root() && EvaluatesAfter(state_.step) && !log_.HoldsEvaluation(state_.step);
+    const bool missing =
+        job_.root() && sources_.validation && EvaluatesAfter(state_.step) && !log_.HoldsEvaluation(state_.step);
     evaluation_due_ = job_.Reduce(missing ? 1 : 0, ReduceOp::kMax) > 0;
     const bool done = state_.step == config_.train.steps && !evaluation_due_;
     if (done) log_.Line("done already; more train.steps go on from here");
@@ -236,6 +262,7 @@ class Trainer {
     double coverage = 0;
     for (size_t micro = 0; micro < step.batches.size(); ++micro) {
       session_.Load(step.batches[micro], step.labels > 0 ? 1 / step.labels : 0, micro);
+      if (frozen_) frozen_->Set(given_->Of(step.batches[micro].number));
       micro_step_.Run(micro + 1 == step.batches.size());
       coverage += session_.model().coverage() / static_cast<double>(step.batches.size());
     }
@@ -263,6 +290,7 @@ class Trainer {
 
   void EvaluateHeldOut(int64_t step) {
     if (!sources_.validation || stopping_.agreed()) return;
+    if (frozen_) frozen_->Clear();
     log_.Line(fmt::format("evaluating {} held-out sequences",
                           std::min(config_.train.eval_sequences, sources_.validation->size())));
     const std::optional<HeldOut> found = Evaluate(job_, session_, *sources_.validation, config_, loss_sum_, stopping_);
@@ -318,6 +346,9 @@ class Trainer {
   double step_flops_ = 0, peak_flops_ = 0;  // of all ranks; peak: a second
   StepLoader steps_;
   Anomalies anomalies_;
+  const int64_t record_step_;                   // 0: none
+  const std::optional<GivenSelections> given_;  // null: the layers choose
+  std::optional<FrozenSelection> frozen_;       // likewise
   RunLog log_;
   RunState state_;     // of what is done
   int64_t first_ = 0;  // steps that were done before

@@ -110,6 +110,7 @@ void Transformer::RunBlocks(const SequenceInputs& inputs, bool backward) {
       context_.ops.attention->HashSelection(
           context_.compute, {context_.segments(), nsa->selected(), hashes_.Rows(static_cast<int64_t>(i), 1)});
     }
+    if (layer_done_) layer_done_(static_cast<int64_t>(i));
     if (offload_ && backward) offload_->Store(i);
   }
   Norm(last_, *final_norm_, normed_last_);

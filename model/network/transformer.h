@@ -8,6 +8,7 @@
 
 #include <functional>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "model/attention/layer.h"
@@ -31,6 +32,11 @@ class Transformer {
   // called for one part of the flat gradient buffer after another, once the compute stream has all of its kernels.
   using GradientsReady = std::function<void(int64_t begin, int64_t end)>;  // elements
   void ForwardBackward(const SequenceInputs& inputs, const GradientsReady& ready = {});
+
+  // Called after each layer's forward of later calls, for what is chosen in it: the memory of another layer may lie
+  // over it afterwards. Not when it is made again for the backward. Empty: no longer.
+  using LayerDone = std::function<void(int64_t layer)>;
+  void Observe(LayerDone done) { layer_done_ = std::move(done); }
 
   ParamTable& params() { return params_; }
   const Tensor& token_loss() const { return loss_; }  // [T] F32 at least, 0 where there is no label
@@ -62,6 +68,7 @@ class Transformer {
   const Recompute recompute_;
   std::unique_ptr<Offload> offload_;  // null: none
   int64_t offloaded_bytes_ = 0;
+  LayerDone layer_done_;
   ParamTable params_;
   Param *embedding_, *final_norm_, *head_;
   std::vector<std::unique_ptr<Block>> blocks_;

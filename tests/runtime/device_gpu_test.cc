@@ -113,6 +113,24 @@ TEST(GpuDevice, RefusesAGpuThatIsNotThere) {
   EXPECT_NE(Gpu().name().find("GiB"), std::string::npos);
 }
 
+TEST(GpuDevice, ATimerSeesTheWorkBetween) {
+  constexpr int64_t kBytes = 64 << 20;
+  const auto stream = Gpu().MakeStream("s");
+  const auto timer = Gpu().MakeTimer();
+  const Buffer buffer(Gpu(), kBytes, "buffer");
+  const Tensor tensor = OnDevice(buffer, kBytes / 4);
+  const auto seconds = [&](int fills) {
+    Gpu().FillBytes(*stream, tensor, 0);
+    timer->Start(*stream);
+    for (int i = 0; i < fills; ++i) Gpu().FillBytes(*stream, tensor, 1);
+    timer->Stop(*stream);
+    return timer->Seconds();
+  };
+  seconds(1);
+  EXPECT_GT(seconds(1), kBytes / 20e12);
+  EXPECT_GT(seconds(100), 10 * seconds(1));
+}
+
 TEST(GpuTrace, SpansAreTimedByTheStream) {
   constexpr int64_t kBytes = 64 << 20;
   const auto stream = Gpu().MakeStream("s");

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <thread>
 #include <vector>
 
 namespace longspan {
@@ -38,6 +40,23 @@ TEST_P(StreamModes, EventsOrderTwoStreams) {
     b->Synchronize();
     a->Synchronize();
     ASSERT_EQ(read, 1);
+  }
+}
+
+TEST_P(StreamModes, ATimerSeesTheWorkBetween) {
+  const auto device = MakeCpuDevice();
+  const auto stream = device->MakeStream("a");
+  const auto timer = device->MakeTimer();
+  const auto sleep = [] { std::this_thread::sleep_for(std::chrono::milliseconds(20)); };
+  for (int run = 0; run < 2; ++run) {
+    stream->Enqueue(sleep);
+    timer->Start(*stream);
+    stream->Enqueue(sleep);
+    timer->Stop(*stream);
+    stream->Enqueue(sleep);
+    const double seconds = timer->Seconds();
+    EXPECT_GE(seconds, 0.02);
+    EXPECT_LT(seconds, 0.06);
   }
 }
 

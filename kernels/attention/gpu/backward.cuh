@@ -8,8 +8,9 @@
 //   sm80/range_backward_q      d_q of the window and compressed branches (BF16)
 //   sm80/selected_backward_q   d_q of the selected branch (BF16)
 //   sm80/backward_kv           d_k, d_v of any branch (BF16): a block owns a tile of keys and walks over its watchers
+//   sm90/                      the same on Hopper
 //
-// No pass adds to memory that another block adds to: same bits on every run.
+// Where several blocks add to the same memory they do so in a fixed order: same bits on every run.
 #pragma once
 
 #include "kernels/attention/gpu/sight.cuh"
@@ -33,8 +34,10 @@ struct BackwardParams : BranchParams<Sight> {
 struct SelectionLists {
   const int32_t* rows = nullptr;   // all lists, one after the other
   const int32_t* begin = nullptr;  // [lists+1]
+  const int32_t* ends = nullptr;   // [stretches of kStretch rows, lists]: entries up to and with a stretch's rows
   int blocks = 0;                  // of the sequence
 };
+constexpr int kStretch = 256;
 
 // ---- Watchers: the queries that see any of some key rows, by number -------------------------------------------------
 

@@ -1,5 +1,9 @@
 // Launchers of the branches' backward: checks, scratch, delta = sum(d_o o), then the kernels that serve the call
 // (variants.h).
+#include <algorithm>
+#include <initializer_list>
+#include <vector>
+
 #include "kernels/attention/check.h"
 #include "kernels/attention/cost.h"
 #include "kernels/attention/gpu/attention.h"
@@ -34,10 +38,12 @@ __global__ void __launch_bounds__(kDeltaThreads)
   if (lane == 0) delta[row] = sum;
 }
 
+// The passes that `kinds` name, one after another, in the same scratch.
 template <typename Sight>
 void Backward(Stream& stream, const char* operation, double pairs, const BranchArgs& args,
               const BranchGradient& gradient, const Sight& sight,
-              ScratchKernel<BackwardParams<Sight>> AttentionKernels::*kind, GpuScratch& scratch) {
+              std::initializer_list<ScratchKernel<BackwardParams<Sight>> AttentionKernels::*> kinds,
+              GpuScratch& scratch) {
   const DType dtype = CheckBranchGradient(OnGpu(operation), args, gradient);
   CheckBranchLimits(operation, dtype, args);
   const int64_t tokens = args.q.dim(0), rows = tokens * args.q.dim(1);
@@ -52,11 +58,14 @@ void Backward(Stream& stream, const char* operation, double pairs, const BranchA
   params.d_v = GpuData<float>(gradient.d_v);
   params.tokens = static_cast<int>(tokens);
   params.key_rows = static_cast<int>(args.kv.pages.table.size() * args.kv.pages.page_rows);
-  const auto& kernel = KernelFor(stream, operation, kind, params);
+  std::vector<ScratchKernel<BackwardParams<Sight>>> kernels;
+  for (const auto kind : kinds) kernels.push_back(KernelFor(stream, operation, kind, params));
   if (params.queries.tiles() == 0 || params.key_rows == 0) return;
 
+  int64_t rest = 0;
+  for (const auto& kernel : kernels) rest = std::max(rest, kernel.scratch_bytes(params));
   ScratchCut cut;
-  const int64_t delta_at = cut.Add(rows * sizeof(float)), rest_at = cut.Add(kernel.scratch_bytes(params));
+  const int64_t delta_at = cut.Add(rows * sizeof(float)), rest_at = cut.Add(rest);
   unsigned char* const memory = static_cast<unsigned char*>(scratch.Get(stream, cut.bytes));
   float* const delta = reinterpret_cast<float*>(memory + delta_at);
   params.delta = delta;
@@ -66,7 +75,7 @@ void Backward(Stream& stream, const char* operation, double pairs, const BranchA
       DeltaKernel<<<GridFor(rows, kDeltaThreads / 32), kDeltaThreads, 0, cuda_stream>>>(
           static_cast<const T*>(params.d_o), static_cast<const T*>(params.o), rows, params.value_width, delta);
     });
-    kernel.launch(cuda_stream, operation, params, memory + rest_at);
+    for (const auto& kernel : kernels) kernel.launch(cuda_stream, operation, params, memory + rest_at);
   });
 }
 
@@ -76,7 +85,7 @@ void GpuAttention::CompressedBackward(Stream& stream, const CompressedArgs& args
   const char* const name = "attention.compressed_backward";
   CheckBlockAndStride(name, args.block, args.stride);
   Backward(stream, name, CompressedPairs(args.segments, args.block, args.stride), args, gradient, SightOf(args),
-           &AttentionKernels::range_backward, branch_scratch_);
+           {&AttentionKernels::range_backward}, branch_scratch_);
 }
 
 void GpuAttention::SelectedBackward(Stream& stream, const SelectedArgs& args, const BranchGradient& gradient) {
@@ -84,14 +93,15 @@ void GpuAttention::SelectedBackward(Stream& stream, const SelectedArgs& args, co
   CheckBranchGradient(OnGpu(name), args, gradient);
   CheckSelected(OnGpu(name), args);
   Backward(stream, name, SelectedPairs(args.segments, args.select_block, args.selected.dim(2)), args, gradient,
-           SightOf(args), &AttentionKernels::selected_backward, branch_scratch_);
+           SightOf(args), {&AttentionKernels::selected_backward_q, &AttentionKernels::selected_backward_keys},
+           branch_scratch_);
 }
 
 void GpuAttention::WindowBackward(Stream& stream, const WindowArgs& args, const BranchGradient& gradient) {
   const char* const name = "attention.window_backward";
   LS_CHECK(args.window > 0, "{}: window: expected 1 or more, found {}", name, args.window);
   Backward(stream, name, WindowPairs(args.segments, args.window), args, gradient, SightOf(args),
-           &AttentionKernels::range_backward, branch_scratch_);
+           {&AttentionKernels::range_backward}, branch_scratch_);
 }
 
 }  // namespace longspan

@@ -10,9 +10,9 @@ constexpr int kSelectQueries = 8;  // of a thread block: columns of mma.sync, an
 constexpr int kSelectWarps = 8;
 constexpr int kSelectThreads = 32 * kSelectWarps;
 constexpr int kWarpRows = 32;
-constexpr int kStepRows = kSelectWarps * kWarpRows;
+constexpr int kSelectRows = kSelectWarps * kWarpRows;
 // The contest after one step reads the rows of that step and of the one before; the next step may be written meanwhile.
-constexpr int kRing = 3 * kStepRows;
+constexpr int kRing = 3 * kSelectRows;
 constexpr int kRingStride = kRing + 4;  // queries 2c and rows g of a warp's store: 32 different banks
 constexpr int kMaxSelect = 64;
 constexpr int kMaxBlockCells = 128;  // so that a block's rows lie in two steps
@@ -24,6 +24,7 @@ struct SelectParams {
   const void* k;         // [R,G,K]
   const int32_t* table;  // pages of k
   int page_rows;
+  int64_t key_rows;   // R
   const float* lse;   // [T,H]
   int32_t* selected;  // [T,G,N]
   float* scores;      // [T,G,N] or null

@@ -32,8 +32,10 @@ std::string GpuAttention::Kernels(Stream& stream, const AttentionSizes& sizes) c
       {"selected_forward",
        Serving(&AttentionKernels::selected_forward, SizedParams<BranchParams<SelectedSight>>(sizes))},
       {"range_backward", Serving(&AttentionKernels::range_backward, SizedParams<BackwardParams<RangeSight>>(sizes))},
-      {"selected_backward",
-       Serving(&AttentionKernels::selected_backward, SizedParams<BackwardParams<SelectedSight>>(sizes))},
+      {"selected_backward_q",
+       Serving(&AttentionKernels::selected_backward_q, SizedParams<BackwardParams<SelectedSight>>(sizes))},
+      {"selected_backward_keys",
+       Serving(&AttentionKernels::selected_backward_keys, SizedParams<BackwardParams<SelectedSight>>(sizes))},
       {"select", Serving(&AttentionKernels::select, SizedParams<SelectParams>(sizes))},
   };
   // The first kind's set serves all but those that are named.

@@ -15,7 +15,10 @@ void Forward(cudaStream_t stream, const char*, const BranchParams<Sight>& params
   BranchForwardF32(stream, params);
 }
 
-int64_t NoScratch(const BackwardParams<RangeSight>&) { return 0; }
+template <typename Params>
+int64_t NoScratch(const Params&) {
+  return 0;
+}
 
 void RangeBackward(cudaStream_t stream, const char*, const BackwardParams<RangeSight>& params, unsigned char*) {
   BranchBackwardF32(stream, params, {});
@@ -28,11 +31,18 @@ int64_t ListsScratch(const BackwardParams<SelectedSight>& params) {
   return params.keys_wanted() ? PlanLists(params).scratch_bytes() : 0;
 }
 
-void SelectedBackward(cudaStream_t stream, const char* operation, const BackwardParams<SelectedSight>& params,
-                      unsigned char* scratch) {
-  SelectionLists lists;
-  if (params.keys_wanted()) lists = PlanLists(params).Build(stream, operation, params, scratch).lists;
-  BranchBackwardF32(stream, params, lists);
+void SelectedBackwardQ(cudaStream_t stream, const char*, const BackwardParams<SelectedSight>& params, unsigned char*) {
+  BackwardParams<SelectedSight> pass = params;
+  pass.d_k = pass.d_v = nullptr;
+  BranchBackwardF32(stream, pass, {});
+}
+
+void SelectedBackwardKeys(cudaStream_t stream, const char* operation, const BackwardParams<SelectedSight>& params,
+                          unsigned char* scratch) {
+  if (!params.keys_wanted()) return;
+  BackwardParams<SelectedSight> pass = params;
+  pass.d_q = nullptr;
+  BranchBackwardF32(stream, pass, PlanLists(params).Build(stream, operation, params, scratch).lists);
 }
 
 }  // namespace
@@ -44,7 +54,8 @@ const AttentionKernels kPlainAttention = {
     .range_forward = {IsF32, Forward},
     .selected_forward = {IsF32, Forward},
     .range_backward = {IsF32, NoScratch, RangeBackward},
-    .selected_backward = {IsF32, ListsScratch, SelectedBackward},
+    .selected_backward_q = {IsF32, NoScratch, SelectedBackwardQ},
+    .selected_backward_keys = {IsF32, ListsScratch, SelectedBackwardKeys},
     .select = {[](const SelectParams&) { return true; }, SelectPlain},
 };
 

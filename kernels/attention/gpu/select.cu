@@ -79,6 +79,7 @@ void GpuAttention::Select(Stream& stream, const SelectArgs& args) {
   params.k = args.k.data;
   params.table = args.pages.table.As<const int32_t>();
   params.page_rows = static_cast<int>(args.pages.page_rows);
+  params.key_rows = args.k.dim(0);
   params.lse = args.lse.As<const float>();
   params.selected = args.selected.As<int32_t>();
   params.scores = args.scores ? args.scores.As<float>() : nullptr;

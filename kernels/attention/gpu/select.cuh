@@ -62,16 +62,16 @@ __global__ __launch_bounds__(kSelectThreads, 2) void SelectKernel(const __grid_c
 
   const int first_row = p.sight.DocStart(tile.position) / p.select_block * p.block_cells;
   const int end_row = (last / p.select_block + 1) * p.block_cells + p.sight.lead;
-  for (int step = first_row / kStepRows; step * kStepRows < end_row; ++step) {
-    const int row = step * kStepRows + warp * kWarpRows;
-    float* const to = ring + step % 3 * kStepRows + warp * kWarpRows;
+  for (int step = first_row / kSelectRows; step * kSelectRows < end_row; ++step) {
+    const int row = step * kSelectRows + warp * kWarpRows;
+    float* const to = ring + step % 3 * kSelectRows + warp * kWarpRows;
     if (row < seen.end && row + kWarpRows > seen.begin) {
       Scores::Step({p, tile, sight, seen, group, row, to}, shared);
     } else {
       for (int query = 0; query < kSelectQueries; ++query) to[query * kRingStride + threadIdx.x % 32] = 0;
     }
     __syncthreads();
-    if (active) contest.Advance((step + 1) * kStepRows, ring + warp * kRingStride, forced_scores + warp * kMaxSelect);
+    if (active) contest.Advance((step + 1) * kSelectRows, ring + warp * kRingStride, forced_scores + warp * kMaxSelect);
   }
   if (!active) return;
   const int64_t place = (int64_t{tile.row + warp} * p.groups + group) * p.select;

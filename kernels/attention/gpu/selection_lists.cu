@@ -1,6 +1,7 @@
-// Turns the choice of the selected branch round by a counting sort. A warp owns 256 queries of one group and a counter
-// of each of the group's blocks: it counts, the counters of all warps are summed in order, and then it writes each
-// query's row where its blocks' counters say. Overwrites. Bound by the latency of the counters.
+// Turns the choice of the selected branch round by a counting sort. A warp owns a stretch of queries of one group and a
+// counter of each of the group's blocks, in shared memory where they fit: it counts, the counters of all warps are
+// summed in order, and then it writes each query's row where its blocks' counters say. Overwrites. Bound by the latency
+// of the counters.
 #include <algorithm>
 
 #include "kernels/attention/gpu/selection_lists.cuh"
@@ -8,36 +9,47 @@
 namespace longspan {
 namespace {
 
-constexpr int kStretch = 256;  // queries of a warp
-constexpr int kWarps = 4;
 constexpr int kScanThreads = 1024;
+constexpr int kAtOnce = 8;                     // of what a thread reads one after another
+constexpr int64_t kMaxCounterBytes = 1 << 17;  // of a warp's, in shared memory
 constexpr int64_t kMinChunk = 1024;            // queries of a work item
 constexpr int64_t kMaxPartialBytes = 1 << 28;  // of all partial results, unless they are few
 
-// counts [stretches, lists]. Counting: counts += 1 for each choice. Filling: counts are places, relative to the list's
-// beginning, of the stretch's next row.
+// counts [stretches, lists]: of each list, the choices among a stretch. Filling: from the choices of the stretches
+// before to those up to and with this one.
 template <bool Fill>
-__global__ void __launch_bounds__(kWarps * 32)
-    WalkKernel(const __grid_constant__ BackwardParams<SelectedSight> params, int tokens, int blocks, int32_t* counts,
-               const int32_t* begin, int32_t* rows) {
-  const int lane = threadIdx.x % 32;
-  const int stretch = blockIdx.x, group = blockIdx.y * kWarps + threadIdx.x / 32;
-  if (group >= params.groups) return;
-  const int lists = params.groups * blocks, choices = params.sight.choices;
-  int32_t* const own = counts + static_cast<int64_t>(stretch) * lists + group * blocks;
-  const int end = min((stretch + 1) * kStretch, tokens);
-  for (int row = stretch * kStretch; row < end; ++row) {
-    if (PositionOf(params.queries, row) < 0) continue;
-    const int32_t* const chosen = params.sight.Chosen(row, params.groups, group);
-    for (int i = lane; i < choices; i += 32) {
-      const int block = chosen[i];
-      if (block < 0 || block >= blocks) continue;
-      const int place = own[block];
-      own[block] = place + 1;
-      if (Fill) rows[begin[group * blocks + block] + place] = row;
+__global__ void __launch_bounds__(32)
+    WalkKernel(const __grid_constant__ BackwardParams<SelectedSight> params, int tokens, int blocks, bool in_shared,
+               int32_t* counts, const int32_t* begin, int32_t* rows) {
+  extern __shared__ int32_t shared[];
+  const int lane = threadIdx.x, stretch = blockIdx.x, group = blockIdx.y;
+  const int choices = params.sight.choices, first_list = group * blocks;
+  int32_t* const result = counts + static_cast<int64_t>(stretch) * params.groups * blocks + first_list;
+  int32_t* const own = in_shared ? shared : result;
+  for (int i = lane; i < blocks; i += 32) own[i] = Fill ? begin[first_list + i] + result[i] : 0;
+  __syncwarp();
+
+  const int first_row = stretch * kStretch, reads = (choices + 31) / 32;  // of a query
+  const int all_reads = (min(first_row + kStretch, tokens) - first_row) * reads;
+  for (int first = 0; first < all_reads; first += kAtOnce) {
+    int block[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int row = first_row + (first + i) / reads, choice = (first + i) % reads * 32 + lane;
+      const bool there = first + i < all_reads && choice < choices && PositionOf(params.queries, row) >= 0;
+      block[i] = there ? __ldg(params.sight.Chosen(row, params.groups, group) + choice) : -1;
     }
-    __syncwarp();  // blocks of one query differ; the next query's come after
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      if (block[i] >= 0 && block[i] < blocks) {
+        const int place = own[block[i]];
+        own[block[i]] = place + 1;
+        if (Fill) rows[place] = first_row + (first + i) / reads;
+      }
+      __syncwarp();  // blocks of one query differ; the next query's come after
+    }
   }
+  for (int i = lane; i < blocks; i += 32) result[i] = Fill ? own[i] - begin[first_list + i] : own[i];
 }
 
 // counts become the sums of the stretches before; totals[list] the whole.
@@ -45,11 +57,16 @@ __global__ void SumStretchesKernel(int32_t* counts, int stretches, int lists, in
   const int list = blockIdx.x * blockDim.x + threadIdx.x;
   if (list >= lists) return;
   int sum = 0;
-  for (int i = 0; i < stretches; ++i) {
-    int32_t& count = counts[static_cast<int64_t>(i) * lists + list];
-    const int here = count;
-    count = sum;
-    sum += here;
+  for (int first = 0; first < stretches; first += kAtOnce) {
+    int32_t* const from = counts + static_cast<int64_t>(first) * lists + list;
+    int here[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) here[i] = first + i < stretches ? from[static_cast<int64_t>(i) * lists] : 0;
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      if (first + i < stretches) from[static_cast<int64_t>(i) * lists] = sum;
+      sum += here[i];
+    }
   }
   totals[list] = sum;
 }
@@ -132,18 +149,22 @@ ListedWork SelectionListsPlan::Build(cudaStream_t stream, const char* operation,
   int32_t* const begin = reinterpret_cast<int32_t*>(scratch + begin_at_);
   int32_t* const first_item = reinterpret_cast<int32_t*>(scratch + item_at_);
   int32_t* const first_partial = reinterpret_cast<int32_t*>(scratch + partial_index_at_);
-  const dim3 grid(stretches, static_cast<unsigned>(CeilDiv(params.groups, kWarps)));
-  CudaCheck(cudaMemsetAsync(counts, 0, static_cast<size_t>(stretches * lists_ * 4), stream), operation);
-  WalkKernel<false><<<grid, kWarps * 32, 0, stream>>>(params, tokens, blocks, counts, nullptr, nullptr);
-  SumStretchesKernel<<<GridFor(lists, 256), 256, 0, stream>>>(counts, stretches, lists, begin);
+  const dim3 grid(stretches, params.groups);
+  const bool in_shared = blocks * int64_t{4} <= kMaxCounterBytes;
+  const int counter_bytes = in_shared ? blocks * 4 : 0;
+  for (auto* const walk : {WalkKernel<false>, WalkKernel<true>}) {
+    CudaCheck(cudaFuncSetAttribute(walk, cudaFuncAttributeMaxDynamicSharedMemorySize, counter_bytes), operation);
+  }
+  WalkKernel<false><<<grid, 32, counter_bytes, stream>>>(params, tokens, blocks, in_shared, counts, nullptr, nullptr);
+  SumStretchesKernel<<<GridFor(lists, 64), 64, 0, stream>>>(counts, stretches, lists, begin);
   ScanListsKernel<<<1, kScanThreads, 0, stream>>>(lists, static_cast<int>(chunk_), begin, first_item, first_partial);
-  WalkKernel<true><<<grid, kWarps * 32, 0, stream>>>(params, tokens, blocks, counts, begin, rows);
+  WalkKernel<true><<<grid, 32, counter_bytes, stream>>>(params, tokens, blocks, in_shared, counts, begin, rows);
 
   ListedWork work;
   work.chunk = static_cast<int>(chunk_);
   work.tiles = static_cast<int>(tiles_);
   work.partial = max_parts_ > 0 ? reinterpret_cast<float*>(scratch + partial_at_) : nullptr;
-  work.lists = {rows, begin, blocks};
+  work.lists = {rows, begin, counts, blocks};
   work.first_item = first_item;
   work.first_partial = first_partial;
   work.max_items = static_cast<int>(lists_ + entries_ / chunk_);

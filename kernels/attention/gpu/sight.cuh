@@ -78,6 +78,7 @@ struct BranchParams {
   float* lse;            // [T,H]
   const int32_t* table;  // pages of k and v
   int page_rows;
+  int64_t buffer_rows;  // R
   int heads, groups, key_width, value_width;
   float scale;
   Sight sight;
@@ -101,6 +102,7 @@ BranchParams<Sight> BranchParamsOf(const char* operation, DType dtype, const Bra
   params.lse = GpuData<float>(args.lse);
   params.table = GpuData<const int32_t>(args.kv.pages.table);
   params.page_rows = static_cast<int>(args.kv.pages.page_rows);
+  params.buffer_rows = args.kv.k.dim(0);
   params.heads = static_cast<int>(args.q.dim(1));
   params.groups = static_cast<int>(args.kv.k.dim(1));
   params.key_width = static_cast<int>(args.q.dim(2));

@@ -44,7 +44,9 @@ struct AttentionKernels {
   Kernel<BranchParams<SelectedSight>> selected_forward = {};
   // d_q, d_k and d_v, those that are not null; adds.
   ScratchKernel<BackwardParams<RangeSight>> range_backward = {};
-  ScratchKernel<BackwardParams<SelectedSight>> selected_backward = {};
+  // In two passes, which may be of two sets: d_q; d_k and d_v.
+  ScratchKernel<BackwardParams<SelectedSight>> selected_backward_q = {};
+  ScratchKernel<BackwardParams<SelectedSight>> selected_backward_keys = {};
   Kernel<SelectParams> select = {};
 };
 

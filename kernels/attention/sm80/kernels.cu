@@ -58,9 +58,15 @@ int64_t ListsScratch(const BackwardParams<SelectedSight>& params) {
   return params.keys_wanted() ? PlanLists(params).scratch_bytes() : 0;
 }
 
-void SelectedBackward(cudaStream_t stream, const char* operation, const BackwardParams<SelectedSight>& params,
-                      unsigned char* scratch) {
+int64_t NoScratch(const BackwardParams<SelectedSight>&) { return 0; }
+
+void SelectedBackwardQ(cudaStream_t stream, const char* operation, const BackwardParams<SelectedSight>& params,
+                       unsigned char*) {
   if (params.d_q != nullptr) SelectedBackwardQSm80(stream, operation, params);
+}
+
+void SelectedBackwardKeys(cudaStream_t stream, const char* operation, const BackwardParams<SelectedSight>& params,
+                          unsigned char* scratch) {
   if (!params.keys_wanted()) return;
   BackwardKeysSm80(stream, operation, params, PlanLists(params).Build(stream, operation, params, scratch));
 }
@@ -74,7 +80,8 @@ const AttentionKernels kSm80Attention = {
     .range_forward = {ForwardServed, RangeForwardSm80},
     .selected_forward = {ForwardServed, SelectedForwardSm80},
     .range_backward = {BackwardServed, RangeScratch, RangeBackward},
-    .selected_backward = {BackwardServed, ListsScratch, SelectedBackward},
+    .selected_backward_q = {BackwardServed, NoScratch, SelectedBackwardQ},
+    .selected_backward_keys = {BackwardServed, ListsScratch, SelectedBackwardKeys},
     .select = {SelectServedSm80, SelectSm80},
 };
 

@@ -6,6 +6,7 @@
 #include <math_constants.h>
 
 #include "kernels/attention/gpu/backward.cuh"
+#include "kernels/attention/gpu/warp_rows.cuh"
 #include "kernels/base/ptx_sm80.cuh"
 
 namespace longspan {
@@ -44,15 +45,6 @@ void DispatchBackwardWidths(int key_width, int value_width, const F& f) {
 constexpr int PaddedWidth(int width) { return width + 8; }
 
 // ---- Products ------------------------------------------------------------------------------------------------------
-
-template <int N>
-__device__ __forceinline__ void SetZero(float (&x)[N][4]) {
-#pragma unroll
-  for (int i = 0; i < N; ++i) {
-#pragma unroll
-    for (int j = 0; j < 4; ++j) x[i][j] = 0;
-  }
-}
 
 // What ldmatrix reads of a tile at address `tile`, as operand A (16 rows), as B by rows (16 rows, the columns are
 // summed over), as B by columns (the 16 rows are summed over).
@@ -120,19 +112,6 @@ __device__ __forceinline__ void AddTimesColumns(const float (&x)[N][4], uint32_t
       LoadMatrices<true>(b, lane_of_columns + (j * 16 * PaddedWidth(W) + i * 16) * 2);
       Mma(sum[2 * i], a, b[0], b[1]);
       Mma(sum[2 * i + 1], a, b[2], b[3]);
-    }
-  }
-}
-
-// Operand A [16, 16*N]: this lane's rows row[0], row[1] of x [.., width], zeros beyond the width.
-template <int N>
-__device__ __forceinline__ void LoadRows(const Bf16* x, const int64_t (&row)[2], int width, uint32_t (&to)[N][4]) {
-#pragma unroll
-  for (int i = 0; i < N; ++i) {
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const int channel = i * 16 + j / 2 * 8 + threadIdx.x % 4 * 2;
-      to[i][j] = channel < width ? *reinterpret_cast<const uint32_t*>(x + row[j % 2] * width + channel) : 0;
     }
   }
 }

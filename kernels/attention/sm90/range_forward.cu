@@ -10,68 +10,16 @@
 // Key tiles lie at absolute positions and are met last first. One in which a row sees nothing leaves the row's sums as
 // they are, bit for bit (RowSoftmax), and a row of a product depends on no other row: so what a query gets depends
 // neither on the queries beside it nor on where rows lie.
-#include <math_constants.h>
-
 #include <algorithm>
-#include <cfloat>
-#include <cmath>
 
 #include "kernels/attention/sm90/kernels.cuh"
 #include "kernels/attention/sm90/range_work.cuh"
-#include "kernels/attention/sm90/tensor_map.cuh"
+#include "kernels/attention/sm90/row_softmax.cuh"
 
 namespace longspan {
 namespace {
 
 constexpr int kThreads = 3 * kWarpgroup;
-
-// The running maximum, in units of log2, and sum of a lane's two rows; the sum of the lane's own columns only. A tile
-// in which a row sees nothing leaves both as they are: the maximum is kept as it was subtracted, so that `shrink` is
-// 2^0.
-struct RowSoftmax {
-  float max[2] = {-INFINITY, -INFINITY};
-  float sum[2] = {0, 0};
-
-  // Scores to weights. What was summed before counts `shrink` times.
-  __device__ __forceinline__ void Take(float (&s)[kTileKeys / 2], float scale_log2, float (&shrink)[2]) {
-    float base[2] = {-INFINITY, -INFINITY};
-#pragma unroll
-    for (int i = 0; i < kTileKeys / 2; ++i) base[i / 2 % 2] = fmaxf(base[i / 2 % 2], s[i]);
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      base[i] = fmaxf(base[i], __shfl_xor_sync(~0u, base[i], 1));
-      base[i] = fmaxf(base[i], __shfl_xor_sync(~0u, base[i], 2));
-      const float largest = fmaxf(max[i], __fmul_rn(base[i], scale_log2));
-      // A row that has seen nothing yet must not meet inf - inf.
-      base[i] = largest == -INFINITY ? 0 : largest;
-      shrink[i] = Exp2(max[i] - base[i]);
-      max[i] = largest;
-      sum[i] *= shrink[i];
-    }
-#pragma unroll
-    for (int i = 0; i < kTileKeys / 2; ++i) {
-      s[i] = Exp2(fmaf(s[i], scale_log2, -base[i / 2 % 2]));
-      sum[i / 2 % 2] += s[i];
-    }
-  }
-};
-
-// Element i of a lane's scores is key Column(i) from the lane's first on.
-__device__ __forceinline__ constexpr int Column(int i) { return i / 4 * 8 + i % 2; }
-
-// -inf for the scores of keys before, or from on, those that each row begins, or ends, with.
-__device__ __forceinline__ void MaskBefore(float (&s)[kTileKeys / 2], int begin0, int begin1) {
-#pragma unroll
-  for (int i = 0; i < kTileKeys / 2; ++i) {
-    if (Column(i) < (i / 2 % 2 == 0 ? begin0 : begin1)) s[i] = -INFINITY;
-  }
-}
-__device__ __forceinline__ void MaskFrom(float (&s)[kTileKeys / 2], int end0, int end1) {
-#pragma unroll
-  for (int i = 0; i < kTileKeys / 2; ++i) {
-    if (Column(i) >= (i / 2 % 2 == 0 ? end0 : end1)) s[i] = -INFINITY;
-  }
-}
 
 template <int KW, int VW>
 __device__ void Attend(const RangeParams& params, const CUtensorMap* o_map, RangeShared<KW, VW>& shared,
@@ -80,8 +28,7 @@ __device__ void Attend(const RangeParams& params, const CUtensorMap* o_map, Rang
   const int first_row = warpgroup * kWarpgroupRows + warp * 16 + lane / 4;  // the lane's, of a tile; the other is 8 on
   const int group_heads = params.group_heads();
   const int reciprocal = 65536 / group_heads + 1;  // row / group_heads = row * reciprocal >> 16 for rows of a tile
-  // Positive, so that a score of -inf stays one; of scale 0, too.
-  const float scale_log2 = fmaxf(params.scale * CUDART_L2E_F, FLT_MIN);
+  const float scale_log2 = ScaleLog2(params.scale);
 
   // The warpgroups take turns to issue products, 0 first.
   const auto await_turn = [&] { SyncNamed(1 + warpgroup, 2 * kWarpgroup); };
@@ -205,14 +152,8 @@ __device__ void Attend(const RangeParams& params, const CUtensorMap* o_map, Rang
 
     // o goes to where the warpgroup's queries were, once they have been used, and leaves from there: a whole tile's by
     // the copy engine.
-    float sum[2], factor[2];
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      sum[i] = softmax.sum[i];
-      sum[i] += __shfl_xor_sync(~0u, sum[i], 1);
-      sum[i] += __shfl_xor_sync(~0u, sum[i], 2);
-      factor[i] = sum[i] == 0 ? 0 : 1 / sum[i];
-    }
+    softmax.Finish();
+    const float factor[2] = {softmax.Factor(0), softmax.Factor(1)};
     // Of [T,H].
     const auto out_row = [&](int r) {
       const int query = r * reciprocal >> 16;
@@ -256,7 +197,7 @@ __device__ void Attend(const RangeParams& params, const CUtensorMap* o_map, Rang
     for (int i = 0; i < 2; ++i) {
       const int row = first_row + i * 8;
       if (lane % 4 != 0 || row >= head.rows) continue;
-      params.lse[out_row(row)] = sum[i] == 0 ? -INFINITY : softmax.max[i] * CUDART_LN2_F + logf(sum[i]);
+      params.lse[out_row(row)] = softmax.LogSumExp(i);
     }
     if (RangeShared<KW, VW>::kQueryStages == 1) release_queries();
   }
@@ -286,8 +227,11 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (threadIdx.x < kWarpgroup) {
     GiveRegisters<24>();
     const int warp = threadIdx.x / 32;
-    if (warp == 0) BringRows<KW>(params, maps.k, params.k, shared.k, shared.k_full, shared.k_empty);
-    if (warp == 1) BringRows<VW>(params, maps.v, params.v, shared.v, shared.v_full, shared.v_empty);
+    const auto find = [&](const RangeItem& item, int first, int count) {
+      return FindRows(params, item.present, first, count);
+    };
+    if (warp == 0) BringRows<KW>(params, maps.k, params.k, shared.k, shared.k_full, shared.k_empty, find);
+    if (warp == 1) BringRows<VW>(params, maps.v, params.v, shared.v, shared.v_full, shared.v_empty, find);
     if (warp == 2) BringQueries(params, &maps.q, shared);
   } else {
     TakeRegisters<240>();
@@ -298,44 +242,28 @@ __global__ void __launch_bounds__(kThreads, 1)
 template <int KW, int VW>
 void Launch(cudaStream_t stream, const char* operation, const RangeParams& params) {
   const QueryTilesGpu& queries = params.queries;
-  int query_rows = 0;
-  for (int i = 0; i < queries.count; ++i) query_rows = std::max(query_rows, queries.row[i] + queries.length[i]);
-  const auto map = [&](const void* x, int rows, int heads, int width, int box_rows, int box_heads) {
-    return RowsMap(operation, x, rows, heads, width, box_rows, box_heads);
-  };
-  const int heads = params.heads, groups = params.groups, group_heads = params.group_heads();
-  // How many rows keys and values have the table alone knows; it leads to none beyond.
-  const auto row_maps = [&](const void* x, int width) {
-    const int part_rows = PartRows(params.page_rows);
-    return RowMaps{map(x, INT32_MAX, groups, width, kTileKeys, 1), map(x, INT32_MAX, groups, width, part_rows, 1),
-                   part_rows};
-  };
+  const int heads = params.heads, group_heads = params.group_heads(), rows = QueryRows(queries);
   const RangeMaps maps = {
-      .q = map(params.q, query_rows, heads, KW, queries.tile, group_heads),
-      .o = map(params.o, query_rows, heads, VW, std::max(1, kWarpgroupRows / group_heads), group_heads),
-      .k = row_maps(params.k, KW),
-      .v = row_maps(params.v, VW),
+      .q = RowsMap(operation, params.q, rows, heads, KW, queries.tile, group_heads),
+      .o = RowsMap(operation, params.o, rows, heads, VW, std::max(1, kWarpgroupRows / group_heads), group_heads),
+      .k = RowMapsOf(operation, params.k, KW, params),
+      .v = RowMapsOf(operation, params.v, VW, params),
   };
 
   constexpr int kBytes = sizeof(RangeShared<KW, VW>) + 1024;
   auto* const kernel = RangeForwardKernel<KW, VW>;
   CudaCheck(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes), operation);
-  int device = 0, processors = 0;
-  CudaCheck(cudaGetDevice(&device), operation);
-  CudaCheck(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), operation);
-  const int64_t items = static_cast<int64_t>(queries.tiles()) * params.groups;
-  LS_CHECK(items <= INT32_MAX - processors, "{}: q: expected fewer than 2^31 tiles, found {}", operation, items);
-  kernel<<<std::min<int64_t>(items, processors), kThreads, kBytes, stream>>>(params, maps);
+  const int blocks = ResidentBlocks(operation, static_cast<int64_t>(queries.tiles()) * params.groups);
+  kernel<<<blocks, kThreads, kBytes, stream>>>(params, maps);
 }
 
 }  // namespace
 
 bool RangeForwardServedSm90(const RangeParams& params) {
-  const auto aligned = [](const void* x) { return reinterpret_cast<uintptr_t>(x) % 16 == 0; };
   const auto widths = [&](int k, int v) { return params.key_width == k && params.value_width == v; };
   return params.dtype == DType::kBf16 && (widths(64, 64) || widths(128, 128) || widths(192, 128)) &&
-         params.group_heads() <= kTileRows && params.scale >= 0 && aligned(params.q) && aligned(params.k) &&
-         aligned(params.v) && aligned(params.o);
+         params.group_heads() <= kTileRows && params.scale >= 0 && AlignedForCopies(params.q) &&
+         AlignedForCopies(params.k) && AlignedForCopies(params.v) && AlignedForCopies(params.o);
 }
 
 void RangeForwardSm90(cudaStream_t stream, const char* operation, const RangeParams& params) {

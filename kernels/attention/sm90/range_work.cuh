@@ -5,10 +5,13 @@
 // and zeros take their place, since a weight of 0 times NaN would be NaN.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
-#include "kernels/attention/gpu/sight.cuh"
-#include "kernels/base/ptx_sm90.cuh"
+#include "kernels/attention/sm90/key_rows.cuh"
+#include "kernels/attention/sm90/resident.cuh"
+#include "kernels/attention/sm90/row_softmax.cuh"
+#include "kernels/attention/sm90/tensor_map.cuh"
 
 namespace longspan {
 
@@ -16,8 +19,6 @@ constexpr int kTileRows = 128;
 constexpr int kWarpgroupRows = 64;
 constexpr int kTileKeys = 128;
 constexpr int kStages = 2;  // of keys and of values
-constexpr int kWarpgroup = 128;
-constexpr int kChunk = 64;  // channels
 constexpr int kQueryChunkBytes = kTileRows * kChunkRowBytes, kKeyChunkBytes = kTileKeys * kChunkRowBytes;
 
 using RangeParams = BranchParams<RangeSight>;
@@ -30,6 +31,20 @@ struct RowMaps {
   CUtensorMap tiles, parts;
   int part_rows;
 };
+
+inline RowMaps RowMapsOf(const char* operation, const void* x, int width, const RangeParams& params) {
+  const int part_rows = PartRows(params.page_rows);
+  // How many rows there are the table alone knows; it leads to none beyond.
+  const auto map = [&](int rows) { return RowsMap(operation, x, INT32_MAX, params.groups, width, rows, 1); };
+  return {map(kTileKeys), map(part_rows), part_rows};
+}
+
+// Rows of q, o and their gradients that the segments speak of.
+inline int QueryRows(const QueryTilesGpu& queries) {
+  int rows = 0;
+  for (int i = 0; i < queries.count; ++i) rows = std::max(rows, queries.row[i] + queries.length[i]);
+  return rows;
+}
 
 struct RangeMaps {
   CUtensorMap q, o;  // [T,H,K] and [T,H,V]: boxes of a tile's queries, of a warpgroup's
@@ -123,73 +138,54 @@ __device__ void BringQueries(const RangeParams& params, const CUtensorMap* map, 
   }
 }
 
-// The buffer row of key row `first` when the `count` rows from it on are all present and lie in one page; else -1.
-__device__ inline int FindRows(const RangeParams& params, SpanGpu present, int first, int count) {
-  if (first < present.begin || first + count > present.end) return -1;
-  const int page = first / params.page_rows, in_page = first - page * params.page_rows;
-  return in_page + count > params.page_rows ? -1 : __ldg(params.table + page) * params.page_rows + in_page;
-}
-
-// Rows [first, first+count) one by one, zeros for those that are not present. By a warp.
-template <int W>
-__device__ void CopyRows(uint32_t to, const Bf16* x, const RangeParams& params, int group, SpanGpu present, int first,
-                         int count) {
-  constexpr int kPieces = W / 8, kAtOnce = 16;
+// Key rows [first, first+kTileKeys) of x [R,G,W] to `stage`, once await() returns: by a warp. find(first, count) is the
+// buffer row of rows that may be read and lie one after another, else -1.
+template <int W, typename Find, typename Await>
+__device__ void BringTile(const RangeParams& params, const RowMaps& maps, const void* x, int group, int first,
+                          Bf16 (&to)[kTileKeys * W], uint64_t* full, const Find& find, const Await& await) {
   const int lane = threadIdx.x % 32;
-  for (int done = 0; done < count; done += kAtOnce) {
-    const int row = lane < kAtOnce ? FindRows(params, present, first + done + lane, 1) : -1;
-#pragma unroll 4
-    for (int i = lane; i < kAtOnce * kPieces; i += 32) {
-      const int piece = i % kPieces, from = __shfl_sync(~0u, row, i / kPieces);
-      CopyAsync16(to + piece / 8 * kKeyChunkBytes + Swizzled(done + i / kPieces, piece % 8),
-                  from < 0 ? x : x + (static_cast<int64_t>(from) * params.groups + group) * W + piece * 8, from >= 0);
+  const int whole = find(first, kTileKeys);
+  const int my_part =
+      whole < 0 && lane * maps.part_rows < kTileKeys ? find(first + lane * maps.part_rows, maps.part_rows) : -1;
+  const uint32_t stage = SharedAddress(to);
+  const auto copy = [&](const CUtensorMap* map, int row, int key) {
+    if (lane != 0) return;
+    for (int chunk = 0; chunk < W / kChunk; ++chunk) {
+      CopyBox(stage + key * kChunkRowBytes + chunk * kKeyChunkBytes, map, chunk * kChunk, group, row, full);
     }
+  };
+  await();
+  int copied = kTileKeys;
+  if (whole >= 0) {
+    copy(&maps.tiles, whole, 0);
+  } else {
+    for (int i = 0; i * maps.part_rows < kTileKeys; ++i) {
+      const int part = __shfl_sync(~0u, my_part, i), key = i * maps.part_rows;
+      if (part >= 0) {
+        copy(&maps.parts, part, key);
+      } else {
+        copied -= maps.part_rows;
+        CopyRows<W, kKeyChunkBytes>(stage + key * kChunkRowBytes, static_cast<const Bf16*>(x), params, group,
+                                    first + key, maps.part_rows, find);
+      }
+    }
+    __syncwarp();
   }
-  CommitCopies();
-  WaitForCopies<0>();
-  FenceForAsync();
+  if (lane == 0) ArriveAndExpect(full, copied * W * sizeof(Bf16));
 }
 
-// Keys or values, x [R,G,W].
-template <int W>
+// Keys or values, x [R,G,W]; find(item, first, count).
+template <int W, typename Find>
 __device__ void BringRows(const RangeParams& params, const RowMaps& maps, const void* x, Bf16 (*stages)[kTileKeys * W],
-                          uint64_t* full, uint64_t* empty) {
-  const int lane = threadIdx.x % 32;
+                          uint64_t* full, uint64_t* empty, const Find& find) {
   Ring<kStages> ring;
   for (int index = blockIdx.x; index < ItemCount(params); index += gridDim.x) {
     const RangeItem item = FindItem(params, index);
     for (int tile = item.end_tile - 1; tile >= item.first_tile; --tile, ring.Next()) {
-      const int first = tile * kTileKeys;
-      const int whole = FindRows(params, item.present, first, kTileKeys);
-      const int my_part = whole < 0 && lane * maps.part_rows < kTileKeys
-                              ? FindRows(params, item.present, first + lane * maps.part_rows, maps.part_rows)
-                              : -1;
-      const uint32_t stage = SharedAddress(stages[ring.at]);
-      const auto copy = [&](const CUtensorMap* map, int row, int key) {
-        if (lane != 0) return;
-        for (int chunk = 0; chunk < W / kChunk; ++chunk) {
-          CopyBox(stage + key * kChunkRowBytes + chunk * kKeyChunkBytes, map, chunk * kChunk, item.group, row,
-                  &full[ring.at]);
-        }
-      };
-      WaitBarrier(&empty[ring.at], ring.parity ^ 1);
-      int copied = kTileKeys;
-      if (whole >= 0) {
-        copy(&maps.tiles, whole, 0);
-      } else {
-        for (int i = 0; i * maps.part_rows < kTileKeys; ++i) {
-          const int part = __shfl_sync(~0u, my_part, i), key = i * maps.part_rows;
-          if (part >= 0) {
-            copy(&maps.parts, part, key);
-          } else {
-            copied -= maps.part_rows;
-            CopyRows<W>(stage + key * kChunkRowBytes, static_cast<const Bf16*>(x), params, item.group, item.present,
-                        first + key, maps.part_rows);
-          }
-        }
-        __syncwarp();
-      }
-      if (lane == 0) ArriveAndExpect(&full[ring.at], copied * W * sizeof(Bf16));
+      BringTile<W>(
+          params, maps, x, item.group, tile * kTileKeys, stages[ring.at], &full[ring.at],
+          [&](int first, int count) { return find(item, first, count); },
+          [&] { WaitBarrier(&empty[ring.at], ring.parity ^ 1); });
     }
   }
 }

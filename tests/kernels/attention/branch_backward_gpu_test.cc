@@ -7,6 +7,7 @@
 
 #include "kernels/attention/cpu/visibility.h"
 #include "tests/kernels/attention/branch_gpu_case.h"
+#include "tests/kernels/attention/held_processors_gpu.h"
 #include "tests/support/compare.h"
 
 namespace longspan::test {
@@ -86,14 +87,21 @@ Saved MakeSaved(Branch branch, const BranchCase& c, const Inputs& in) {
   saved.o = Rounded(Download(cpu, run.o.view()), c.dtype);
   saved.lse = Rounded(Download(cpu, run.lse.view()), DType::kF32);
   saved.d_o = Rounded(Normals(run.o.view().size(), 1, c.seed + 1), c.dtype);
+  // Rows of q that no segment holds may be poisoned; then those of d_o are, too.
+  for (int64_t i = 0; i < std::ssize(saved.d_o); ++i) {
+    if (std::isnan(in.q[i / c.value_width * c.key_width])) saved.d_o[i] = kNan;
+  }
   saved.start = {Normals(run.q.view().size(), 0.01, c.seed + 2), Normals(run.k.view().size(), 0.01, c.seed + 3),
                  Normals(run.v.view().size(), 0.01, c.seed + 4)};
   return saved;
 }
 
-// What was added to each gradient; empty for one that was not wanted.
-Gradients Backward(Branch branch, AttentionOps& ops, const Machine& machine, const BranchCase& c, const Inputs& in,
-                   const Saved& saved, const Wanted& wanted = {}) {
+// What was added to each gradient; empty for one that was not wanted. `around` calls what it is given.
+using Around = std::function<void(const std::function<void()>&)>;
+
+Gradients Backward(
+    Branch branch, AttentionOps& ops, const Machine& machine, const BranchCase& c, const Inputs& in, const Saved& saved,
+    const Wanted& wanted = {}, const Around& around = [](const auto& run) { run(); }) {
   const bool gpu = machine.device->kind() == DeviceKind::kGpu;
   BranchRun run = MakeRun(machine, c, in);
   Machine sums = machine;
@@ -109,8 +117,10 @@ Gradients Backward(Branch branch, AttentionOps& ops, const Machine& machine, con
   if (wanted.d_q) d_q = upload(sums, "d_q", saved.start.d_q, run.args.q.shape);
   if (wanted.d_k) d_k = upload(sums, "d_k", saved.start.d_k, run.args.kv.k.shape);
   if (wanted.d_v) d_v = upload(sums, "d_v", saved.start.d_v, run.args.kv.v.shape);
-  LaunchBackward(branch, ops, *machine.stream, c, run, {d_o.view(), d_q.view(), d_k.view(), d_v.view()});
-  machine.stream->Synchronize();
+  around([&] {
+    LaunchBackward(branch, ops, *machine.stream, c, run, {d_o.view(), d_q.view(), d_k.view(), d_v.view()});
+    machine.stream->Synchronize();
+  });
   const auto added = [&](const OwnedTensor& tensor, const std::vector<double>& start) {
     if (!tensor.view()) return std::vector<double>();
     std::vector<double> values = Download(machine, tensor.view());
@@ -203,6 +213,64 @@ TEST(BranchBackwardGpu, Placement) {
   }
 }
 
+// As many segments as a call may have, of lengths that no tile divides, neighbours apart, in rows of another order;
+// with gaps that no query fills, so that some keys have none.
+TEST(BranchBackwardGpu, ManySegments) {
+  for (const auto& [group_heads, width] : {std::pair(16, 128), std::pair(5, 128), std::pair(3, 64)}) {
+    BranchCase c{
+        .tokens = 1500, .heads = 2 * group_heads, .groups = 2, .key_width = width, .value_width = width, .seed = 5};
+    c.nsa.window = 200;
+    for (int64_t i = 0; i < 16; ++i) c.segments.push_back({i * 90 + i % 3, 83, (i * 5 % 16) * 83});
+    for (const bool documents : {false, true}) {
+      if (documents) {
+        c.doc_start = PackDocuments({70, 1, 500, 64, 1000}, 64);
+        c.doc_start.resize(c.tokens);
+      }
+      for (const int64_t page_rows : {0, 16, 128}) {
+        c.page_rows = page_rows;
+        ExpectSame(c, {kCmp, kWin});
+      }
+    }
+  }
+}
+
+// Little, of all ways in which tiles and gradients come and go; with 64 heads a group in parts.
+TEST(BranchBackwardGpu, Pieces) {
+  for (const auto& [width, group_heads] : {std::pair(64, 3), std::pair(128, 3), std::pair(128, 64)}) {
+    for (const int64_t window : {150, 100000}) {
+      for (const int64_t page_rows : {0, 24, 64}) {
+        BranchCase c{.tokens = 300, .heads = 2 * group_heads, .groups = 2, .key_width = width, .value_width = width};
+        c.nsa.window = window;
+        c.doc_start = PackDocuments({100, 200}, 64);
+        c.doc_start.resize(c.tokens);
+        c.segments = {{0, 40, 60}, {70, 230, 100}};
+        c.page_rows = page_rows;
+        ExpectSame(c, {kCmp, kWin});
+      }
+    }
+  }
+}
+
+// Nobody waits for blocks that have yet to begin: the same bits while other kernels hold nearly the whole GPU.
+TEST(BranchBackwardGpu, NeedsFewProcessors) {
+  BranchCase c{.tokens = 3000, .heads = 32, .groups = 2, .key_width = 128, .value_width = 128};
+  c.nsa.window = 100000;
+  for (const Branch branch : {kCmp, kSlc, kWin}) {
+    SCOPED_TRACE(Describe(branch, c));
+    const Inputs in = MakeInputs(c, KeyRows(branch, c), branch == kCmp ? c.nsa.lead() : 0);
+    const Saved saved = MakeSaved(branch, c, in);
+    const Machine gpu = GpuMachine(c.dtype);
+    const Gradients alone = Backward(branch, GpuOps(), gpu, c, in, saved);
+    ExpectSameBits(Backward(branch, GpuOps(), gpu, c, in, saved, {},
+                            [](const auto& run) {
+                              HeldProcessors held(3);
+                              run();
+                              EXPECT_TRUE(held.Release());
+                            }),
+                   alone);
+  }
+}
+
 TEST(BranchBackwardGpu, BlockSizes) {
   const std::vector<NsaConfig> configs = {
       {.block = 8, .stride = 4, .select_block = 8, .select = 5, .window = 1},
@@ -235,6 +303,57 @@ TEST(BranchBackwardGpu, HotKeys) {
     });
     c.dtype = DType::kF32;
     ExpectSame(c, {kSlc});
+  }
+  ExpectSame({.tokens = 3000, .heads = 32, .groups = 2, .key_width = 128, .value_width = 128, .nsa = {.window = 1400}},
+             {kCmp, kWin});
+}
+
+// Lists of the selected branch: one block that every query chooses, blocks that none does, both among others; blocks of
+// one tile of keys, of less and of more; pages that hold a tile and pages that do not; rows that no segment holds.
+TEST(BranchBackwardGpu, SelectedLists) {
+  const auto expect = [](const BranchCase& c, bool one_block) {
+    ExpectSame(c, {kSlc}, [&](Inputs* in) {
+      const int64_t n = c.nsa.select;
+      for (int64_t i = 0; i < std::ssize(in->selected); i += n) {
+        int32_t* const chosen = in->selected.data() + i;
+        if (one_block) {
+          std::fill(chosen, chosen + n, -1);
+          chosen[0] = 0;
+          continue;
+        }
+        chosen[0] = chosen[0] < 0 ? -1 : 0;  // the first for all, the third and fourth for none
+        const auto is_left_out = [](int32_t block) { return block == 2 || block == 3; };
+        std::fill(std::remove_if(chosen, chosen + n, is_left_out), chosen + n, -1);
+      }
+      std::fill(in->q.end() - c.heads * c.key_width, in->q.end(), kNan);
+    });
+  };
+  for (const auto& [group_heads, width] :
+       {std::pair(16, 128), std::pair(4, 128), std::pair(12, 128), std::pair(16, 64), std::pair(1, 64)}) {
+    for (const auto& [block, page_rows] : {std::pair(64, 64), std::pair(32, 16), std::pair(128, 0), std::pair(64, 0)}) {
+      BranchCase c{
+          .tokens = 1400, .heads = 2 * group_heads, .groups = 2, .key_width = width, .value_width = width, .seed = 3};
+      c.nsa.select_block = block;
+      c.nsa.select = 6;
+      c.segments = {{1100, 300, 0}, {70, 421, 340}};
+      c.page_rows = page_rows;
+      expect(c, page_rows == 0 && block == 64);
+    }
+  }
+  // Several segments of the lists, and items of one.
+  BranchCase c{.tokens = 5000, .heads = 16, .groups = 1, .key_width = 128, .value_width = 128, .nsa = {.select = 3}};
+  expect(c, false);
+  expect(c, true);
+}
+
+// Windows that end within tiles, and queries that fill no step.
+TEST(BranchBackwardGpu, Windows) {
+  for (const int64_t window : {1, 100, 512, 700}) {
+    for (const int64_t group_heads : {16, 6}) {
+      BranchCase c{.tokens = 1111, .heads = 2 * group_heads, .groups = 2, .key_width = 128, .value_width = 128};
+      c.nsa.window = window;
+      ExpectSame(c, {kWin});
+    }
   }
 }
 

@@ -1,7 +1,7 @@
 // Importance, selection and its hash on a GPU against the CPU reference in F64, which gets the inputs as the GPU's type
 // rounds them. A near-tie may fall either way: forced blocks are compared exactly, the others by their sorted scores,
 // and every score by the reference's for that block. Equal scores are compared exactly. Every run is made twice and
-// must give the same bits; key rows that nobody may read are NaN.
+// must give the same bits; key rows that no query of the call sees are NaN, pages of such rows are nowhere.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -49,6 +49,20 @@ int64_t KeyRows(const SelectCase& c) { return std::max<int64_t>(1, c.tokens / c.
 
 std::vector<Segment> Whole(const SelectCase& c) { return {{0, c.tokens, 0}}; }
 
+// The key rows that some query of the segments sees.
+std::vector<bool> SeenRows(const SelectCase& c, const std::vector<Segment>& segments) {
+  std::vector<bool> seen(KeyRows(c));
+  for (const Segment& segment : segments) {
+    const int64_t last = segment.begin + segment.length - 1,
+                  start = c.doc_start.empty() ? 0 : c.doc_start[segment.begin];
+    if (segment.length == 0 || last + 1 < c.nsa.block) continue;
+    const int64_t begin = (start + c.nsa.stride - 1) / c.nsa.stride + c.nsa.lead();
+    const int64_t end = (last + 1 - c.nsa.block) / c.nsa.stride + 1 + c.nsa.lead();
+    for (int64_t row = begin; row < end; ++row) seen[row] = true;
+  }
+  return seen;
+}
+
 struct Choice {
   std::vector<int32_t> selected;  // [S,G,n], -2 where no segment has the query
   std::vector<double> scores;     // [S,G,n], NaN there
@@ -79,14 +93,18 @@ Choice RunSelect(AttentionOps& ops, const Machine& machine, const SelectCase& c,
   if (c.page_rows != 0) std::shuffle(order.begin(), order.end(), random);
   order.resize(pages);
   std::vector<double> keys(slots * page_rows * row_size, kNan);
-  for (int64_t row = c.nsa.lead(); row < key_rows; ++row) {
+  const std::vector<bool> seen = SeenRows(c, segments);
+  std::vector<int32_t> pages_of(pages, -1);
+  for (int64_t row = 0; row < key_rows; ++row) {
+    if (!seen[row]) continue;
+    pages_of[row / page_rows] = order[row / page_rows];
     const int64_t place = order[row / page_rows] * page_rows + row % page_rows;
     std::copy_n(in.k.begin() + row * row_size, row_size, keys.begin() + place * row_size);
   }
 
   const OwnedTensor q = upload("q", local(in.q, c.heads * c.width), {rows, c.heads, c.width});
   const OwnedTensor k = upload("k", keys, {slots * page_rows, c.groups, c.width});
-  const OwnedTensor table = Upload(machine, "table", order, {pages});
+  const OwnedTensor table = Upload(machine, "table", pages_of, {pages});
   const Machine exact = {machine.device, machine.stream, machine.ops, gpu ? DType::kF32 : machine.dtype};
   const OwnedTensor lse = Upload(exact, "lse", local(in.lse, c.heads), {rows, c.heads});
   OwnedTensor doc_start;
@@ -238,8 +256,11 @@ TEST(SelectGpu, BlockSizes) {
         NsaConfig{.block = 24, .stride = 8, .select_block = 24, .select = 64, .init = 3, .local = 5},
         NsaConfig{.block = 4, .stride = 1, .select_block = 7, .select = 5, .init = 0, .local = 0},
         NsaConfig{.block = 128, .stride = 1, .select_block = 128, .select = 4}, NsaConfig{.select = 3},
-        NsaConfig{.select = 1, .init = 0, .local = 1}}) {
+        NsaConfig{.select = 1, .init = 0, .local = 1}, NsaConfig{.select_block = 32},
+        NsaConfig{.select_block = 128, .select = 8}, NsaConfig{.select_block = 32, .select = 16, .init = 0, .local = 0},
+        NsaConfig{.block = 128, .stride = 2, .select_block = 128, .select = 9}}) {
     ExpectSame({.tokens = 1900, .heads = 4, .groups = 2, .nsa = nsa});
+    ExpectSame({.tokens = 1900, .heads = 16, .groups = 1, .width = 128, .nsa = nsa});
     ExpectSame({.dtype = DType::kF32, .tokens = 900, .heads = 4, .groups = 2, .width = 10, .nsa = nsa});
   }
 }
@@ -273,6 +294,50 @@ TEST(SelectGpu, SplitsDoNotMatter) {
     const Choice parts = RunSelect(GpuOps(), gpu, c, in);
     EXPECT_TRUE(BitEqual("selected", parts.selected, whole.selected));
     EXPECT_TRUE(BitEqual("scores", parts.scores, whole.scores));
+  }
+}
+
+// What a rank of several has: two segments of the sequence, with a document's start among them.
+TEST(SelectGpu, Halo) {
+  std::vector<int32_t> doc_start = PackDocuments({1280, 3000}, 64);
+  doc_start.resize(4000);
+  for (const int64_t page_rows : {0, 16, 48, 64, 128}) {
+    for (const int64_t heads : {5, 16}) {
+      ExpectSame({.tokens = 4000,
+                  .heads = heads,
+                  .width = 128,
+                  .doc_start = doc_start,
+                  .segments = {{1500, 300, 300}, {2500, 290, 0}},
+                  .page_rows = page_rows});
+    }
+  }
+}
+
+// A query's bits depend on no other query of the call and on no place: the whole sequence in one call, and cut in
+// pieces of odd lengths, out of order, with keys in other pages.
+TEST(SelectGpu, EachQueryByItself) {
+  for (const auto& [heads, width] : {std::pair(1, 64), std::pair(3, 192), std::pair(8, 128), std::pair(16, 128)}) {
+    for (const int64_t select : {4, 16, 30}) {
+      SelectCase c = {.tokens = 3100, .heads = 2 * heads, .groups = 2, .width = width, .nsa = {.select = select}};
+      c.doc_start = PackDocuments({300, 1, 2900}, 64);
+      c.doc_start.resize(c.tokens);
+      SCOPED_TRACE(Text(c));
+      const Inputs in = RandomInputs(c);
+      const Machine gpu = GpuMachine(c.dtype);
+      const Choice whole = RunSelect(GpuOps(), gpu, c, in);
+      for (int64_t begin = 0, i = 0; begin < c.tokens; ++i) {
+        const int64_t length = std::min<int64_t>(c.tokens - begin, i < 15 ? 1 + i * 41 % 260 : c.tokens);
+        c.segments.push_back({begin, length, begin});
+        begin += length;
+      }
+      std::reverse(c.segments.begin(), c.segments.end());
+      for (const int64_t page_rows : {32, 67, 64}) {
+        c.page_rows = page_rows;
+        const Choice parts = RunSelect(GpuOps(), gpu, c, in);
+        EXPECT_TRUE(BitEqual("selected", parts.selected, whole.selected));
+        EXPECT_TRUE(BitEqual("scores", parts.scores, whole.scores));
+      }
+    }
   }
 }
 

@@ -221,8 +221,9 @@ TEST_F(DataCommand, InfoTellsWhatADatasetHolds) {
   testing::internal::CaptureStdout();
   EXPECT_EQ(RunDataInfo(options_.output), 0);
   const std::string info = testing::internal::GetCapturedStdout();
-  for (const char* part : {"Megatron, tokens of u8", "documents    4", "tokens       38", "largest id   116",
-                           "shortest 2, median 9, mean 9.5, longest 20", "16 - 31           1     52.6%"}) {
+  for (const char* part :
+       {"Megatron, tokens of u8", "documents    4", "tokens       38", "tokenizer    byte\n", "largest id   116",
+        "shortest 2, median 9, mean 9.5, longest 20", "16 - 31           1     52.6%"}) {
     EXPECT_NE(info.find(part), std::string::npos) << part << "\n" << info;
   }
   ExpectError(ExitCode::kIo, {"nothing"}, [&] { RunDataInfo(folder_ / "nothing"); });

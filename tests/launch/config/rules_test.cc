@@ -67,6 +67,31 @@ TEST(ConfigRules, Runtime) {
            2}});
 }
 
+TEST(ConfigRules, Selections) {
+  Expect({{[](auto& c) {
+             c.train.record_selection = "file";
+             c.model.attention = {AttentionKind::kFull};
+           },
+           {"train.record_selection = \"file\" and model.attention disagree", "no layer selects"}},
+          {[](auto& c) {
+             c.train.frozen_selection = "file";
+             c.model.attention = {AttentionKind::kWindow};
+           },
+           {"train.frozen_selection = \"file\" and model.attention disagree", "no layer selects"}},
+          {[](auto& c) { c.train.record_selection = c.train.frozen_selection = "file"; }, {"leave one empty"}},
+          {[](auto& c) { c.train.record_step = 3; }, {"train.record_step = 3", "nothing is recorded"}},
+          {[](auto& c) {
+             c.train.record_selection = "file";
+             c.train.record_step = 201;
+           },
+           {"train.record_step = 201 and train.steps = 200 disagree", "200 or less"}},
+          {[](auto& c) {
+             c.train.record_selection = "file";
+             c.train.record_step = -1;
+           },
+           {"train.record_step = -1"}}});
+}
+
 TEST(ConfigRules, Nsa) {
   Expect({
       {[](auto& c) { c.model.nsa.block = 24; },

@@ -96,6 +96,15 @@ TEST(Anomalies, ComeBackFromTheirState) {
   EXPECT_EQ(other.updates(), anomalies.updates());
   EXPECT_EQ(other.limits(7).loss, anomalies.limits(7).loss);
   EXPECT_EQ(other.limits(7).norm, anomalies.limits(7).norm);
+  // A run that ended by them may skip as many again.
+  for (int64_t step = 201; step <= 201 + config.max_bad_steps; ++step) {
+    StepMetrics m = Metrics(step, NAN, NAN, true);
+    anomalies.Record(&m);
+  }
+  EXPECT_TRUE(anomalies.exhausted());
+  other.Restore(anomalies.State());
+  EXPECT_FALSE(other.exhausted());
+  EXPECT_EQ(other.skipped(), anomalies.skipped());
   for (const size_t size : {size_t{0}, size_t{3}, size_t{50}, state.size() - 1}) {
     ExpectError(ExitCode::kData, {"anomalies"}, [&] { other.Restore(std::span(state).first(size)); });
   }

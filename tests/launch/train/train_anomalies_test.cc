@@ -43,6 +43,10 @@ TEST_F(TrainAnomalies, NonFiniteStepsAreSkippedAndThenEndTheRun) {
       EXPECT_TRUE(steps[i]["skipped"]) << i;
       EXPECT_TRUE(steps[i]["grad_norm"].is_null()) << i;
     }
+    // Saved as it was before them.
+    EXPECT_NE(said_.find("saved step 6 "), std::string::npos) << said_;
+    const std::string again = keys.substr(0, keys.find("--overwrite")) + keys.substr(keys.find("--overwrite") + 11);
+    Expect(79, ranks, again + " --resume", {"5 steps in a row were skipped (train.max_bad_steps)", "step 6;"});
   }
 }
 

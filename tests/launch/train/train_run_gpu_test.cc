@@ -64,6 +64,22 @@ TEST_F(TrainGpu, GraphsAndRecomputationChangeNothing) {
   }
 }
 
+// Within graphs, too.
+TEST_F(TrainGpu, TakesBackTheSelectionThatItRecorded) {
+  const std::string all = "runtime.device=GPU runtime.dtype=BF16 optimizer.warmup_steps=0 train.steps=1 ";
+  const auto file = [&](const char* name) { return fmt::format("'{}' ", folder_ / name); };
+  const std::string two = "parallel.cp=2 parallel.share_gpu=true train.recompute=SELECTIVE ";
+  Train(1, all + "train.record_selection=" + file("one"));
+  Train(2, all + "train.record_selection=" + file("two") + two);
+  for (const auto& [ranks, keys] : {std::pair(1, std::string("runtime.graphs=ON ")), std::pair(2, two)}) {
+    const TrainRun own = Train(ranks, all + keys);
+    const TrainRun given = Train(ranks, all + "train.frozen_selection=" + file(ranks == 1 ? "one" : "two") + keys);
+    EXPECT_EQ(given.losses, own.losses) << keys;
+    EXPECT_EQ(given.selections, own.selections) << keys;
+    EXPECT_EQ(given.parameters, own.parameters) << keys;
+  }
+}
+
 TEST_F(TrainGpu, FirstLossesAreTheCpus) {
   const std::string steps = "train.steps=20 runtime.dtype=F32 runtime.device=";
   const TrainRun cpu = Train(1, steps + "CPU"), gpu = Train(1, steps + "GPU");

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# The address, leak and undefined-behaviour sanitizers on the program, and on the tests of what reads files, owns memory,
+# passes messages and computes. tests/asan.sh BUILD_FOLDER. All tests, which takes longer: cmake --preset asan,
+# cmake --build --preset asan, ctest --preset asan.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+build=${1:?usage: tests/asan.sh BUILD_FOLDER}
+tests=(memory_test device_test output_file_test mapped_file_test safetensors_test comm_test exchange_test config_test
+       dataset_test dataset_record_test step_loader_test data_command_test attention_command_test)
+# The program's own tests train and compare gradients on one rank and on two.
+pattern=$(IFS='|'; echo "^(cli_test|(${tests[*]})\.np[124])$")
+mkdir -p "$build"
+{
+  cmake --preset asan -B "$build" && cmake --build "$build" --target longspan "${tests[@]}"
+} >"$build/build.log" 2>&1 || { cat "$build/build.log" >&2; exit 1; }
+ctest --test-dir "$build" -R "$pattern" -j "$(nproc)" --no-tests=error --output-on-failure
