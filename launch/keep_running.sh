@@ -70,7 +70,7 @@ while :; do
   steps=$((${last:-0} - ${now:-0}))
   [ "$steps" -ge 0 ] || steps=0
   end=$(seconds_of "${last:-0}") begin=$(seconds_of "${now:-0}")
-  seconds=$(awk -v a="${end:-0}" -v b="${begin:-0}" 'BEGIN { s = a - b; printf "%.1f", s > 0 ? s : 0 }')
+  seconds=$(awk -v a="${end:-0}" -v b="${begin:-0}" 'BEGIN { s = a - b; printf "%.1f", (s > 0 ? s : 0) }')
   failed=$((failed + 1))
   lost_steps=$((lost_steps + steps))
   lost_seconds=$(awk -v a="$lost_seconds" -v b="$seconds" 'BEGIN { printf "%.1f", a + b }')
