@@ -145,7 +145,7 @@ std::vector<MemoryRow> Arena::Rows() const {
   return rows;
 }
 
-std::string MemoryTable(const std::vector<MemoryRow>& rows, int64_t available, int64_t offloaded) {
+std::string MemoryTable(const std::vector<MemoryRow>& rows, int64_t available, const std::vector<HostMemory>& host) {
   std::string text = fmt::format("  {:<12} {:>8} {:>12}  {}\n", "memory", "tensors", "MiB", "largest");
   int64_t total = 0;
   for (const MemoryRow& row : rows) {
@@ -156,7 +156,9 @@ std::string MemoryTable(const std::vector<MemoryRow>& rows, int64_t available, i
   text += fmt::format("  {:<12} {:>8} {:>12.2f}", "total", "", MiB(total));
   if (available >= 0) text += fmt::format("  of {:.0f} MiB available", MiB(available));
   text += "\n";
-  if (offloaded > 0) text += fmt::format("  {:<12} {:>8} {:>12.2f}  of host memory\n", "offloaded", "", MiB(offloaded));
+  for (const auto& [what, bytes] : host) {
+    if (bytes > 0) text += fmt::format("  {:<12} {:>8} {:>12.2f}  of host memory\n", what, "", MiB(bytes));
+  }
   return text;
 }
 

@@ -86,9 +86,16 @@ class Arena {
   std::vector<Buffer> buffers_;
 };
 
+// Page-locked for a GPU.
+struct HostMemory {
+  std::string what;
+  int64_t bytes = 0;
+};
+
 // The table printed before step 1 and by --dry-run: one line per use, a total, `available` bytes when not negative, and
-// what is offloaded to the host's memory.
-std::string MemoryTable(const std::vector<MemoryRow>& rows, int64_t available, int64_t offloaded = 0);
+// what is taken of the host's memory besides.
+std::string MemoryTable(const std::vector<MemoryRow>& rows, int64_t available,
+                        const std::vector<HostMemory>& host = {});
 
 // Every allocation of the process on a device, in page-locked host memory or as scratch of GPU kernels. Between two
 // equal counts nothing was allocated: a training step must not.

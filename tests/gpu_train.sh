@@ -35,7 +35,7 @@ run() {
   mpirun --bind-to none -np "$ranks" "$longspan" train --config configs/nsa_102m.textproto --overwrite name="$name" output="$folder" \
     data.train="$folder/python_train" data.validation="$folder/python_validation" data.sequence_length="$sequence" \
     train.sequences_per_step=1 train.steps="$count" train.log_interval=50 train.eval_sequences=16 \
-    optimizer.warmup_steps=$((count / 10)) parallel.cp="$ranks" "$@" >"$log" 2>&1
+    optimizer.warmup_steps=$((count / 10)) checkpoint.minutes=0 checkpoint.at_end=false parallel.cp="$ranks" "$@" >"$log" 2>&1
   code=$?
   if [[ $code -ne 0 ]]; then
     failed=1

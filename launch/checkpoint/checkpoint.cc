@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <chrono>
 #include <exception>
 #include <sstream>
 #include <utility>
@@ -44,17 +45,33 @@ std::string OnRoot(Communicator& world, const std::function<std::string()>& part
   return OnAllRanks(world, [&] { return world.rank() == 0 ? part() : ""; })[0];
 }
 
-std::vector<std::pair<std::string, Tensor>> Named(const Optimizer::State& state) {
-  return {
-      {"weight." + state.name, state.weight}, {"adamw.m." + state.name, state.m}, {"adamw.v." + state.name, state.v}};
+double Largest(Communicator& world, double value) {
+  const auto stream = MakeCpuDevice()->MakeStream("checkpoints");
+  world.AllReduce(*stream, HostView(&value, {1}), ReduceOp::kMax);
+  stream->Synchronize();
+  return value;
+}
+
+// That a run with these rules will want at once.
+int64_t Copies(const CheckpointConfig& rules) {
+  const bool often = rules.interval > 0 || rules.minutes > 0;
+  if (often && rules.background) return 2;
+  return often || rules.at_end ? 1 : 0;
 }
 
 }  // namespace
+
+int64_t CheckpointBytes(const CheckpointConfig& rules, const Optimizer& optimizer) {
+  return Copies(rules) * optimizer.own_state_bytes();
+}
 
 Checkpoints::Checkpoints(Args args)
     : world_(args.world),
       device_(args.device),
       compute_(args.compute),
+      copies_(device_.MakeStream("checkpoint")),
+      stepped_(device_.MakeEvent()),
+      copied_(device_.MakeEvent()),
       optimizer_(args.optimizer),
       config_(args.config),
       folder_(args.run + "/checkpoints"),
@@ -116,13 +133,11 @@ void Checkpoints::Load() {
     }
   }
   std::vector<std::byte> bytes;
-  for (const Optimizer::State& state : optimizer_.OwnState()) {
-    for (const auto& [name, to] : Named(state)) {
-      bytes.resize(std::max<size_t>(bytes.size(), to.bytes()));
-      const Tensor host(bytes.data(), to.dtype, DeviceKind::kCpu, to.shape);
-      found_->Read(name, 0, host);
-      HostCopy(device_, compute_, host, to);
-    }
+  for (const auto& [name, to] : OwnTensors(optimizer_)) {
+    bytes.resize(std::max<size_t>(bytes.size(), to.bytes()));
+    const Tensor host(bytes.data(), to.dtype, DeviceKind::kCpu, to.shape);
+    found_->Read(name, 0, host);
+    HostCopy(device_, compute_, host, to);
   }
   optimizer_.SpreadWeights();
   compute_.Synchronize();
@@ -136,44 +151,105 @@ bool Checkpoints::Due(int64_t step) {
   if (rules.interval > 0 && step % rules.interval == 0) return true;
   if (rules.at_end && step == config_.train.steps) return true;
   if (rules.minutes == 0) return false;
-  const auto stream = MakeCpuDevice()->MakeStream("checkpoints");
-  double since = WallSeconds() - saved_at_;
-  world_.AllReduce(*stream, HostView(&since, {1}), ReduceOp::kMax);
-  stream->Synchronize();
-  return since >= 60 * rules.minutes;
+  return Largest(world_, WallSeconds() - saved_at_) >= 60 * rules.minutes;
+}
+
+void Checkpoints::Reserve() {
+  const int64_t copies = Copies(config_.checkpoint);
+  for (int64_t i = 0; i < copies; ++i) snapshots_[i].Reserve(device_, optimizer_.own_state_bytes());
+}
+
+void Checkpoints::AfterStep(const RunState& state) {
+  Advance(/*wait=*/false);
+  if (!Due(state.step)) return;
+  const bool last = state.step == config_.train.steps;
+  if (last || !config_.checkpoint.background) {
+    Save(state);
+    return;
+  }
+  if (pending_.size() == snapshots_.size()) {
+    say_(fmt::format(
+        "warning: step {} is not saved: step {} is still being written, and step {} waits for it; save less often, or "
+        "write to a faster disk",
+        state.step, pending_[0].state.step, pending_[1].state.step));
+    return;
+  }
+  Begin(state);
 }
 
 bool Checkpoints::Save(const RunState& state) {
-  if (state.step == saved_step_) return true;
-  const double begin = saved_at_ = WallSeconds();
-  try {
-    Write(state);
-  } catch (const Error& error) {
-    if (world_.rank() == 0) folder_.Abandon(state.step);
-    if (++failures_ == kMaxFailures) {
-      throw Error(error.code(),
-                  fmt::format("{}; {} checkpoints in a row could not be written", error.what(), failures_));
-    }
-    say_(fmt::format("warning: step {} is not saved: {}; training goes on", state.step, error.what()));
-    return false;
+  const bool under_way = !pending_.empty() && pending_.back().state.step == state.step;
+  if (!under_way && state.step != saved_step_) {
+    Finish();
+    Begin(state);
   }
-  failures_ = 0;
-  saved_step_ = state.step;
-  say_(fmt::format("saved step {} in {:.2f} s: {}", state.step, WallSeconds() - begin, folder_.PathOf(state.step)));
-  return true;
+  Finish();
+  return saved_step_ == state.step;
 }
 
-void Checkpoints::Write(const RunState& state) {
-  OnRoot(world_, [&] {
-    folder_.Begin(state.step);
-    return std::string();
-  });
-  const std::vector<std::string> parts =
-      OnAllRanks(world_, [&] { return WriteOwnFile(folder_.PartialOf(state.step)).Text(); });
-  OnRoot(world_, [&] {
-    Manifest manifest = about_;
-    manifest.state = state;
-    manifest.time = UtcTime();
+void Checkpoints::Finish() {
+  const double begin = WallSeconds();
+  while (!pending_.empty()) Advance(/*wait=*/true);
+  Trace::Get().Add("checkpoint.wait", WallSeconds() - begin, {});
+}
+
+void Checkpoints::Begin(const RunState& state) {
+  const double begin = saved_at_ = WallSeconds();
+  Snapshot* const free = &snapshots_[!pending_.empty() && pending_[0].snapshot == &snapshots_[0] ? 1 : 0];
+  compute_.Record(*stepped_);
+  copies_->Wait(*stepped_);
+  free->Take(device_, *copies_, optimizer_);
+  copies_->Record(*copied_);
+  pending_.push_back({.state = state, .snapshot = free, .begin = begin});
+  Trace::Get().Add("checkpoint.begin", WallSeconds() - begin, {});
+}
+
+void Checkpoints::Advance(bool wait) {
+  if (pending_.empty()) return;
+  Pending& save = pending_[0];
+  try {
+    if (save.stage == Stage::kCopied) {
+      copies_->Synchronize();
+      OnRoot(world_, [&] {
+        folder_.Begin(save.state.step);
+        return std::string();
+      });
+      save.work =
+          std::async(std::launch::async, [&snapshot = *save.snapshot, folder = folder_.PartialOf(save.state.step),
+                                          name = fmt::format("shard-{:05}.safetensors", world_.rank())] {
+            return snapshot.Write(folder, name).Text();
+          });
+      save.stage = Stage::kWritten;
+    }
+    if (save.stage == Stage::kWritten && Ready(wait)) Commit(save);
+    if (save.stage == Stage::kCommitted && Ready(wait)) {
+      OnRoot(world_, [&] { return save.work.get(); });
+      End(std::nullopt);
+    }
+  } catch (const Error& error) {
+    End(error);
+  }
+}
+
+bool Checkpoints::Ready(bool wait) {
+  const std::future<std::string>& work = pending_[0].work;
+  if (wait) {
+    if (work.valid()) work.wait();
+    return true;
+  }
+  const bool busy = work.valid() && work.wait_for(std::chrono::seconds(0)) != std::future_status::ready;
+  return Largest(world_, busy ? 1 : 0) == 0;
+}
+
+// The parts of all ranks are on the disk, or an error is thrown on all.
+void Checkpoints::Commit(Pending& save) {
+  const std::vector<std::string> parts = OnAllRanks(world_, [&] { return save.work.get(); });
+  save.stage = Stage::kCommitted;
+  if (world_.rank() != 0) return;
+  Manifest manifest = about_;
+  manifest.state = save.state;
+  manifest.time = UtcTime();
+  save.work = std::async(std::launch::async, [this, parts, manifest = std::move(manifest)]() mutable {
     for (const std::string& part : parts) manifest.Add(Manifest::Parse(part, "a part of the manifest"));
     folder_.Commit(manifest);
     folder_.Retain(config_.checkpoint.keep_last, config_.checkpoint.keep_every);
@@ -181,25 +257,24 @@ void Checkpoints::Write(const RunState& state) {
   });
 }
 
-Manifest Checkpoints::WriteOwnFile(const std::string& folder) {
-  Manifest part;
-  const std::string name = fmt::format("shard-{:05}.safetensors", world_.rank());
-  std::vector<std::pair<std::string, Tensor>> tensors;
-  std::vector<std::vector<std::byte>> copies;
-  for (const Optimizer::State& state : optimizer_.OwnState()) {
-    for (const auto& [tensor_name, from] : Named(state)) {
-      const Tensor host(copies.emplace_back(from.bytes()).data(), from.dtype, DeviceKind::kCpu, from.shape);
-      HostCopy(device_, compute_, from, host);
-      tensors.emplace_back(tensor_name, host);
-      std::vector<int64_t> shape;
-      for (int i = 0; i < from.shape.rank(); ++i) shape.push_back(from.dim(i));
-      part.tensors[tensor_name] = {from.dtype, shape, {{name, 0, from.size()}}};
-    }
+void Checkpoints::End(const std::optional<Error>& error) {
+  if (pending_[0].work.valid()) pending_[0].work.wait();  // another rank failed
+  const int64_t step = pending_[0].state.step;
+  const double seconds = WallSeconds() - pending_[0].begin;
+  pending_.pop_front();
+  if (!error) {
+    failures_ = 0;
+    saved_step_ = step;
+    say_(fmt::format("saved step {} after {:.2f} s: {}", step, seconds, folder_.PathOf(step)));
+    return;
   }
-  if (tensors.empty()) return part;
-  const WrittenFile written = WriteSafetensors(folder + "/" + name, tensors);
-  part.files[name] = {written.bytes, written.checksum};
-  return part;
+  if (world_.rank() == 0) folder_.Abandon(step);
+  if (++failures_ == kMaxFailures) {
+    pending_.clear();
+    throw Error(error->code(),
+                fmt::format("{}; {} checkpoints in a row could not be written", error->what(), kMaxFailures));
+  }
+  say_(fmt::format("warning: step {} is not saved: {}; training goes on", step, error->what()));
 }
 
 }  // namespace longspan

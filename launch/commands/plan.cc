@@ -92,11 +92,11 @@ void PrintPlan(const RunConfig& config, int64_t world, const PlanOptions& option
   optimizer.Reserve(session.arena(), session.context().dtype, session.context().gradient_dtype);
   std::optional<FrozenSelection> frozen;
   if (!config.train.frozen_selection.empty()) frozen.emplace(session, config.model);
-  const int64_t offloaded = session.model().offloaded_bytes();
+  const std::vector<HostMemory> host_memory = PlannedHostMemory(session, optimizer, config);
   fmt::print("{}\n{} parameters\n\nMemory of rank 0 on {}, {}:\n{}", DescribeRanks(config, dp),
              session.model().params().parameters(), DeviceName(machine.device), DTypeName(machine.dtype),
              MemoryTable(session.arena().Rows(),
-                         options.device_memory > 0 ? options.device_memory : Available(machine.device), offloaded));
+                         options.device_memory > 0 ? options.device_memory : Available(machine.device), host_memory));
   std::fflush(stdout);
 
   const Sources sources = OpenSources(config.data, config.model.vocab, config.model.nsa.select_block);
@@ -106,7 +106,7 @@ void PrintPlan(const RunConfig& config, int64_t world, const PlanOptions& option
   if (sources.validation) fmt::print("Held out: {}\n", sources.validation->Summary());
   std::fflush(stdout);
   const bool cpu = machine.device == DeviceKind::kCpu;
-  RequirePlanFits(config, machine.device, dp * cp, session.arena().bytes() + (cpu ? offloaded : 0),
+  RequirePlanFits(config, machine.device, dp * cp, session.arena().bytes() + (cpu ? SumOf(host_memory) : 0),
                   options.device_memory);
   if (const std::string problem = RunFolder::Problem(config, options.older); !problem.empty()) {
     Fail(ExitCode::kConfig, "{}", problem);

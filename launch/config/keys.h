@@ -105,6 +105,7 @@ void VisitKeys(Config& config, Visitor&& visit) {
   visit("checkpoint.at_end", checkpoint.at_end);
   visit("checkpoint.keep_last", checkpoint.keep_last);
   visit("checkpoint.keep_every", checkpoint.keep_every);
+  visit("checkpoint.background", checkpoint.background);
 }
 
 }  // namespace longspan

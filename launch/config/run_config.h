@@ -61,6 +61,7 @@ struct CheckpointConfig {
   bool at_end = true;
   int64_t keep_last = 2;
   int64_t keep_every = 0;  // steps whose multiples stay; 0 = none
+  bool background = true;  // training goes on while a save is written
   bool operator==(const CheckpointConfig&) const = default;
 };
 

@@ -4,13 +4,12 @@
 
 #include "launch/train/run_log.h"
 #include "runtime/count.h"
-#include "runtime/memory.h"
 #include "runtime/trace.h"
 
 namespace longspan {
 
 std::string Announcement(const RunConfig& config, const Job& job, Session& session, const Sources& sources,
-                         const std::string& folder, const std::string& version) {
+                         const std::string& folder, const std::string& version, const std::vector<HostMemory>& host) {
   const ModelConfig& model = config.model;
   const Mesh& mesh = job.mesh();
   const DType dtype = session.context().dtype;
@@ -33,8 +32,7 @@ std::string Announcement(const RunConfig& config, const Job& job, Session& sessi
     text += fmt::format("  attention  kernels {}\n", session.ops().attention->Kernels(session.compute(), sizes));
   }
   text += fmt::format("  folder     {}\n", folder);
-  return text + job.placement() + "\n" +
-         MemoryTable(session.arena().Rows(), job.device().AvailableBytes(), session.model().offloaded_bytes());
+  return text + job.placement() + "\n" + MemoryTable(session.arena().Rows(), job.device().AvailableBytes(), host);
 }
 
 }  // namespace longspan

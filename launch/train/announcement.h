@@ -2,17 +2,19 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "launch/config/run_config.h"
 #include "launch/data/sequence_source.h"
 #include "launch/job/job.h"
 #include "model/network/session.h"
+#include "runtime/memory.h"
 
 namespace longspan {
 
 // Lines: machine, `version` of the program, time, ranks, model, data, step, the run's `folder`, and the tables of ranks
-// and of the memory that will be allocated. Of rank 0 alone.
+// and of the memory that will be allocated, `host` of it besides the device's. Of rank 0 alone.
 std::string Announcement(const RunConfig& config, const Job& job, Session& session, const Sources& sources,
-                         const std::string& folder, const std::string& version);
+                         const std::string& folder, const std::string& version, const std::vector<HostMemory>& host);
 
 }  // namespace longspan

@@ -3,9 +3,10 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <numeric>
 #include <sstream>
-#include <vector>
 
+#include "launch/checkpoint/checkpoint.h"
 #include "launch/job/world.h"
 #include "launch/train/progress.h"
 #include "parallel/comm/texts.h"
@@ -36,6 +37,16 @@ Share OnThisNode(Communicator& world, int64_t bytes) {
 }
 
 }  // namespace
+
+std::vector<HostMemory> PlannedHostMemory(Session& session, const Optimizer& optimizer, const RunConfig& config) {
+  return {{"offloaded", session.model().offloaded_bytes()},
+          {"checkpoints", CheckpointBytes(config.checkpoint, optimizer)}};
+}
+
+int64_t SumOf(const std::vector<HostMemory>& host) {
+  return std::accumulate(host.begin(), host.end(), int64_t{0},
+                         [](int64_t sum, const HostMemory& part) { return sum + part.bytes; });
+}
 
 void RequireFit(const Job& job, const RunConfig& config, const PlannedMemory& planned) {
   const DeviceKind device = job.device().kind();

@@ -2,17 +2,25 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "launch/config/run_config.h"
 #include "launch/job/job.h"
+#include "model/network/session.h"
+#include "model/training/optimizer.h"
+#include "runtime/memory.h"
 
 namespace longspan {
 
 // What one rank will take.
 struct PlannedMemory {
   int64_t device = 0;
-  int64_t host = 0;  // page-locked, for what is offloaded
+  int64_t host = 0;  // page-locked
 };
+
+// Of the host besides: what is offloaded, and copies on their way into checkpoints. `optimizer` has reserved its own.
+std::vector<HostMemory> PlannedHostMemory(Session& session, const Optimizer& optimizer, const RunConfig& config);
+int64_t SumOf(const std::vector<HostMemory>& host);
 
 // Collective. Throws Error (rank failed) with the sizes and what to change when it does not fit: on a GPU what a rank
 // takes of it; on a CPU, and of host memory, what all ranks of a node take together.

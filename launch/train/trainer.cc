@@ -22,6 +22,7 @@
 #include "launch/train/peak.h"
 #include "launch/train/progress.h"
 #include "launch/train/replicas.h"
+#include "launch/train/resume.h"
 #include "launch/train/run_folder.h"
 #include "launch/train/run_log.h"
 #include "launch/train/selections.h"
@@ -81,14 +82,15 @@ class Trainer {
         record_step_(RecordStep(config.train, job.root())),
         given_(Given(config, *sources_.train, session_.layout(), mesh_.host_world())),
         log_(config, folder_.path(), job.root()),
-        checkpoints_({.world = mesh_.host_world(),
-                      .device = device_,
-                      .compute = session_.compute(),
-                      .optimizer = optimizer_,
-                      .config = config,
-                      .run = folder_.path(),
-                      .about = AboutRun(config, job, dtype, sources_, options.version),
-                      .say = [this](const std::string& line) { log_.Line(line); }}),
+        checkpoints_(
+            job.Make<Checkpoints>(Checkpoints::Args{.world = mesh_.host_world(),
+                                                    .device = device_,
+                                                    .compute = session_.compute(),
+                                                    .optimizer = optimizer_,
+                                                    .config = config,
+                                                    .run = folder_.path(),
+                                                    .about = AboutRun(config, job, dtype, sources_, options.version),
+                                                    .say = [this](const std::string& line) { log_.Line(line); }})),
         micro_step_(session_, optimizer_, loss_sum_) {
     optimizer_.Reserve(session_.arena(), session_.context().dtype, session_.context().gradient_dtype);
     session_.arena().Reserve(&loss_sum_, MemoryUse::kWorkspace, "loss_sum", DType::kF64, {1});
@@ -98,14 +100,16 @@ class Trainer {
 
   // Returns the exit code.
   ExitCode Run() {
-    log_.Line(Announcement(config_, job_, session_, sources_, folder_.path(), options_.version));
-    if (resumes() && !FindCheckpoint()) return ExitCode::kOk;
-    RequireFit(job_, config_, {session_.arena().bytes(), session_.model().offloaded_bytes()});
+    const std::vector<HostMemory> host = PlannedHostMemory(session_, optimizer_, config_);
+    log_.Line(Announcement(config_, job_, session_, sources_, folder_.path(), options_.version, host));
+    if (resumes() && !GoOn()) return ExitCode::kOk;
+    RequireFit(job_, config_, {session_.arena().bytes(), SumOf(host)});
     if (stopping_.Poll()) return Stop(0);  // the ranks measure together, as they will compute
     peak_flops_ =
         job_.Reduce(MeasurePeak(device_, session_.ops(), session_.compute(), session_.context().dtype), ReduceOp::kSum);
     session_.Start(config_.train.seed);
     optimizer_.Start(config_.train.seed);
+    checkpoints_.Reserve();
     if (!Rehearse()) return Stop(0);
     Begin();
     if (state_.step > 0) checkpoints_.Load();
@@ -119,12 +123,13 @@ class Trainer {
       log_.Step(*metrics);
       state_.step = step;
       state_.sequences += config_.train.sequences_per_step;
-      if (anomalies_.exhausted()) Save();  // from before them: no update came of them
+      if (anomalies_.exhausted()) checkpoints_.Save(State());  // from before them: no update came of them
       anomalies_.Check(*metrics);
       if (EvaluatesAfter(step)) EvaluateHeldOut(step);
-      if (!stopping_.agreed() && checkpoints_.Due(step)) Save();
+      if (!stopping_.agreed()) checkpoints_.AfterStep(State());
     }
     if (stopping_.agreed()) return Stop(WallSeconds() - begin);
+    checkpoints_.Finish();
     Finish(WallSeconds() - begin, state_.step - first_);
     return ExitCode::kOk;
   }
@@ -137,27 +142,17 @@ class Trainer {
     double labels;                      // over all replicas
   };
 
-  // Where the run goes on, if anywhere: false when it is done.
-  bool FindCheckpoint() {
-    const std::optional<RunState> found = checkpoints_.Find();
-    if (!found) {
-      log_.Line("  resume     there is no checkpoint: from the first step");
-      return true;
-    }
-    state_ = *found;
+  // Finds where; false when all is done.
+  bool GoOn() {
+    state_ = FindPlace(checkpoints_, config_, steps_, log_);
     first_ = state_.step;
-    if (state_.step > config_.train.steps) {
-      Fail(ExitCode::kConfig, "train.steps = {}: the run has done {} already; set it to more", config_.train.steps,
-           state_.step);
-    }
+    if (first_ == 0) return true;
     anomalies_.Restore(state_.numbers["anomalies"]);
-    steps_.Continue(state_.step + 1, state_.sequences);
     // One that a stop broke off is made up for.
-    const bool missing =
-        job_.root() && sources_.validation && EvaluatesAfter(state_.step) && !log_.HoldsEvaluation(state_.step);
+    const bool missing = job_.root() && sources_.validation && EvaluatesAfter(first_) && !log_.HoldsEvaluation(first_);
     evaluation_due_ = job_.Reduce(missing ? 1 : 0, ReduceOp::kMax) > 0;
-    const bool done = state_.step == config_.train.steps && !evaluation_due_;
-    if (done) log_.Line("done already; more train.steps go on from here");
+    const bool done = first_ == config_.train.steps && !evaluation_due_;
+    if (done) log_.Line("done already; more train.steps would go on from here");
     return !done;
   }
 
@@ -165,11 +160,12 @@ class Trainer {
     return config_.train.evaluates() && (step == config_.train.steps || step % config_.train.eval_interval == 0);
   }
 
-  bool Save() {
+  // After the last step.
+  const RunState& State() {
     state_.seconds = log_.Elapsed();
     state_.graphs = micro_step_.uses_graphs();
     state_.numbers["anomalies"] = anomalies_.State();
-    return checkpoints_.Save(state_);
+    return state_;
   }
 
   // The first step, but nothing is learned from it. Afterwards all that grows on first use has its size: the steps
@@ -221,6 +217,7 @@ class Trainer {
     const double coverage = AddGradients(loaded);
     StepMetrics metrics;
     metrics.learning_rate = LearningRate(config_.optimizer, step - 1, config_.train.steps);
+    checkpoints_.BeforeUpdate();
     const int64_t interval = config_.train.compare_interval;
     const bool compares = interval > 0 && step % interval == 0;
     if (compares) session_.ops().train->Hash(session_.compute(), session_.model().params().weights(), weights_hash_);
@@ -307,7 +304,7 @@ class Trainer {
 
   // In good order: saves what was not, and says how to go on.
   ExitCode Stop(double seconds) {
-    const bool saved = state_.step == first_ || Save();
+    const bool saved = state_.step == first_ || checkpoints_.Save(State());
     if (state_.step > first_ && !stopping_.hurried()) {
       log_.Line(WriteReport(mesh_.host_world(), mesh_.cp_size(), device_.kind(), folder_.path(), seconds,
                             state_.step - first_));
@@ -353,7 +350,7 @@ class Trainer {
   RunState state_;     // of what is done
   int64_t first_ = 0;  // steps that were done before
   bool evaluation_due_ = false;
-  Checkpoints checkpoints_;
+  Checkpoints& checkpoints_;
   MicroStep micro_step_;  // its graphs may hold transfers: not of the job
 };
 

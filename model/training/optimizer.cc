@@ -47,6 +47,9 @@ void Optimizer::Reserve(Arena& arena, DType dtype, DType gradient_dtype) {
   state(&m_, "adamw.m");
   state(&v_, "adamw.v");
   if (dtype != gradient_dtype) state(&master_, "adamw.master");
+  for (int64_t i = own().first; i < own().last; ++i) {
+    own_state_bytes_ += 3 * params_.params()[i]->size() * DTypeSize(gradient_dtype);
+  }
   arena.Reserve(&sums_, MemoryUse::kWorkspace, "step_sums", DType::kF64, {3});
 }
 

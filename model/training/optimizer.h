@@ -67,7 +67,8 @@ class Optimizer {
     Tensor weight;  // its master where there is one; the parameter's shape, as m and v
     Tensor m, v;
   };
-  std::vector<State> OwnState() const;  // of the parameters that this rank owns
+  std::vector<State> OwnState() const;                          // of the parameters that this rank owns
+  int64_t own_state_bytes() const { return own_state_bytes_; }  // of all that, known once reserved
   // After that was written by all ranks, on the compute stream: the weights everywhere are what it says, rounded.
   void SpreadWeights();
 
@@ -89,6 +90,7 @@ class Optimizer {
   std::vector<int64_t> counts_;  // elements by rank
   Tensor m_, v_, master_;        // [own elements]; no master: null
   Tensor sums_;                  // [3] F64
+  int64_t own_state_bytes_ = 0;
   std::unique_ptr<Event> event_;
 };
 

@@ -35,9 +35,21 @@ TEST(Arena, CutsPlannedTensorsFromPoisonedMemory) {
   EXPECT_EQ(rows[0].tensors, 2);
   EXPECT_EQ(rows[0].bytes, 512);
   EXPECT_EQ(rows[0].largest, "a");
-  const std::string table = MemoryTable(rows, int64_t{1} << 30);
+  const std::string table = MemoryTable(rows, int64_t{1} << 30, {{"offloaded", 0}, {"checkpoints", 3 << 20}});
+  EXPECT_NE(table.find("  checkpoints                   3.00  of host memory\n"), std::string::npos) << table;
+  EXPECT_EQ(table.find("offloaded"), std::string::npos);
   EXPECT_NE(table.find("weights"), std::string::npos);
   EXPECT_NE(table.find("of 1024 MiB available"), std::string::npos);
+}
+
+TEST(Arena, TensorsWithoutElementsHaveTheirShape) {
+  const auto device = MakeCpuDevice();
+  Arena arena;
+  Tensor none;
+  arena.Reserve(&none, MemoryUse::kOptimizer, "none", DType::kF64, {0, 3});
+  arena.Commit(*device);
+  EXPECT_EQ(none.size(), 0);
+  EXPECT_EQ(none.shape, (Shape{0, 3}));
 }
 
 TEST(Arena, LaysWhatIsUsedByTurnsOverEachOther) {

@@ -296,6 +296,13 @@ TEST(ConfigRules, OptimizerAndTrain) {
       {[](auto& c) { c.train.eval_interval = -1; }, {"train.eval_interval = -1"}},
       {[](auto& c) { c.train.eval_sequences = -1; }, {"train.eval_sequences = -1"}},
       {[](auto& c) { c.train.log_interval = 0; }, {"train.log_interval = 0"}},
+      {[](auto& c) { c.checkpoint.interval = -1; }, {"checkpoint.interval = -1"}},
+      {[](auto& c) { c.checkpoint.minutes = -1; }, {"checkpoint.minutes = -1"}},
+      {[](auto& c) { c.checkpoint.keep_last = 0; }, {"checkpoint.keep_last = 0"}},
+      {[](auto& c) { c.checkpoint.keep_every = 5; },
+       {"checkpoint.interval = 0 disagree", "set checkpoint.interval to 5"}},
+      {[](auto& c) { c.checkpoint = {.interval = 4, .keep_every = 10}; },
+       {"checkpoint.keep_every = 10 and checkpoint.interval = 4 disagree", "8 or 12"}},
       {[](auto& c) { c.train.keep.offload = true; }, {"train.offload = true and train.recompute = NONE disagree"}},
   });
 }

@@ -74,6 +74,14 @@ TEST(StepLoader, LoadsAStepAhead) {
   EXPECT_EQ(loaded.source.filled, 2 * kPerStep);
 }
 
+TEST(StepLoader, GoesOnAtAPlace) {
+  Loaded loaded;
+  StepLoader steps(loaded.loader, kSteps, kPerStep, {});
+  const std::vector<int32_t> seventh = steps.Step(2)[1].tokens;  // place 7
+  steps.Continue(5, 4);
+  EXPECT_EQ(steps.Step(5)[3].tokens, seventh);
+}
+
 TEST(StepLoader, ABadSequenceIsTheErrorOfItsStep) {
   Loaded loaded;
   loaded.source.fail_at = kPerStep + 2;

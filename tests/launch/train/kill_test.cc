@@ -25,11 +25,13 @@ TEST_F(InterruptedRun, KilledAtRandomMoments) {
   for (int moment = 0; moment < kMoments; ++moment) {
     const int64_t begun = Lines("run", "start") + Lines("run", "resume");
     const auto delay = std::chrono::microseconds(random() % 60'000);
-    Kill(2, Arguments(keys + "checkpoint.interval=1 --resume"), /*all=*/moment % 2 == 0, [&] {
-      if (Lines("run", "start") + Lines("run", "resume") == begun) return false;
-      std::this_thread::sleep_for(delay);
-      return true;
-    });
+    const char* const background = moment % 4 < 2 ? "true" : "false";
+    Kill(2, Arguments(keys + "checkpoint.interval=1 --resume checkpoint.background=" + background),
+         /*all=*/moment % 2 == 0, [&] {
+           if (Lines("run", "start") + Lines("run", "resume") == begun) return false;
+           std::this_thread::sleep_for(delay);
+           return true;
+         });
     for (const auto& found : checkpoints.List()) {
       const CheckpointReader reader(found.path);
       for (const auto& [name, file] : reader.manifest().files) reader.CheckFile(name);

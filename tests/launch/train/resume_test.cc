@@ -26,12 +26,13 @@ class Resume : public InterruptedRun {
 TEST_F(Resume, FortyStepsAreSeventeenAndTwentyThree) {
   const std::string keys =
       "data.validation_fraction=0 train.steps=40 checkpoint.interval=17 optimizer.schedule=COSINE parallel.cp=2 ";
-  for (const char* more :
-       {"parallel.selected_exchange=FETCH train.sequences_per_step=4", "train.recompute=SELECTIVE"}) {
+  for (const char* more : {"parallel.selected_exchange=FETCH train.sequences_per_step=4 checkpoint.background=false",
+                           "train.recompute=SELECTIVE train.sequences_per_step=64"}) {
     fs::remove_all(folder_ / "runs");
-    Expect(0, 4, Arguments(keys + more + " name=whole"), {"saved step 17", "saved step 34", "saved step 40"});
+    Expect(0, 4, Arguments(keys + more + " name=whole"), {"saved step 17 ", "saved step 34 ", "saved step 40 "});
     const std::string whole = Parameters();
-    Kill(4, Arguments(keys + more), /*all=*/true, [&] { return LastStep() >= 21; });
+    Kill(4, Arguments(keys + more), /*all=*/true,
+         [&] { return fs::exists(Checkpoint("run", 17)) && LastStep() >= 21; });
     const int64_t last = LastStep();
     ASSERT_LT(last, 34);
     Expect(78, 4, Arguments(keys + more), {"older run", "--resume", "--overwrite"});
@@ -103,7 +104,8 @@ TEST_F(Resume, WhatDoesNotFitIsRefused) {
 }
 
 TEST_F(Resume, BrokenCheckpointsArePassedOver) {
-  const std::string keys = "data.validation_fraction=0 train.steps=12 checkpoint.interval=4 parallel.cp=2 ";
+  const std::string keys =
+      "data.validation_fraction=0 train.steps=12 checkpoint.interval=4 checkpoint.background=false parallel.cp=2 ";
   Expect(0, 2, Arguments(keys), {"saved step 12"});
   const std::string whole = Parameters(), newest = Checkpoint("run", 12);
   const std::string shard = newest + "/shard-00001.safetensors", manifest = newest + "/manifest.json";
@@ -138,7 +140,8 @@ TEST_F(Resume, BrokenCheckpointsArePassedOver) {
 }
 
 TEST_F(Resume, AFailedSaveIsAWarning) {
-  const std::string keys = "data.validation_fraction=0 checkpoint.interval=1 ", small = folder_ / "small";
+  const std::string keys = "data.validation_fraction=0 checkpoint.interval=1 checkpoint.background=false ",
+                    small = folder_ / "small";
   // A small disk: two checkpoints fit, the third does not.
   fs::create_directory(small);
   if (std::system(fmt::format("mount -t tmpfs -o size=400k tmpfs '{}' 2>/dev/null", small).c_str()) != 0) {
@@ -160,7 +163,9 @@ TEST_F(Resume, AFolderThatVanishes) {
     std::error_code error;
     for (int i = 0; i < 50; ++i) fs::remove_all(checkpoints, error);
   });
-  Expect(0, 2, Arguments("data.validation_fraction=0 parallel.cp=2 train.steps=300 checkpoint.interval=10"),
+  Expect(0, 2,
+         Arguments("data.validation_fraction=0 parallel.cp=2 train.steps=300 checkpoint.interval=10 "
+                   "checkpoint.background=false"),
          {"done: 300 steps", "saved step 300"});
   remover.join();
   Expect(0, 1, fmt::format("checkpoint verify '{}'", checkpoints), {"step-00000300: complete"});

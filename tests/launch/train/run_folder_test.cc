@@ -74,6 +74,33 @@ TEST_F(RunFolderTest, TheFirstLostLineIsAnError) {
   ExpectError(ExitCode::kIo, {path_ + "/metrics.jsonl", "No space left on device"}, [&] { log.Start({}); });
 }
 
+// What comes again is marked, half a line goes, and the rest stays as it was.
+TEST_F(RunFolderTest, ResumedMetricsCountNoStepTwice) {
+  const RunFolder folder(config_, OlderRun::kResume, true);
+  const std::string kept =
+      "{\"kind\":\"start\"}\n{\"kind\":\"step\",\"step\":1,\"loss\":0.1}\n{\"kind\":\"eval\",\"step\":2}\n";
+  WriteFile(path_ + "/metrics.jsonl",
+            kept + "{\"kind\":\"step\",\"step\":3}\n{\"kind\":\"eval\",\"step\":3}\n{\"kind\":\"st");
+  for (const int64_t after : {2, 1}) {
+    RunLog log(config_, path_, true);
+    StartMetrics start;
+    start.resumes = true;
+    start.after = after;
+    start.seconds = 100;
+    log.Start(start);
+    EXPECT_GE(log.Elapsed(), 100);
+    const std::string lines = ReadFile(path_ + "/metrics.jsonl");
+    EXPECT_EQ(lines.starts_with(kept), after == 2) << lines;
+    EXPECT_NE(lines.find(
+                  "{\"kind\":\"lost\",\"step\":3,\"was\":\"step\"}\n{\"kind\":\"lost\",\"step\":3,\"was\":\"eval\"}\n"),
+              std::string::npos)
+        << lines;
+    EXPECT_EQ(lines.find("{\"kind\":\"lost\",\"step\":2,\"was\":\"eval\"}") != std::string::npos, after == 1) << lines;
+    EXPECT_NE(lines.find(fmt::format("\"after\":{}", after)), std::string::npos) << lines;
+    EXPECT_NE(lines.find("\"kind\":\"resume\""), std::string::npos) << lines;
+  }
+}
+
 TEST_F(RunFolderTest, MetricsAreOnTheDiskAtOnce) {
   const RunFolder folder(config_, OlderRun::kKeep, true);
   RunLog log(config_, path_, true);

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <random>
 
+#include "runtime/files/checksum.h"
 #include "tests/support/files.h"
 
 namespace longspan {
@@ -33,15 +34,18 @@ TEST_F(Safetensors, WhatIsWrittenIsRead) {
   std::vector<uint16_t> halves = {0x3f80, 0x4000};
   float none = 0;
   Tensor bf16(halves.data(), DType::kBf16, DeviceKind::kCpu, {1, 2});
-  WriteSafetensors(path_,
-                   {{"b", HostView(floats.data(), {2, 3})},
-                    {"bytes", HostView(bytes.data(), {5})},
-                    {"a", HostView(numbers.data(), {3})},
-                    {"scalar", HostView(scalar.data(), {})},
-                    {"half", bf16},
-                    {"empty", HostView(&none, {0, 4})}},
-                   {{"step", "12"}, {"quote", "a \"b\"\n"}});
+  const WrittenFile written = WriteSafetensors(path_,
+                                               {{"b", HostView(floats.data(), {2, 3})},
+                                                {"bytes", HostView(bytes.data(), {5})},
+                                                {"a", HostView(numbers.data(), {3})},
+                                                {"scalar", HostView(scalar.data(), {})},
+                                                {"half", bf16},
+                                                {"empty", HostView(&none, {0, 4})}},
+                                               {{"step", "12"}, {"quote", "a \"b\"\n"}});
 
+  const std::string all = ReadFile(path_);
+  EXPECT_EQ(written.bytes, std::ssize(all));
+  EXPECT_EQ(written.checksum, ChecksumOf(all.data(), std::ssize(all)));
   const SafetensorsFile file = SafetensorsFile::Open(path_);
   EXPECT_EQ(file.names(), (std::vector<std::string>{"a", "b", "bytes", "empty", "half", "scalar"}));
   EXPECT_EQ(file.metadata().at("step"), "12");

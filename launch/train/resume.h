@@ -1,0 +1,16 @@
+// Where a run with --resume goes on.
+#pragma once
+
+#include "launch/checkpoint/checkpoint.h"
+#include "launch/config/run_config.h"
+#include "launch/data/step_loader.h"
+#include "launch/train/run_log.h"
+
+namespace longspan {
+
+// Collective. Has `steps` go on at the place of the newest complete checkpoint, and returns its state; that before the
+// first step, and says so, where there is none. Throws Error (data, configuration), as Checkpoints::Find, and when the
+// run has gone beyond train.steps.
+RunState FindPlace(Checkpoints& checkpoints, const RunConfig& config, StepLoader& steps, RunLog& log);
+
+}  // namespace longspan
