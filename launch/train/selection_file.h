@@ -1,12 +1,10 @@
 // Selection files: which blocks each query chose, in safetensors. Written by `train` and `attention`, taken back as a
 // frozen choice by `train`, `verify`, `attention` and `bench nsa`.
 //
-//   tensor    [S,G,N] U16 or I32: by token and group the indices of the chosen blocks, ascending, then padding: 65535
-//   in
-//             U16, -1 in I32. Written as U16 unless a block's index is 65535 or more.
-//   name      "selected": of one operator; other tensors beside it are passed over, so that a result of `attention` is
-//   a
-//             selection file, too
+//   tensor    [S,G,N] U16 or I32: by token and group the indices of the chosen blocks, ascending, then padding
+//             (65535 in U16, -1 in I32). Written as U16 unless a block's index is 65535 or more.
+//   name      "selected": of one operator; other tensors beside it are passed over, so that a result of `attention`
+//             is a selection file, too
 //             "sequences.I.layers.L.selected": of a model, layer L of those whose attention is NSA, for sequence I of
 //             the training data (launch/data/sequence_source.h)
 //   metadata  "select_block": tokens of a block; of a model also "step" and "data", for people
