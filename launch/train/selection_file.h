@@ -14,6 +14,7 @@
 
 #include <deque>
 #include <map>
+#include <set>
 #include <span>
 #include <string>
 #include <utility>
@@ -56,10 +57,9 @@ class SelectionFile {
   std::vector<int32_t> Read(const std::string& name, const Shape& expected, std::span<const int32_t> doc_start) const;
 
  private:
-  std::vector<std::pair<int64_t, int64_t>> Names() const;  // (sequence, layer), in order
-
   SafetensorsFile file_;
   int64_t select_block_;
+  std::map<int64_t, std::set<int64_t>> layers_;  // of each sequence of a model
 };
 
 // Throws Error (data) naming `what` and the first block that its query cannot see, or that is out of order. selected
