@@ -90,9 +90,9 @@ void PrintPlan(const RunConfig& config, int64_t world, const PlanOptions& option
                        .params = session.model().params(),
                        .config = config.optimizer});
   optimizer.Reserve(session.arena(), session.context().dtype, session.context().gradient_dtype);
+  const std::vector<HostMemory> host_memory = PlannedHostMemory(session, optimizer, config);
   std::optional<FrozenSelection> frozen;
   if (!config.train.frozen_selection.empty()) frozen.emplace(session, config.model);
-  const std::vector<HostMemory> host_memory = PlannedHostMemory(session, optimizer, config);
   fmt::print("{}\n{} parameters\n\nMemory of rank 0 on {}, {}:\n{}", DescribeRanks(config, dp),
              session.model().params().parameters(), DeviceName(machine.device), DTypeName(machine.dtype),
              MemoryTable(session.arena().Rows(),

@@ -7,6 +7,8 @@
 
 #include "launch/data/batches.h"
 #include "parallel/exchange/sequence_rows.h"
+#include "runtime/error.h"
+#include "runtime/files/output_file.h"
 
 namespace longspan {
 namespace {
@@ -89,6 +91,10 @@ GivenSelections::GivenSelections(const RunConfig& config)
 }
 
 void GivenSelections::Check(const SequenceSource& source, int64_t sequence) const {
+  if (sequence < 0 || sequence >= source.size()) {
+    Fail(ExitCode::kData, "{}: sequence {}: the training data has sequences 0 to {}", file_.path(), sequence,
+         source.size() - 1);
+  }
   const std::vector<int64_t> found = file_.layers(sequence), expected = SelectingLayers(config_.model);
   if (found.empty()) {
     Fail(ExitCode::kData, "{}: expected the selections of sequence {}, which the run takes; found those of {}",
@@ -116,6 +122,22 @@ Selections GivenSelections::Of(int64_t sequence) const {
     selections[layer] = file_.Read(SelectionName(sequence, layer));
   }
   return selections;
+}
+
+int64_t RecordStep(const TrainConfig& train, bool writes) {
+  if (train.record_selection.empty()) return 0;
+  if (writes) OutputFile tried(train.record_selection);
+  return train.record_step > 0 ? train.record_step : train.steps;
+}
+
+std::optional<GivenSelections> OpenGivenSelections(const RunConfig& config, const SequenceSource& source,
+                                                   const Layout& layout, Communicator& world) {
+  std::optional<GivenSelections> given;
+  if (config.train.frozen_selection.empty()) return given;
+  given.emplace(config);
+  RequireAgreement(world, ExitCode::kData, "the selection", {given->claim()});
+  given->CheckRun(source, layout);
+  return given;
 }
 
 std::string RecordSelections(Job& job, Session& session, const SequenceSource& source, const RunConfig& config,

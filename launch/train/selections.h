@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -56,6 +57,14 @@ class GivenSelections {
   const RunConfig& config_;
   SelectionFile file_;
 };
+
+// That of train.frozen_selection, the same on all ranks and checked for the whole run; none where it is empty.
+std::optional<GivenSelections> OpenGivenSelections(const RunConfig& config, const SequenceSource& source,
+                                                   const Layout& layout, Communicator& world);
+
+// The step whose selection is recorded, 0 for none. Throws Error (io) on the rank that `writes` when the file could not
+// be.
+int64_t RecordStep(const TrainConfig& train, bool writes);
 
 // Writes train.record_selection: what the model, as it is now, chooses in the sequences of a step (from 1). Called by
 // all ranks; replica 0 runs them forward, rank 0 writes. Returns a line that says so.

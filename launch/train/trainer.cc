@@ -33,29 +33,10 @@
 #include "model/training/schedule.h"
 #include "runtime/count.h"
 #include "runtime/files/checksum.h"
-#include "runtime/files/output_file.h"
 #include "runtime/trace.h"
 
 namespace longspan {
 namespace {
-
-// The step whose selection is recorded, 0 for none. Throws Error (io) when the file could not be.
-int64_t RecordStep(const TrainConfig& train, bool writes) {
-  if (train.record_selection.empty()) return 0;
-  if (writes) OutputFile tried(train.record_selection);
-  return train.record_step > 0 ? train.record_step : train.steps;
-}
-
-// That of train.frozen_selection, the same on all ranks and checked for the whole run.
-std::optional<GivenSelections> Given(const RunConfig& config, const SequenceSource& source, const Layout& layout,
-                                     Communicator& world) {
-  std::optional<GivenSelections> given;
-  if (config.train.frozen_selection.empty()) return given;
-  given.emplace(config);
-  RequireAgreement(world, ExitCode::kData, "the selection", {given->claim()});
-  given->CheckRun(source, layout);
-  return given;
-}
 
 class Trainer {
  public:
@@ -80,7 +61,7 @@ class Trainer {
                config.train.steps, config.train.sequences_per_step, {mesh_.dp_index(), mesh_.dp_size()}),
         anomalies_(config.train),
         record_step_(RecordStep(config.train, job.root())),
-        given_(Given(config, *sources_.train, session_.layout(), mesh_.host_world())),
+        given_(OpenGivenSelections(config, *sources_.train, session_.layout(), mesh_.host_world())),
         log_(config, folder_.path(), job.root()),
         checkpoints_(
             job.Make<Checkpoints>(Checkpoints::Args{.world = mesh_.host_world(),
