@@ -15,6 +15,7 @@ namespace {
 template <typename T>
 void Update(const AdamWArgs& args) {
   const T scale = static_cast<T>(*args.grad_scale.As<double>());
+  if (std::isnan(scale)) return;
   const T beta1 = static_cast<T>(args.beta1), beta2 = static_cast<T>(args.beta2);
   const T rest1 = static_cast<T>(1 - args.beta1), rest2 = static_cast<T>(1 - args.beta2);
   const auto steps = static_cast<double>(args.step);
@@ -74,16 +75,17 @@ void CpuTrain::AddSum(Stream& stream, const Tensor& x, const Tensor& sum) {
   AddTerms(stream, "train.sum", x, sum, [](double value) { return value; });
 }
 
-void CpuTrain::ClipScale(Stream& stream, const Tensor& sum_of_squares, double max_norm, const Tensor& scale) {
+void CpuTrain::ClipScale(Stream& stream, const ClipScaleArgs& args) {
   constexpr const char* kName = "train.clip_scale";
-  CheckClipScale(kName, sum_of_squares, max_norm, scale);
-  Launch(stream, kName, Cost{}, [sum_of_squares, max_norm, scale] {
-    const double norm = std::sqrt(*sum_of_squares.As<double>());
-    double& result = *scale.As<double>();
-    if (!std::isfinite(norm)) {
+  CheckClipScale(kName, args);
+  Launch(stream, kName, Cost{}, [args] {
+    const double norm = std::sqrt(*args.sum_of_squares.As<double>());
+    const double loss = args.loss ? *args.loss.As<double>() : 0;
+    double& result = *args.scale.As<double>();
+    if (!std::isfinite(norm) || !std::isfinite(loss) || norm > args.norm_limit || loss > args.loss_limit) {
       result = std::numeric_limits<double>::quiet_NaN();
     } else {
-      result = max_norm > 0 && norm > max_norm ? max_norm / norm : 1;
+      result = args.max_norm > 0 && norm > args.max_norm ? args.max_norm / norm : 1;
     }
   });
 }

@@ -19,6 +19,7 @@ __global__ void __launch_bounds__(kThreads)
     AdamWKernel(T* weight, float* master, const float* gradient, float* m, float* v, const double* grad_scale,
                 int64_t count, Constants k) {
   const auto scale = static_cast<float>(*grad_scale);
+  if (isnan(scale)) return;
   for (int64_t i = GridThread(); i < count; i += GridThreads()) {
     const float g = gradient[i] * scale;
     const float new_m = k.beta1 * m[i] + k.rest1 * g;

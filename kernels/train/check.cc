@@ -42,10 +42,18 @@ DType CheckSum(const Operation& operation, const Tensor& x, const Tensor& sum) {
   return dtype;
 }
 
-void CheckClipScale(const Operation& operation, const Tensor& sum_of_squares, double max_norm, const Tensor& scale) {
-  RequireTensor(operation, "sum_of_squares", sum_of_squares, DType::kF64, {1});
-  RequireTensor(operation, "scale", scale, DType::kF64, {1});
-  LS_CHECK(max_norm >= 0, "{}: max_norm: expected 0 (no clipping) or more, found {}", operation.name, max_norm);
+void CheckClipScale(const Operation& operation, const ClipScaleArgs& args) {
+  RequireTensor(operation, "sum_of_squares", args.sum_of_squares, DType::kF64, {1});
+  if (args.loss) RequireTensor(operation, "loss", args.loss, DType::kF64, {1});
+  RequireTensor(operation, "scale", args.scale, DType::kF64, {1});
+  LS_CHECK(args.max_norm >= 0, "{}: max_norm: expected 0 (no clipping) or more, found {}", operation.name,
+           args.max_norm);
+}
+
+void CheckHash(const Operation& operation, const Tensor& x, const Tensor& hash) {
+  RequireContiguous(operation, "x", x);
+  RequireTensor(operation, "hash", hash, DType::kI64, {1});
+  LS_CHECK(x.bytes() % 8 == 0, "{}: x: expected a multiple of 8 bytes, found {}", operation.name, x.bytes());
 }
 
 Cost LinearCrossEntropyCost(const LinearCrossEntropyArgs& args) {

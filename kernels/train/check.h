@@ -12,7 +12,8 @@ namespace longspan {
 DType CheckLinearCrossEntropy(const Operation& operation, const LinearCrossEntropyArgs& args);
 DType CheckAdamW(const Operation& operation, const AdamWArgs& args);  // but for master
 DType CheckSum(const Operation& operation, const Tensor& x, const Tensor& sum);
-void CheckClipScale(const Operation& operation, const Tensor& sum_of_squares, double max_norm, const Tensor& scale);
+void CheckClipScale(const Operation& operation, const ClipScaleArgs& args);
+void CheckHash(const Operation& operation, const Tensor& x, const Tensor& hash);
 
 Cost LinearCrossEntropyCost(const LinearCrossEntropyArgs& args);
 Cost AdamWCost(const AdamWArgs& args);

@@ -1,6 +1,7 @@
 // The operations of the training step on a GPU. Activations and weights F32 or BF16, gradients of weights, optimizer
 // state and losses F32, sums and the clipping scale F64. A target outside the vocabulary gives NaN, and
-// Error (data) from the stream's Synchronize. Files: loss_gpu.cu, adamw_gpu.cu, sum_gpu.cu.
+// Error (data) from the stream's Synchronize. Files: loss_gpu.cu, adamw_gpu.cu, sum_gpu.cu,
+// hash_gpu.cu.
 #pragma once
 
 #include "kernels/matmul/matmul_gpu.h"
@@ -15,7 +16,8 @@ class GpuTrain final : public TrainOps {
   void AdamW(Stream& stream, const AdamWArgs& args) override;
   void AddSumOfSquares(Stream& stream, const Tensor& x, const Tensor& sum) override;
   void AddSum(Stream& stream, const Tensor& x, const Tensor& sum) override;
-  void ClipScale(Stream& stream, const Tensor& sum_of_squares, double max_norm, const Tensor& scale) override;
+  void ClipScale(Stream& stream, const ClipScaleArgs& args) override;
+  void Hash(Stream& stream, const Tensor& x, const Tensor& hash) override;
 
  private:
   MatMulGpu matmul_{"the loss's matrix products"};

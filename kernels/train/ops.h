@@ -1,6 +1,7 @@
 // Operations of the training step around the network: loss, optimizer, sums.
 #pragma once
 
+#include <limits>
 #include <memory>
 
 #include "runtime/device.h"
@@ -29,10 +30,21 @@ struct AdamWArgs {
   Tensor gradient;    // [n]
   Tensor m, v;        // [n] updated
   Tensor master;      // [n] F32 or null: the weight then is its rounded copy
-  Tensor grad_scale;  // [1] multiplies the gradient (clipping), from ClipScale
+  Tensor grad_scale;  // [1] multiplies the gradient, from ClipScale; NaN: nothing is updated
   double learning_rate = 0;
   double beta1 = 0, beta2 = 0, eps = 0, weight_decay = 0;
   int64_t step = 1;  // 1 for the first
+};
+
+// scale[0] = min(1, max_norm / norm), norm = sqrt(sum_of_squares[0]); 1 when max_norm is 0. NaN, with which AdamW
+// updates nothing, when the norm or the loss is not finite or above its limit.
+struct ClipScaleArgs {
+  Tensor sum_of_squares;  // [1] F64, of the gradient
+  Tensor loss;            // [1] F64, or null
+  double max_norm = 0;
+  double norm_limit = std::numeric_limits<double>::infinity();
+  double loss_limit = std::numeric_limits<double>::infinity();
+  Tensor scale;  // [1] F64
 };
 
 class TrainOps {
@@ -44,8 +56,9 @@ class TrainOps {
   virtual void AddSumOfSquares(Stream& stream, const Tensor& x, const Tensor& sum) = 0;
   // sum[0] += sum of x, the same way; for losses. sum is F64.
   virtual void AddSum(Stream& stream, const Tensor& x, const Tensor& sum) = 0;
-  // scale[0] = min(1, max_norm / sqrt(sum_of_squares[0])); 1 when max_norm is 0. Non-finite sums give NaN.
-  virtual void ClipScale(Stream& stream, const Tensor& sum_of_squares, double max_norm, const Tensor& scale) = 0;
+  virtual void ClipScale(Stream& stream, const ClipScaleArgs& args) = 0;
+  // hash[0] I64 of the bytes of x, a multiple of 8 of them: the same on every backend.
+  virtual void Hash(Stream& stream, const Tensor& x, const Tensor& hash) = 0;
 };
 
 std::unique_ptr<TrainOps> MakeCpuTrain();

@@ -26,9 +26,10 @@ __global__ void __launch_bounds__(kParts) TotalKernel(const double* parts, doubl
   if (threadIdx.x == 0) *total += sum;
 }
 
-__global__ void ClipKernel(const double* sum_of_squares, double max_norm, double* scale) {
-  const double norm = sqrt(*sum_of_squares);
-  if (!isfinite(norm)) {
+__global__ void ClipKernel(const double* sum_of_squares, const double* loss_at, double max_norm, double norm_limit,
+                           double loss_limit, double* scale) {
+  const double norm = sqrt(*sum_of_squares), loss = loss_at ? *loss_at : 0;
+  if (!isfinite(norm) || !isfinite(loss) || norm > norm_limit || loss > loss_limit) {
     *scale = NAN;
   } else {
     *scale = max_norm > 0 && norm > max_norm ? max_norm / norm : 1;
@@ -59,11 +60,12 @@ void GpuTrain::AddSum(Stream& stream, const Tensor& x, const Tensor& sum) {
   AddTerms<false>(stream, sum_scratch_, "train.sum", x, sum);
 }
 
-void GpuTrain::ClipScale(Stream& stream, const Tensor& sum_of_squares, double max_norm, const Tensor& scale) {
+void GpuTrain::ClipScale(Stream& stream, const ClipScaleArgs& args) {
   const Operation operation = OnGpu("train.clip_scale");
-  CheckClipScale(operation, sum_of_squares, max_norm, scale);
+  CheckClipScale(operation, args);
   LaunchGpu(stream, operation.name, Cost{}, [&](cudaStream_t cuda) {
-    ClipKernel<<<1, 1, 0, cuda>>>(GpuData<double>(sum_of_squares), max_norm, GpuData<double>(scale));
+    ClipKernel<<<1, 1, 0, cuda>>>(GpuData<double>(args.sum_of_squares), GpuData<double>(args.loss), args.max_norm,
+                                  args.norm_limit, args.loss_limit, GpuData<double>(args.scale));
   });
 }
 

@@ -13,6 +13,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr const char* kFormat = "longspan checkpoint";
 constexpr int kVersion = 1;
+constexpr int kDeepest = 8;
 constexpr DType kTypes[] = {DType::kF32, DType::kF64, DType::kBf16, DType::kI32, DType::kI64, DType::kU8, DType::kU16};
 
 // Paths may be no text.
@@ -177,7 +178,12 @@ std::string Manifest::Text() const {
 }
 
 Manifest Manifest::Parse(const std::string& text, const std::string& path) {
-  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  // What is written again, for its checksum, is a call deeper for each level.
+  const auto shallow = [&](int depth, Json::parse_event_t, Json&) {
+    if (depth > kDeepest) Fail(ExitCode::kData, "{}: expected a manifest, found {} objects in another", path, depth);
+    return true;
+  };
+  const Json json = Json::parse(text, shallow, /*allow_exceptions=*/false);
   if (json.is_discarded()) Fail(ExitCode::kData, "{}: expected a manifest in JSON, found something else", path);
   const Value value(json, path + ": ");
   const Value body = value["manifest"];

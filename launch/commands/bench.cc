@@ -42,8 +42,7 @@ std::string ParseShape(const std::string& text, NsaBenchCase* bench) {
   long long heads = 0, groups = 0, key_width = 0, value_width = 0;
   char rest = 0;
   const int read = std::sscanf(text.c_str(), "%lld,%lld,%lld,%lld%c", &heads, &groups, &key_width, &value_width, &rest);
-  constexpr long long kMost = 1 << 20;
-  const auto size = [](long long value) { return value > 0 && value <= kMost; };
+  const auto size = [](long long value) { return value > 0 && value <= 1 << 20; };
   const bool good = read == 4 && size(heads) && size(groups) && size(key_width) && size(value_width);
   if (good && heads % groups == 0 && key_width % 2 == 0) {
     bench->heads = heads;

@@ -50,6 +50,9 @@ A run leaves OUTPUT/NAME with config.textproto (every key, as settled), profile/
 metrics.jsonl: a line of the start, then one a step and an evaluation; a resumed run adds a line that says so, and calls
 "lost" those of steps that came after its checkpoint and are done again. In it
   loss               mean over the labels of the step, null without any; of an evaluation, over its held-out sequences
+  loss_z, norm_z     how many standard deviations loss and grad_norm lie above the mean of the 128 steps before; null
+                     for the first 32
+  skipped            the update was not made: loss or grad_norm not finite, or above train.max_z_score
   elapsed, ms        seconds since the start; milliseconds of the step
   tokens, labels     of the step over all ranks: tokens count padding, labels only what is learned from
   peak_share         FLOPs of the step, as counted for one document a sequence, per second and of peak_tflops: what
@@ -60,6 +63,9 @@ metrics.jsonl: a line of the start, then one a step and an evaluation; a resumed
   allocations        of memory within the step: 0
   selection          a hash by layer of the blocks that the queries of replica 0's last sequence chose; the same for
                      any number of ranks
+
+A run stops in good order, saved and with exit code 75, by SIGUSR1, SIGUSR2, SIGTERM or SIGINT, a file OUTPUT/NAME/stop,
+or train.max_minutes; the last line says how to go on. mpirun forwards the first two and follows the others with SIGKILL.
 
 Examples:
   mpirun -np 4 longspan train --config configs/quickstart.textproto

@@ -10,7 +10,9 @@
 #include "launch/commands/configured.h"
 #include "launch/commands/links.h"
 #include "launch/data/batches.h"
+#include "launch/data/dataset.h"
 #include "launch/data/random_source.h"
+#include "launch/job/agreement.h"
 #include "launch/job/job.h"
 #include "launch/job/machine.h"
 #include "launch/train/selections.h"
@@ -37,14 +39,17 @@ struct Input {
       sequence = ShuffledOrder(source->size(), config.data.seed, 0)[0];
       return;
     }
-    given.emplace(config);
-    source = OpenSources(config.data, config.model.vocab, config.model.nsa.select_block).train;
-    sequence = given->sequences().front();
-    given->Check(*source, sequence);
-    selections = given->Of(sequence);
+    const GivenSelections given(config);
+    Sources sources = OpenSources(config.data, config.model.vocab, config.model.nsa.select_block);
+    claims.push_back(given.claim());
+    for (const auto& [key, dataset] : sources.files) claims.push_back({key, dataset->Fingerprint(), dataset->path()});
+    source = std::move(sources.train);
+    sequence = given.sequences().front();
+    given.Check(*source, sequence);
+    selections = given.Of(sequence);
   }
 
-  std::optional<GivenSelections> given;
+  std::vector<Claim> claims;  // of the files that it is from
   std::unique_ptr<SequenceSource> source;
   int64_t sequence = 0;
   Selections selections;  // empty: free
@@ -160,9 +165,7 @@ int RunVerify(const RunConfig& config) {
   const Machine machine = ChooseMachine(config.runtime);
   const Input input(config);
   Job job(machine.device, config.parallel);
-  if (input.given) {
-    RequireAgreement(job.mesh().host_world(), ExitCode::kData, "the selection", {input.given->claim()});
-  }
+  RequireAgreement(job.mesh().host_world(), ExitCode::kData, "the data", input.claims);
   Device& device = job.device();
   const bool gpu = machine.device == DeviceKind::kGpu;
   Run& run = job.Make<Run>(config, input, input.selections, device, job.mesh().cp(), machine.dtype);

@@ -89,6 +89,10 @@ void VisitKeys(Config& config, Visitor&& visit) {
   visit("train.eval_sequences", train.eval_sequences);
   visit("train.log_interval", train.log_interval);
   visit("train.seed", train.seed);
+  visit("train.max_minutes", train.max_minutes);
+  visit("train.max_bad_steps", train.max_bad_steps);
+  visit("train.max_z_score", train.max_z_score);
+  visit("train.compare_interval", train.compare_interval);
   visit("train.recompute", train.keep.recompute);
   visit("train.offload", train.keep.offload);
   visit("train.record_selection", train.record_selection);

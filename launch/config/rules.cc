@@ -307,6 +307,10 @@ std::vector<std::string> Problems(const RunConfig& config, int64_t world) {
   problems.Size("train.eval_interval", train.eval_interval, 0);
   problems.Size("train.eval_sequences", train.eval_sequences, 0);
   problems.Size("train.log_interval", train.log_interval);
+  problems.NotNegative("train.max_minutes", train.max_minutes);
+  problems.Size("train.max_bad_steps", train.max_bad_steps);
+  problems.NotNegative("train.max_z_score", train.max_z_score);
+  problems.Size("train.compare_interval", train.compare_interval, 0);
   if (train.keep.offload && train.keep.recompute == Recompute::kNone) {
     problems.Add(
         "train.offload = true and train.recompute = NONE disagree: only what recomputation starts from is offloaded; "

@@ -41,11 +41,15 @@ struct TrainConfig {
   int64_t eval_interval = 1000;    // steps between evaluations, the last is one; 0 = no evaluation
   int64_t eval_sequences = 8;      // 0 = no evaluation
   int64_t log_interval = 1;
-  uint64_t seed = 1;             // of the initialisation
-  KeepConfig keep;               // keys train.recompute and train.offload
-  std::string record_selection;  // selection file to write; empty = none
-  int64_t record_step = 0;       // whose sequences it is of; 0 = the last
-  std::string frozen_selection;  // selection file that the layers take; empty = they choose
+  uint64_t seed = 1;               // of the initialisation
+  double max_minutes = 0;          // that the program trains; 0 = to the last step
+  int64_t max_bad_steps = 10;      // steps in a row whose updates are skipped, that end the run
+  double max_z_score = 0;          // of loss or gradient norm, above which an update is skipped; 0 = any will do
+  int64_t compare_interval = 100;  // steps between comparisons of the ranks' weights; 0 = none
+  KeepConfig keep;                 // keys train.recompute and train.offload
+  std::string record_selection;    // selection file to write; empty = none
+  int64_t record_step = 0;         // whose sequences it is of; 0 = the last
+  std::string frozen_selection;    // selection file that the layers take; empty = they choose
 
   bool evaluates() const { return eval_interval > 0 && eval_sequences > 0; }
   bool operator==(const TrainConfig&) const = default;

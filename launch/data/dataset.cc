@@ -105,7 +105,7 @@ void Dataset::Read(int64_t document, int64_t offset, std::span<int32_t> out) con
        bad.offset, bad.id, vocab_);
 }
 
-std::optional<BadToken> Dataset::FindBadToken(int64_t part, int64_t parts) const {
+std::optional<BadToken> Dataset::FindBadToken(int64_t part, int64_t parts, const std::function<bool()>& stop) const {
   const bool all_good = WithType(type_, [&](auto zero) {
     using Limits = std::numeric_limits<decltype(zero)>;
     return !Limits::is_signed && static_cast<uint64_t>(Limits::max()) < static_cast<uint64_t>(vocab_);
@@ -115,6 +115,7 @@ std::optional<BadToken> Dataset::FindBadToken(int64_t part, int64_t parts) const
   const int64_t share = (tokens() + parts - 1) / parts, end = std::min(tokens(), (part + 1) * share);
   std::vector<int32_t> ids(kPiece);
   for (int64_t first = part * share; first < end; first += kPiece) {
+    if (stop && stop()) break;
     const int64_t count = std::min(kPiece, end - first);
     const int64_t good = WithType(type_, [&](auto zero) {
       using T = decltype(zero);

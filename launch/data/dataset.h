@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -46,8 +47,9 @@ class Dataset {
   // offset for an id that is negative or not below the vocabulary.
   void Read(int64_t document, int64_t offset, std::span<int32_t> out) const;
   // The first bad token of part `part` of `parts` equal ones of all tokens. Reads nothing where the type holds no bad
-  // id.
-  std::optional<BadToken> FindBadToken(int64_t part = 0, int64_t parts = 1) const;
+  // id. Breaks off when `stop`, asked every so many tokens, says so.
+  std::optional<BadToken> FindBadToken(int64_t part = 0, int64_t parts = 1,
+                                       const std::function<bool()>& stop = {}) const;
   // What it is and a hash of its document bounds and of tokens all over it: the same for the same data, wherever the
   // file lies, and hardly ever for other data.
   std::string Fingerprint() const;

@@ -53,8 +53,7 @@ std::optional<DatasetRecord> RecordOf(const Dataset& dataset) {
   if (record && (record->tokens != dataset.tokens() || record->documents != dataset.documents())) {
     Fail(ExitCode::kData,
          "{}.json: is of {} documents with {} tokens, but the dataset has {} with {}: one was replaced without the "
-         "other; "
-         "remove the .json, or make the dataset again",
+         "other; remove the .json, or make the dataset again",
          MegatronPrefix(dataset.path()), record->documents, record->tokens, dataset.documents(), dataset.tokens());
   }
   return record;

@@ -79,9 +79,10 @@ Sources OpenSources(const DataConfig& data, int64_t vocab, int64_t select_block)
   return sources;
 }
 
-void CheckTokens(const Sources& sources, int64_t vocab, int64_t part, int64_t parts) {
+void CheckTokens(const Sources& sources, int64_t vocab, int64_t part, int64_t parts,
+                 const std::function<bool()>& stop) {
   for (const auto& [key, dataset] : sources.files) {
-    const std::optional<BadToken> bad = dataset->FindBadToken(part, parts);
+    const std::optional<BadToken> bad = dataset->FindBadToken(part, parts, stop);
     if (!bad) continue;
     Fail(ExitCode::kData,
          "{}: {}: document {}, offset {}: token id {} is outside the vocabulary, model.vocab = {}; set it to more than "

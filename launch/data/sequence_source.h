@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -46,7 +47,8 @@ struct Sources {
 Sources OpenSources(const DataConfig& data, int64_t vocab, int64_t select_block);
 
 // Reads part `part` of `parts` of the files whose ids could be outside the vocabulary `vocab`. Throws Error (data)
-// naming key, file and place of the first that is.
-void CheckTokens(const Sources& sources, int64_t vocab, int64_t part = 0, int64_t parts = 1);
+// naming key, file and place of the first that is. Breaks off when `stop` says so.
+void CheckTokens(const Sources& sources, int64_t vocab, int64_t part = 0, int64_t parts = 1,
+                 const std::function<bool()>& stop = {});
 
 }  // namespace longspan

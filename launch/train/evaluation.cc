@@ -11,15 +11,18 @@ constexpr uint64_t kOrder = 1;
 
 }  // namespace
 
-HeldOut Evaluate(Job& job, Session& session, const SequenceSource& source, const RunConfig& config,
-                 const Tensor& loss_sum) {
+std::optional<HeldOut> Evaluate(Job& job, Session& session, const SequenceSource& source, const RunConfig& config,
+                                const Tensor& loss_sum, Stopping& stopping) {
   const Mesh& mesh = job.mesh();
   BatchLoader loader(source, session.layout(), mesh.cp_index(), config.model.nsa, kOrder);
   const int64_t count = std::min(config.train.eval_sequences, source.size());
   double labels = 0;
   Batch batch;
   session.ops().rows->Zero(session.compute(), loss_sum);
-  for (int64_t place = mesh.dp_index(); place < count; place += mesh.dp_size()) {
+  for (int64_t first = 0; first < count; first += mesh.dp_size()) {
+    if (stopping.Poll()) return std::nullopt;
+    const int64_t place = first + mesh.dp_index();
+    if (place >= count) continue;
     loader.Load(place, batch);
     session.compute().Synchronize();  // the sequence before has left its page-locked memory
     session.Load(batch);
@@ -30,7 +33,7 @@ HeldOut Evaluate(Job& job, Session& session, const SequenceSource& source, const
   const std::vector<double> sums =
       job.Reduce({{session.ToHost<double>(loss_sum)[0], ReduceOp::kSum}, {labels, ReduceOp::kSum}});
   labels = sums[1] / mesh.cp_size();  // every rank of a cp group counts the same sequences
-  return {labels > 0 ? sums[0] / labels : 0, static_cast<int64_t>(labels)};
+  return HeldOut{labels > 0 ? sums[0] / labels : 0, static_cast<int64_t>(labels)};
 }
 
 }  // namespace longspan

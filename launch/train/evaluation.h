@@ -1,8 +1,11 @@
 // Evaluation: the mean loss over held-out sequences.
 #pragma once
 
+#include <optional>
+
 #include "launch/data/sequence_source.h"
 #include "launch/job/job.h"
+#include "launch/train/stopping.h"
 #include "model/network/session.h"
 
 namespace longspan {
@@ -14,8 +17,9 @@ struct HeldOut {
 
 // Collective. Of the first train.eval_sequences of `source`, which the replicas share out, in an order that is the same
 // in every run: losses of runs on the same data compare.
-// Leaves its sum of losses in `loss_sum` [1] F64, on the device.
-HeldOut Evaluate(Job& job, Session& session, const SequenceSource& source, const RunConfig& config,
-                 const Tensor& loss_sum);
+// Leaves its sum of losses in `loss_sum` [1] F64, on the device. Nothing when the run is to stop, asked after each
+// sequence.
+std::optional<HeldOut> Evaluate(Job& job, Session& session, const SequenceSource& source, const RunConfig& config,
+                                const Tensor& loss_sum, Stopping& stopping);
 
 }  // namespace longspan

@@ -15,7 +15,6 @@ RunState FindPlace(Checkpoints& checkpoints, const RunConfig& config, StepLoader
          found->step);
   }
   steps.Continue(found->step + 1, found->sequences);
-  if (found->step == config.train.steps) log.Line("done already; more train.steps would go on from here");
   return *found;
 }
 

@@ -25,14 +25,20 @@ std::string CommandLine() {
   return text;
 }
 
+// A line of the metrics; null for what is none.
+json ParseLine(const std::string& text) {
+  json line = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  return line.is_object() && line.contains("kind") ? line : json();
+}
+
 // Steps after `after` are taken again: their lines say so. The last line may have been cut when the run was killed.
 void MarkLost(const std::string& path, int64_t after) {
   std::ifstream before(path, std::ios::binary);
   if (!before) return;
   OutputFile file(path);
   for (std::string text; std::getline(before, text);) {
-    json line = json::parse(text, nullptr, /*allow_exceptions=*/false);
-    if (!line.is_object() || !line.contains("kind")) continue;
+    json line = ParseLine(text);
+    if (line.is_null()) continue;
     const json kind = line["kind"];
     if ((kind == "step" || kind == "eval") && line.value("step", int64_t{0}) > after) {
       line["kind"] = "lost";
@@ -107,6 +113,9 @@ void RunLog::Step(const StepMetrics& m) {
              {"elapsed", Elapsed()},
              {"loss", Number(m.loss, m.labels > 0)},
              {"grad_norm", m.grad_norm},
+             {"loss_z", m.loss_z},
+             {"norm_z", m.norm_z},
+             {"skipped", m.skipped},
              {"learning_rate", m.learning_rate},
              {"ms", m.seconds * 1e3},
              {"tokens", m.tokens},
@@ -122,12 +131,12 @@ void RunLog::Step(const StepMetrics& m) {
             .dump());
   const int64_t steps = config_.train.steps;
   const std::string loss = m.labels > 0 ? fmt::format("loss {:.4f}", m.loss) : "no label, no loss";
-  if (m.step % config_.train.log_interval == 0 || m.step == 1 || m.step == steps) {
-    Line(
-        fmt::format("step {}/{} | {} | gnorm {:.3f} | lr {:.2e} | {:.0f} ms | {} tok/s, {} labels/s | {:.0f}% of peak "
-                    "| mem {} MiB",
-                    m.step, steps, loss, m.grad_norm, m.learning_rate, m.seconds * 1e3, FormatCount(tokens),
-                    FormatCount(labels), 100 * m.peak_share, m.memory_bytes >> 20));
+  if (m.step % config_.train.log_interval == 0 || m.step == 1 || m.step == steps || m.skipped) {
+    Line(fmt::format(
+        "step {}/{} | {} | gnorm {:.3f}{} | lr {:.2e} | {:.0f} ms | {} tok/s, {} labels/s | {:.0f}% of peak "
+        "| mem {} MiB",
+        m.step, steps, loss, m.grad_norm, m.skipped ? ", update skipped" : "", m.learning_rate, m.seconds * 1e3,
+        FormatCount(tokens), FormatCount(labels), 100 * m.peak_share, m.memory_bytes >> 20));
   }
   progress_.Update(m.step, fmt::format("step {}/{}, {}", m.step, steps, loss));
 }
@@ -140,6 +149,19 @@ void RunLog::Eval(int64_t step, double loss, int64_t tokens) {
   const std::string found = tokens > 0 ? fmt::format("held-out loss {:.4f} over {} tokens", loss, FormatCount(tokens))
                                        : "no label in the held-out sequences, no loss";
   Line(fmt::format("eval {}/{} | {}", step, config_.train.steps, found));
+}
+
+void RunLog::Stop(int64_t step, const std::string& reason) {
+  if (metrics_) Write(json{{"kind", "stop"}, {"step", step}, {"elapsed", Elapsed()}, {"reason", reason}}.dump());
+}
+
+bool RunLog::HoldsEvaluation(int64_t step) const {
+  std::ifstream file(path_, std::ios::binary);
+  for (std::string text; std::getline(file, text);) {
+    const json line = ParseLine(text);
+    if (!line.is_null() && line["kind"] == "eval" && line["step"] == step) return true;
+  }
+  return false;
 }
 
 std::string FormatCount(double value) {

@@ -4,15 +4,17 @@
 // metrics.jsonl, one object a line:
 //   {"kind":"start","version":"longspan ..","time":"2026-01-31T12:00:00Z","command":"longspan train ..","ranks":4,
 //    "dp":2,"cp":2,"device":"cpu (1 threads)","dtype":"f32","parameters":..,"step_tflop":..,"peak_tflops":..}
-//   {"kind":"step","step":1,"elapsed":..,"loss":..,"grad_norm":..,"learning_rate":..,"ms":..,"tokens":..,
+//   {"kind":"step","step":1,"elapsed":..,"loss":..,"grad_norm":..,"loss_z":..,"norm_z":..,"skipped":false,"learning_rate":..,"ms":..,"tokens":..,
 //    "tokens_per_second":..,"labels":..,"labels_per_second":..,"peak_share":..,"memory_mib":..,"coverage":..,
 //    "borrowed_mib":..,"allocations":..,"selection":["<hash of layer 0, hex>",..]}
 //   {"kind":"eval","step":..,"elapsed":..,"loss":..,"tokens":..}
 //   {"kind":"resume","after":STEP, and all that "start" has}
 //   {"kind":"lost","was":"step", and all that it had}: after the checkpoint that a run resumed from, and done again
-// The help of `longspan train` says what they mean. A loss over no label is null.
+//   {"kind":"stop","step":..,"elapsed":..,"reason":"SIGUSR1"}
+// The help of `longspan train` says what they mean. What there is none of, or is not finite, is null.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <memory>
@@ -40,6 +42,8 @@ struct StepMetrics {
   int64_t step = 0;  // from 1
   double loss = 0;   // mean over the labels
   double grad_norm = 0;
+  double loss_z = NAN, norm_z = NAN;  // of loss and grad_norm against the steps before (ZScores); NaN: none
+  bool skipped = false;               // the update: loss or grad_norm were not fit for one
   double learning_rate = 0;
   double seconds = 0;
   int64_t tokens = 0;               // of the step, all ranks, padding too
@@ -63,7 +67,10 @@ class RunLog {
   void Line(const std::string& text);  // to the console
   void Step(const StepMetrics& metrics);
   void Eval(int64_t step, double loss, int64_t tokens);
+  void Stop(int64_t step, const std::string& reason);  // before the last step
   void Finish() { progress_.Clear(); }
+  // Whether the metrics of the run so far have an evaluation after this step.
+  bool HoldsEvaluation(int64_t step) const;
   double Elapsed() const;  // seconds since Start, and those before a run was resumed
 
  private:

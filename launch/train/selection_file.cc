@@ -38,6 +38,13 @@ SelectionFile::SelectionFile(const std::string& path, int64_t select_block)
     Fail(ExitCode::kData, "{}: metadata: select_block: expected blocks of {} tokens, found {}", path, select_block,
          length);
   }
+  for (const std::string& name : file_.names()) {
+    long long sequence = 0, layer = 0;
+    if (std::sscanf(name.c_str(), "sequences.%lld.layers.%lld.", &sequence, &layer) == 2 &&
+        name == SelectionName(sequence, layer)) {
+      layers_[sequence].insert(layer);
+    }
+  }
 }
 
 std::string SelectionFile::Fingerprint() const {
@@ -50,33 +57,16 @@ std::string SelectionFile::Fingerprint() const {
   return fmt::format("{:016x}", hash);
 }
 
-std::vector<std::pair<int64_t, int64_t>> SelectionFile::Names() const {
-  std::vector<std::pair<int64_t, int64_t>> names;
-  for (const std::string& name : file_.names()) {
-    long long sequence = 0, layer = 0;
-    if (std::sscanf(name.c_str(), "sequences.%lld.layers.%lld.", &sequence, &layer) == 2 &&
-        name == SelectionName(sequence, layer)) {
-      names.emplace_back(sequence, layer);
-    }
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
 std::vector<int64_t> SelectionFile::sequences() const {
   std::vector<int64_t> found;
-  for (const auto& [sequence, layer] : Names()) {
-    if (found.empty() || found.back() != sequence) found.push_back(sequence);
-  }
+  for (const auto& [sequence, layers] : layers_) found.push_back(sequence);
   return found;
 }
 
 std::vector<int64_t> SelectionFile::layers(int64_t sequence) const {
-  std::vector<int64_t> found;
-  for (const auto& [of, layer] : Names()) {
-    if (of == sequence) found.push_back(layer);
-  }
-  return found;
+  const auto found = layers_.find(sequence);
+  if (found == layers_.end()) return {};
+  return {found->second.begin(), found->second.end()};
 }
 
 Shape SelectionFile::shape(const std::string& name) const {

@@ -1,12 +1,10 @@
 // Selection files: which blocks each query chose, in safetensors. Written by `train` and `attention`, taken back as a
 // frozen choice by `train`, `verify`, `attention` and `bench nsa`.
 //
-//   tensor    [S,G,N] U16 or I32: by token and group the indices of the chosen blocks, ascending, then padding: 65535
-//   in
-//             U16, -1 in I32. Written as U16 unless a block's index is 65535 or more.
-//   name      "selected": of one operator; other tensors beside it are passed over, so that a result of `attention` is
-//   a
-//             selection file, too
+//   tensor    [S,G,N] U16 or I32: by token and group the indices of the chosen blocks, ascending, then padding
+//             (65535 in U16, -1 in I32). Written as U16 unless a block's index is 65535 or more.
+//   name      "selected": of one operator; other tensors beside it are passed over, so that a result of `attention`
+//             is a selection file, too
 //             "sequences.I.layers.L.selected": of a model, layer L of those whose attention is NSA, for sequence I of
 //             the training data (launch/data/sequence_source.h)
 //   metadata  "select_block": tokens of a block; of a model also "step" and "data", for people
@@ -16,6 +14,7 @@
 
 #include <deque>
 #include <map>
+#include <set>
 #include <span>
 #include <string>
 #include <utility>
@@ -58,10 +57,9 @@ class SelectionFile {
   std::vector<int32_t> Read(const std::string& name, const Shape& expected, std::span<const int32_t> doc_start) const;
 
  private:
-  std::vector<std::pair<int64_t, int64_t>> Names() const;  // (sequence, layer), in order
-
   SafetensorsFile file_;
   int64_t select_block_;
+  std::map<int64_t, std::set<int64_t>> layers_;  // of each sequence of a model
 };
 
 // Throws Error (data) naming `what` and the first block that its query cannot see, or that is out of order. selected

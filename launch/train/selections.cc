@@ -91,6 +91,10 @@ GivenSelections::GivenSelections(const RunConfig& config)
 }
 
 void GivenSelections::Check(const SequenceSource& source, int64_t sequence) const {
+  if (sequence < 0 || sequence >= source.size()) {
+    Fail(ExitCode::kData, "{}: sequence {}: the training data has sequences 0 to {}", file_.path(), sequence,
+         source.size() - 1);
+  }
   const std::vector<int64_t> found = file_.layers(sequence), expected = SelectingLayers(config_.model);
   if (found.empty()) {
     Fail(ExitCode::kData, "{}: expected the selections of sequence {}, which the run takes; found those of {}",

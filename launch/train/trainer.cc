@@ -6,23 +6,27 @@
 
 #include "launch/checkpoint/checkpoint.h"
 #include "launch/config/config.h"
-#include "launch/data/dataset.h"
 #include "launch/data/step_loader.h"
-#include "launch/job/agreement.h"
+#include "launch/job/command_line.h"
 #include "launch/job/job.h"
 #include "launch/job/machine.h"
+#include "launch/job/signals.h"
 #include "launch/report/profile.h"
 #include "launch/train/about.h"
 #include "launch/train/announcement.h"
+#include "launch/train/anomalies.h"
 #include "launch/train/evaluation.h"
 #include "launch/train/graphs.h"
 #include "launch/train/memory_fit.h"
+#include "launch/train/open_data.h"
 #include "launch/train/peak.h"
 #include "launch/train/progress.h"
+#include "launch/train/replicas.h"
 #include "launch/train/resume.h"
 #include "launch/train/run_folder.h"
 #include "launch/train/run_log.h"
 #include "launch/train/selections.h"
+#include "launch/train/stopping.h"
 #include "model/network/session.h"
 #include "model/training/micro_step.h"
 #include "model/training/optimizer.h"
@@ -34,18 +38,6 @@
 namespace longspan {
 namespace {
 
-// What all ranks train on: the same data, with no token outside the vocabulary. Each looks at its part of them.
-Sources OpenData(const RunConfig& config, Communicator& world) {
-  Sources sources = OpenSources(config.data, config.model.vocab, config.model.nsa.select_block);
-  std::vector<Claim> claims;
-  for (const auto& [key, dataset] : sources.files) {
-    claims.push_back({key, dataset->Fingerprint(), dataset->path()});
-  }
-  RequireAgreement(world, ExitCode::kData, "the data", claims);
-  CheckTokens(sources, config.model.vocab, world.rank(), world.size());
-  return sources;
-}
-
 class Trainer {
  public:
   Trainer(Job& job, DType dtype, const RunConfig& config, const TrainOptions& options)
@@ -55,7 +47,8 @@ class Trainer {
         config_(config),
         options_(options),
         folder_(config, options.older, job.root()),
-        sources_(OpenData(config, mesh_.host_world())),
+        stopping_(job, config, folder_.path()),
+        sources_(OpenData(config, mesh_.host_world(), stopping_)),
         session_(job.Make<Session>(config.session(), device_, mesh_.cp(), dtype)),
         optimizer_({.device = session_.device(),
                     .ops = session_.ops(),
@@ -66,6 +59,7 @@ class Trainer {
                     .config = config.optimizer}),
         steps_({*sources_.train, session_.layout(), mesh_.cp_index(), config.model.nsa, config.data.seed},
                config.train.steps, config.train.sequences_per_step, {mesh_.dp_index(), mesh_.dp_size()}),
+        anomalies_(config.train),
         record_step_(RecordStep(config.train, job.root())),
         given_(OpenGivenSelections(config, *sources_.train, session_.layout(), mesh_.host_world())),
         log_(config, folder_.path(), job.root()),
@@ -81,42 +75,44 @@ class Trainer {
         micro_step_(session_, optimizer_, loss_sum_) {
     optimizer_.Reserve(session_.arena(), session_.context().dtype, session_.context().gradient_dtype);
     session_.arena().Reserve(&loss_sum_, MemoryUse::kWorkspace, "loss_sum", DType::kF64, {1});
+    session_.arena().Reserve(&weights_hash_, MemoryUse::kWorkspace, "weights_hash", DType::kI64, {1});
     if (given_) frozen_.emplace(session_, config.model);
   }
 
-  void Run() {
+  // Returns the exit code.
+  ExitCode Run() {
     const std::vector<HostMemory> host = PlannedHostMemory(session_, optimizer_, config_);
     log_.Line(Announcement(config_, job_, session_, sources_, folder_.path(), options_.version, host));
-    if (resumes()) state_ = FindPlace(checkpoints_, config_, steps_, log_);
-    if (state_.step == config_.train.steps) return;
+    if (resumes() && !GoOn()) return ExitCode::kOk;
     RequireFit(job_, config_, {session_.arena().bytes(), SumOf(host)});
-    job_.Reduce(0, ReduceOp::kMax);  // the ranks measure together, as they will compute
+    if (stopping_.Poll()) return Stop(0);  // the ranks measure together, as they will compute
     peak_flops_ =
         job_.Reduce(MeasurePeak(device_, session_.ops(), session_.compute(), session_.context().dtype), ReduceOp::kSum);
     session_.Start(config_.train.seed);
     optimizer_.Start(config_.train.seed);
     checkpoints_.Reserve();
-    Rehearse();
+    if (!Rehearse()) return Stop(0);
     Begin();
     if (state_.step > 0) checkpoints_.Load();
     Trace::Get().Reset();
     const double begin = WallSeconds();
-    const int64_t done = state_.step;
-    for (int64_t step = done + 1; step <= config_.train.steps; ++step) {
+    if (evaluation_due_) EvaluateHeldOut(first_);
+    for (int64_t step = first_ + 1; step <= config_.train.steps && !stopping_.agreed(); ++step) {
       if (step == record_step_) log_.Line(RecordSelections(job_, session_, *sources_.train, config_, step));
-      const StepMetrics metrics = Step(step);
-      log_.Step(metrics);
-      RequireFinite({metrics.loss, metrics.grad_norm},
-                    fmt::format("step {}: loss {} and gradient norm {}", step, metrics.loss, metrics.grad_norm));
-      if (config_.train.evaluates() && (step == config_.train.steps || step % config_.train.eval_interval == 0)) {
-        EvaluateHeldOut(step);
-      }
+      const std::optional<StepMetrics> metrics = Step(step);
+      if (!metrics) break;
+      log_.Step(*metrics);
       state_.step = step;
       state_.sequences += config_.train.sequences_per_step;
-      checkpoints_.AfterStep(State());
+      if (anomalies_.exhausted()) checkpoints_.Save(State());  // from before them: no update came of them
+      anomalies_.Check(*metrics);
+      if (EvaluatesAfter(step)) EvaluateHeldOut(step);
+      if (!stopping_.agreed()) checkpoints_.AfterStep(State());
     }
+    if (stopping_.agreed()) return Stop(WallSeconds() - begin);
     checkpoints_.Finish();
-    Finish(WallSeconds() - begin, config_.train.steps - done);
+    Finish(WallSeconds() - begin, state_.step - first_);
+    return ExitCode::kOk;
   }
 
  private:
@@ -127,20 +123,42 @@ class Trainer {
     double labels;                      // over all replicas
   };
 
+  // Finds where; false when all is done.
+  bool GoOn() {
+    state_ = FindPlace(checkpoints_, config_, steps_, log_);
+    first_ = state_.step;
+    if (first_ == 0) return true;
+    anomalies_.Restore(state_.numbers["anomalies"]);
+    // One that a stop broke off is made up for.
+    const bool missing = job_.root() && sources_.validation && EvaluatesAfter(first_) && !log_.HoldsEvaluation(first_);
+    evaluation_due_ = job_.Reduce(missing ? 1 : 0, ReduceOp::kMax) > 0;
+    const bool done = first_ == config_.train.steps && !evaluation_due_;
+    if (done) log_.Line("done already; more train.steps would go on from here");
+    return !done;
+  }
+
+  bool EvaluatesAfter(int64_t step) const {
+    return config_.train.evaluates() && (step == config_.train.steps || step % config_.train.eval_interval == 0);
+  }
+
   // After the last step.
   const RunState& State() {
     state_.seconds = log_.Elapsed();
     state_.graphs = micro_step_.uses_graphs();
+    state_.numbers["anomalies"] = anomalies_.State();
     return state_;
   }
 
   // The first step, but nothing is learned from it. Afterwards all that grows on first use has its size: the steps
   // allocate nothing, and what does not fit has failed.
-  void Rehearse() {
+  // False when the run is to stop.
+  bool Rehearse() {
     const LoadedStep first = LoadStep(state_.step + 1);
+    if (stopping_.agreed()) return false;
     Trace::Get().Reset();
     AddGradients(first);
     session_.compute().Synchronize();
+    if (stopping_.Poll()) return false;
     const double flops = TracedFlops();
     step_flops_ = job_.Reduce(flops, ReduceOp::kSum);
     const std::string graphs = ChooseGraphs(
@@ -152,6 +170,7 @@ class Trainer {
     session_.compute().Synchronize();
     log_.Line(fmt::format("  in use after a rehearsal of the step: {} MiB, {} of them scratch of kernels and transfers",
                           job_.MemoryBytes() >> 20, CountedAllocations().scratch_bytes >> 20));
+    return !stopping_.Poll();
   }
 
   // From here on the folder is this run's: what an older one left goes.
@@ -170,27 +189,37 @@ class Trainer {
                 .seconds = state_.seconds});
   }
 
-  StepMetrics Step(int64_t step) {
+  // Nothing when the run is to stop before it.
+  std::optional<StepMetrics> Step(int64_t step) {
     const double begin = WallSeconds();
     const int64_t allocations = CountedAllocations().allocations;
     const LoadedStep loaded = LoadStep(step);
+    if (stopping_.agreed()) return std::nullopt;
     const double coverage = AddGradients(loaded);
     StepMetrics metrics;
     metrics.learning_rate = LearningRate(config_.optimizer, step - 1, config_.train.steps);
     checkpoints_.BeforeUpdate();
-    optimizer_.Step(step, metrics.learning_rate);
+    const int64_t interval = config_.train.compare_interval;
+    const bool compares = interval > 0 && step % interval == 0;
+    if (compares) session_.ops().train->Hash(session_.compute(), session_.model().params().weights(), weights_hash_);
+    optimizer_.Step(anomalies_.updates() + 1, metrics.learning_rate, loss_sum_, anomalies_.limits(loaded.labels));
 
     // All is under way; from here on the host waits for results.
     metrics.step = step;
     metrics.selection = SelectionHashes();
-    metrics.grad_norm = std::sqrt(Value(optimizer_.sum_of_squares()));
+    const std::vector<double> sums = session_.ToHost<double>(optimizer_.sums());
+    metrics.grad_norm = std::sqrt(sums[0]);
+    metrics.skipped = std::isnan(sums[2]);
+    if (compares) RequireEqualReplicas(job_, step, session_.ToHost<int64_t>(weights_hash_)[0]);
     const auto borrowed = static_cast<double>(session_.model().borrowed_bytes());
     const double allocated = static_cast<double>(CountedAllocations().allocations - allocations);
     const std::vector<double> all = job_.Reduce({{Value(loss_sum_), ReduceOp::kSum},
                                                  {coverage, ReduceOp::kSum},
                                                  {borrowed, ReduceOp::kSum},
                                                  {static_cast<double>(job_.MemoryBytes()), ReduceOp::kMax},
-                                                 {allocated, ReduceOp::kMax}});
+                                                 {allocated, ReduceOp::kMax},
+                                                 {stopping_.wish(), ReduceOp::kMax}});
+    stopping_.Agree(all[5]);
     metrics.loss = loaded.labels > 0 ? all[0] / loaded.labels : 0;
     metrics.labels = static_cast<int64_t>(loaded.labels);
     metrics.coverage = all[1] / mesh_.world().size();
@@ -200,6 +229,7 @@ class Trainer {
     metrics.tokens = config_.train.sequences_per_step * config_.data.sequence_length;
     metrics.seconds = WallSeconds() - begin;
     metrics.peak_share = step_flops_ / metrics.seconds / peak_flops_;
+    anomalies_.Record(&metrics);
     return metrics;
   }
 
@@ -221,8 +251,9 @@ class Trainer {
     const std::vector<Batch>& batches = steps_.Step(step);
     double labels = 0;
     for (const Batch& batch : batches) labels += static_cast<double>(batch.labels);
-    // Every rank of a cp group counts the same sequence.
-    return {batches, job_.Reduce(labels, ReduceOp::kSum) / mesh_.cp_size()};
+    const std::vector<double> all = job_.Reduce({{labels, ReduceOp::kSum}, {stopping_.wish(), ReduceOp::kMax}});
+    stopping_.Agree(all[1]);
+    return {batches, all[0] / mesh_.cp_size()};  // every rank of a cp group counts the same sequence
   }
 
   // Of the step's last sequence of replica 0, by layer.
@@ -236,20 +267,35 @@ class Trainer {
   }
 
   void EvaluateHeldOut(int64_t step) {
-    if (!sources_.validation) return;
+    if (!sources_.validation || stopping_.agreed()) return;
     if (frozen_) frozen_->Clear();
     log_.Line(fmt::format("evaluating {} held-out sequences",
                           std::min(config_.train.eval_sequences, sources_.validation->size())));
-    const HeldOut found = Evaluate(job_, session_, *sources_.validation, config_, loss_sum_);
-    log_.Eval(step, found.loss, found.labels);
-    RequireFinite({found.loss}, fmt::format("step {}: held-out loss {}", step, found.loss));
+    const std::optional<HeldOut> found = Evaluate(job_, session_, *sources_.validation, config_, loss_sum_, stopping_);
+    if (!found) return;
+    log_.Eval(step, found->loss, found->labels);
+    if (!std::isfinite(found->loss)) {
+      log_.Finish();
+      Fail(ExitCode::kNonFinite,
+           "step {}: held-out loss {} must be finite; lower optimizer.learning_rate, or lengthen "
+           "optimizer.warmup_steps",
+           step, found->loss);
+    }
   }
 
-  void RequireFinite(std::initializer_list<double> values, const std::string& what) {
-    if (std::all_of(values.begin(), values.end(), [](double x) { return std::isfinite(x); })) return;
+  // In good order: saves what was not, and says how to go on.
+  ExitCode Stop(double seconds) {
+    const bool saved = state_.step == first_ || checkpoints_.Save(State());
+    if (state_.step > first_ && !stopping_.hurried()) {
+      log_.Line(WriteReport(mesh_.host_world(), mesh_.cp_size(), device_.kind(), folder_.path(), seconds,
+                            state_.step - first_));
+    }
+    log_.Stop(state_.step, stopping_.reason());
+    log_.Line(fmt::format("stopped by {} after step {}/{}{}; to go on:", stopping_.reason(), state_.step,
+                          config_.train.steps, saved ? "" : ", which is not saved"));
+    log_.Line(ResumeCommand(mesh_.world().size()));
     log_.Finish();
-    Fail(ExitCode::kNonFinite, "{} must be finite; lower optimizer.learning_rate, or lengthen optimizer.warmup_steps",
-         what);
+    return ExitCode::kStopped;
   }
 
   void Finish(double seconds, int64_t steps) {
@@ -269,17 +315,22 @@ class Trainer {
   const RunConfig& config_;
   const TrainOptions& options_;
   RunFolder folder_;
+  Stopping stopping_;
   const Sources sources_;
   Session& session_;
   Optimizer optimizer_;
   Tensor loss_sum_;                         // [1] F64
+  Tensor weights_hash_;                     // [1] I64
   double step_flops_ = 0, peak_flops_ = 0;  // of all ranks; peak: a second
   StepLoader steps_;
+  Anomalies anomalies_;
   const int64_t record_step_;                   // 0: none
   const std::optional<GivenSelections> given_;  // null: the layers choose
   std::optional<FrozenSelection> frozen_;       // likewise
   RunLog log_;
-  RunState state_;  // of what is done
+  RunState state_;     // of what is done
+  int64_t first_ = 0;  // steps that were done before
+  bool evaluation_due_ = false;
   Checkpoints& checkpoints_;
   MicroStep micro_step_;  // its graphs may hold transfers: not of the job
 };
@@ -287,10 +338,10 @@ class Trainer {
 }  // namespace
 
 int RunTrain(const RunConfig& config, const TrainOptions& options) {
+  WatchStopSignals();
   const Machine machine = ChooseMachine(config.runtime);
   Job job(machine.device, config.parallel);
-  Trainer(job, machine.dtype, config, options).Run();
-  return static_cast<int>(ExitCode::kOk);
+  return static_cast<int>(Trainer(job, machine.dtype, config, options).Run());
 }
 
 }  // namespace longspan

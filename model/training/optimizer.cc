@@ -50,8 +50,7 @@ void Optimizer::Reserve(Arena& arena, DType dtype, DType gradient_dtype) {
   for (int64_t i = own().first; i < own().last; ++i) {
     own_state_bytes_ += 3 * params_.params()[i]->size() * DTypeSize(gradient_dtype);
   }
-  arena.Reserve(&sum_of_squares_, MemoryUse::kWorkspace, "sum_of_squares", DType::kF64, {1});
-  arena.Reserve(&clip_scale_, MemoryUse::kWorkspace, "clip_scale", DType::kF64, {1});
+  arena.Reserve(&sums_, MemoryUse::kWorkspace, "step_sums", DType::kF64, {3});
 }
 
 void Optimizer::ZeroMoments() {
@@ -84,17 +83,24 @@ void Optimizer::Reduce(int64_t begin, int64_t end) {
 
 void Optimizer::FinishReduce() { Order(comm_, compute_, "stall.gradients"); }
 
-void Optimizer::Step(int64_t step, double learning_rate) {
+void Optimizer::Step(int64_t update, double learning_rate, const Tensor& loss_sum, const UpdateLimits& limits) {
   TrainOps& train = *ops_.train;
-  ops_.rows->Zero(compute_, sum_of_squares_);
+  const Tensor squares = sums_.Rows(0, 1), loss = sums_.Rows(1, 1), scale = sums_.Rows(2, 1);
+  ops_.rows->Zero(compute_, sums_);
   for (int64_t i = own().first; i < own().last; ++i) {
-    train.AddSumOfSquares(compute_, params_.params()[i]->gradient, sum_of_squares_);
+    train.AddSumOfSquares(compute_, params_.params()[i]->gradient, squares);
   }
+  if (loss_sum) device_.Copy(compute_, loss, loss_sum);
   Order(compute_, comm_);
-  world_.AllReduce(comm_, sum_of_squares_, ReduceOp::kSum);
+  world_.AllReduce(comm_, sums_.Rows(0, 2), ReduceOp::kSum);
   Order(comm_, compute_, "stall.gradient_norm");
 
-  train.ClipScale(compute_, sum_of_squares_, config_.clip_norm, clip_scale_);
+  train.ClipScale(compute_, {.sum_of_squares = squares,
+                             .loss = loss,
+                             .max_norm = config_.clip_norm,
+                             .norm_limit = limits.norm,
+                             .loss_limit = limits.loss,
+                             .scale = scale});
   for (int64_t i = own().first; i < own().last; ++i) {
     const Param& param = *params_.params()[i];
     const int64_t at = param.offset - own().begin;
@@ -104,13 +110,13 @@ void Optimizer::Step(int64_t step, double learning_rate) {
                            .m = m_.Rows(at, param.size()),
                            .v = v_.Rows(at, param.size()),
                            .master = master_ ? master_.Rows(at, param.size()) : Tensor(),
-                           .grad_scale = clip_scale_,
+                           .grad_scale = scale,
                            .learning_rate = learning_rate,
                            .beta1 = config_.beta1,
                            .beta2 = config_.beta2,
                            .eps = config_.eps,
                            .weight_decay = param.decay ? config_.weight_decay : 0,
-                           .step = step});
+                           .step = update});
   }
   GatherWeights();
   ops_.rows->Zero(compute_, params_.gradients());

@@ -2,10 +2,12 @@
 //
 // A step: reduce-scatter of the gradients, so that each rank holds the sums for its own tensors; norm over all; clip;
 // AdamW on the own tensors; all-gather of the weights. Gradients are zero afterwards. The reduce-scatter may begin
-// behind the backward: Reduce, part by part.
+// behind the backward: Reduce, part by part. A norm or loss that is not finite changes neither weights nor state: the
+// devices decide it, all from the same sums.
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -24,6 +26,12 @@ struct Shard {
 
 // Cuts the table in `ranks` runs of whole tensors, as equal as that allows; some may be empty.
 std::vector<Shard> CutShards(const ParamTable& params, int ranks);
+
+// What an update may come from: above either of them it is skipped.
+struct UpdateLimits {
+  double norm = std::numeric_limits<double>::infinity();
+  double loss = std::numeric_limits<double>::infinity();  // of the sum over all ranks
+};
 
 class Optimizer {
  public:
@@ -47,10 +55,11 @@ class Optimizer {
   // stream has come this far. The parts of a step cover everything once, in the same order on all ranks.
   void Reduce(int64_t begin, int64_t end);
   void FinishReduce();  // the compute stream waits for all parts
-  // After all parts were reduced. `step` counts from 1. Afterwards sum_of_squares() holds the squared norm of the whole
-  // gradient, before clipping.
-  void Step(int64_t step, double learning_rate);
-  const Tensor& sum_of_squares() const { return sum_of_squares_; }  // [1] F64
+  // After all parts were reduced. `update` counts the updates made so far and this one, from 1. `loss_sum` [1] F64 is
+  // this rank's part of the loss, or null. Afterwards sums() holds the squared norm of the whole gradient, before
+  // clipping, the loss of all ranks, and what the gradient was multiplied with: NaN when the update was skipped.
+  void Step(int64_t update, double learning_rate, const Tensor& loss_sum = {}, const UpdateLimits& limits = {});
+  const Tensor& sums() const { return sums_; }  // [3] F64
 
   // What training one parameter continues from, on the device; between two steps only.
   struct State {
@@ -78,9 +87,9 @@ class Optimizer {
   ParamTable& params_;
   const OptimizerConfig config_;
   std::vector<Shard> shards_;
-  std::vector<int64_t> counts_;         // elements by rank
-  Tensor m_, v_, master_;               // [own elements]; no master: null
-  Tensor sum_of_squares_, clip_scale_;  // [1] F64
+  std::vector<int64_t> counts_;  // elements by rank
+  Tensor m_, v_, master_;        // [own elements]; no master: null
+  Tensor sums_;                  // [3] F64
   int64_t own_state_bytes_ = 0;
   std::unique_ptr<Event> event_;
 };

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <fstream>
 #include <string>
+#include <string_view>
 
 #include "runtime/error.h"
 
@@ -20,24 +21,29 @@ struct Mapping {
   uint64_t byte = 0;
 };
 
-// The file that is mapped at `address`, from lines "begin-end rwxp offset device inode   path".
+// The file that is mapped at `address` as MappedFile does (shared, to read), from lines "begin-end rwxp offset device
+// inode   path".
 Mapping MappingOf(uint64_t address) {
   std::ifstream maps("/proc/self/maps");
   for (std::string line; std::getline(maps, line);) {
     unsigned long long begin = 0, end = 0, offset = 0;
-    if (std::sscanf(line.c_str(), "%llx-%llx %*s %llx", &begin, &end, &offset) != 3) continue;
-    const size_t path = line.find('/');
+    char access[5] = "";
+    if (std::sscanf(line.c_str(), "%llx-%llx %4s %llx", &begin, &end, access, &offset) != 4) continue;
     if (address < begin || address >= end) continue;
-    return {path == std::string::npos ? "" : line.substr(path), address - begin + offset};
+    const size_t path = line.find('/');
+    if (path == std::string::npos || std::string_view(access) != "r--s") break;
+    return {line.substr(path), address - begin + offset};
   }
   return {};
 }
 
 // The signal comes from a read of the mapped bytes and so from nowhere within the allocator: it may be used here.
 void OnBusError(int, siginfo_t* info, void*) {
-  const Mapping mapping = MappingOf(reinterpret_cast<uint64_t>(info->si_addr));
+  const bool sent = info->si_code <= 0;  // by a process, not by an access
+  const Mapping mapping = sent ? Mapping() : MappingOf(reinterpret_cast<uint64_t>(info->si_addr));
   if (mapping.path.empty()) {
     sigaction(SIGBUS, &before, nullptr);  // and the access is tried again
+    if (sent) raise(SIGBUS);
     return;
   }
   const std::string text = fmt::format(

@@ -5,6 +5,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
+#include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
@@ -42,21 +44,28 @@ std::FILE* OpenLocked(const std::string& path, const std::string& partial) {
   }
 }
 
-// Ctrl-C comes before or after, not between.
+constexpr std::array kStops = {SIGINT, SIGTERM, SIGHUP};
+std::atomic<int> arrived = 0;
+static_assert(std::atomic<int>::is_always_lock_free);
+
+// Ctrl-C comes before or after, not between. By handlers, since a signal that this thread blocks goes to another one.
 class SignalsWait {
  public:
   SignalsWait() {
-    sigset_t stops;
-    sigemptyset(&stops);
-    for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&stops, signal);
-    pthread_sigmask(SIG_BLOCK, &stops, &before_);
+    struct sigaction wait {};
+    wait.sa_handler = [](int signal) { arrived = signal; };
+    wait.sa_flags = SA_RESTART;
+    for (size_t i = 0; i < kStops.size(); ++i) sigaction(kStops[i], &wait, &before_[i]);
   }
-  ~SignalsWait() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  ~SignalsWait() {
+    for (size_t i = 0; i < kStops.size(); ++i) sigaction(kStops[i], &before_[i], nullptr);
+    if (const int signal = arrived.exchange(0)) raise(signal);
+  }
   SignalsWait(const SignalsWait&) = delete;
   SignalsWait& operator=(const SignalsWait&) = delete;
 
  private:
-  sigset_t before_;
+  std::array<struct sigaction, kStops.size()> before_;
 };
 
 }  // namespace

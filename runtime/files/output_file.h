@@ -15,8 +15,8 @@ namespace longspan {
 
 class OutputFile {
  public:
-  explicit OutputFile(
-      const std::string& path);  // throws Error (io), also when another process writes it; makes no folders
+  // Throws Error (io), also when another process writes it; makes no folders.
+  explicit OutputFile(const std::string& path);
   ~OutputFile();
   OutputFile(const OutputFile&) = delete;
   OutputFile& operator=(const OutputFile&) = delete;
@@ -40,9 +40,9 @@ class OutputFile {
 };
 
 // Files that mean something only together, such as data and its index, which comes after it: all are flushed before
-// anything is replaced, older files go from the last on, and the new ones appear in order. So whoever finds the last of
-// them finds all of one making, and what fails on the way (a full disk) leaves the older ones as they were. Throws
-// Error (io).
+// anything is replaced, older files go from the last on, and the new ones appear in order; a signal that ends the
+// program waits meanwhile. So whoever finds the last of them finds all of one making, and what fails on the way (a full
+// disk) leaves the older ones as they were. Throws Error (io).
 void CommitAll(std::span<OutputFile* const> files);
 
 }  // namespace longspan

@@ -47,7 +47,7 @@ fresh "launch/quickstart.sh ${short[*]}"
 expect "the quickstart" 0 "^longspan [0-9.]+ \(revision" "^written +runs/quickstart-data/headers_train\.bin" \
   "ranks +[124] = dp [12] x cp [12], [0-9]+ tokens" "^step 3/3 \| loss [0-9.]+ " "^eval 3/3 \| held-out loss [0-9.]+ " "^done: 3 steps in " \
   "^== what happened"
-refuse "the quickstart" "error|warning|"$'\033'
+refuse "the quickstart" "^(error|warning):|"$'\033'
 for file in metrics.jsonl profile/report.txt config.textproto; do
   [ -s "runs/quickstart/$file" ] && continue
   echo "the quickstart names runs/quickstart/$file, which is not there"

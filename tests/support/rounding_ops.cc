@@ -129,9 +129,8 @@ class RoundingTrain final : public TrainOps {
     cpu_->AddSumOfSquares(stream, x, sum);
   }
   void AddSum(Stream& stream, const Tensor& x, const Tensor& sum) override { cpu_->AddSum(stream, x, sum); }
-  void ClipScale(Stream& stream, const Tensor& sum_of_squares, double max_norm, const Tensor& scale) override {
-    cpu_->ClipScale(stream, sum_of_squares, max_norm, scale);
-  }
+  void ClipScale(Stream& stream, const ClipScaleArgs& args) override { cpu_->ClipScale(stream, args); }
+  void Hash(Stream& stream, const Tensor& x, const Tensor& hash) override { cpu_->Hash(stream, x, hash); }
 
  private:
   const std::unique_ptr<TrainOps> cpu_ = MakeCpuTrain();

@@ -1,11 +1,15 @@
 // AdamW against the paper's formulas in fp64, sums and the clipping scale.
 #include <cmath>
+#include <limits>
 
 #include "kernels/train/ops.h"
 #include "tests/support/host_values.h"
 
 namespace longspan::test {
 namespace {
+
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 const std::unique_ptr<TrainOps> kOps = MakeCpuTrain();
 
@@ -87,10 +91,16 @@ TYPED_TEST(OptimizerTest, SumsAccumulate) {
 }
 
 TEST(Optimizer, ClipScale) {
-  const auto scale_of = [](double sum, double max_norm) {
-    const Values<double> sum_of_squares({1}, {sum});
+  const auto scale_of = [](double sum, double max_norm, double loss = 0, double norm_limit = kInfinity,
+                           double loss_limit = kInfinity) {
+    const Values<double> sum_of_squares({1}, {sum}), losses({1}, {loss});
     Values<double> scale({1});
-    kOps->ClipScale(HostStream(), sum_of_squares.view(), max_norm, scale.view());
+    kOps->ClipScale(HostStream(), {.sum_of_squares = sum_of_squares.view(),
+                                   .loss = losses.view(),
+                                   .max_norm = max_norm,
+                                   .norm_limit = norm_limit,
+                                   .loss_limit = loss_limit,
+                                   .scale = scale.view()});
     return scale[0];
   };
   EXPECT_EQ(scale_of(16, 1), 0.25);
@@ -98,10 +108,51 @@ TEST(Optimizer, ClipScale) {
   EXPECT_EQ(scale_of(16, 5), 1);
   EXPECT_EQ(scale_of(16, 0), 1);
   EXPECT_EQ(scale_of(0, 1), 1);
+  EXPECT_EQ(scale_of(16, 1, 5, 4, 5), 0.25);
   for (const double max_norm : {0.0, 1.0}) {
-    EXPECT_TRUE(std::isnan(scale_of(std::numeric_limits<double>::quiet_NaN(), max_norm)));
-    EXPECT_TRUE(std::isnan(scale_of(std::numeric_limits<double>::infinity(), max_norm)));
+    EXPECT_TRUE(std::isnan(scale_of(kNan, max_norm)));
+    EXPECT_TRUE(std::isnan(scale_of(kInfinity, max_norm)));
+    EXPECT_TRUE(std::isnan(scale_of(16, max_norm, kNan)));
+    EXPECT_TRUE(std::isnan(scale_of(16, max_norm, kInfinity)));
+    EXPECT_TRUE(std::isnan(scale_of(16, max_norm, 5, 3.9, 6)));
+    EXPECT_TRUE(std::isnan(scale_of(16, max_norm, 5, 4, 4.9)));
   }
+}
+
+TYPED_TEST(OptimizerTest, NoScaleNoUpdate) {
+  using T = TypeParam;
+  const int64_t size = 10007;
+  auto weight = Values<T>::Normal({size}, 1), m = Values<T>::Normal({size}, 2), v = Values<T>::Filled({size}, 3);
+  const std::vector<double> before[] = {weight.Doubles(), m.Doubles(), v.Doubles()};
+  const auto gradient = Values<T>::Filled({size}, std::numeric_limits<T>::quiet_NaN());
+  const auto scale = Values<double>::Filled({1}, std::numeric_limits<double>::quiet_NaN());
+  kOps->AdamW(HostStream(),
+              {weight.view(), gradient.view(), m.view(), v.view(), {}, scale.view(), 0.1, 0.9, 0.95, 1e-8, 0.1, 1});
+  EXPECT_EQ(weight.Doubles(), before[0]);
+  EXPECT_EQ(m.Doubles(), before[1]);
+  EXPECT_EQ(v.Doubles(), before[2]);
+}
+
+TEST(Optimizer, HashOfEveryBitAndItsPlace) {
+  const auto hash_of = [](const Values<float>& x) {
+    int64_t hash = -1;
+    kOps->Hash(HostStream(), x.view(), HostView(&hash, {1}));
+    return hash;
+  };
+  const auto first = Values<float>::Normal({50002}, 1);
+  const int64_t hash = hash_of(first);
+  EXPECT_EQ(hash, hash_of(first));
+  for (const int64_t at : {0, 1, 31337, 50001}) {
+    auto other = first;
+    other[at] = -other[at];
+    EXPECT_NE(hash_of(other), hash) << at;
+  }
+  auto swapped = first;
+  std::swap(swapped[0], swapped[2]);
+  std::swap(swapped[1], swapped[3]);
+  EXPECT_NE(hash_of(swapped), hash);
+  EXPECT_EQ(hash_of(Values<float>({0})), 0);
+  ExpectThreadsDoNotMatter<double>("hash", [&] { return Values<double>({1}, {static_cast<double>(hash_of(first))}); });
 }
 
 TEST(Optimizer, RefusesByName) {

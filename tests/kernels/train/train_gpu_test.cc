@@ -1,4 +1,5 @@
 // The operations of the training step on a GPU against the CPU in F64.
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -7,6 +8,9 @@
 
 namespace longspan::test {
 namespace {
+
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 TEST(TrainGpu, LinearCrossEntropy) {
   for (const DType dtype : kGpuTypes) {
@@ -137,7 +141,9 @@ TEST(TrainGpu, SumsAndClipping) {
       side.train().AddSum(side.stream(), x.view(), sum.view());
       Named results;
       for (const double max_norm : {0.0, 0.5, 1e9}) {
-        side.train().ClipScale(side.stream(), squares.view(), max_norm, scale.view());
+        side.train().ClipScale(
+            side.stream(),
+            {.sum_of_squares = squares.view(), .loss = sum.view(), .max_norm = max_norm, .scale = scale.view()});
         results.push_back({fmt::format("scale for {}", max_norm), side.Read(scale)});
       }
       results.push_back({"squares", side.Read(squares)});
@@ -145,10 +151,59 @@ TEST(TrainGpu, SumsAndClipping) {
       return results;
     });
   }
-  const Side side = GpuSide(DType::kF32);
-  const auto bad = side.PutF64({std::numeric_limits<double>::infinity()}, {1}), scale = side.PutF64({1}, {1});
-  side.train().ClipScale(side.stream(), bad.view(), 1, scale.view());
-  EXPECT_TRUE(std::isnan(side.Read(scale)[0]));
+}
+
+// A norm or loss that is not finite or above its limit: a scale of NaN, with which AdamW changes nothing.
+TEST(TrainGpu, SkippedUpdates) {
+  for (const DType dtype : kGpuTypes) {
+    const Side side = GpuSide(dtype);
+    const Shape shape{1000};
+    const auto weight = side.In(1, shape), m = side.InSum(2, shape), v = side.InSum(3, shape);
+    const auto gradient = side.PutSum(std::vector<double>(1000, kNan), shape), wide = side.InSum(1, shape);
+    const auto squares = side.PutF64({16}, {1}), loss = side.PutF64({5}, {1}), bad = side.PutF64({kNan}, {1});
+    const auto scale = side.PutF64({1}, {1});
+    const auto scale_of = [&](const Tensor& sum_of_squares, const Tensor& losses, double norm_limit,
+                              double loss_limit) {
+      side.train().ClipScale(side.stream(), {.sum_of_squares = sum_of_squares,
+                                             .loss = losses,
+                                             .max_norm = 1,
+                                             .norm_limit = norm_limit,
+                                             .loss_limit = loss_limit,
+                                             .scale = scale.view()});
+      return side.Read(scale)[0];
+    };
+    EXPECT_EQ(scale_of(squares.view(), loss.view(), 4, 5), 0.25);
+    EXPECT_EQ(scale_of(squares.view(), {}, kInfinity, kInfinity), 0.25);
+    EXPECT_TRUE(std::isnan(scale_of(squares.view(), loss.view(), 3.9, 5)));
+    EXPECT_TRUE(std::isnan(scale_of(squares.view(), loss.view(), 4, 4.9)));
+    EXPECT_TRUE(std::isnan(scale_of(bad.view(), loss.view(), kInfinity, kInfinity)));
+    EXPECT_TRUE(std::isnan(scale_of(squares.view(), bad.view(), kInfinity, kInfinity)));
+    const Named before = {{"weight", side.Read(weight)}, {"m", side.Read(m)}, {"v", side.Read(v)}};
+    side.train().AdamW(side.stream(), {.weight = weight.view(),
+                                       .gradient = gradient.view(),
+                                       .m = m.view(),
+                                       .v = v.view(),
+                                       .master = dtype == DType::kBf16 ? wide.view() : Tensor(),
+                                       .grad_scale = scale.view(),
+                                       .learning_rate = 1e-2});
+    EXPECT_TRUE(BitEqual("weight", side.Read(weight), before[0].second));
+    EXPECT_TRUE(BitEqual("m", side.Read(m), before[1].second));
+    EXPECT_TRUE(BitEqual("v", side.Read(v), before[2].second));
+  }
+}
+
+TEST(TrainGpu, HashIsThatOfTheCpu) {
+  for (const int32_t count : {2, 1000, 3000002}) {
+    const auto hash_of = [&](const Side& side) {
+      std::vector<int32_t> values(count);
+      for (int32_t i = 0; i < count; ++i) values[i] = i % 1000 * 7919;
+      const auto x = side.PutInts(values);
+      const auto hash = side.PutF64({1}, {1});  // eight bytes for a number of I64
+      side.train().Hash(side.stream(), x.view(), Tensor(hash.view().data, DType::kI64, hash.view().device, {1}));
+      return std::bit_cast<int64_t>(side.Read(hash)[0]);
+    };
+    EXPECT_EQ(hash_of(GpuSide(DType::kF32)), hash_of(CpuSide(DType::kF32))) << count;
+  }
 }
 
 }  // namespace

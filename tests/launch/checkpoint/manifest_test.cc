@@ -75,6 +75,16 @@ TEST(Manifest, NamesWhatIsWrong) {
 }
 
 // Any bit: either it is refused, or it changed nothing (a space).
+// Not a call for each level.
+TEST(Manifest, ManyInOneAnotherAreRefused) {
+  const std::string many(1000000, '[');
+  for (const std::string& text :
+       {many, "{\"manifest\": " + many + std::string(many.size(), ']') + ", \"xxh3\": \"0\"}"}) {
+    ExpectError(ExitCode::kData, {"manifest.json", "expected a manifest"},
+                [&] { Manifest::Parse(text, "manifest.json"); });
+  }
+}
+
 TEST(Manifest, AFlippedBitIsSeen) {
   const Manifest m = Example();
   const std::string text = m.Text();

@@ -117,6 +117,28 @@ TEST_F(FrozenSelectionTest, VerifyTakesIt) {
   EXPECT_NE(said.find("verify: good"), std::string::npos) << said;
 }
 
+// Its first sequence may be none of the data's: the file is of other data.
+TEST_F(FrozenSelectionTest, VerifyRefusesASequenceThatIsNotThere) {
+  const Shape shape = {128, 1, 4};
+  for (const int64_t sequence : {int64_t{-1}, int64_t{1} << 40}) {
+    SelectionWriter writer(kBlock);
+    writer.Add(SelectionName(sequence, 0), std::vector<int32_t>(shape.count(), -1), shape);
+    writer.Add(SelectionName(sequence, 1), std::vector<int32_t>(shape.count(), -1), shape);
+    writer.Write(folder_ / "other");
+    std::string said;
+    EXPECT_EQ(RunProgram(folder_, 2,
+                         fmt::format("verify --config '{}/configs/fibonacci.textproto' runtime.device=CPU "
+                                     "parallel.cp=2 {}",
+                                     LONGSPAN_SOURCE, Key("frozen_selection", "other")),
+                         &said),
+              static_cast<int>(ExitCode::kData))
+        << said;
+    EXPECT_NE(said.find(fmt::format("other: sequence {}: the training data has sequences 0 to ", sequence)),
+              std::string::npos)
+        << said;
+  }
+}
+
 TEST_F(FrozenSelectionTest, RefusesWhatDoesNotFit) {
   Train(1, kAll + Key("record_selection", "all"));
   Train(1,

@@ -29,8 +29,9 @@ class TinyRun : public testing::Test {
     for (int i = 0; i < count; ++i) bytes += Bytes<uint16_t>(i * step % 251);
     WriteFile(folder_ / name, bytes);
   }
-  std::string Arguments(const std::string& keys) {
-    return fmt::format("train {} output='{}' data.train='{}' {}", kTiny, folder_ / "runs", folder_ / "tokens", keys);
+  std::string Arguments(const std::string& keys, const std::string& command = "train") {
+    return fmt::format("{} {} output='{}' data.train='{}' {}", command, kTiny, folder_ / "runs", folder_ / "tokens",
+                       keys);
   }
   // Of which the program says all `parts`.
   void Expect(int code, int ranks, const std::string& arguments, std::initializer_list<std::string> parts) {

@@ -13,13 +13,11 @@ using nlohmann::json;
 class TrainStarts : public TinyRun {
  protected:
   // The same on two ranks, but for what the second is given besides.
-  std::string OfTwo(const std::string& keys, const std::string& second) {
-    return fmt::format("{} : -np 1 '{}' {} {}", Arguments(keys), LONGSPAN_PROGRAM, Arguments(keys), second);
-  }
   void ExpectOfTwo(int code, const std::string& keys, const std::string& second,
-                   std::initializer_list<std::string> parts) {
-    const std::string launched = fmt::format("'{}' -np 1 '{}' {} > '{}' 2>&1", LONGSPAN_MPIEXEC, LONGSPAN_PROGRAM,
-                                             OfTwo(keys, second), folder_ / "said");
+                   std::initializer_list<std::string> parts, const std::string& command = "train") {
+    const std::string one = fmt::format("-np 1 '{}' {}", LONGSPAN_PROGRAM, Arguments(keys, command));
+    const std::string launched =
+        fmt::format("'{}' {} : {} {} > '{}' 2>&1", LONGSPAN_MPIEXEC, one, one, second, folder_ / "said");
     const int status = std::system(launched.c_str());
     said_ = ReadFile(folder_ / "said");
     EXPECT_EQ(WEXITSTATUS(status), code) << said_;
@@ -38,6 +36,23 @@ TEST_F(TrainStarts, RanksThatDisagreeAreRefused) {
               {"disagree on the data", "data.train: nanoGPT", "other) on rank 1"});
   WriteTokens("copy", 2000, 7);
   ExpectOfTwo(0, "data.validation_fraction=0", fmt::format("data.train='{}'", folder_ / "copy"), {"done: 3 steps"});
+}
+
+TEST_F(TrainStarts, RanksWithOtherSelectionsAreRefused) {
+  const std::string steps = "data.validation_fraction=0 train.steps=1 model.nsa.select=5 ";
+  const auto key = [&](const std::string& key, const std::string& file) {
+    return fmt::format("{}='{}' ", key, folder_ / file);
+  };
+  for (const std::string seed : {"1", "2"}) {
+    Expect(0, 1,
+           Arguments(steps + "name=of" + seed + " train.seed=" + seed + " " + key("train.record_selection", seed)),
+           {"selection  of step 1"});
+  }
+  const std::string given = steps + key("train.frozen_selection", "1");
+  ExpectOfTwo(65, given, key("train.frozen_selection", "2"), {"disagree on the selection", "train.frozen_selection: "});
+  WriteTokens("other", 2000, 11);
+  ExpectOfTwo(65, given + "parallel.cp=2", key("train.frozen_selection", "2") + key("data.train", "other"),
+              {"disagree on the data", "train.frozen_selection: ", "data.train: ", "other) on rank 1"}, "verify");
 }
 
 TEST_F(TrainStarts, AnOlderRunIsKept) {

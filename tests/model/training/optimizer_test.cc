@@ -71,7 +71,7 @@ std::vector<float> StepThrice(Communicator& world, int ranks, double clip, doubl
     m.compute->Synchronize();
     for (int64_t i = 0; i < params.size(); ++i) EXPECT_EQ(params.gradients().As<float>()[i], 0);
   }
-  *norm = std::sqrt(optimizer.sum_of_squares().As<double>()[0]);
+  *norm = std::sqrt(optimizer.sums().As<double>()[0]);
   const float* weights = params.weights().As<float>();
   return {weights, weights + params.size()};
 }
@@ -90,6 +90,77 @@ TEST(Optimizer, ShardedEqualsWhole) {
       EXPECT_NEAR(norm, whole_norm, 1e-12 * whole_norm);
       ASSERT_EQ(whole.size(), sharded.size());
       for (size_t i = 0; i < whole.size(); ++i) EXPECT_NEAR(sharded[i], whole[i], 1e-6) << i;
+    }
+  }
+}
+
+// A gradient or loss that is not finite on one rank, or above its limit over all: no rank's weights or moments change,
+// and the step after it is what it would have been.
+TEST(Optimizer, UpdatesAreSkippedOnAllRanksAlike) {
+  const auto world = MakeMpiWorld();
+  enum class Bad { kNothing, kGradient, kInfinity, kLoss, kNormLimit, kLossLimit };
+  const auto run = [&](Bad bad, int bad_rank) {
+    Machine m;
+    ParamTable params;
+    AddParams(&params);
+    Optimizer optimizer({.device = *m.device,
+                         .ops = m.ops,
+                         .compute = *m.compute,
+                         .comm = *m.comm,
+                         .world = *world,
+                         .params = params,
+                         .config = {}});
+    Arena arena;
+    Tensor loss;
+    params.Reserve(arena, DType::kF32, DType::kF32);
+    optimizer.Reserve(arena, DType::kF32, DType::kF32);
+    arena.Reserve(&loss, MemoryUse::kWorkspace, "loss", DType::kF64, {1});
+    arena.Commit(*m.device);
+    params.Bind();
+    params.Initialise(*m.device, m.ops, *m.compute, 3);
+    optimizer.Start(3);
+    m.compute->Synchronize();
+    int64_t updates = 0;
+    for (int step = 1; step <= 3; ++step) {
+      if (step == 2 && bad == Bad::kNothing) continue;
+      for (const auto& param : params.params()) {
+        for (int64_t i = 0; i < param->size(); ++i) {
+          param->gradient.As<float>()[i] = Value(world->rank(), step, i + param->offset);
+        }
+      }
+      *loss.As<double>() = step;
+      UpdateLimits limits{.norm = 1e3, .loss = 10.0 * world->size()};
+      const bool here = world->rank() == bad_rank;
+      if (step == 2) {
+        float& gradient = params.params()[2]->gradient.As<float>()[17];
+        if (here && bad == Bad::kGradient) gradient = NAN;
+        if (here && bad == Bad::kInfinity) gradient = -INFINITY;
+        if (here && bad == Bad::kLoss) *loss.As<double>() = INFINITY;
+        if (bad == Bad::kNormLimit) limits.norm = 1e-3;
+        if (bad == Bad::kLossLimit) limits.loss = 1.9 * world->size();
+      }
+      const std::vector<float> before(params.weights().As<float>(), params.weights().As<float>() + params.size());
+      optimizer.Reduce(0, params.size());
+      optimizer.FinishReduce();
+      optimizer.Step(updates + 1, 0.01, loss, limits);
+      m.compute->Synchronize();
+      const double* const sums = optimizer.sums().As<double>();
+      EXPECT_EQ(std::isnan(sums[2]), step == 2);
+      if (step == 2) {
+        for (int64_t i = 0; i < params.size(); ++i) EXPECT_EQ(params.weights().As<float>()[i], before[i]) << i;
+      } else {
+        ++updates;
+        EXPECT_EQ(sums[1], step * world->size());
+      }
+      for (int64_t i = 0; i < params.size(); ++i) EXPECT_EQ(params.gradients().As<float>()[i], 0);
+    }
+    const float* weights = params.weights().As<float>();
+    return std::vector<float>(weights, weights + params.size());
+  };
+  const std::vector<float> expected = run(Bad::kNothing, 0);
+  for (const Bad bad : {Bad::kGradient, Bad::kInfinity, Bad::kLoss, Bad::kNormLimit, Bad::kLossLimit}) {
+    for (int rank = 0; rank < world->size(); ++rank) {
+      EXPECT_EQ(run(bad, rank), expected) << "case " << static_cast<int>(bad) << " on rank " << rank;
     }
   }
 }

@@ -2,8 +2,11 @@
 #include "runtime/files/output_file.h"
 
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <csignal>
+#include <list>
+#include <thread>
 #include <vector>
 
 #include "tests/support/files.h"
@@ -83,6 +86,34 @@ TEST_F(OutputFileTest, SeveralAppearTogether) {
   CommitAll(std::vector{&a, &b});
   EXPECT_EQ(ReadFile(folder_ / "a"), "new a");
   EXPECT_EQ(ReadFile(folder_ / "b"), "new b");
+}
+
+// Whatever thread a signal meets.
+TEST_F(OutputFileTest, ASignalComesBeforeOrAfterAllOfThem) {
+  const auto name = [](int i) { return std::to_string(i); };
+  constexpr int kFiles = 200;  // so that there is time to be hit
+  for (int i = 0; i < kFiles; ++i) WriteFile(folder_ / name(i), "older");
+  const pid_t child = fork();
+  if (child == 0) {
+    std::list<OutputFile> outputs;
+    std::vector<OutputFile*> files;
+    for (int i = 0; i < kFiles; ++i) {
+      files.push_back(&outputs.emplace_back(folder_ / name(i)));
+      Put(files.back(), "new");
+    }
+    std::thread([&] {
+      while (Exists(name(kFiles - 1)) && std::filesystem::file_size(folder_ / name(0)) != 3) {
+      }
+      kill(getpid(), SIGTERM);
+    }).detach();
+    CommitAll(files);
+    while (true) pause();
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  ASSERT_TRUE(WIFSIGNALED(status));
+  EXPECT_EQ(WTERMSIG(status), SIGTERM);
+  for (int i = 0; i < kFiles; ++i) EXPECT_EQ(ReadFile(folder_ / name(i)), "new") << i;
 }
 
 // A disk that is full shows before anything is replaced.
