@@ -58,6 +58,15 @@ void ObserveSelections(Session& session, const ModelConfig& model, Selections* s
   });
 }
 
+std::vector<uint64_t> SelectionHashes(Session& session, Communicator& cp) {
+  const Tensor& hashes = session.model().selection_hashes();
+  session.compute().Synchronize();
+  cp.AllReduce(session.comm(), hashes, ReduceOp::kSum);
+  session.comm().Synchronize();
+  const std::vector<int64_t> values = session.ToHost<int64_t>(hashes);
+  return {values.begin(), values.end()};
+}
+
 FrozenSelection::FrozenSelection(Session& session, const ModelConfig& model) : session_(session), given_(model.layers) {
   for (const int64_t layer : SelectingLayers(model)) {
     session.arena().Reserve(&given_[layer], MemoryUse::kWorkspace, fmt::format("layers.{}.frozen_selection", layer),

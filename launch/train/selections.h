@@ -23,6 +23,9 @@ using Selections = std::vector<std::vector<int32_t>>;
 // every layer: not within graphs, nor in a step that should be fast.
 void ObserveSelections(Session& session, const ModelConfig& model, Selections* selections);
 
+// By layer, the hash of what the last forward chose, over the ranks of its cp group; 0 for other kinds of attention.
+std::vector<uint64_t> SelectionHashes(Session& session, Communicator& cp);
+
 // A choice that the layers of a session take instead of their own.
 class FrozenSelection {
  public:

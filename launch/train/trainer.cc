@@ -6,7 +6,6 @@
 
 #include "launch/checkpoint/checkpoint.h"
 #include "launch/config/config.h"
-#include "launch/data/step_loader.h"
 #include "launch/job/command_line.h"
 #include "launch/job/job.h"
 #include "launch/job/machine.h"
@@ -26,9 +25,9 @@
 #include "launch/train/run_folder.h"
 #include "launch/train/run_log.h"
 #include "launch/train/selections.h"
+#include "launch/train/step_gradients.h"
 #include "launch/train/stopping.h"
 #include "model/network/session.h"
-#include "model/training/micro_step.h"
 #include "model/training/optimizer.h"
 #include "model/training/schedule.h"
 #include "runtime/count.h"
@@ -57,11 +56,8 @@ class Trainer {
                     .world = mesh_.world(),
                     .params = session_.model().params(),
                     .config = config.optimizer}),
-        steps_({*sources_.train, session_.layout(), mesh_.cp_index(), config.model.nsa, config.data.seed},
-               config.train.steps, config.train.sequences_per_step, {mesh_.dp_index(), mesh_.dp_size()}),
         anomalies_(config.train),
         record_step_(RecordStep(config.train, job.root())),
-        given_(OpenGivenSelections(config, *sources_.train, session_.layout(), mesh_.host_world())),
         log_(config, folder_.path(), job.root()),
         checkpoints_(
             job.Make<Checkpoints>(Checkpoints::Args{.world = mesh_.host_world(),
@@ -72,11 +68,9 @@ class Trainer {
                                                     .run = folder_.path(),
                                                     .about = AboutRun(config, job, dtype, sources_, options.version),
                                                     .say = [this](const std::string& line) { log_.Line(line); }})),
-        micro_step_(session_, optimizer_, loss_sum_) {
+        gradients_(job, config, session_, optimizer_, sources_, stopping_) {
     optimizer_.Reserve(session_.arena(), session_.context().dtype, session_.context().gradient_dtype);
-    session_.arena().Reserve(&loss_sum_, MemoryUse::kWorkspace, "loss_sum", DType::kF64, {1});
     session_.arena().Reserve(&weights_hash_, MemoryUse::kWorkspace, "weights_hash", DType::kI64, {1});
-    if (given_) frozen_.emplace(session_, config.model);
   }
 
   // Returns the exit code.
@@ -111,21 +105,16 @@ class Trainer {
     }
     if (stopping_.agreed()) return Stop(WallSeconds() - begin);
     checkpoints_.Finish();
-    Finish(WallSeconds() - begin, state_.step - first_);
+    Finish(WallSeconds() - begin);
     return ExitCode::kOk;
   }
 
  private:
   bool resumes() const { return options_.older == OlderRun::kResume; }
 
-  struct LoadedStep {
-    const std::vector<Batch>& batches;  // of this replica
-    double labels;                      // over all replicas
-  };
-
   // Finds where; false when all is done.
   bool GoOn() {
-    state_ = FindPlace(checkpoints_, config_, steps_, log_);
+    state_ = FindPlace(checkpoints_, config_, gradients_.loader(), log_);
     first_ = state_.step;
     if (first_ == 0) return true;
     anomalies_.Restore(state_.numbers["anomalies"]);
@@ -144,25 +133,24 @@ class Trainer {
   // After the last step.
   const RunState& State() {
     state_.seconds = log_.Elapsed();
-    state_.graphs = micro_step_.uses_graphs();
+    state_.graphs = gradients_.micro_step().uses_graphs();
     state_.numbers["anomalies"] = anomalies_.State();
     return state_;
   }
 
   // The first step, but nothing is learned from it. Afterwards all that grows on first use has its size: the steps
-  // allocate nothing, and what does not fit has failed.
-  // False when the run is to stop.
+  // allocate nothing, and what does not fit has failed. False when the run is to stop.
   bool Rehearse() {
-    const LoadedStep first = LoadStep(state_.step + 1);
+    const StepGradients::Loaded first = gradients_.Load(state_.step + 1);
     if (stopping_.agreed()) return false;
     Trace::Get().Reset();
-    AddGradients(first);
+    gradients_.Add(first);
     session_.compute().Synchronize();
     if (stopping_.Poll()) return false;
     const double flops = TracedFlops();
     step_flops_ = job_.Reduce(flops, ReduceOp::kSum);
     const std::string graphs = ChooseGraphs(
-        job_, config_, session_.compute(), micro_step_, [&] { AddGradients(first); },
+        job_, config_, session_.compute(), gradients_.micro_step(), [&] { gradients_.Add(first); },
         flops * mesh_.world().size() / peak_flops_, state_.step > 0 ? std::optional(state_.graphs) : std::nullopt);
     if (!graphs.empty()) log_.Line(graphs);
     optimizer_.Step(1, /*learning_rate=*/0);
@@ -193,32 +181,33 @@ class Trainer {
   std::optional<StepMetrics> Step(int64_t step) {
     const double begin = WallSeconds();
     const int64_t allocations = CountedAllocations().allocations;
-    const LoadedStep loaded = LoadStep(step);
+    const StepGradients::Loaded loaded = gradients_.Load(step);
     if (stopping_.agreed()) return std::nullopt;
-    const double coverage = AddGradients(loaded);
+    const double coverage = gradients_.Add(loaded);
     StepMetrics metrics;
     metrics.learning_rate = LearningRate(config_.optimizer, step - 1, config_.train.steps);
     checkpoints_.BeforeUpdate();
     const int64_t interval = config_.train.compare_interval;
     const bool compares = interval > 0 && step % interval == 0;
     if (compares) session_.ops().train->Hash(session_.compute(), session_.model().params().weights(), weights_hash_);
-    optimizer_.Step(anomalies_.updates() + 1, metrics.learning_rate, loss_sum_, anomalies_.limits(loaded.labels));
+    optimizer_.Step(anomalies_.updates() + 1, metrics.learning_rate, gradients_.loss_sum(),
+                    anomalies_.limits(loaded.labels));
 
     // All is under way; from here on the host waits for results.
     metrics.step = step;
-    metrics.selection = SelectionHashes();
+    metrics.selection = SelectionHashes(session_, mesh_.cp());
     const std::vector<double> sums = session_.ToHost<double>(optimizer_.sums());
     metrics.grad_norm = std::sqrt(sums[0]);
     metrics.skipped = std::isnan(sums[2]);
     if (compares) RequireEqualReplicas(job_, step, session_.ToHost<int64_t>(weights_hash_)[0]);
-    const auto borrowed = static_cast<double>(session_.model().borrowed_bytes());
-    const double allocated = static_cast<double>(CountedAllocations().allocations - allocations);
-    const std::vector<double> all = job_.Reduce({{Value(loss_sum_), ReduceOp::kSum},
-                                                 {coverage, ReduceOp::kSum},
-                                                 {borrowed, ReduceOp::kSum},
-                                                 {static_cast<double>(job_.MemoryBytes()), ReduceOp::kMax},
-                                                 {allocated, ReduceOp::kMax},
-                                                 {stopping_.wish(), ReduceOp::kMax}});
+    const auto allocated = static_cast<double>(CountedAllocations().allocations - allocations);
+    const std::vector<double> all =
+        job_.Reduce({{session_.ToHost<double>(gradients_.loss_sum())[0], ReduceOp::kSum},
+                     {coverage, ReduceOp::kSum},
+                     {static_cast<double>(session_.model().borrowed_bytes()), ReduceOp::kSum},
+                     {static_cast<double>(job_.MemoryBytes()), ReduceOp::kMax},
+                     {allocated, ReduceOp::kMax},
+                     {stopping_.wish(), ReduceOp::kMax}});
     stopping_.Agree(all[5]);
     metrics.loss = loaded.labels > 0 ? all[0] / loaded.labels : 0;
     metrics.labels = static_cast<int64_t>(loaded.labels);
@@ -233,45 +222,13 @@ class Trainer {
     return metrics;
   }
 
-  // Forward and backward of the step's sequences; returns the mean coverage.
-  double AddGradients(const LoadedStep& step) {
-    session_.compute().Synchronize();  // what was loaded before has left its page-locked memory
-    session_.ops().rows->Zero(session_.compute(), loss_sum_);
-    double coverage = 0;
-    for (size_t micro = 0; micro < step.batches.size(); ++micro) {
-      session_.Load(step.batches[micro], step.labels > 0 ? 1 / step.labels : 0, micro);
-      if (frozen_) frozen_->Set(given_->Of(step.batches[micro].number));
-      micro_step_.Run(micro + 1 == step.batches.size());
-      coverage += session_.model().coverage() / static_cast<double>(step.batches.size());
-    }
-    return coverage;
-  }
-
-  LoadedStep LoadStep(int64_t step) {
-    const std::vector<Batch>& batches = steps_.Step(step);
-    double labels = 0;
-    for (const Batch& batch : batches) labels += static_cast<double>(batch.labels);
-    const std::vector<double> all = job_.Reduce({{labels, ReduceOp::kSum}, {stopping_.wish(), ReduceOp::kMax}});
-    stopping_.Agree(all[1]);
-    return {batches, all[0] / mesh_.cp_size()};  // every rank of a cp group counts the same sequence
-  }
-
-  // Of the step's last sequence of replica 0, by layer.
-  std::vector<uint64_t> SelectionHashes() {
-    const Tensor& hashes = session_.model().selection_hashes();
-    session_.compute().Synchronize();
-    mesh_.cp().AllReduce(session_.comm(), hashes, ReduceOp::kSum);
-    session_.comm().Synchronize();
-    const std::vector<int64_t> values = session_.ToHost<int64_t>(hashes);
-    return {values.begin(), values.end()};
-  }
-
   void EvaluateHeldOut(int64_t step) {
     if (!sources_.validation || stopping_.agreed()) return;
-    if (frozen_) frozen_->Clear();
+    gradients_.LetLayersChoose();
     log_.Line(fmt::format("evaluating {} held-out sequences",
                           std::min(config_.train.eval_sequences, sources_.validation->size())));
-    const std::optional<HeldOut> found = Evaluate(job_, session_, *sources_.validation, config_, loss_sum_, stopping_);
+    const std::optional<HeldOut> found =
+        Evaluate(job_, session_, *sources_.validation, config_, gradients_.loss_sum(), stopping_);
     if (!found) return;
     log_.Eval(step, found->loss, found->labels);
     if (!std::isfinite(found->loss)) {
@@ -286,10 +243,7 @@ class Trainer {
   // In good order: saves what was not, and says how to go on.
   ExitCode Stop(double seconds) {
     const bool saved = state_.step == first_ || checkpoints_.Save(State());
-    if (state_.step > first_ && !stopping_.hurried()) {
-      log_.Line(WriteReport(mesh_.host_world(), mesh_.cp_size(), device_.kind(), folder_.path(), seconds,
-                            state_.step - first_));
-    }
+    if (state_.step > first_ && !stopping_.hurried()) Report(seconds);
     log_.Stop(state_.step, stopping_.reason());
     log_.Line(fmt::format("stopped by {} after step {}/{}{}; to go on:", stopping_.reason(), state_.step,
                           config_.train.steps, saved ? "" : ", which is not saved"));
@@ -298,16 +252,20 @@ class Trainer {
     return ExitCode::kStopped;
   }
 
-  void Finish(double seconds, int64_t steps) {
-    log_.Line(WriteReport(mesh_.host_world(), mesh_.cp_size(), device_.kind(), folder_.path(), seconds, steps));
-    const Tensor& weights = session_.model().params().weights();
-    const auto bytes = session_.ToHost<uint8_t>(Tensor(weights.data, DType::kU8, weights.device, {weights.bytes()}));
-    log_.Line(fmt::format("done: {} in {}, parameters {}, results in {}", Count(steps, "step"), FormatSeconds(seconds),
-                          ChecksumText(ChecksumOf(bytes.data(), std::ssize(bytes))), folder_.path()));
-    log_.Finish();
+  void Report(double seconds) {
+    log_.Line(WriteReport(mesh_.host_world(), mesh_.cp_size(), device_.kind(), folder_.path(), seconds,
+                          state_.step - first_));
   }
 
-  double Value(const Tensor& scalar) { return session_.ToHost<double>(scalar)[0]; }
+  void Finish(double seconds) {
+    Report(seconds);
+    const Tensor& weights = session_.model().params().weights();
+    const auto bytes = session_.ToHost<uint8_t>(Tensor(weights.data, DType::kU8, weights.device, {weights.bytes()}));
+    log_.Line(fmt::format("done: {} in {}, parameters {}, results in {}", Count(state_.step - first_, "step"),
+                          FormatSeconds(seconds), ChecksumText(ChecksumOf(bytes.data(), std::ssize(bytes))),
+                          folder_.path()));
+    log_.Finish();
+  }
 
   Job& job_;
   Device& device_;
@@ -319,20 +277,16 @@ class Trainer {
   const Sources sources_;
   Session& session_;
   Optimizer optimizer_;
-  Tensor loss_sum_;                         // [1] F64
   Tensor weights_hash_;                     // [1] I64
   double step_flops_ = 0, peak_flops_ = 0;  // of all ranks; peak: a second
-  StepLoader steps_;
   Anomalies anomalies_;
-  const int64_t record_step_;                   // 0: none
-  const std::optional<GivenSelections> given_;  // null: the layers choose
-  std::optional<FrozenSelection> frozen_;       // likewise
+  const int64_t record_step_;  // 0: none
   RunLog log_;
   RunState state_;     // of what is done
   int64_t first_ = 0;  // steps that were done before
   bool evaluation_due_ = false;
   Checkpoints& checkpoints_;
-  MicroStep micro_step_;  // its graphs may hold transfers: not of the job
+  StepGradients gradients_;  // its graphs may hold transfers: not of the job
 };
 
 }  // namespace
