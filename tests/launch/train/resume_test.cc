@@ -155,6 +155,20 @@ TEST_F(Resume, AFailedSaveIsAWarning) {
   EXPECT_EQ(std::system(fmt::format("umount '{}'", small).c_str()), 0);
 }
 
+TEST_F(Resume, AReadOnlyFolderIsAWarning) {
+  const std::string checkpoints = folder_ / "runs/run/checkpoints";
+  fs::create_directories(checkpoints);
+  if (std::system(fmt::format("mount -t tmpfs -o ro tmpfs '{}' 2>/dev/null", checkpoints).c_str()) != 0) {
+    GTEST_SKIP() << "may not mount a read-only disk";
+  }
+  const std::string keys = "data.validation_fraction=0 checkpoint.interval=1 checkpoint.at_end=false ";
+  Expect(0, 1, Arguments(keys + "train.steps=2 checkpoint.background=false"),
+         {"warning: step 1 is not saved: ", "warning: step 2 is not saved: ", "Read-only", "done: 2 steps"});
+  Expect(74, 2, Arguments(keys + "train.steps=2000 parallel.cp=2 --overwrite"),
+         {"3 checkpoints in a row", "Read-only"});
+  EXPECT_EQ(std::system(fmt::format("umount '{}'", checkpoints).c_str()), 0);
+}
+
 // Whoever takes the folder away does not stop the run.
 TEST_F(Resume, AFolderThatVanishes) {
   const std::string checkpoints = folder_ / "runs/run/checkpoints";
