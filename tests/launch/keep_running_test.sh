@@ -36,7 +36,7 @@ await() {
 }
 
 # Rank 0 is killed twice.
-for at in 20 60; do
+for at in 20 700; do
   await killed "$at"
   kill -9 "$(sed -nE 's/^pid ([0-9]+) .*/\1/p' "$folder/killed/lock")"
 done &
