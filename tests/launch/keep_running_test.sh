@@ -36,16 +36,16 @@ await() {
 }
 
 # Rank 0 is killed twice.
-for at in 20 60; do
+for at in 20 700; do
   await killed "$at"
   kill -9 "$(sed -nE 's/^pid ([0-9]+) .*/\1/p' "$folder/killed/lock")"
 done &
-keep "$mpiexec" -np 2 "$longspan" train "${tiny[@]}" name=killed train.steps=150 checkpoint.interval=10
+keep "$mpiexec" -np 2 "$longspan" train "${tiny[@]}" name=killed train.steps=1200 checkpoint.interval=10
 wait
 expect "killed twice" 0 "^done: .*parameters"
-expect "killed twice" 0 "^keep_running: exit code 137 after step [0-9]+, step [0-9]+0 is saved: [0-9] steps, [0-9.]+ s lost"
+expect "killed twice" 0 "^keep_running: exit code 137 after step [0-9]+, step [0-9]+0 is saved: [0-9]+ steps, [0-9.]+ s lost"
 expect "killed twice" 0 "^keep_running: 2 failures, [0-9]+ steps and [0-9.]+ s lost in all; exit code 0"
-"$mpiexec" -np 2 "$longspan" train "${tiny[@]}" name=whole train.steps=150 checkpoint.interval=0 >"$folder/whole.said" 2>&1
+"$mpiexec" -np 2 "$longspan" train "${tiny[@]}" name=whole train.steps=1200 checkpoint.interval=0 >"$folder/whole.said" 2>&1
 parameters() { sed -nE 's/^done: .*parameters ([0-9a-f]+),.*/\1/p' "$1"; }
 if [ "$(parameters "$folder/said")" != "$(parameters "$folder/whole.said")" ]; then
   echo "killed twice: other parameters than the unbroken run's"
