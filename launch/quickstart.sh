@@ -16,7 +16,7 @@ if [ "$gpus" -gt 0 ]; then
   if [ "$gpus" -lt 2 ]; then ranks=1 cp=1 dp=1; elif [ "$gpus" -lt 4 ]; then ranks=2 dp=1; fi
 fi
 
-build=$(realpath "${LONGSPAN_BUILD:-build/quickstart}")
+build=$(realpath -m "${LONGSPAN_BUILD:-build/quickstart}")
 if [ -z "${LONGSPAN_BUILD:-}" ]; then
   echo "== build"
   mkdir -p build
