@@ -1,6 +1,7 @@
 // On GPUs, too, a run that was killed and resumed is the unbroken run, bit for bit; and one goes on from the other's
 // checkpoints on CPU and GPU.
 #include "tests/launch/train/interrupted_run.h"
+#include "tests/support/gpu_sides.h"
 
 namespace longspan {
 namespace {
@@ -60,3 +61,5 @@ TEST_F(InterruptedRun, FromCpuToGpuAndBack) {
 
 }  // namespace
 }  // namespace longspan
+
+int main(int argc, char** argv) { return longspan::test::RunGpuTests(argc, argv); }
