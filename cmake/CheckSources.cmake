@@ -43,7 +43,8 @@ room(model/attention        runtime ${menu} parallel parallel/comm/comm.h model 
 room(model/network          runtime ${menu} parallel parallel/comm/comm.h model model/attention)
 room(model/training         runtime ${menu} parallel parallel/comm/comm.h model model/network)
 
-room(nsa                    runtime runtime/files ${menu} model)
+room(nsa                    runtime runtime/files ${menu} parallel parallel/comm/comm.h parallel/comm/local_comm.h
+                            model model/network model/training)
 
 room(launch/config          runtime model/config.h parallel/config.h kernels/attention/nsa_config.h)
 room(launch/job             runtime parallel/comm parallel/config.h launch/config/run_config.h)

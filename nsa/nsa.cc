@@ -2,9 +2,9 @@
 #include "nsa/nsa.h"
 
 #include <cmath>
-#include <mutex>
 
 #include "nsa/cache.h"
+#include "nsa/configuration.h"
 #include "nsa/context.h"
 #include "nsa/sequence.h"
 #include "nsa/single_query.h"
@@ -13,25 +13,6 @@
 namespace {
 
 using namespace longspan;
-
-// What makes and ends contexts asks the process's environment and sets up its devices: one thread at a time.
-std::mutex& Setup() {
-  static std::mutex mutex;
-  return mutex;
-}
-
-DType TypeOf(NSADType dtype) {
-  switch (dtype) {
-    case NSA_FLOAT32:
-      return DType::kF32;
-    case NSA_BFLOAT16:
-      return DType::kBf16;
-    case NSA_FLOAT64:
-      return DType::kF64;
-  }
-  Refuse(NSA_ERROR_INVALID_ARGUMENT, "dtype: expected {} to {}, found {}", int{NSA_FLOAT32}, int{NSA_FLOAT64},
-         static_cast<int>(dtype));
-}
 
 void CheckOutputs(const NSAOutputs* outputs) { Required(outputs, "outputs", "an NSAOutputs"); }
 
@@ -103,7 +84,7 @@ NSAConfig nsa_create_default_config(int32_t head_dim, int32_t num_heads) {
 int nsa_init(NSAContext* ctx, const NSAConfig* config) {
   return Guard("nsa_init", [&] {
     Required(ctx, "ctx", "an NSAContext")->impl = nullptr;
-    const std::lock_guard lock(Setup());
+    const std::lock_guard lock(SetupMutex());
     auto context = std::make_unique<Context>(*Required(config, "config", "an NSAConfig"), false);
     context->Start();
     ctx->impl = context.release();
@@ -112,7 +93,7 @@ int nsa_init(NSAContext* ctx, const NSAConfig* config) {
 
 void nsa_free(NSAContext* ctx) {
   if (ctx == nullptr || ctx->impl == nullptr) return;
-  const std::lock_guard lock(Setup());
+  const std::lock_guard lock(SetupMutex());
   delete static_cast<Context*>(ctx->impl);
   ctx->impl = nullptr;
 }
@@ -132,6 +113,10 @@ int nsa_set_weight(NSAContext* ctx, const char* name, const void* data, NSADType
       Refuse(NSA_ERROR_INVALID_ARGUMENT, "rank: expected 1 to {}, found {}", Shape::kMaxRank, rank);
     }
     const Shape dims(std::span(Required(shape, "shape", "the dimensions"), static_cast<size_t>(rank)));
+    if (dtype < NSA_FLOAT32 || dtype > NSA_FLOAT64) {
+      Refuse(NSA_ERROR_INVALID_ARGUMENT, "dtype: expected {} to {}, found {}", int{NSA_FLOAT32}, int{NSA_FLOAT64},
+             int{dtype});
+    }
     context.SetWeight(name, Tensor(const_cast<void*>(data), TypeOf(dtype), DeviceKind::kCpu, dims));
   });
 }

@@ -51,6 +51,11 @@ NSAStatus CurrentError(const char* call) noexcept {
   }
 }
 
+std::mutex& SetupMutex() {
+  static std::mutex mutex;
+  return mutex;
+}
+
 const char* LastError() { return Sentence().c_str(); }
 
 }  // namespace longspan

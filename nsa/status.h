@@ -2,6 +2,7 @@
 #pragma once
 
 #include <exception>
+#include <mutex>
 #include <string>
 #include <utility>
 
@@ -36,6 +37,9 @@ T* Required(T* pointer, const char* name, const char* what) {
 NSAStatus CurrentError(const char* call) noexcept;
 
 const char* LastError();
+
+// Held while a context or model is made or ends: that asks the process's environment and sets up its devices.
+std::mutex& SetupMutex();
 
 // Runs a call; no error leaves it.
 template <typename F>

@@ -1,5 +1,5 @@
 /* Decodes one sequence on the CPU: the first tokens at once, the others one by one, and compares every output with that of
- * the whole sequence at once. cc decode.c $(pkg-config --cflags --libs nsa) */
+ * the whole sequence at once. cc decode.c $(pkg-config --cflags --libs nsa) -lm */
 #include <math.h>
 #include <nsa/nsa.h>
 #include <stdio.h>

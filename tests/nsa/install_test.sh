@@ -25,13 +25,13 @@ others=$(nm -g --defined-only "$lib/libnsa.a" | awk 'NF == 3 && $3 !~ /^nsa_/ {p
 readelf -d "$lib/libnsa.so" | grep -q 'SONAME.*\[libnsa\.so\.0\]' || fail "libnsa.so has another soname than libnsa.so.0"
 if ldd "$lib/libnsa.so" | grep -E 'libmpi|libnccl|libprotobuf|not found'; then fail "libnsa.so needs these"; fi
 for text in 'cuda_runtime' '<cuda'; do
-  ! grep -q "#include.*$text" prefix/include/nsa/nsa.h || fail "nsa.h includes CUDA's headers"
+  ! grep -q "#include.*$text" prefix/include/nsa/*.h || fail "a header includes CUDA's"
 done
 
 # pkg-config.
-cp "$source/nsa/examples/decode.c" "$source/tests/nsa/usage.c" .
+cp "$source"/nsa/examples/{decode,fibonacci}.c "$source/tests/nsa/usage.c" .
 warnings="-Wall -Wextra -pedantic -Werror"
-for program in decode usage; do
+for program in decode fibonacci usage; do
   cc -std=c11 $warnings $program.c $(pkg-config --cflags --libs nsa) -lm -o $program
   ./$program
   c++ -x c++ -std=c++11 $warnings -Wno-missing-field-initializers $program.c -x none $(pkg-config --cflags --libs nsa) -o $program.cxx
@@ -57,6 +57,8 @@ build/shared && build/static
 
 # Python.
 if command -v python3 >/dev/null; then
-  NSA_LIBRARY=$lib/libnsa.so.0 python3 "$source/nsa/examples/nsa.py"
-  if python3 -c 'import torch' 2>/dev/null; then NSA_LIBRARY=$lib/libnsa.so.0 python3 "$source/nsa/examples/torch_nsa.py"; fi
+  export NSA_LIBRARY=$lib/libnsa.so.0 PYTHONDONTWRITEBYTECODE=1
+  python3 "$source/nsa/examples/nsa.py"
+  python3 "$source/nsa/examples/model.py"
+  if python3 -c 'import torch' 2>/dev/null; then python3 "$source/nsa/examples/torch_nsa.py"; fi
 fi
