@@ -169,7 +169,7 @@ at the rate that the bench found for it, all else what large matrix products and
 Examples:
   longspan plan --config configs/nsa_1b.textproto parallel.cp=8 --world 4096 train.sequences_per_step=512
   longspan bench nsa --tokens 8192,65536 --phi MEAN --json rates.json
-  longspan plan --config configs/nsa_1b.textproto parallel.cp=2 --rates rates.json --link-gbps 250 --device-memory 80GiB)",
+  longspan plan --config configs/nsa_1b.textproto parallel.cp=2 --rates configs/rates/h100.json --link-gbps 250)",
                               AddPlan};
 
 }  // namespace longspan
