@@ -161,5 +161,6 @@ class AttentionOps {
 };
 
 std::unique_ptr<AttentionOps> MakeCpuAttention();
+std::unique_ptr<AttentionOps> MakePlannedAttention(DeviceKind kind);
 
 }  // namespace longspan

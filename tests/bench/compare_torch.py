@@ -97,7 +97,7 @@ class Comparison:
         self.args = args
         self.entrants, self.absent = public.public_entrants(args.without)
         self.entrants = public.torch_entrants() + self.entrants
-        self.stages = ["selected"] if args.selected else STAGES
+        self.stages = ["selected"] if args.selected else args.stages
         self.found = {"device": torch.cuda.get_device_name(), "torch": torch.__version__,
                       "triton": importlib.metadata.version("triton"), "absent": self.absent, "agreement": [], "times": []}
 
@@ -287,6 +287,7 @@ def main():
     parser.add_argument("--without", nargs="*", default=[], help="public packages to leave out")
     parser.add_argument("--tokens", type=numbers, default=[8192, 65536])
     parser.add_argument("--shape", type=numbers, action="append", help="H,G,K,V; may be repeated")
+    parser.add_argument("--stages", nargs="*", default=STAGES, choices=STAGES)
     parser.add_argument("--selected", help="selection file, for its length")
     parser.add_argument("--check-tokens", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=3, help="turns")
