@@ -1,6 +1,7 @@
 // nsa_forward and nsa_backward are the operator: the oracle's results and the operations' gradients, documents, shared
 // keys, every phi included; gates made of queries, and their gradients, are what differences say.
 #include <cmath>
+#include <thread>
 
 #include "tests/nsa/library.h"
 #include "tests/support/compare.h"
@@ -194,6 +195,26 @@ TEST(Sequence, GatesOfQueries) {
   check("gate.weight", &weight, d_weight);
   check("gate.bias", &bias, d_bias);
   check("q", &values.q, d_q);
+}
+
+TEST(Sequence, ThreadsWithContextsOfTheirOwn) {
+  const auto outputs = [](uint64_t seed) {
+    const NsaCase c = CaseOf(seed);
+    Library library(c, NSA_FLOAT32);
+    const Values<float> values(c);
+    return RunForward<float>(library, c, values.call).out;
+  };
+  constexpr uint64_t kThreads = 4;
+  std::vector<std::vector<float>> expected(kThreads), found(kThreads);
+  for (uint64_t i = 0; i < kThreads; ++i) expected[i] = outputs(i);
+  std::vector<std::thread> threads;
+  for (uint64_t i = 0; i < kThreads; ++i) {
+    threads.emplace_back([&, i] {
+      for (int run = 0; run < 10; ++run) found[i] = outputs(i);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(found, expected);
 }
 
 TEST(Sequence, WithoutGatesTheyAreOne) {
