@@ -95,9 +95,11 @@ void Context::LoadWeights(const std::string& path, const std::string& prefix) {
 }
 
 Tensor Context::View(const void* data, const char* name, DType type, const Shape& shape) const {
-  Required(data, name, "device memory");
-  if (device_->kind() == DeviceKind::kGpu && reinterpret_cast<uintptr_t>(data) % 16 != 0) {
-    Refuse(NSA_ERROR_INVALID_ARGUMENT, "{}: expected an address that is a multiple of 16", name);
+  constexpr const char* kWhat = "device memory";
+  if (device_->kind() == DeviceKind::kGpu) {
+    AlignedMemory(data, name, kWhat);
+  } else {
+    Required(data, name, kWhat);
   }
   return Tensor(const_cast<void*>(data), type, device_->kind(), shape);
 }
@@ -149,6 +151,13 @@ void Context::Release(CUstream_st* theirs) {
   }
   stream_->Record(*joined_);
   WaitForeign(theirs, *joined_);
+}
+
+const void* AlignedMemory(const void* memory, const char* name, const char* what) {
+  if (reinterpret_cast<uintptr_t>(Required(memory, name, what)) % 16 != 0) {
+    Refuse(NSA_ERROR_INVALID_ARGUMENT, "{}: expected an address that is a multiple of 16", name);
+  }
+  return memory;
 }
 
 Tensor Cutter::Cut(DType dtype, const Shape& shape) {

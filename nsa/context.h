@@ -84,6 +84,9 @@ class Context {
   std::unique_ptr<SingleQuery> single_;
 };
 
+// What is null or lies not at a multiple of 16 is refused by the argument's name and what it must be.
+const void* AlignedMemory(const void* memory, const char* name, const char* what);
+
 // Cuts tensors from one piece of device memory, or, of null, counts what they need.
 class Cutter {
  public:

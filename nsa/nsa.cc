@@ -191,7 +191,7 @@ int nsa_backward(NSAContext* ctx, const NSAInputs* inputs, const void* saved, co
     SequenceCall call(context, inputs, saved);
     const Tensor d_out_view = call.OutView(d_out, "d_out");
     Required(gradients, "gradients", "an NSAGradients");
-    Required(workspace, "workspace", "nsa_backward_workspace_size bytes of device memory");
+    AlignedMemory(workspace, "workspace", "nsa_backward_workspace_size bytes of device memory");
     if (gradients->d_gates != nullptr && inputs->gates == nullptr) {
       Refuse(NSA_ERROR_INVALID_ARGUMENT, "d_gates: no gates were given: expected null");
     }

@@ -20,9 +20,9 @@
  * Memory and streams. "Device memory" is the context's device's: host memory for a CPU. A call never frees or keeps
  * what it is given, but for what nsa_bind_weight and nsa_bind_gradient name. On a GPU a call enqueues work behind what
  * `stream` holds (null: the default stream) and returns; later work of `stream` comes after it; the calling thread's
- * current device becomes the context's. On a CPU `stream` is ignored and a call is done when it returns. What a call
- * needs besides its arguments is allocated by nsa_init and nsa_cache_init; scratch of kernels grows in the first call
- * of a size.
+ * current device becomes the context's; addresses are multiples of 16. On a CPU `stream` is ignored and a call is done
+ * when it returns. What a call needs besides its arguments is allocated by nsa_init and nsa_cache_init; scratch of
+ * kernels grows in the first call of a size.
  *
  * Threads. One thread at a time may use a context and its caches; threads with contexts of their own do not disturb
  * each other. */
@@ -159,7 +159,7 @@ typedef struct {
 
 typedef struct {
   void* out;         /* [S,H,V] */
-  void* saved;       /* nsa_saved_size bytes that nsa_backward reads */
+  void* saved;       /* nsa_saved_size bytes, at a multiple of 16, that nsa_backward reads */
   int32_t* selected; /* [S,G,N] the chosen blocks, ascending, padded with -1; may be null */
 } NSAOutputs;
 
@@ -179,7 +179,8 @@ NSA_API int nsa_forward(NSAContext* ctx, const NSAInputs* inputs, const NSAOutpu
                         struct CUstream_st* stream);
 
 /* Gradients of sum(d_out * out), d_out [S,H,V] of the context's type, given the choice of blocks. Inputs, weights and
- * `saved` are as nsa_forward took and left them; `workspace` is of nsa_backward_workspace_size bytes. */
+ * `saved` are as nsa_forward took and left them; `workspace` is of nsa_backward_workspace_size bytes, at a multiple
+ * of 16. */
 NSA_API int nsa_backward(NSAContext* ctx, const NSAInputs* inputs, const void* saved, const void* d_out,
                          const NSAGradients* gradients, void* workspace, struct CUstream_st* stream);
 

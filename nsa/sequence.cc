@@ -72,7 +72,7 @@ SequenceCall::SequenceCall(Context& context, const NSAInputs* inputs, const void
     }
     host_doc_start_ = inputs->doc_start;
   }
-  Cutter cutter(Required(saved, "saved", "nsa_saved_size bytes of device memory"), context.device().kind());
+  Cutter cutter(AlignedMemory(saved, "saved", "nsa_saved_size bytes of device memory"), context.device().kind());
   saved_ = CutSaved(context, tokens_, cutter);
   const int64_t rows = saved_.k_cmp.dim(0);
   gates_ = given_gates_ ? context.View(inputs->gates, "gates", {tokens_, heads, 3}) : saved_.gates;

@@ -156,6 +156,8 @@ TEST_F(Misused, Sequences) {
   refused([&] { inputs_.v[1] = nullptr; }, NSA_ERROR_INVALID_ARGUMENT, "v[1]: expected device memory, found null");
   refused([&] { outputs_.out = nullptr; }, NSA_ERROR_INVALID_ARGUMENT, "out: expected device memory, found null");
   refused([&] { outputs_.saved = nullptr; }, NSA_ERROR_INVALID_ARGUMENT, "saved: expected nsa_saved_size bytes");
+  refused([&] { outputs_.saved = memory_.data() + 1; }, NSA_ERROR_INVALID_ARGUMENT,
+          "saved: expected an address that is a multiple of 16");
   std::vector<int32_t> doc_start(100, 0);
   doc_start[80] = 70;
   refused([&] { inputs_.doc_start = doc_start.data(); }, NSA_ERROR_INVALID_ARGUMENT,
