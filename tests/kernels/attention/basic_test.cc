@@ -307,7 +307,7 @@ TEST(Combination, IsTheGatedSumAndItsBackwardTheDerivative) {
 }
 
 TEST(Store, PutsRowsWhereThePagesSay) {
-  const Machine machine = CpuMachine(DType::kF32);
+  const Machine machine = CpuMachine(DType::kF64);
   const Array x = Normal(10 * 2 * 3, 31);
   const OwnedTensor from = Upload(machine, "x", x, {10, 2, 3}), to = Upload(machine, "y", Array(72, -7), {12, 2, 3});
   const auto store = [&](const std::vector<Segment>& segments, const std::vector<int32_t>& table) {
