@@ -103,7 +103,7 @@ size_t nsa_get_workspace_size(const NSAConfig* config) {
                [&] { return Context(*Required(config, "config", "an NSAConfig"), true).bytes(); });
 }
 
-int nsa_set_weight(NSAContext* ctx, const char* name, const void* data, NSADType dtype, const int64_t* shape,
+int nsa_set_weight(NSAContext* ctx, const char* name, const void* data, int32_t dtype, const int64_t* shape,
                    int32_t rank) {
   return Guard("nsa_set_weight", [&] {
     Context& context = Context::Of(ctx);
@@ -115,7 +115,7 @@ int nsa_set_weight(NSAContext* ctx, const char* name, const void* data, NSADType
     const Shape dims(std::span(Required(shape, "shape", "the dimensions"), static_cast<size_t>(rank)));
     if (dtype < NSA_FLOAT32 || dtype > NSA_FLOAT64) {
       Refuse(NSA_ERROR_INVALID_ARGUMENT, "dtype: expected {} to {}, found {}", int{NSA_FLOAT32}, int{NSA_FLOAT64},
-             int{dtype});
+             dtype);
     }
     context.SetWeight(name, Tensor(const_cast<void*>(data), TypeOf(dtype), DeviceKind::kCpu, dims));
   });

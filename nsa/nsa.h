@@ -116,9 +116,9 @@ NSA_API size_t nsa_get_workspace_size(const NSAConfig* config);
  * [G,l*K,K]; phi_v.* phi MEAN    none gates       gate.weight [K,3], gate.bias [3]: g = sigmoid(q . weight + bias), for
  * each head of each query. Used where a call is given no gates; not set: gates are 1 */
 
-/* Copies a weight from host memory: `data` of type `dtype`, which is rounded to the context's, `rank` dimensions
- * `shape`. Waits until the device has it. */
-NSA_API int nsa_set_weight(NSAContext* ctx, const char* name, const void* data, NSADType dtype, const int64_t* shape,
+/* Copies a weight from host memory: `data` of type `dtype` (an NSADType), which is rounded to the context's, `rank`
+ * dimensions `shape`. Waits until the device has it. */
+NSA_API int nsa_set_weight(NSAContext* ctx, const char* name, const void* data, int32_t dtype, const int64_t* shape,
                            int32_t rank);
 /* Every weight of the list above that this context's phi has and every gate.* in a safetensors file, under
  * `prefix` + name (null: ""). All of phi's must be there. */

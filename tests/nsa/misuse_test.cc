@@ -293,8 +293,8 @@ TEST_F(Misused, Weights) {
   ExpectRefusal(set("phi_k.position", right, 0), NSA_ERROR_INVALID_ARGUMENT, "rank: expected 1 to 4, found 0");
   ExpectRefusal(set("phi_k.position", nullptr, 2), NSA_ERROR_INVALID_ARGUMENT, "shape: ");
   ExpectRefusal(set(nullptr, right, 2), NSA_ERROR_INVALID_ARGUMENT, "name: ");
-  ExpectRefusal(nsa_set_weight(&ctx_, "phi_k.position", x, static_cast<NSADType>(7), right, 2),
-                NSA_ERROR_INVALID_ARGUMENT, "dtype: expected 0 to 2, found 7");
+  ExpectRefusal(nsa_set_weight(&ctx_, "phi_k.position", x, 7, right, 2), NSA_ERROR_INVALID_ARGUMENT,
+                "dtype: expected 0 to 2, found 7");
   ExpectRefusal(nsa_bind_gradient(&ctx_, "gate", x), NSA_ERROR_INVALID_ARGUMENT, "found 'gate'");
   ASSERT_NSA(set("phi_k.position", right, 2));
   ExpectRefusal(nsa_compute_attention(&ctx_, x, x, x, 100, x, nullptr), NSA_ERROR_MISSING_WEIGHT,
