@@ -223,6 +223,7 @@ void CheckCheckpoints(const CheckpointConfig& checkpoint, ProblemList* problems)
   const bool interval = problems->Size("checkpoint.interval", checkpoint.interval, 0);
   problems->NotNegative("checkpoint.minutes", checkpoint.minutes);
   problems->Size("checkpoint.keep_last", checkpoint.keep_last);
+  problems->Size("checkpoint.memory_interval", checkpoint.memory_interval, 0);
   const bool every = problems->Size("checkpoint.keep_every", checkpoint.keep_every, 0);
   if (!interval || !every || checkpoint.keep_every == 0) return;
   if (checkpoint.interval == 0) {
