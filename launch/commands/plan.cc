@@ -11,7 +11,6 @@
 #include "launch/job/machine.h"
 #include "launch/train/about.h"
 #include "launch/train/memory_fit.h"
-#include "launch/train/progress.h"
 #include "launch/train/resume.h"
 #include "launch/train/selections.h"
 #include "model/network/session.h"

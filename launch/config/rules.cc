@@ -172,7 +172,7 @@ const char* ScheduleName(ScheduleKind schedule) {
 int64_t FallingSteps(const OptimizerConfig& optimizer, int64_t steps) {
   if (optimizer.schedule == ScheduleKind::kConstant) return 0;
   if (optimizer.schedule != ScheduleKind::kWarmupStableDecay) return 1;
-  return optimizer.decay_steps > 0 ? optimizer.decay_steps : std::max<int64_t>(1, steps / 5);
+  return optimizer.DecaySteps(steps);
 }
 
 void CheckOptimizer(const OptimizerConfig& optimizer, int64_t steps, ProblemList* problems) {

@@ -10,8 +10,8 @@
 
 #include "launch/checkpoint/checkpoint.h"
 #include "launch/job/world.h"
-#include "launch/train/progress.h"
 #include "parallel/comm/texts.h"
+#include "runtime/count.h"
 #include "runtime/error.h"
 #include "runtime/memory.h"
 

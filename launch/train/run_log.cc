@@ -200,11 +200,4 @@ bool RunLog::HoldsEvaluation(int64_t step) const {
   return false;
 }
 
-std::string FormatCount(double value) {
-  for (const auto& [unit, name] : {std::pair{1e9, "G"}, {1e6, "M"}, {1e3, "k"}}) {
-    if (value >= unit) return fmt::format("{:.2f} {}", value / unit, name);
-  }
-  return fmt::format("{:.0f}", value);
-}
-
 }  // namespace longspan

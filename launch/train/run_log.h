@@ -89,6 +89,4 @@ class RunLog {
   std::unique_ptr<std::FILE, Close> metrics_;
 };
 
-std::string FormatCount(double value);  // 1234567 -> "1.23 M"
-
 }  // namespace longspan
