@@ -36,10 +36,9 @@ void Saver::Begin(const RunState& state) {
   if (!pending_.empty() && std::ssize(pending_) >= args_.copies) {
     const std::string waits =
         pending_.size() > 1 ? fmt::format(", and step {} waits for it", pending_.back().state.step) : "";
-    args_.say(
-        fmt::format("warning: step {} is not {}: step {} is still being written{}; save less often, or write to "
-                    "a faster disk",
-                    state.step, tier_.in_memory() ? "kept in memory" : "saved", pending_[0].state.step, waits));
+    args_.say(fmt::format("warning: step {} is not {}: step {} is still being written{}; save less often{}", state.step,
+                          tier_.in_memory() ? "kept in memory" : "saved", pending_[0].state.step, waits,
+                          tier_.in_memory() ? "" : ", or write to a faster disk"));
     return;
   }
   const auto taken = [&](const Snapshot& snapshot) {

@@ -43,6 +43,14 @@ TEST_F(Resume, FortyStepsAreSeventeenAndTwentyThree) {
     EXPECT_EQ(Steps("run").size(), 40U);
     EXPECT_EQ(Lines("run", "lost"), last - 17);
     EXPECT_EQ(Lines("run", "resume"), 1);
+    for (const auto& line : Metrics("run")) {
+      if (line["kind"] != "resume") continue;
+      EXPECT_EQ(line["lost_steps"], last - 17);
+      EXPECT_GT(line["lost_seconds"], 0);
+      EXPECT_GT(line["start_seconds"], 0);
+      EXPECT_GE(line["down_seconds"], line["start_seconds"]);  // it was started after the other was killed
+    }
+    EXPECT_NE(said_.find("  restart    "), std::string::npos);
     const CheckpointReader unbroken(Checkpoint("whole", 40)), resumed(Checkpoint("run", 40));
     EXPECT_EQ(unbroken.manifest().files, resumed.manifest().files);
     Expect(0, 4, Arguments(keys + more + " --resume"), {"done already"});
