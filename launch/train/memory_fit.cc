@@ -66,6 +66,10 @@ std::vector<HostMemory> PlannedHostMemory(Session& session, const Optimizer& opt
           {"memory tier", shared}};
 }
 
+std::vector<HostMemory> PlannedHostMemory(Session& session, const Optimizer& optimizer, const RunConfig& config) {
+  return PlannedHostMemory(session, optimizer, config, MemoryTierBytes(config.checkpoint, optimizer.own_state_bytes()));
+}
+
 int64_t SumOf(const std::vector<HostMemory>& host) {
   return std::accumulate(host.begin(), host.end(), int64_t{0},
                          [](int64_t sum, const HostMemory& part) { return sum + part.bytes; });

@@ -23,6 +23,8 @@ struct PlannedMemory {
 // `optimizer` has reserved its own.
 std::vector<HostMemory> PlannedHostMemory(Session& session, const Optimizer& optimizer, const RunConfig& config,
                                           int64_t shared);
+// With the files of a job on one node.
+std::vector<HostMemory> PlannedHostMemory(Session& session, const Optimizer& optimizer, const RunConfig& config);
 int64_t SumOf(const std::vector<HostMemory>& host);
 
 // Collective. Throws Error (rank failed) with the sizes and what to change when it does not fit: on a GPU what a rank
