@@ -273,6 +273,14 @@ GpuStream& AsGpu(Stream& stream) {
 
 cudaStream_t CudaStream(Stream& stream) { return AsGpu(stream).Use(); }
 
+int Multiprocessors(Stream& stream) {
+  CudaStream(stream);
+  int device = 0, count = 0;
+  CudaCheck(cudaGetDevice(&device), "counting multiprocessors");
+  CudaCheck(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "counting multiprocessors");
+  return count;
+}
+
 GpuFaults* StreamFaults(Stream& stream) { return AsGpu(stream).faults(); }
 
 std::unique_ptr<Device> MakeGpuDevice(int index) { return std::make_unique<GpuDevice>(index); }

@@ -148,6 +148,10 @@ class AttentionOps {
   // Which kernels serve calls of these sizes on the stream's device, for the log of a run's start: "sm80", or "sm90,
   // sm80 for selected_backward_q".
   virtual std::string Kernels(Stream& stream, const AttentionSizes& sizes) const = 0;
+  // How many of a GPU's multiprocessors kernels whose blocks stay leave to what runs beside them; at first none.
+  // Results do not depend on it. Throws Error (configuration) unless the stream's device has more. On a CPU nothing
+  // happens.
+  virtual void LeaveProcessors(Stream&, int64_t /*count*/) {}
 };
 
 std::unique_ptr<AttentionOps> MakeCpuAttention();

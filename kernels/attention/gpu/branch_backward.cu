@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(kDeltaThreads)
 // The passes that `kinds` name, one after another, in the same scratch.
 template <typename Sight>
 void Backward(Stream& stream, const char* operation, double pairs, const BranchArgs& args,
-              const BranchGradient& gradient, const Sight& sight,
+              const BranchGradient& gradient, const Sight& sight, int left_processors,
               std::initializer_list<ScratchKernel<BackwardParams<Sight>> AttentionKernels::*> kinds,
               GpuScratch& scratch) {
   const DType dtype = CheckBranchGradient(OnGpu(operation), args, gradient);
@@ -50,7 +50,7 @@ void Backward(Stream& stream, const char* operation, double pairs, const BranchA
   LS_CHECK(rows < INT32_MAX, "{}: q: expected fewer than 2^31 rows of heads on a GPU, found {}", operation, rows);
 
   BackwardParams<Sight> params;
-  static_cast<BranchParams<Sight>&>(params) = BranchParamsOf(operation, dtype, args, sight);
+  static_cast<BranchParams<Sight>&>(params) = BranchParamsOf(operation, dtype, args, sight, left_processors);
   params.d_o = gradient.d_o.data;
   params.delta = nullptr;
   params.d_q = GpuData<float>(gradient.d_q);
@@ -85,7 +85,7 @@ void GpuAttention::CompressedBackward(Stream& stream, const CompressedArgs& args
   const char* const name = "attention.compressed_backward";
   CheckBlockAndStride(name, args.block, args.stride);
   Backward(stream, name, CompressedPairs(args.segments, args.block, args.stride), args, gradient, SightOf(args),
-           {&AttentionKernels::range_backward}, branch_scratch_);
+           left_processors_, {&AttentionKernels::range_backward}, branch_scratch_);
 }
 
 void GpuAttention::SelectedBackward(Stream& stream, const SelectedArgs& args, const BranchGradient& gradient) {
@@ -93,14 +93,14 @@ void GpuAttention::SelectedBackward(Stream& stream, const SelectedArgs& args, co
   CheckBranchGradient(OnGpu(name), args, gradient);
   CheckSelected(OnGpu(name), args);
   Backward(stream, name, SelectedPairs(args.segments, args.select_block, args.selected.dim(2)), args, gradient,
-           SightOf(args), {&AttentionKernels::selected_backward_q, &AttentionKernels::selected_backward_keys},
-           branch_scratch_);
+           SightOf(args), left_processors_,
+           {&AttentionKernels::selected_backward_q, &AttentionKernels::selected_backward_keys}, branch_scratch_);
 }
 
 void GpuAttention::WindowBackward(Stream& stream, const WindowArgs& args, const BranchGradient& gradient) {
   const char* const name = "attention.window_backward";
   LS_CHECK(args.window > 0, "{}: window: expected 1 or more, found {}", name, args.window);
-  Backward(stream, name, WindowPairs(args.segments, args.window), args, gradient, SightOf(args),
+  Backward(stream, name, WindowPairs(args.segments, args.window), args, gradient, SightOf(args), left_processors_,
            {&AttentionKernels::range_backward}, branch_scratch_);
 }
 

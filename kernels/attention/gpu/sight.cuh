@@ -83,6 +83,7 @@ struct BranchParams {
   float scale;
   Sight sight;
   QueryTilesGpu queries;  // in tiles of one; a kernel cuts them anew
+  int left_processors;    // multiprocessors that blocks which stay leave to others
 
   __host__ __device__ int group_heads() const { return heads / groups; }
   std::string Sizes() const { return fmt::format("{}, K={}, V={}", DTypeName(dtype), key_width, value_width); }
@@ -92,7 +93,8 @@ struct BranchParams {
 void CheckBranchLimits(const char* operation, DType dtype, const BranchArgs& args);
 
 template <typename Sight>
-BranchParams<Sight> BranchParamsOf(const char* operation, DType dtype, const BranchArgs& args, const Sight& sight) {
+BranchParams<Sight> BranchParamsOf(const char* operation, DType dtype, const BranchArgs& args, const Sight& sight,
+                                   int left_processors) {
   BranchParams<Sight> params;
   params.dtype = dtype;
   params.q = args.q.data;
@@ -110,6 +112,7 @@ BranchParams<Sight> BranchParamsOf(const char* operation, DType dtype, const Bra
   params.scale = static_cast<float>(args.scale);
   params.sight = sight;
   params.queries = CutQueriesGpu(operation, args.segments, 1);
+  params.left_processors = left_processors;
   return params;
 }
 

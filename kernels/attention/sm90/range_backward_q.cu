@@ -277,7 +277,8 @@ void Launch(cudaStream_t stream, const char* operation, const BackwardRange& par
   constexpr int kBytes = sizeof(Shared<KW, VW>) + 1024;
   auto* const kernel = RangeBackwardQKernel<KW, VW>;
   CudaCheck(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes), operation);
-  const int blocks = ResidentBlocks(operation, static_cast<int64_t>(queries.tiles()) * params.groups);
+  const int blocks =
+      ResidentBlocks(operation, static_cast<int64_t>(queries.tiles()) * params.groups, params.left_processors);
   kernel<<<blocks, kThreads, kBytes, stream>>>(params, maps);
 }
 

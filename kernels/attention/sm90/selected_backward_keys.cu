@@ -287,7 +287,8 @@ void Launch(cudaStream_t stream, const char* operation, const BackwardSelected& 
   static_assert(kBytes <= 227 * 1024);
   auto* const kernel = SelectedBackwardKeysKernel<KW, VW>;
   CudaCheck(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes), operation);
-  kernel<<<ResidentBlocks(operation, CeilDiv(items, kWorkers)), kListThreads, kBytes, stream>>>(params, work, maps);
+  kernel<<<ResidentBlocks(operation, CeilDiv(items, kWorkers), params.left_processors), kListThreads, kBytes, stream>>>(
+      params, work, maps);
 }
 
 ListItemsPlan PlanItems(const BackwardSelected& params) {

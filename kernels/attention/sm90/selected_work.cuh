@@ -370,7 +370,8 @@ void LaunchSelected(cudaStream_t stream, const char* operation, Params params) {
   CudaCheck(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes), operation);
   const int64_t items =
       static_cast<int64_t>(params.queries.tiles()) * params.groups * CeilDiv(params.group_heads(), kRowHeads);
-  kernel<<<ResidentBlocks(operation, items), kSelectedThreads<Query>, kBytes, stream>>>(params, maps);
+  const int blocks = ResidentBlocks(operation, items, params.left_processors);
+  kernel<<<blocks, kSelectedThreads<Query>, kBytes, stream>>>(params, maps);
 }
 
 inline bool SelectedServed(const SelectedParams& params) {

@@ -188,6 +188,35 @@ TEST(BranchGpu, EachQueryByItself) {
   }
 }
 
+// All multiprocessors but one left to others: the same bits, later.
+TEST(BranchGpu, LeavesProcessors) {
+  const BranchCase c{.tokens = 2048, .heads = 32, .groups = 2, .key_width = 128, .value_width = 128};
+  const Machine gpu = GpuMachine(c.dtype);
+  const int processors = Multiprocessors(*gpu.stream);
+  const std::unique_ptr<AttentionOps> few = MakeGpuAttention();
+  EXPECT_THROW(few->LeaveProcessors(*gpu.stream, processors), Error);
+  few->LeaveProcessors(*gpu.stream, processors - 1);
+  const std::string kernels = few->Kernels(*gpu.stream, {c.dtype, c.heads, c.groups, c.key_width, c.value_width});
+  for (const Branch branch : {kCmp, kSlc, kWin}) {
+    SCOPED_TRACE(Describe(branch, c));
+    const Inputs in = InputsOf(branch, c);
+    const Results expected = RunOn(branch, GpuOps(), gpu, c, in), found = RunOn(branch, *few, gpu, c, in);
+    EXPECT_TRUE(BitEqual("o", found.o, expected.o));
+    EXPECT_TRUE(BitEqual("lse", found.lse, expected.lse));
+    if (kernels != "sm90") continue;  // no others stay
+    const BranchRun run = MakeRun(gpu, c, in);
+    const auto seconds = [&](AttentionOps& ops) {
+      const std::unique_ptr<Timer> timer = gpu.device->MakeTimer();
+      Launch(branch, ops, *gpu.stream, c, run);
+      timer->Start(*gpu.stream);
+      Launch(branch, ops, *gpu.stream, c, run);
+      timer->Stop(*gpu.stream);
+      return timer->Seconds();
+    };
+    EXPECT_GT(seconds(*few), 4 * seconds(GpuOps()));
+  }
+}
+
 TEST(BranchGpu, MoreThanSixteenSegmentsAreRefused) {
   BranchCase c{.tokens = 64, .heads = 2};
   for (int64_t i = 0; i < 17; ++i) c.segments.push_back({i, 1, i});
