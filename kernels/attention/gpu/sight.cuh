@@ -38,6 +38,9 @@ struct RangeSight {
   }
   __device__ SpanGpu Seen(int position) const { return Seen(position, DocStart(position)); }
 
+  // By any query from position `first` on up to `last`, of which the last decides where it ends.
+  __device__ SpanGpu SeenByAny(int first, int last) const { return {Seen(first).begin, Seen(last, 0).end}; }
+
   __device__ int spans() const { return 1; }
   __device__ SpanGpu Span(const QueryTileGpu& query, int, int, int) const { return Seen(query.position); }
 };

@@ -61,14 +61,7 @@ __device__ void BringNotes(const BackwardRange& params, Shared<KW, VW>& shared) 
   Ring<kNotes> ring;
   for (int index = blockIdx.x; index < ItemCount(params); index += gridDim.x, ring.Next()) {
     const RangeItem item = FindItem(params, index);
-    const TileHead head = {
-        static_cast<int64_t>(item.queries.row) * params.heads + item.group * group_heads,
-        item.queries.row,
-        item.group * group_heads,
-        item.queries.count * group_heads,
-        item.first_tile,
-        item.end_tile,
-    };
+    const TileHead head = HeadOf(params, item);
     WaitBarrier(&shared.note_empty[ring.at], ring.parity ^ 1);
     for (int i = lane; i < item.queries.count; i += 32) {
       shared.seen[ring.at][i] = params.sight.Seen(item.queries.position + i);
