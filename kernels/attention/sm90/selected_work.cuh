@@ -324,6 +324,7 @@ __device__ void TakeTurns(const Params& params, Shared& shared, int query) {
       __syncwarp();
       if (lane == 0) Arrive(empty + stage * sizeof(uint64_t));
     }
+    __syncwarp();  // all lanes have read the last turn
     if (lane == 0) Arrive(&shared.tile_done[tile.at]);
     const bool valid[2] = {there && lane / 4 < item.heads, there && lane / 4 + 8 < item.heads};
     mine.Finish(params, row, valid);
