@@ -129,6 +129,7 @@ __device__ void Attend(const RangeParams& params, const CUtensorMap* o_map, Rang
         Pin(s);
         release_keys();
         take_scores(tile);
+        WaitAfter(softmax.sum[0] + softmax.sum[1]);
         WgmmaWait<0>();
         Pin(o);
         release_values();
