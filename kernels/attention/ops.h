@@ -5,9 +5,9 @@
 // query's what its segment says; every mask is plain arithmetic on positions.
 //
 // Forward operations overwrite their outputs. Backward operations ACCUMULATE into every gradient they are given, but
-// for CombineBackward, which overwrites; a gradient tensor that is null is not wanted. Rows of o for a query that sees
-// nothing are 0 and its lse is -inf.
-// On CPU all floating tensors of one call have one dtype (F32 or F64).
+// for CombineBackward, which overwrites, and where they are told otherwise; a gradient tensor that is null is not
+// wanted. Rows of o for a query that sees nothing are 0 and its lse is -inf. On CPU all floating tensors of one call
+// have one dtype (F32 or F64).
 #pragma once
 
 #include <cstdint>
@@ -72,6 +72,9 @@ struct BranchGradient {
   Tensor d_k;  // [R,G,K], accumulated, rows as kv.k
   Tensor d_v;  // [R,G,V], accumulated, rows as kv.v
   BranchGate gate = {};
+  // d_q is overwritten instead, but for rows that no segment holds, which may be anything then: for the first branch
+  // that adds to it.
+  bool overwrite_q = false;
 };
 
 // Importance and selection (equations 9 to 12, read geometrically): p = softmax over visible compressed tokens by the

@@ -263,7 +263,7 @@ class NsaBench {
     Stream& stream = *stream_;
     const int64_t scratch = CountedAllocations().scratch_bytes - found_.forward_scratch_bytes;
     const auto gradient = [&](int i, const Tensor& d_k, const Tensor& d_v) {
-      return BranchGradient{d_out_, d_q_, d_k, d_v, {gates_, d_gates_, i}};
+      return BranchGradient{d_out_, d_q_, d_k, d_v, {gates_, d_gates_, i}, i == kWin};
     };
     TimeAll("backward",
             {{"combine",
@@ -272,7 +272,7 @@ class NsaBench {
               }},
              {"zero",
               [&] {
-                for (const Tensor& x : {d_q_, d_k_, d_v_, d_k_cmp_, d_v_cmp_}) ops_.rows->Zero(stream, x);
+                for (const Tensor& x : {d_k_, d_v_, d_k_cmp_, d_v_cmp_}) ops_.rows->Zero(stream, x);
               }},
              {"window", [&] { attention.WindowBackward(stream, Window(nsa_.window), gradient(kWin, d_k_, d_v_)); }},
              {"selected", [&] { attention.SelectedBackward(stream, Selected(), gradient(kSlc, d_k_, d_v_)); }},
@@ -290,7 +290,9 @@ class NsaBench {
     const WindowArgs args = Window(bench_.tokens);
     Time("full", "forward", [&] { ops_.attention->Window(*stream_, args); });
     if (!bench_.backward) return;
-    Time("full", "backward", [&] { ops_.attention->WindowBackward(*stream_, args, {d_out_, d_q_, d_k_, d_v_}); });
+    Time("full", "backward", [&] {
+      ops_.attention->WindowBackward(*stream_, args, {d_out_, d_q_, d_k_, d_v_, {}, true});
+    });
   }
 
   const NsaBenchCase& bench_;

@@ -281,7 +281,6 @@ void NsaCore::Backward(const SequenceInputs& inputs, const Tensor& d_out, const 
   const auto& [d_q, rows, d_gates, d_summary_k, d_summary_v] = gradients;
 
   attention.CombineBackward(compute, {gates_, o_[kCmp], o_[kSlc], o_[kWin], out_}, {d_out, d_gates});
-  row_ops.Zero(compute, d_q);
   for (const auto& [k, rotated_k, v] : rows) {
     for (const Tensor& x : {k, rotated_k, v}) {
       if (x) row_ops.Zero(compute, x);
@@ -293,8 +292,9 @@ void NsaCore::Backward(const SequenceInputs& inputs, const Tensor& d_out, const 
   for (const Event* done : {done_[kWin].get(), summaries_done_.get(), done_[kSlc].get()}) {
     if (restored_) compute.Wait(*done, "stall.restored_rows");
   }
+  const int first = shared_ ? kWin : kSlc;  // of the branches that add to d_q
   const auto of = [&, d_q = d_q, d_gates = d_gates](int branch, const Tensor& d_k, const Tensor& d_v) {
-    return BranchGradient{d_out, d_q, d_k, d_v, {gates_, d_gates, branch}};
+    return BranchGradient{d_out, d_q, d_k, d_v, {gates_, d_gates, branch}, branch == first};
   };
   const auto window = [&, &d_rows = rows[shared_ ? 0 : kWin]] {
     attention.WindowBackward(compute, WindowBranch(inputs), of(kWin, d_rows.rotated_k, d_rows.v));

@@ -127,7 +127,9 @@ void BackwardTile(const BranchArgs& args, const BranchGradient& gradient, const 
   if (!gradient.d_q) return;
   for (int64_t i = 0; i < rows; ++i) {
     T* const out = gradient.d_q.As<T>() + row_of(i) * key_width;
-    for (int64_t c = 0; c < key_width; ++c) out[c] += T(args.scale) * d_q[i * q_width + c];
+    for (int64_t c = 0; c < key_width; ++c) {
+      out[c] = (gradient.overwrite_q ? T(0) : out[c]) + T(args.scale) * d_q[i * q_width + c];
+    }
   }
 }
 

@@ -71,11 +71,22 @@ void Backward(Stream& stream, const char* operation, double pairs, const BranchA
   params.d_q = GpuData<float>(gradient.d_q);
   params.d_k = GpuData<float>(gradient.d_k);
   params.d_v = GpuData<float>(gradient.d_v);
+  params.overwrite_q = false;
   params.tokens = static_cast<int>(tokens);
   params.key_rows = static_cast<int>(args.kv.pages.table.size() * args.kv.pages.page_rows);
   std::vector<ScratchKernel<BackwardParams<Sight>>> kernels;
   for (const auto kind : kinds) kernels.push_back(KernelFor(stream, operation, kind, params));
-  if (params.queries.tiles() == 0 || params.key_rows == 0) return;
+  if (params.queries.tiles() == 0) return;
+  const bool overwrite = gradient.overwrite_q && gradient.d_q;
+  const auto zero = [&](cudaStream_t cuda_stream) {
+    CudaCheck(cudaMemsetAsync(params.d_q, 0, gradient.d_q.bytes(), cuda_stream), operation);
+  };
+  if (params.key_rows == 0) {
+    if (overwrite) LaunchGpu(stream, operation, {0, BytesOf({gradient.d_q})}, zero);
+    return;
+  }
+  const auto& of_queries = kernels.front();
+  params.overwrite_q = overwrite && of_queries.overwrites != nullptr && of_queries.overwrites(params);
 
   int64_t rest = 0;
   for (const auto& kernel : kernels) rest = std::max(rest, kernel.scratch_bytes(params));
@@ -100,6 +111,7 @@ void Backward(Stream& stream, const char* operation, double pairs, const BranchA
             static_cast<const T*>(params.d_o), static_cast<const T*>(params.o), rows, params.value_width, delta);
       }
     });
+    if (overwrite && !params.overwrite_q) zero(cuda_stream);
     for (const auto& kernel : kernels) kernel.launch(cuda_stream, operation, params, memory + rest_at);
   });
 }

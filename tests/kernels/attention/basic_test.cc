@@ -213,6 +213,11 @@ TEST_P(Branch, BackwardIsTheDerivative) {
   ExpectGradient("d_v", v_, rows(d_v, kValueWidth),
                  [&](const Array& v) { return Dot(Evaluate(c, q_, k_, v).o, d_o_); });
 
+  // Or d_q is overwritten.
+  OwnedTensor over = Upload(c.machine, "d_q", Array(q_.size(), 7), {kTokens, kHeads, kKeyWidth});
+  c.Backward({d_o.view(), over.view(), {}, {}, {}, true});
+  EXPECT_TRUE(RmsClose("d_q", Download(c.machine, over.view()), d_q_rows, 1e-13));
+
   // Wanting only one of them changes nothing about it.
   OwnedTensor only = Upload(c.machine, "d_v", Array(v_size, 5), {BranchCase::kRows + 9, kGroups, kValueWidth});
   c.Backward({d_o.view(), {}, {}, only.view()});

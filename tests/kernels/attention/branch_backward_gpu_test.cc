@@ -63,6 +63,7 @@ struct Gradients {
 
 struct Wanted {
   bool d_q = true, d_k = true, d_v = true;
+  bool overwritten = false;  // d_q, not added to
 };
 
 std::vector<double> Normals(int64_t count, double scale, uint64_t seed) {
@@ -122,12 +123,19 @@ Gradients Backward(
     gates = upload(machine, "gates", saved.gates, shape);
     d_gates = upload(sums, "d_gates", saved.d_gates, shape);
   }
-  if (wanted.d_q) d_q = upload(sums, "d_q", saved.start.d_q, run.args.q.shape);
+  std::vector<double> start_of_q = saved.start.d_q;
+  if (wanted.overwritten) std::fill(start_of_q.begin(), start_of_q.end(), kNan);
+  if (wanted.d_q) d_q = upload(sums, "d_q", start_of_q, run.args.q.shape);
   if (wanted.d_k) d_k = upload(sums, "d_k", saved.start.d_k, run.args.kv.k.shape);
   if (wanted.d_v) d_v = upload(sums, "d_v", saved.start.d_v, run.args.kv.v.shape);
   around([&] {
     LaunchBackward(branch, ops, *machine.stream, c, run,
-                   {d_o.view(), d_q.view(), d_k.view(), d_v.view(), {gates.view(), d_gates.view(), branch_of_gate}});
+                   {d_o.view(),
+                    d_q.view(),
+                    d_k.view(),
+                    d_v.view(),
+                    {gates.view(), d_gates.view(), branch_of_gate},
+                    wanted.overwritten});
     machine.stream->Synchronize();
   });
   const auto added = [&](const OwnedTensor& tensor, const std::vector<double>& start) {
@@ -136,7 +144,8 @@ Gradients Backward(
     for (size_t i = 0; i < values.size(); ++i) values[i] -= start[i];
     return values;
   };
-  return {added(d_q, saved.start.d_q), added(d_k, saved.start.d_k), added(d_v, saved.start.d_v)};
+  if (wanted.overwritten) std::fill(start_of_q.begin(), start_of_q.end(), 0);
+  return {added(d_q, start_of_q), added(d_k, saved.start.d_k), added(d_v, saved.start.d_v)};
 }
 
 void ExpectSameBits(const Gradients& found, const Gradients& expected, const Wanted& wanted = {}) {
@@ -194,7 +203,7 @@ TEST(BranchBackwardGpu, GroupSizes) {
   for (const BranchCase& c : GroupSizeCases()) ExpectSame(c);
 }
 
-// Gates from 0 to 1, both of which occur, of queries that see nothing, too.
+// Gates from 0 to 1, both of which occur, of queries that see nothing, too; and d_q overwritten.
 TEST(BranchBackwardGpu, Gates) {
   for (const auto& [dtype, width] : {std::pair(DType::kBf16, 128), std::pair(DType::kBf16, 64),
                                      std::pair(DType::kBf16, 40), std::pair(DType::kF32, 40)}) {
@@ -212,6 +221,10 @@ TEST(BranchBackwardGpu, Gates) {
       }
       saved.d_gates = Rounded(saved.d_gates, DType::kF32);
       ExpectSame(branch, c, in, saved);
+      const Machine gpu = GpuMachine(dtype);
+      const Gradients added = Backward(branch, GpuOps(), gpu, c, in, saved);
+      const Gradients over = Backward(branch, GpuOps(), gpu, c, in, saved, {.overwritten = true});
+      EXPECT_TRUE(RmsClose("d_q", over.d_q, added.d_q, 1e-5));
     }
   }
 }
