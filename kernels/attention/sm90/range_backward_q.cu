@@ -172,6 +172,8 @@ __device__ void Differentiate(const BackwardRange& params, Shared<KW, VW>& share
       for (int i = 0; i < kTileKeys / 2; ++i) {
         s[i] = Exp2(fmaf(s[i], scale_log2, -statistics[i / 2 % 2].lse_log2));
       }
+      // It passes at once, and keeps the compiler from putting the exponentials after the wait for the products.
+      WaitBarrier(&shared.v_full[v_ring.at], v_ring.parity);
       WgmmaWait<0>();
       Pin(d_p);
       if (thread == 0) {
