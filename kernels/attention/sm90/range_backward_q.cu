@@ -1,4 +1,5 @@
-// d_q of the window and the compressed branch in bf16 on Hopper: each query sees one range of key rows. Adds to d_q.
+// d_q of the window and the compressed branch in bf16 on Hopper: each query sees one range of key rows. Adds to d_q, or
+// overwrites it.
 //
 // Cut as the forward (range_forward): 128 rows against key tiles of 128, two warpgroups with 64 rows each, three
 // products a tile,
@@ -106,7 +107,29 @@ __device__ void Differentiate(const BackwardRange& params, Shared<KW, VW>& share
     __syncwarp();
     if (lane == 0) Arrive(&shared.note_empty[note_ring.at]);
     note_ring.Next();
-    if (head.first_tile >= head.end_tile) continue;
+    const auto write = [&](const auto& sum) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const int row = first_row + i * 8, query = row / group_heads;
+        if (row >= head.rows) continue;
+        float* const to =
+            params.d_q +
+            (head.out_row + static_cast<int64_t>(query) * params.heads + (row - query * group_heads)) * KW + column;
+#pragma unroll
+        for (int j = 0; j < KW / 8; ++j) {
+          const float2 x = {params.scale * sum(j * 4 + i * 2), params.scale * sum(j * 4 + i * 2 + 1)};
+          if (params.overwrite_q) {
+            *reinterpret_cast<float2*>(to + j * 8) = x;
+          } else {
+            AddToMemory(to + j * 8, x.x, x.y);
+          }
+        }
+      }
+    };
+    if (head.first_tile >= head.end_tile) {
+      if (params.overwrite_q) write([](int) { return 0.0F; });
+      continue;
+    }
     // Both ends of a span never fall as rows ascend: the keys that all rows of the warp see.
     const int all_begin = __shfl_sync(~0u, seen[1].begin + column, 31),
               all_end = __shfl_sync(~0u, seen[0].end + column, 0);
@@ -142,6 +165,8 @@ __device__ void Differentiate(const BackwardRange& params, Shared<KW, VW>& share
       for (int i = 0; i < kTileKeys / 2; ++i) {
         s[i] = Exp2(fmaf(s[i], scale_log2, -statistics[i / 2 % 2].lse_log2));
       }
+      // It passes at once, and keeps the compiler from putting the exponentials after the wait for the products.
+      WaitBarrier(&shared.v_full[v_ring.at], v_ring.parity);
       WgmmaWait<0>();
       Pin(d_p);
       if (thread == 0) {
@@ -197,18 +222,7 @@ __device__ void Differentiate(const BackwardRange& params, Shared<KW, VW>& share
     WgmmaWait<0>();
     release_keys();
 
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int row = first_row + i * 8, query = row / group_heads;
-      if (row >= head.rows) continue;
-      float* const to = params.d_q +
-                        (head.out_row + static_cast<int64_t>(query) * params.heads + (row - query * group_heads)) * KW +
-                        column;
-#pragma unroll
-      for (int j = 0; j < KW / 8; ++j) {
-        AddToMemory(to + j * 8, params.scale * d_q[j * 4 + i * 2], params.scale * d_q[j * 4 + i * 2 + 1]);
-      }
-    }
+    write([&](int i) { return d_q[i]; });
   }
 }
 
