@@ -156,6 +156,20 @@ DType CheckCombineGradient(const Operation& operation, const CombineArgs& args, 
   return dtype;
 }
 
+void CheckStore(const Operation& operation, const StoreArgs& args) {
+  const DType dtype = RequireFloat(operation, "x", args.x);
+  RequireRank(operation, "x", args.x, 3);
+  RequireRank(operation, "y", args.y, 3);
+  RequireTensor(operation, "y", args.y, dtype, {args.y.dim(0), args.x.dim(1), args.x.dim(2)});
+  CheckSegments(operation, args.segments, args.x.dim(0), Tensor());
+  CheckPages(operation, args.pages);
+  for (const Segment& segment : args.segments) {
+    LS_CHECK(segment.begin + segment.length <= args.pages.table.size() * args.pages.page_rows,
+             "{}: segments: expected positions within the {} rows of the page table, found {} from {} on",
+             operation.name, args.pages.table.size() * args.pages.page_rows, segment.length, segment.begin);
+  }
+}
+
 void CheckHashSelection(const Operation& operation, const HashSelectionArgs& args) {
   RequireRank(operation, "selected", args.selected, 3);
   RequireTensor(operation, "selected", args.selected, DType::kI32, args.selected.shape);

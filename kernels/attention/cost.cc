@@ -103,6 +103,12 @@ Cost CombineBackwardCost(const CombineArgs& args, const CombineGradient& gradien
   return {6.0 * gradient.d_o.size(), BytesOf({args.o_cmp, args.o_slc, args.o_win, gradient.d_o, gradient.d_gates})};
 }
 
+Cost StoreCost(const StoreArgs& args) {
+  int64_t rows = 0;
+  for (const Segment& segment : args.segments) rows += segment.length;
+  return {0, 2.0 * rows * args.x.dim(1) * args.x.dim(2) * DTypeSize(args.x.dtype)};
+}
+
 double BytesOf(std::initializer_list<Tensor> tensors) {
   double bytes = 0;
   for (const Tensor& tensor : tensors) bytes += tensor ? static_cast<double>(tensor.bytes()) : 0;

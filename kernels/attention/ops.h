@@ -135,6 +135,15 @@ struct HashSelectionArgs {
   Tensor hash;      // [1] I64 output
 };
 
+// The rows of a segment go to where the page table says that its positions lie: y's row of position begin + i = x's row
+// row + i. Other rows of y stay as they are.
+struct StoreArgs {
+  std::vector<Segment> segments;
+  Tensor x;     // [T,G,W]
+  Tensor y;     // [R,G,W]
+  Pages pages;  // of y
+};
+
 struct AttentionSizes {
   DType dtype = DType::kF32;
   int64_t heads = 0, groups = 0;           // H, G
@@ -156,6 +165,7 @@ class AttentionOps {
   virtual void Combine(Stream& stream, const CombineArgs& args) = 0;
   virtual void CombineBackward(Stream& stream, const CombineArgs& args, const CombineGradient& gradient) = 0;
   virtual void HashSelection(Stream& stream, const HashSelectionArgs& args) = 0;
+  virtual void Store(Stream& stream, const StoreArgs& args) = 0;
   // Which kernels serve calls of these sizes on the stream's device, for the log of a run's start: "sm80", or "sm90,
   // sm80 for selected_backward_q".
   virtual std::string Kernels(Stream& stream, const AttentionSizes& sizes) const = 0;

@@ -57,6 +57,7 @@ class RoundingAttention final : public AttentionOps {
     cpu_->CombineBackward(stream, args, gradient);
   }
   void HashSelection(Stream& stream, const HashSelectionArgs& args) override { cpu_->HashSelection(stream, args); }
+  void Store(Stream& stream, const StoreArgs& args) override { cpu_->Store(stream, args); }
   std::string Kernels(Stream& stream, const AttentionSizes& sizes) const override {
     return cpu_->Kernels(stream, sizes);
   }

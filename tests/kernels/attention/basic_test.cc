@@ -6,6 +6,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -333,6 +334,30 @@ TEST(Combination, IsTheGatedSumAndItsBackwardTheGates) {
     changed[0] = x;
     return Dot(evaluate(changed), d_o);
   });
+}
+
+TEST(Store, PutsRowsWhereThePagesSay) {
+  const Machine machine = CpuMachine(DType::kF64);
+  const Array x = Normal(10 * 2 * 3, 31);
+  const OwnedTensor from = Upload(machine, "x", x, {10, 2, 3}), to = Upload(machine, "y", Array(72, -7), {12, 2, 3});
+  const auto store = [&](const std::vector<Segment>& segments, const std::vector<int32_t>& table) {
+    const OwnedTensor pages = Upload(machine, "table", table, {static_cast<int64_t>(table.size())});
+    machine.ops->attention->Store(*machine.stream, {segments, from.view(), to.view(), {pages.view(), 4}});
+    machine.stream->Synchronize();
+  };
+  store({{5, 6, 2}, {1, 1, 9}}, {2, 1, 0});
+  Array expected(72, -7);
+  const auto put = [&](int64_t position, int64_t row) {
+    const int64_t place = std::array{2, 1, 0}[position / 4] * 4 + position % 4;
+    std::copy_n(x.begin() + row * 6, 6, expected.begin() + place * 6);
+  };
+  for (int64_t i = 0; i < 6; ++i) put(5 + i, 2 + i);
+  put(1, 9);
+  EXPECT_TRUE(BitEqual("y", Download(machine, to.view()), expected));
+  EXPECT_THROW(store({{5, 6, 2}}, {2, 1, -1}), Error);  // a page that is not there
+  EXPECT_THROW(store({{5, 6, 2}}, {2, 1, 3}), Error);   // behind the buffer
+  EXPECT_THROW(store({{5, 6, 2}}, {2, 1}), Error);      // behind the table
+  EXPECT_THROW(store({{5, 6, 5}}, {2, 1, 0}), Error);   // rows that x does not have
 }
 
 }  // namespace
