@@ -107,6 +107,7 @@ void VisitKeys(Config& config, Visitor&& visit) {
   visit("checkpoint.keep_last", checkpoint.keep_last);
   visit("checkpoint.keep_every", checkpoint.keep_every);
   visit("checkpoint.background", checkpoint.background);
+  visit("checkpoint.memory_interval", checkpoint.memory_interval);
 }
 
 }  // namespace longspan

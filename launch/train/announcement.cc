@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include "launch/train/run_log.h"
 #include "runtime/count.h"
 #include "runtime/trace.h"
 
