@@ -55,6 +55,7 @@ void VisitKeys(Config& config, Visitor&& visit) {
   visit("parallel.selected_exchange", parallel.selected_exchange);
   visit("parallel.transport", parallel.transport);
   visit("parallel.share_gpu", parallel.share_gpu);
+  visit("parallel.transfer_processors", parallel.transfer_processors);
 
   auto& runtime = config.runtime;
   visit("runtime.device", runtime.device);
