@@ -32,14 +32,12 @@ SavedSequence CutSaved(const Context& c, int64_t tokens, Cutter& cutter) {
 
 // What a backward needs besides the saved state.
 struct Workspace {
-  std::array<Tensor, 3> d_o;  // [S,H,V]
-  Tensor d_k_cmp, d_v_cmp;    // [S/d,G,.]
-  Tensor d_gates, d_logits;   // [S,H,3], [S*H,3]
+  Tensor d_k_cmp, d_v_cmp;   // [S/d,G,.]
+  Tensor d_gates, d_logits;  // [S,H,3], [S*H,3]
 };
 
 Workspace CutWorkspace(const Context& c, int64_t tokens, Cutter& cutter) {
   Workspace work;
-  for (Tensor& d_o : work.d_o) d_o = cutter.Cut(c.dtype, {tokens, c.heads, c.value_width});
   const int64_t rows = tokens / c.nsa.stride;
   work.d_k_cmp = cutter.Cut(c.gradient_dtype, {rows, c.groups, c.key_width});
   work.d_v_cmp = cutter.Cut(c.gradient_dtype, {rows, c.groups, c.value_width});
@@ -173,8 +171,8 @@ void SequenceCall::Backward(const Tensor& d_out, const NSAGradients& wanted, con
   const Workspace work = CutWorkspace(context_, tokens_, cutter);
   const Tensor d_gates = given_gates_ && d.gates ? d.gates : work.d_gates;
 
-  attention.CombineBackward(stream, Combination({}), {d_out, d_gates, work.d_o[kCmp], work.d_o[kSlc], work.d_o[kWin]});
-  std::vector<Tensor> sums = {d.q, work.d_k_cmp, work.d_v_cmp};
+  attention.CombineBackward(stream, Combination({}), {d_out, d_gates});
+  std::vector<Tensor> sums = {work.d_k_cmp, work.d_v_cmp};
   for (int branch = 0; branch < (context_.shared ? 1 : 3); ++branch) {
     sums.push_back(d.k[branch]);
     sums.push_back(d.v[branch]);
@@ -182,9 +180,13 @@ void SequenceCall::Backward(const Tensor& d_out, const NSAGradients& wanted, con
   for (const Tensor& sum : sums) {
     if (sum) rows.Zero(stream, sum);
   }
-  attention.WindowBackward(stream, branches_.Window(), {work.d_o[kWin], d.q, d.k[kWin], d.v[kWin]});
-  attention.SelectedBackward(stream, branches_.Selected(), {work.d_o[kSlc], d.q, d.k[kSlc], d.v[kSlc]});
-  attention.CompressedBackward(stream, branches_.Compressed(), {work.d_o[kCmp], d.q, work.d_k_cmp, work.d_v_cmp});
+  // The window's comes first and overwrites d_q.
+  const auto of = [&](int branch, const Tensor& d_k, const Tensor& d_v) {
+    return BranchGradient{d_out, d.q, d_k, d_v, {gates_, d_gates, branch}, branch == kWin};
+  };
+  attention.WindowBackward(stream, branches_.Window(), of(kWin, d.k[kWin], d.v[kWin]));
+  attention.SelectedBackward(stream, branches_.Selected(), of(kSlc, d.k[kSlc], d.v[kSlc]));
+  attention.CompressedBackward(stream, branches_.Compressed(), of(kCmp, work.d_k_cmp, work.d_v_cmp));
   context_.RotateSummaries(work.d_k_cmp, positions_, true);
   const Weights::Phis d_phi = context_.weights().gradients();
   attention.CompressBackward(stream, Compression(true), {work.d_k_cmp, d.k[kCmp], d_phi.k});

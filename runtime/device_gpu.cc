@@ -274,6 +274,14 @@ GpuStream& AsGpu(Stream& stream) {
 
 cudaStream_t CudaStream(Stream& stream) { return AsGpu(stream).Use(); }
 
+int Multiprocessors(Stream& stream) {
+  CudaStream(stream);
+  int device = 0, count = 0;
+  CudaCheck(cudaGetDevice(&device), "counting multiprocessors");
+  CudaCheck(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "counting multiprocessors");
+  return count;
+}
+
 GpuFaults* StreamFaults(Stream& stream) { return AsGpu(stream).faults(); }
 
 void RecordForeign(CUstream_st* stream, Event& event) {

@@ -54,7 +54,8 @@ class Trace {
 // Enqueues `task` on a CPU stream as the span `name` (a literal).
 void Launch(Stream& stream, const char* name, const Cost& cost, std::function<void()> task);
 
-double WallSeconds();   // a steady clock
-std::string UtcTime();  // now: "2026-01-31T12:00:00Z"
+double WallSeconds();     // a steady clock
+double ProcessSeconds();  // since the system started this process; 0 where it does not say
+std::string UtcTime();    // now: "2026-01-31T12:00:00Z"
 
 }  // namespace longspan

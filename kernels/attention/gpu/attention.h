@@ -29,8 +29,10 @@ class GpuAttention final : public AttentionOps {
   void HashSelection(Stream& stream, const HashSelectionArgs& args) override;
   void Store(Stream& stream, const StoreArgs& args) override;
   std::string Kernels(Stream& stream, const AttentionSizes& sizes) const override;
+  void LeaveProcessors(Stream& stream, int64_t count) override;
 
  private:
+  int left_processors_ = 0;
   GpuScratch compress_scratch_{"compression"};
   MatMulGpu compress_matmul_{"the products of compression"};
   GpuScratch branch_scratch_{"the attention branches"};
