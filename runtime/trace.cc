@@ -4,6 +4,10 @@
 
 #include <chrono>
 #include <ctime>
+#include <limits>
+#include <utility>
+
+#include "runtime/planted_fault.h"
 
 namespace longspan {
 namespace {
@@ -17,60 +21,120 @@ Trace& Trace::Get() {
   return trace;
 }
 
-void Trace::Add(const char* name, double seconds, const Cost& cost) {
+void Trace::Add(const TraceSpan& span) {
   const std::lock_guard lock(mutex_);
-  AddLocked(name, seconds, cost);
-}
-
-void Trace::AddLocked(const char* name, double seconds, const Cost& cost) {
-  SpanTotal& total = totals_[name];
+  SpanTotal& total = totals_[span.name];
   total.count += 1;
-  total.seconds += seconds;
-  total.flops += cost.flops;
-  total.bytes += cost.bytes;
+  total.seconds += span.seconds;
+  total.flops += span.cost.flops;
+  total.bytes += span.cost.bytes;
+  if (keep_) kept_.push_back(span);
 }
 
-void Trace::AddPending(const char* name, const Cost& cost, std::function<double()> seconds) {
+void Trace::AddWait(const char* name, double begin) {
+  TraceSpan span;
+  span.name = name;
+  span.place = CurrentPlace();
+  span.period = period();
+  span.begin = begin;
+  span.seconds = WallSeconds() - begin;
+  Add(span);
+}
+
+void Trace::AddPending(const TraceSpan& span, std::function<void(TraceSpan*)> times) {
   size_t count = 0;
   {
     const std::lock_guard lock(mutex_);
-    pending_.push_back({name, cost, std::move(seconds)});
+    pending_.push_back({span, std::move(times)});
+    pending_.back().span.period = period_;
     count = pending_.size();
   }
-  if (count >= kMostPending) Resolve(kMostPending / 2);
+  if (count >= kMostPending) ResolveAllBut(kMostPending / 2);
+}
+
+bool Trace::PopPending(size_t keep, int64_t period, Pending* oldest) {
+  const std::lock_guard lock(mutex_);
+  if (pending_.size() <= keep || pending_.front().span.period > period) return false;
+  *oldest = std::move(pending_.front());
+  pending_.pop_front();
+  return true;
 }
 
 // Without the lock while it waits: what it waits for may be work that adds spans itself.
-void Trace::Resolve(size_t keep) {
-  while (true) {
-    Pending oldest;
-    {
-      const std::lock_guard lock(mutex_);
-      if (pending_.size() <= keep) return;
-      oldest = std::move(pending_.front());
-      pending_.pop_front();
-    }
-    Add(oldest.name, oldest.seconds(), oldest.cost);
+void Trace::ResolveAllBut(size_t keep) {
+  Pending oldest;
+  while (PopPending(keep, std::numeric_limits<int64_t>::max(), &oldest)) {
+    oldest.times(&oldest.span);
+    Add(oldest.span);
   }
 }
 
 void Trace::Reset() {
-  Resolve(0);
+  ResolveAllBut(0);
   const std::lock_guard lock(mutex_);
   totals_.clear();
+  kept_.clear();
 }
 
 std::map<std::string, SpanTotal> Trace::totals() {
-  Resolve(0);
+  ResolveAllBut(0);
   const std::lock_guard lock(mutex_);
-  return totals_;
+  std::map<std::string, SpanTotal> totals;  // literals of one text may lie in several places
+  for (const auto& [name, part] : totals_) {
+    SpanTotal& total = totals[name];
+    total.count += part.count;
+    total.seconds += part.seconds;
+    total.flops += part.flops;
+    total.bytes += part.bytes;
+  }
+  return totals;
 }
 
-void Launch(Stream& stream, const char* name, const Cost& cost, std::function<void()> task) {
-  stream.Enqueue([name, cost, task = std::move(task)] {
-    const double begin = WallSeconds();
+void Trace::Keep(bool keep) {
+  const std::lock_guard lock(mutex_);
+  keep_ = keep;
+}
+
+void Trace::BeginPeriod(int64_t period) {
+  const std::lock_guard lock(mutex_);
+  period_ = period;
+}
+
+int64_t Trace::period() {
+  const std::lock_guard lock(mutex_);
+  return period_;
+}
+
+std::vector<TraceSpan> Trace::Take(int64_t resolved) {
+  Pending oldest;
+  while (PopPending(0, resolved, &oldest)) {
+    oldest.times(&oldest.span);
+    Add(oldest.span);
+  }
+  const std::lock_guard lock(mutex_);
+  std::vector<TraceSpan> kept;
+  kept.reserve(kept_.capacity());
+  std::swap(kept, kept_);
+  return kept;
+}
+
+void Launch(Stream& stream, const char* name, const Cost& cost, std::function<void()> task,
+            const TransferId& transfer) {
+  TraceSpan span;
+  span.name = name;
+  span.cost = cost;
+  span.transfer = transfer;
+  span.place = CurrentPlace();
+  span.period = Trace::Get().period();
+  stream.Enqueue([span, task = std::move(task)]() mutable {
+    // To ask for the thread's time is a system call, in which it may lose its core: that is time of the span.
+    span.begin = WallSeconds();
+    const double cpu = ThreadCpuSeconds();
     task();
-    Trace::Get().Add(name, WallSeconds() - begin, cost);
+    PlantedFault::Get().SlowDown(span.place);
+    span.cpu = ThreadCpuSeconds() - cpu;
+    span.seconds = WallSeconds() - span.begin;
+    Trace::Get().Add(span);
   });
 }
 
@@ -78,6 +142,12 @@ std::string UtcTime() { return fmt::format("{:%FT%TZ}", fmt::gmtime(std::time(nu
 
 double WallSeconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+double ThreadCpuSeconds() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
 }  // namespace longspan

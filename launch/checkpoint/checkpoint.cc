@@ -190,7 +190,7 @@ bool Checkpoints::Save(const RunState& state) {
 void Checkpoints::Finish() {
   const double begin = WallSeconds();
   while (!pending_.empty()) Advance(/*wait=*/true);
-  Trace::Get().Add("checkpoint.wait", WallSeconds() - begin, {});
+  Trace::Get().AddWait("checkpoint.wait", begin);
 }
 
 void Checkpoints::Begin(const RunState& state) {
@@ -201,7 +201,7 @@ void Checkpoints::Begin(const RunState& state) {
   free->Take(device_, *copies_, optimizer_);
   copies_->Record(*copied_);
   pending_.push_back({.state = state, .snapshot = free, .begin = begin});
-  Trace::Get().Add("checkpoint.begin", WallSeconds() - begin, {});
+  Trace::Get().AddWait("checkpoint.begin", begin);
 }
 
 void Checkpoints::Advance(bool wait) {

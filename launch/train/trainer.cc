@@ -10,7 +10,8 @@
 #include "launch/job/job.h"
 #include "launch/job/machine.h"
 #include "launch/job/signals.h"
-#include "launch/report/profile.h"
+#include "launch/report/recorder.h"
+#include "launch/report/report.h"
 #include "launch/train/about.h"
 #include "launch/train/announcement.h"
 #include "launch/train/anomalies.h"
@@ -20,6 +21,7 @@
 #include "launch/train/open_data.h"
 #include "launch/train/peak.h"
 #include "launch/train/progress.h"
+#include "launch/train/recording.h"
 #include "launch/train/replicas.h"
 #include "launch/train/resume.h"
 #include "launch/train/run_folder.h"
@@ -32,6 +34,7 @@
 #include "model/training/schedule.h"
 #include "runtime/count.h"
 #include "runtime/files/checksum.h"
+#include "runtime/place.h"
 #include "runtime/trace.h"
 
 namespace longspan {
@@ -79,16 +82,18 @@ class Trainer {
     log_.Line(Announcement(config_, job_, session_, sources_, folder_.path(), options_.version, host));
     if (resumes() && !GoOn()) return ExitCode::kOk;
     RequireFit(job_, config_, {session_.arena().bytes(), SumOf(host)});
-    if (stopping_.Poll()) return Stop(0);  // the ranks measure together, as they will compute
+    if (stopping_.Poll()) return Stop();  // the ranks measure together, as they will compute
     peak_flops_ =
         job_.Reduce(MeasurePeak(device_, session_.ops(), session_.compute(), session_.context().dtype), ReduceOp::kSum);
     session_.Start(config_.train.seed);
     optimizer_.Start(config_.train.seed);
     checkpoints_.Reserve();
-    if (!Rehearse()) return Stop(0);
+    if (!Rehearse()) return Stop();
     Begin();
     if (state_.step > 0) checkpoints_.Load();
-    Trace::Get().Reset();
+    recorder_.emplace(RecorderArgs(
+        job_, session_, config_, folder_.path(), resumes(),
+        {.version = options_.version, .first_step = first_ + 1, .step_flops = step_flops_, .peak_flops = peak_flops_}));
     const double begin = WallSeconds();
     if (evaluation_due_) EvaluateHeldOut(first_);
     for (int64_t step = first_ + 1; step <= config_.train.steps && !stopping_.agreed(); ++step) {
@@ -101,10 +106,14 @@ class Trainer {
       if (anomalies_.exhausted()) checkpoints_.Save(State());  // from before them: no update came of them
       anomalies_.Check(*metrics);
       if (EvaluatesAfter(step)) EvaluateHeldOut(step);
+      const Recorder::Stretch saving(*recorder_, RunPeriod::kCheckpoint, step);
       if (!stopping_.agreed()) checkpoints_.AfterStep(State());
     }
-    if (stopping_.agreed()) return Stop(WallSeconds() - begin);
-    checkpoints_.Finish();
+    if (stopping_.agreed()) return Stop();
+    {
+      const Recorder::Stretch saving(*recorder_, RunPeriod::kCheckpoint, config_.train.steps);
+      checkpoints_.Finish();
+    }
     Finish(WallSeconds() - begin);
     return ExitCode::kOk;
   }
@@ -180,6 +189,7 @@ class Trainer {
   // Nothing when the run is to stop before it.
   std::optional<StepMetrics> Step(int64_t step) {
     const double begin = WallSeconds();
+    recorder_->Begin(RunPeriod::kStep, step);
     const int64_t allocations = CountedAllocations().allocations;
     const StepGradients::Loaded loaded = gradients_.Load(step);
     if (stopping_.agreed()) return std::nullopt;
@@ -194,20 +204,24 @@ class Trainer {
                     anomalies_.limits(loaded.labels));
 
     // All is under way; from here on the host waits for results.
+    recorder_->UnderWay();
+    const auto stage = InStage("metrics");
     metrics.step = step;
     metrics.selection = SelectionHashes(session_, mesh_.cp());
     const std::vector<double> sums = session_.ToHost<double>(optimizer_.sums());
     metrics.grad_norm = std::sqrt(sums[0]);
     metrics.skipped = std::isnan(sums[2]);
     if (compares) RequireEqualReplicas(job_, step, session_.ToHost<int64_t>(weights_hash_)[0]);
+    const int64_t memory = job_.MemoryBytes();
     const auto allocated = static_cast<double>(CountedAllocations().allocations - allocations);
     const std::vector<double> all =
         job_.Reduce({{session_.ToHost<double>(gradients_.loss_sum())[0], ReduceOp::kSum},
                      {coverage, ReduceOp::kSum},
                      {static_cast<double>(session_.model().borrowed_bytes()), ReduceOp::kSum},
-                     {static_cast<double>(job_.MemoryBytes()), ReduceOp::kMax},
+                     {static_cast<double>(memory), ReduceOp::kMax},
                      {allocated, ReduceOp::kMax},
-                     {stopping_.wish(), ReduceOp::kMax}});
+                     {stopping_.wish(), ReduceOp::kMax},
+                     {recorder_->wish(), ReduceOp::kMax}});
     stopping_.Agree(all[5]);
     metrics.loss = loaded.labels > 0 ? all[0] / loaded.labels : 0;
     metrics.labels = static_cast<int64_t>(loaded.labels);
@@ -219,6 +233,8 @@ class Trainer {
     metrics.seconds = WallSeconds() - begin;
     metrics.peak_share = step_flops_ / metrics.seconds / peak_flops_;
     anomalies_.Record(&metrics);
+    recorder_->End(memory);
+    if (all[6] > 0) recorder_->CompareAgain();
     return metrics;
   }
 
@@ -227,8 +243,10 @@ class Trainer {
     gradients_.LetLayersChoose();
     log_.Line(fmt::format("evaluating {} held-out sequences",
                           std::min(config_.train.eval_sequences, sources_.validation->size())));
+    recorder_->Begin(RunPeriod::kEvaluation, step);
     const std::optional<HeldOut> found =
         Evaluate(job_, session_, *sources_.validation, config_, gradients_.loss_sum(), stopping_);
+    recorder_->End();
     if (!found) return;
     log_.Eval(step, found->loss, found->labels);
     if (!std::isfinite(found->loss)) {
@@ -241,9 +259,10 @@ class Trainer {
   }
 
   // In good order: saves what was not, and says how to go on.
-  ExitCode Stop(double seconds) {
+  ExitCode Stop() {
     const bool saved = state_.step == first_ || checkpoints_.Save(State());
-    if (state_.step > first_ && !stopping_.hurried()) Report(seconds);
+    if (recorder_) recorder_->Finish();
+    if (state_.step > first_ && !stopping_.hurried()) Report();
     log_.Stop(state_.step, stopping_.reason());
     log_.Line(fmt::format("stopped by {} after step {}/{}{}; to go on:", stopping_.reason(), state_.step,
                           config_.train.steps, saved ? "" : ", which is not saved"));
@@ -252,13 +271,14 @@ class Trainer {
     return ExitCode::kStopped;
   }
 
-  void Report(double seconds) {
-    log_.Line(WriteReport(mesh_.host_world(), mesh_.cp_size(), device_.kind(), folder_.path(), seconds,
-                          state_.step - first_));
+  void Report() {
+    mesh_.host_world().Barrier();
+    if (job_.root() && config_.profile.level != ProfileDetail::kOff) log_.Line(WriteReport(folder_.path()));
   }
 
   void Finish(double seconds) {
-    Report(seconds);
+    recorder_->Finish();
+    Report();
     const Tensor& weights = session_.model().params().weights();
     const auto bytes = session_.ToHost<uint8_t>(Tensor(weights.data, DType::kU8, weights.device, {weights.bytes()}));
     log_.Line(fmt::format("done: {} in {}, parameters {}, results in {}", Count(state_.step - first_, "step"),
@@ -286,7 +306,8 @@ class Trainer {
   int64_t first_ = 0;  // steps that were done before
   bool evaluation_due_ = false;
   Checkpoints& checkpoints_;
-  StepGradients gradients_;  // its graphs may hold transfers: not of the job
+  std::optional<Recorder> recorder_;  // from the first step on
+  StepGradients gradients_;           // its graphs may hold transfers: not of the job
 };
 
 }  // namespace

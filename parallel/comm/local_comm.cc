@@ -48,7 +48,7 @@ class LocalCommunicator final : public CheckedCommunicator {
   }
   void DoBroadcast(Stream&, const Call& call, const Tensor&, int) override { RequireAlone(call); }
   void DoBarrier(const Call& call) override { RequireAlone(call); }
-  std::unique_ptr<Communicator> DoSplit(const Call& call, int, int) override {
+  std::unique_ptr<CheckedCommunicator> DoSplit(const Call& call, int, int) override {
     RequireAlone(call);
     return std::make_unique<LocalCommunicator>(device_, 1);
   }
