@@ -17,51 +17,43 @@ double Ms(double seconds) { return 1e3 * seconds; }
 std::string AdviceOn(const Straggler& straggler) {
   switch (straggler.what) {
     case SlowClass::kCompute:
-      return straggler.stage.empty()
-                 ? "compare clocks, temperature and power of that device with the others'; run longspan bench there"
-                 : "uneven work of the ranks: parallel.layout = HEAD_TAIL levels causal work; else compare that device "
-                   "with longspan bench";
+      return straggler.stage.empty() ? "compare that device's clocks and temperature, or run longspan bench on it"
+                                     : "if its work is more, parallel.layout = HEAD_TAIL; else longspan bench there";
     case SlowClass::kHost:
-      return "its thread did not run: look for other programs on its cores, for signals, and at the binding of ranks "
-             "to "
-             "cores";
+      return "its thread did not run: look for other programs on its cores, signals, and how ranks are bound";
     case SlowClass::kData:
-      return "its sequences come too late: put the dataset on a faster or local disk, or look for what else reads "
-             "there";
+      return "its sequences come late: a faster or local disk for the dataset, or who else reads there";
     case SlowClass::kLink:
-      return "measure the links with longspan verify --links; look for a slow adapter or cable of that node";
+      return "longspan verify measures the links; look for a slow adapter or cable of that node";
   }
   return "";
 }
 
+std::string Find(const std::map<std::string, std::string>& advice, const std::string& stage,
+                 const std::string& otherwise) {
+  const auto found = advice.find(stage);
+  return found == advice.end() ? otherwise : found->second;
+}
+
 std::string AdviceOnTransfer(const std::string& stage) {
-  static const std::map<std::string, std::string> kAdvice = {
-      {"selected_transfer",
-       "parallel.selected_exchange = FETCH brings only chosen blocks; a smaller parallel.cp, fewer"},
-      {"summaries", "a larger model.nsa.stride makes fewer summaries; a smaller parallel.cp gathers from fewer ranks"},
-      {"halo", "a shorter model.nsa.window has a shorter halo"},
-      {"reductions", "more sequences between updates: raise train.sequences_per_step"},
-      {"weights", "more sequences between updates: raise train.sequences_per_step"},
-      {"agreement", "longer steps: raise train.sequences_per_step"},
-  };
-  const auto found = kAdvice.find(stage);
-  return found == kAdvice.end() ? "measure the links with longspan verify --links" : found->second;
+  return Find(
+      {{"selected_transfer", "parallel.selected_exchange = FETCH brings only chosen blocks; or a smaller parallel.cp"},
+       {"summaries", "a larger model.nsa.stride makes fewer summaries; or a smaller parallel.cp"},
+       {"halo", "a shorter model.nsa.window has a shorter halo; or a smaller parallel.cp"},
+       {"reductions", "a larger train.sequences_per_step: fewer updates for the same tokens"},
+       {"weights", "a larger train.sequences_per_step: fewer updates for the same tokens"},
+       {"agreement", "a larger train.sequences_per_step: longer steps"}},
+      stage, "longspan verify measures the links");
 }
 
 std::string AdviceOnStage(const std::string& stage) {
-  static const std::map<std::string, std::string> kAdvice = {
-      {"selected", "fewer model.nsa.select blocks cost less here"},
-      {"window", "a shorter model.nsa.window costs less here"},
-      {"compressed", "a larger model.nsa.stride makes fewer summaries"},
-      {"scoring", "a larger model.nsa.stride makes fewer summaries to score"},
-      {"graph", "runtime.graphs = OFF shows what is in it"},
-      {"optimizer", "raise train.sequences_per_step: fewer updates for the same tokens"},
-  };
-  const auto found = kAdvice.find(stage);
-  return found == kAdvice.end()
-             ? "this is work that the model asks for: more ranks share it, in sequence (parallel.cp) "
-               "or in batch (parallel.dp)"
-             : found->second;
+  return Find({{"selected", "a smaller model.nsa.select"},
+               {"window", "a shorter model.nsa.window"},
+               {"compressed", "a larger model.nsa.stride makes fewer summaries"},
+               {"scoring", "a larger model.nsa.stride makes fewer summaries"},
+               {"graph", "runtime.graphs = OFF shows what is in it"},
+               {"optimizer", "a larger train.sequences_per_step: fewer updates for the same tokens"}},
+              stage, "the model asks for it: more ranks share it, by parallel.cp or parallel.dp");
 }
 
 }  // namespace
@@ -85,7 +77,7 @@ std::vector<Finding> LargestCosts(const Summary& summary) {
   if (const double rest = mean.waiting - explained; rest > 0) {
     costs.push_back({rest, "ranks wait for each other, no one rank for long enough to be named",
                      summary.ranks.size() > 1
-                         ? "more ranks than cores, or other programs on them; uneven documents: data.document_masks"
+                         ? "fewer ranks than cores, and no other programs on these; documents of even length"
                          : ""});
   }
   if (mean.moving > 0 && !summary.transfers.empty()) {
@@ -105,7 +97,7 @@ std::vector<Finding> LargestCosts(const Summary& summary) {
                      AdviceOnStage(row.stage)});
     break;  // they are sorted: the largest
   }
-  costs.push_back({mean.data, "steps wait for their sequences", "a faster or local disk for data.train"});
+  costs.push_back({mean.data, "steps wait for their sequences", "a faster or local disk for the dataset"});
   costs.push_back({mean.other, "the host is between kernels, or kept from running",
                    "fewer ranks than cores, no other programs; on GPUs runtime.graphs = ON"});
   const double steps = static_cast<double>(std::max<int64_t>(1, summary.steps));

@@ -53,7 +53,10 @@ Recorder::Recorder(Args args) : args_(std::move(args)), gpu_(args_.device.kind()
   Write();
 }
 
-Recorder::~Recorder() { Trace::Get().Keep(false); }
+Recorder::~Recorder() {
+  Write();  // of a run that failed
+  Trace::Get().Keep(false);
+}
 
 double Recorder::wish() const {
   return clocks_ && args_.world.rank() == 0 && WallSeconds() - compared_ > kCompareSeconds ? 1 : 0;

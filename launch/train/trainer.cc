@@ -272,8 +272,13 @@ class Trainer {
   }
 
   void Report() {
-    mesh_.host_world().Barrier();
-    if (job_.root() && config_.profile.level != ProfileDetail::kOff) log_.Line(WriteReport(folder_.path()));
+    mesh_.host_world().Barrier();  // all have written
+    if (!job_.root() || config_.profile.level == ProfileDetail::kOff) return;
+    try {
+      log_.Line(WriteReport(folder_.path()));
+    } catch (const Error& error) {
+      log_.Line(fmt::format("warning: no report: {}", error.what()));
+    }
   }
 
   void Finish(double seconds) {

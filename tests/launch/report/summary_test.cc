@@ -157,7 +157,7 @@ TEST(Summary, ColumnsFitATerminal) {
       ReportText(Summarize(Made([](int rank, int) { return Extra{.forward = rank == 2 ? 0.008 : 0}; })));
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = text.find('\n', begin);
-    EXPECT_LE(end - begin, 130U) << text.substr(begin, end - begin);
+    EXPECT_LE(end - begin, 120U) << text.substr(begin, end - begin);
     begin = end + 1;
   }
 }
