@@ -52,10 +52,12 @@ room(launch/checkpoint      runtime runtime/files ${menu} parallel/comm/comm.h p
 room(launch/train           runtime runtime/files ${menu} parallel parallel/comm parallel/exchange
                             model model/attention model/network model/training
                             launch/config launch/job launch/data launch/report launch/checkpoint)
+room(launch/plan            runtime ${menu} parallel parallel/comm model model/network model/training
+                            launch/config launch/train)
 room(launch/commands        runtime runtime/files ${menu} parallel parallel/comm parallel/exchange
                             model model/attention model/network model/training
                             launch/config launch/job launch/data launch/report launch/checkpoint launch/train
-                            launch/version.h)
+                            launch/plan launch/version.h)
 room(launch                 runtime launch/commands)
 
 # ---- Libraries: what their headers are called, and the beginnings of the paths that may include them ---------------------
@@ -67,7 +69,7 @@ library(NVML          "^nvml\\.h$"                         runtime/)
 library(NVTX          "nvToolsExt|^nvtx"                   runtime/)
 library(CLI11         "^CLI/"                              launch/commands/ launch/main.cc)
 library(JSON          "^nlohmann/"                         runtime/files/ launch/report/ launch/train/run_log. launch/data/dataset_record.
-                                                           launch/checkpoint/manifest.)
+                                                           launch/checkpoint/manifest. launch/plan/rates.)
 library(hwloc         "^hwloc"                             launch/job/)
 library(cuBLAS        "^cublas"                            kernels/matmul/)
 library(SentencePiece "^sentencepiece"                     launch/data/sentencepiece.cc)

@@ -28,5 +28,7 @@ Ops MakeCpuOps();
 // Throws Error (configuration) in a build without CUDA (kernels/no_gpu.cc).
 Ops MakeGpuOps();
 Ops MakeOps(DeviceKind kind);
+// For streams of a planned device of this kind (runtime/planned_device.h): checks and counts, nothing more.
+Ops MakePlannedOps(DeviceKind kind);
 
 }  // namespace longspan

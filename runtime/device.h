@@ -41,6 +41,7 @@ class Stream {
   virtual void Wait(const Event& event, const char* stall = nullptr) = 0;
   virtual void Synchronize() = 0;  // host waits for all work of this stream; rethrows a task's exception, or
                                    // throws what a GPU's kernels found wrong in their data
+  virtual bool planned() const { return false; }  // of a planned device: nothing runs (runtime/planned_device.h)
 };
 
 // Measures one stretch of a stream's work at a time, where it runs.

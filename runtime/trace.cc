@@ -126,6 +126,10 @@ void Launch(Stream& stream, const char* name, const Cost& cost, std::function<vo
   span.transfer = transfer;
   span.place = CurrentPlace();
   span.period = Trace::Get().period();
+  if (stream.planned()) {
+    Trace::Get().Add(span);
+    return;
+  }
   stream.Enqueue([span, task = std::move(task)]() mutable {
     // To ask for the thread's time is a system call, in which it may lose its core: that is time of the span.
     span.begin = WallSeconds();

@@ -80,6 +80,11 @@ Cost BranchBackwardCost(const BranchArgs& args, const BranchGradient& gradient, 
                           gradient.d_v})};
 }
 
+Cost SelectCost(const SelectArgs& args) {
+  const double pairs = CompressedPairs(args.segments, args.nsa.block, args.nsa.stride);
+  return {2.0 * pairs * args.q.dim(1) * args.q.dim(2), BytesOf({args.q, args.k, args.lse, args.selected, args.scores})};
+}
+
 Cost CompressCost(const CompressArgs& args) {
   return ProductsCost(args, 1, 1, BytesOf({args.x, args.y}) + WeightBytes(args.weights));
 }

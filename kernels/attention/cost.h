@@ -19,6 +19,7 @@ double WindowPairs(const std::vector<Segment>& segments, int64_t window);
 Cost BranchCost(const BranchArgs& args, double pairs);
 Cost BranchBackwardCost(const BranchArgs& args, const BranchGradient& gradient, double pairs);
 
+Cost SelectCost(const SelectArgs& args);  // one product
 Cost CompressCost(const CompressArgs& args);
 Cost CompressBackwardCost(const CompressArgs& args, const CompressGradient& gradient);
 Cost CombineCost(const CombineArgs& args);

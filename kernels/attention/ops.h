@@ -151,5 +151,6 @@ class AttentionOps {
 };
 
 std::unique_ptr<AttentionOps> MakeCpuAttention();
+std::unique_ptr<AttentionOps> MakePlannedAttention(DeviceKind kind);
 
 }  // namespace longspan

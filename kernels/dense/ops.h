@@ -104,6 +104,7 @@ class DenseOps {
 };
 
 std::unique_ptr<DenseOps> MakeCpuDense();
+std::unique_ptr<DenseOps> MakePlannedDense(DeviceKind kind);
 
 // The angles of RoPE: K/2 frequencies theta^(-2i/K), with YaRN's blend of interpolated and original ones when
 // configured, and its attention factor (1 without scaling).

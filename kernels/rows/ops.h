@@ -22,5 +22,6 @@ class RowOps {
 };
 
 std::unique_ptr<RowOps> MakeCpuRows();
+std::unique_ptr<RowOps> MakePlannedRows(DeviceKind kind);
 
 }  // namespace longspan

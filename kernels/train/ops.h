@@ -62,5 +62,6 @@ class TrainOps {
 };
 
 std::unique_ptr<TrainOps> MakeCpuTrain();
+std::unique_ptr<TrainOps> MakePlannedTrain(DeviceKind kind);
 
 }  // namespace longspan

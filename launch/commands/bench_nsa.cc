@@ -8,6 +8,7 @@
 
 #include "kernels/host_copy.h"
 #include "kernels/ops.h"
+#include "launch/commands/attention_metadata.h"
 #include "launch/commands/bench_lists.h"
 #include "runtime/memory.h"
 #include "runtime/trace.h"
@@ -313,7 +314,9 @@ BenchCase DescribeNsaBench(const NsaBenchCase& bench) {
                  {"groups", bench.groups},           {"key_width", bench.key_width},
                  {"value_width", bench.value_width}, {"block", bench.nsa.block},
                  {"stride", bench.nsa.stride},       {"select_block", bench.nsa.select_block},
-                 {"select", bench.nsa.select},       {"window", bench.nsa.window}};
+                 {"select", bench.nsa.select},       {"init", bench.nsa.init},
+                 {"local", bench.nsa.local},         {"window", bench.nsa.window}};
+  found.phi = PhiName(bench.nsa.phi);
   found.selection = bench.selection;
   return found;
 }

@@ -18,8 +18,6 @@ namespace longspan {
 namespace {
 
 struct Given {
-  std::string path;
-  std::vector<std::string> overrides;  // key.path=value
   bool print_config = false;
   bool dry_run = false;
   int64_t world = 0;
@@ -59,15 +57,21 @@ int RunOnRanks(const std::string& command, const RunConfig& given, const std::fu
 
 }  // namespace
 
-std::function<int()> AddConfigured(CLI::App& app, std::function<int(const RunConfig&)> run,
-                                   std::function<void(const RunConfig&, int64_t)> plan) {
-  const auto given = std::make_shared<Given>();
+std::shared_ptr<GivenConfig> AddConfig(CLI::App& app) {
+  const auto given = std::make_shared<GivenConfig>();
   app.add_option("--config", given->path, "Configuration, a textproto; without it the defaults")
       ->group("Configuration")
       ->type_name("FILE");
   app.add_option("overrides", given->overrides, "Single keys over the file, such as model.layers=2")
       ->group("Configuration")
       ->type_name("KEY=VALUE");
+  return given;
+}
+
+std::function<int()> AddConfigured(CLI::App& app, std::function<int(const RunConfig&)> run,
+                                   std::function<void(const RunConfig&, int64_t)> plan) {
+  const auto config = AddConfig(app);
+  const auto given = std::make_shared<Given>();
   app.add_flag("--print-config", given->print_config, "Print every value with its source, and end")
       ->group("Without running");
   if (plan) {
@@ -79,9 +83,9 @@ std::function<int()> AddConfigured(CLI::App& app, std::function<int(const RunCon
         ->transform(WholeNumber(1, 1 << 20))
         ->needs(dry_run);
   }
-  return [given, run, plan, command = app.get_name()] {
+  return [config, given, run, plan, command = app.get_name()] {
     const int64_t world = given->world > 0 || !given->dry_run ? given->world : AskLauncher().ranks;
-    const LoadedConfig loaded = ReadConfig(given->path, given->overrides, world);
+    const LoadedConfig loaded = ReadConfig(config->path, config->overrides, world);
     const bool speaks = AskLauncher().rank == 0;  // for all, who would say the same
     if (given->print_config && speaks) fmt::print("{}", SourceTable(loaded));
     RefuseProblems(loaded.problems);

@@ -2,12 +2,22 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
+#include <vector>
 
 #include "launch/commands/command.h"
 #include "launch/config/run_config.h"
 
 namespace longspan {
+
+// Which configuration was given: --config and KEY=VALUE.
+struct GivenConfig {
+  std::string path;
+  std::vector<std::string> overrides;  // key.path=value
+};
+// Adds the two to `app`, which fills what is returned.
+std::shared_ptr<GivenConfig> AddConfig(CLI::App& app);
 
 // Adds --config, KEY=VALUE and --print-config to `app` and returns what runs the command (Command::add): it reads the
 // configuration and calls `run` with MPI running, once all ranks have the same one, all rules hold, and it fits the

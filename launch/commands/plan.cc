@@ -1,116 +1,175 @@
-#include "launch/commands/plan.h"
-
+// `longspan plan`: what a step will take, on machines that need not be there.
 #include <fmt/format.h>
 
-#include <cstdio>
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <memory>
 #include <optional>
 
-#include "launch/data/sequence_source.h"
-#include "launch/job/machine.h"
-#include "launch/train/memory_fit.h"
-#include "launch/train/progress.h"
-#include "launch/train/selections.h"
-#include "model/network/session.h"
-#include "model/training/optimizer.h"
-#include "parallel/comm/local_comm.h"
-#include "parallel/layout.h"
+#include "launch/commands/command.h"
+#include "launch/commands/configured.h"
+#include "launch/commands/option_values.h"
+#include "launch/config/config.h"
+#include "launch/plan/planned_step.h"
+#include "launch/plan/ranks_text.h"
+#include "launch/plan/rates.h"
 #include "runtime/count.h"
 #include "runtime/error.h"
-#include "runtime/memory.h"
 
 namespace longspan {
 namespace {
 
-constexpr int64_t kAllRows = 16, kFirstRows = 8, kLastRows = 2;  // of more ranks, the first and the last
+struct Given {
+  int64_t world = 0;
+  std::string rates;
+  double link_gbps = 0, latency_us = 20;
+  double coverage = 1;
+  uint64_t device_memory = 0;
+};
 
-std::string DescribeRanks(const RunConfig& config, int64_t dp) {
-  const int64_t cp = config.parallel.cp;
-  const Layout layout(config.parallel.layout, config.data.sequence_length, static_cast<int>(cp),
-                      config.model.nsa.select_block);
-  std::string text = fmt::format(
-      "Ranks: {} = dp {} x cp {}, {}. A sequence of {} tokens in chunks of {}, {} tokens a rank\n"
-      "A step: {}, {} after another on each replica\n\n  rank    dp    cp  tokens\n",
-      dp * cp, dp, cp, config.parallel.layout == LayoutKind::kHeadTail ? "HEAD_TAIL" : "CONTIGUOUS", layout.sequence(),
-      layout.chunk(), layout.tokens(), Count(config.train.sequences_per_step, "sequence"),
-      config.train.sequences_per_step / dp);
-  const int64_t ranks = dp * cp;
-  for (int64_t rank = 0; rank < ranks; ++rank) {
-    if (ranks > kAllRows && rank == kFirstRows) {
-      rank = ranks - kLastRows;
-      text += fmt::format("   ...  {} more\n", rank - kFirstRows);
+bool IsTransfer(const std::string& span) { return span.starts_with("comm."); }
+
+struct Times {
+  double compute = 0, transfers = 0;
+  std::map<std::string, double> spans;
+};
+
+Times TimesOf(const PlannedStep& step, const DeviceRates& rates, const Given& given) {
+  Times times;
+  for (const auto& [name, span] : step.spans) {
+    double& seconds = times.spans[name];
+    if (!IsTransfer(name)) {
+      times.compute += seconds = rates.Seconds(name, span);
+    } else if (given.link_gbps > 0) {
+      seconds = span.bytes / (1e9 * given.link_gbps) + 1e-6 * given.latency_us * static_cast<double>(span.count);
+      times.transfers += seconds;
     }
-    std::string tokens;
-    for (const Segment& segment : layout.segments(static_cast<int>(rank % cp))) {
-      tokens += fmt::format("{}{}..{}", tokens.empty() ? "" : ", ", segment.begin, segment.begin + segment.length - 1);
-    }
-    text += fmt::format("{:>6}{:>6}{:>6}  {}\n", rank, rank / cp, rank % cp, tokens);
+  }
+  return times;
+}
+
+// Longest, or most bytes, first.
+std::string SpanTable(const PlannedStep& step, const std::optional<Times>& times, bool transfers) {
+  std::vector<std::pair<std::string, SpanTotal>> rows;
+  for (const auto& row : step.spans) {
+    if (IsTransfer(row.first) == transfers) rows.push_back(row);
+  }
+  const auto key = [&](const auto& row) { return std::pair(times ? times->spans.at(row.first) : 0, row.second.bytes); };
+  std::sort(rows.begin(), rows.end(), [&](const auto& a, const auto& b) { return key(a) > key(b); });
+  std::string text = fmt::format("  {:<32}{:>8}{:>12}{:>12}{}\n", transfers ? "transfers" : "work", "count", "GFLOP",
+                                 "MB", times ? "          ms" : "");
+  for (const auto& [name, span] : rows) {
+    text += fmt::format("  {:<32}{:>8}{:>12.1f}{:>12.1f}", name, span.count, 1e-9 * span.flops, 1e-6 * span.bytes);
+    text += times ? fmt::format("{:>12.2f}\n", 1e3 * times->spans.at(name)) : "\n";
   }
   return text;
 }
 
-// -1: a GPU that this machine does not have.
-int64_t Available(DeviceKind kind) {
-  if (kind == DeviceKind::kCpu) return AvailableHostBytes();
-  return GpuCount() > 0 ? MakeGpuDevice(0)->AvailableBytes() : -1;
+// The devices that are planned for, unless the configuration names others.
+PlannedRank DeviceOf(const RuntimeConfig& config) {
+  PlannedRank rank;
+  if (config.device == RuntimeDevice::kCpu) rank.device = DeviceKind::kCpu;
+  if (config.device == RuntimeDevice::kCpu || config.dtype == RuntimeType::kF32) rank.dtype = DType::kF32;
+  return rank;
 }
 
-// `rank`: what one rank takes of its device.
-void RequirePlanFits(const RunConfig& config, DeviceKind device, int64_t ranks, int64_t rank, int64_t device_memory) {
-  const std::string cures = SmallerMemory(config, device);
-  if (device_memory > 0) {
-    if (rank <= device_memory) return;
-    Fail(ExitCode::kConfig, "--device-memory {}: rank 0 takes {}; {}", FormatBytes(device_memory), FormatBytes(rank),
-         cures);
+int Plan(const RunConfig& config, const Given& given) {
+  const ParallelConfig& parallel = config.parallel;
+  PlannedRank rank = DeviceOf(config.runtime);
+  rank.dp = parallel.dp > 0 ? parallel.dp : given.world > 0 ? given.world / parallel.cp : 1;
+  rank.coverage = given.coverage;
+  rank.rank = BusiestRank(config, rank.dp);
+  const int64_t ranks = rank.dp * parallel.cp;
+  std::optional<DeviceRates> rates;
+  if (!given.rates.empty()) rates.emplace(given.rates, config);
+
+  const PlannedStep step = PlanStep(config, rank);
+  fmt::print("{}\n{} parameters\n\nMemory of rank {} on {}, {}:\n{}", RanksText(config, rank.dp), step.parameters,
+             rank.rank, DeviceName(rank.device), DTypeName(rank.dtype),
+             MemoryTable(step.memory, given.device_memory > 0 ? static_cast<int64_t>(given.device_memory) : -1,
+                         step.host_memory));
+  std::optional<Times> times;
+  if (rates) times = TimesOf(step, *rates, given);
+  fmt::print("\nA step of rank {}:\n{}", rank.rank, SpanTable(step, times, /*transfers=*/false));
+  if (ranks > 1) fmt::print("{}", SpanTable(step, times, /*transfers=*/true));
+
+  double flops = 0, received = 0;
+  for (const auto& [name, span] : step.spans)
+    (IsTransfer(name) ? received : flops) += IsTransfer(name) ? span.bytes : span.flops;
+  const double all = flops * static_cast<double>(ranks);
+  const double dense = DenseEquivalentFlops(config, step, ranks);
+  fmt::print(
+      "\n  executed            {:.1f} TFLOP a step over {}, counted beside the launches, a multiply-add as two\n"
+      "  dense-equivalent    {:.1f} TFLOP, {:.1f} times as much: every layer S(S+1)/2 pairs a head of 2(K+V) + "
+      "2(3K+2V)\n"
+      "  received            {:.1f} MB a step and rank\n",
+      1e-12 * all, Count(ranks, "rank"), 1e-12 * dense, dense / all, 1e-6 * received);
+  if (!times) return 0;
+
+  const auto tokens = static_cast<double>(config.train.sequences_per_step * config.data.sequence_length);
+  const double least = std::max(times->compute, times->transfers), most = times->compute + times->transfers;
+  fmt::print("  rates               {}, {}\n", rates->device(), rates->measured_at());
+  const auto line = [&](const char* what, double seconds) {
+    fmt::print("  {:<20}{:.1f} ms, {:.0f} tokens/s, {:.1f}% of peak executed, {:.1f}% dense-equivalent\n", what,
+               1e3 * seconds, tokens / seconds, 100 * flops / seconds / rates->matmul_flops(),
+               100 * dense / static_cast<double>(ranks) / seconds / rates->matmul_flops());
+  };
+  if (ranks == 1) {
+    line("step", most);
+  } else if (given.link_gbps > 0) {
+    line("step, all hidden", least);
+    line("step, none hidden", most);
+    fmt::print("  exposed             {:.1f} ms at most, {:.1f}% of the step\n", 1e3 * (most - times->compute),
+               100 * (most - times->compute) / most);
+  } else {
+    line("without transfers", times->compute);
+    fmt::print("  transfers           not timed: --link-gbps says how fast they are\n");
   }
-  const int64_t available = config.runtime.device == RuntimeDevice::kAuto ? -1 : Available(device);
-  const bool shared = device == DeviceKind::kCpu;  // the ranks of this machine
-  const int64_t taken = rank * (shared ? ranks : 1);
-  if (available < 0 || taken <= available) return;
-  Fail(ExitCode::kConfig, "runtime.device = {}: {} has {} available, {} would take {}; {}", shared ? "CPU" : "GPU",
-       shared ? "this machine" : "this machine's GPU", FormatBytes(available),
-       shared ? fmt::format("{} ranks", ranks) : "rank 0", FormatBytes(taken), cures);
+  return 0;
+}
+
+std::function<int()> AddPlan(CLI::App& app) {
+  const auto config = AddConfig(app);
+  const auto given = std::make_shared<Given>();
+  app.add_option("--world", given->world, "Ranks (default: what parallel.cp and .dp say)")
+      ->type_name("N")
+      ->transform(WholeNumber(1, 1 << 20));
+  app.add_option("--rates", given->rates, "How fast the device is: what longspan bench nsa --json wrote there")
+      ->type_name("FILE");
+  app.add_option("--link-gbps", given->link_gbps, "GB/s that a rank receives, as large transfers reach it")
+      ->type_name("GB/s")
+      ->check(CLI::PositiveNumber.description(""))
+      ->needs("--rates");
+  app.add_option("--latency-us", given->latency_us, "Microseconds of a transfer besides")
+      ->type_name("US")
+      ->check(CLI::NonNegativeNumber.description(""))
+      ->capture_default_str();
+  app.add_option("--coverage", given->coverage,
+                 "parallel.selected_exchange = FETCH: share of other ranks' blocks that a layer fetches")
+      ->type_name("SHARE")
+      ->check(CLI::Range(0.0, 1.0).description(""))
+      ->capture_default_str();
+  app.add_option("--device-memory", given->device_memory, "Memory that each rank has, such as 80GiB")
+      ->type_name("SIZE")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true).description(""));
+  return [config, given] {
+    const LoadedConfig loaded = ReadConfig(config->path, config->overrides, given->world);
+    RefuseProblems(loaded.problems);
+    return Plan(loaded.config, *given);
+  };
 }
 
 }  // namespace
 
-void PrintPlan(const RunConfig& config, int64_t world, const PlanOptions& options) {
-  const int64_t cp = config.parallel.cp;
-  int64_t dp = config.parallel.dp;
-  if (dp == 0) dp = world > 0 ? world / cp : 1;
-  // A plan needs no GPU: nothing is allocated.
-  const Machine machine = ChooseMachine(config.runtime);
-  const auto host = MakeCpuDevice();
-  const auto cp_group = MakeLocalCommunicator(*host, cp), all_ranks = MakeLocalCommunicator(*host, dp * cp);
-  Session session(config.session(), *host, *cp_group, machine.dtype);
-  Optimizer optimizer({.device = session.device(),
-                       .ops = session.ops(),
-                       .compute = session.compute(),
-                       .comm = session.comm(),
-                       .world = *all_ranks,
-                       .params = session.model().params(),
-                       .config = config.optimizer});
-  optimizer.Reserve(session.arena(), session.context().dtype, session.context().gradient_dtype);
-  const std::vector<HostMemory> host_memory = PlannedHostMemory(session, optimizer, config);
-  std::optional<FrozenSelection> frozen;
-  if (!config.train.frozen_selection.empty()) frozen.emplace(session, config.model);
-  fmt::print("{}\n{} parameters\n\nMemory of rank 0 on {}, {}:\n{}", DescribeRanks(config, dp),
-             session.model().params().parameters(), DeviceName(machine.device), DTypeName(machine.dtype),
-             MemoryTable(session.arena().Rows(),
-                         options.device_memory > 0 ? options.device_memory : Available(machine.device), host_memory));
-  std::fflush(stdout);
+extern const Command kPlan = {"plan", "What a step takes, on machines that need not be there", R"(
+Runs the program's own step on a device that only counts: memory, FLOPs and bytes are those of a real step. GPUs and BF16
+unless runtime.device or runtime.dtype say otherwise. Times need --rates; a stage takes as long as its FLOPs or bytes do
+at the rate that the bench found for it, all else what large matrix products and copies take. Data is not opened.
 
-  const Sources sources = OpenSources(config.data, config.model.vocab, config.model.nsa.select_block);
-  CheckTokens(sources, config.model.vocab);
-  fmt::print("\nData: {}\n", sources.train->Summary());
-  if (frozen) GivenSelections(config).CheckRun(*sources.train, session.layout());
-  if (sources.validation) fmt::print("Held out: {}\n", sources.validation->Summary());
-  std::fflush(stdout);
-  const bool cpu = machine.device == DeviceKind::kCpu;
-  RequirePlanFits(config, machine.device, dp * cp, session.arena().bytes() + (cpu ? SumOf(host_memory) : 0),
-                  options.device_memory);
-  if (const std::string problem = RunFolder::Problem(config, options.older); !problem.empty()) {
-    Fail(ExitCode::kConfig, "{}", problem);
-  }
-}
+Examples:
+  longspan plan --config configs/nsa_1b.textproto parallel.cp=8 --world 4096 train.sequences_per_step=512
+  longspan bench nsa --tokens 8192,65536 --phi MEAN --json rates.json
+  longspan plan --config configs/nsa_1b.textproto parallel.cp=2 --rates configs/rates/h100.json --link-gbps 250)",
+                              AddPlan};
 
 }  // namespace longspan

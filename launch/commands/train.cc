@@ -4,7 +4,7 @@
 
 #include "launch/commands/command.h"
 #include "launch/commands/configured.h"
-#include "launch/commands/plan.h"
+#include "launch/commands/dry_run.h"
 #include "launch/train/trainer.h"
 #include "launch/version.h"
 

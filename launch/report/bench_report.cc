@@ -41,7 +41,7 @@ Json StageJson(const BenchCase& found, const BenchStage& stage) {
 }
 
 Json CaseJson(const BenchCase& found) {
-  Json json = {{"sizes", Json::object()}, {"selection", found.selection}};
+  Json json = {{"sizes", Json::object()}, {"phi", found.phi}, {"selection", found.selection}};
   for (const auto& [name, size] : found.sizes) json["sizes"][name] = size;
   if (!found.error.empty()) {
     json["error"] = found.error;
@@ -64,7 +64,7 @@ Json CaseJson(const BenchCase& found) {
 std::string BenchTable(const BenchCase& found) {
   std::string text;
   for (const auto& [name, size] : found.sizes) text += fmt::format("{}{}={}", text.empty() ? "" : " ", name, size);
-  text += fmt::format("\n  selection  {}", found.selection);
+  text += fmt::format("\n  phi        {}\n  selection  {}", found.phi, found.selection);
   if (!found.error.empty()) return fmt::format("{}\n  not measured: {}\n", text, found.error);
   text += fmt::format(
       ", {:.1f} blocks chosen by 8 neighbours\n  kernels    {}\n  rates      matrix products {:.4g} TFLOP/s, copies "

@@ -1,8 +1,9 @@
 // What `longspan bench` found, as a table and as JSON:
 //
 //   {"version","device","dtype","runs","cases":[CASE ..]}
-//   CASE   {"sizes":{"tokens","heads",..},"selection","kernels","union_of_8","matmul_tflops","copy_gbps","tensor_mib",
-//           "scratch_mib":{"forward","backward"},"stages":[STAGE ..]}, or {"sizes","selection","error"}
+//   CASE   {"sizes":{"tokens","heads",..},"phi","selection","kernels","union_of_8","matmul_tflops","copy_gbps",
+//           "tensor_mib","scratch_mib":{"forward","backward"},"stages":[STAGE ..]}, or
+//          {"sizes","phi","selection","error"}
 //   STAGE  {"name","direction","ms","best_ms","flops","bytes","tflops","matmul_share","gbps","copy_share"}, or
 //          {"name","direction","error"}
 //
@@ -28,6 +29,7 @@ struct BenchStage {
 
 struct BenchCase {
   std::vector<std::pair<std::string, int64_t>> sizes;
+  std::string phi;        // how a block is compressed: "MLP", "LINEAR", "MEAN"
   std::string selection;  // where the selected branch has its blocks from
   std::string kernels;    // which serve the sizes
   double union_of_8 = 0;  // blocks that eight neighbouring queries choose, the mean

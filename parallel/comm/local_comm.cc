@@ -4,53 +4,62 @@
 
 #include "parallel/comm/checked_comm.h"
 #include "runtime/error.h"
+#include "runtime/trace.h"
 
 namespace longspan {
 namespace {
 
 class LocalCommunicator final : public CheckedCommunicator {
  public:
-  LocalCommunicator(Device& device, int size) : CheckedCommunicator(device.kind(), 0, size), device_(device) {}
+  LocalCommunicator(Device& device, int size, int rank)
+      : CheckedCommunicator(device.kind(), rank, size), device_(device) {}
 
  private:
-  void RequireAlone(const Call& call) const {
-    LS_CHECK(size() == 1, "{}: a group of {} ranks that is only planned transfers nothing", call.Text(), size());
+  // False in a planned group, whose call this counts.
+  bool Alone(Stream& stream, const Call& call) const {
+    if (size() == 1) return true;
+    LS_CHECK(stream.planned(), "{}: a group of {} ranks that is only planned transfers nothing", call.Text(), size());
+    Launch(stream, call.name, {0, call.received}, nullptr);
+    return false;
   }
-  void Copy(Stream& stream, const Call& call, const Tensor& from, const Tensor& to) {
-    RequireAlone(call);
+  void Copy(Stream& stream, const Tensor& from, const Tensor& to) {
     if (to.data != from.data && to.size() > 0)
       device_.Copy(stream, to.Reshape({to.size()}), from.Reshape({from.size()}));
   }
 
-  void DoAllReduce(Stream&, const Call& call, const Tensor&, ReduceOp) override { RequireAlone(call); }
+  void DoAllReduce(Stream& stream, const Call& call, const Tensor&, ReduceOp) override { Alone(stream, call); }
   void DoAllGather(Stream& stream, const Call& call, const Tensor& send, const Tensor& receive,
                    const std::vector<int64_t>&) override {
-    Copy(stream, call, send, receive);
+    if (Alone(stream, call)) Copy(stream, send, receive);
   }
   void DoReduceScatter(Stream& stream, const Call& call, const Tensor& send, const Tensor& receive,
                        const std::vector<int64_t>&) override {
-    Copy(stream, call, send, receive);
+    if (Alone(stream, call)) Copy(stream, send, receive);
   }
   void DoAllToAll(Stream& stream, const Call& call, const Tensor& send, const std::vector<int64_t>&,
                   const Tensor& receive, const std::vector<int64_t>&) override {
-    Copy(stream, call, send, receive);
+    if (Alone(stream, call)) Copy(stream, send, receive);
   }
   // To itself: the first send meets the first receive, and so on.
   void DoSendReceive(Stream& stream, const Call& call, const std::vector<Transfer>& batch) override {
-    RequireAlone(call);
+    if (!Alone(stream, call)) return;
     std::vector<Tensor> sent, received;
     for (const Transfer& transfer : batch) {
       (transfer.kind == Transfer::Kind::kSend ? sent : received).push_back(transfer.tensor);
     }
     LS_CHECK(sent.size() == received.size(), "{}: {} messages to itself, {} awaited", call.Text(), sent.size(),
              received.size());
-    for (size_t i = 0; i < sent.size(); ++i) Copy(stream, call, sent[i], received[i]);
+    for (size_t i = 0; i < sent.size(); ++i) Copy(stream, sent[i], received[i]);
   }
-  void DoBroadcast(Stream&, const Call& call, const Tensor&, int) override { RequireAlone(call); }
-  void DoBarrier(const Call& call) override { RequireAlone(call); }
+  void DoBroadcast(Stream& stream, const Call& call, const Tensor&, int) override { Alone(stream, call); }
+  void DoBarrier(const Call& call) override { RequireNoneBesides(call); }
   std::unique_ptr<CheckedCommunicator> DoSplit(const Call& call, int, int) override {
-    RequireAlone(call);
-    return std::make_unique<LocalCommunicator>(device_, 1);
+    RequireNoneBesides(call);
+    return std::make_unique<LocalCommunicator>(device_, 1, 0);
+  }
+
+  void RequireNoneBesides(const Call& call) const {
+    LS_CHECK(size() == 1, "{}: a group of {} ranks that is only planned has no other rank", call.Text(), size());
   }
 
   Device& device_;
@@ -58,8 +67,8 @@ class LocalCommunicator final : public CheckedCommunicator {
 
 }  // namespace
 
-std::unique_ptr<Communicator> MakeLocalCommunicator(Device& device, int64_t size) {
-  return std::make_unique<LocalCommunicator>(device, static_cast<int>(size));
+std::unique_ptr<Communicator> MakeLocalCommunicator(Device& device, int64_t size, int64_t rank) {
+  return std::make_unique<LocalCommunicator>(device, static_cast<int>(size), static_cast<int>(rank));
 }
 
 }  // namespace longspan

@@ -7,8 +7,9 @@
 
 namespace longspan {
 
-// Rank 0 of `size` ranks, over memory of `device`, which outlives it. Alone (size 1) every verb does what it says,
-// which is a copy at most. A larger group is only planned: it knows its size and refuses every verb (Error).
-std::unique_ptr<Communicator> MakeLocalCommunicator(Device& device, int64_t size = 1);
+// Rank `rank` of `size` ranks, over memory of `device`, which outlives it. Alone (size 1) every verb does what it says,
+// which is a copy at most. A larger group is only planned: it knows its size, and on streams of a planned device counts
+// what the rank would receive; otherwise it refuses every verb (Error).
+std::unique_ptr<Communicator> MakeLocalCommunicator(Device& device, int64_t size = 1, int64_t rank = 0);
 
 }  // namespace longspan

@@ -74,10 +74,9 @@ class FetchExchangeImpl final : public FetchExchange {
              "fetch exchange: selected must be [{},G,N], contiguous; found {}", layout_.tokens(),
              selected.shape.ToString());
     if (cp_.size() == 1) return;
-    // What others hold and a local query selected.
+    // What a local query selected; what this rank holds itself, too.
     device_->FillBytes(stream, wanted_, 0);
     row_ops_.Mark(stream, selected, place_, wanted_);
-    device_->FillBytes(stream, wanted_.Rows(cp_.rank() * own_blocks_, own_blocks_), 0);
     const std::vector<int64_t> counts(cp_.size(), own_blocks_);
     cp_.AllToAll(stream, wanted_, counts, asked_, counts);
     device_->Copy(stream, HostView(wanted_host_.data(), wanted_.shape), wanted_);
@@ -126,6 +125,9 @@ class FetchExchangeImpl final : public FetchExchange {
   // From the marks: what goes to whom, what comes from whom, and where it will lie.
   void Plan() {
     lent_host_.clear();
+    for (const std::span<uint8_t> marks : {wanted_host_, asked_host_}) {
+      std::ranges::fill(marks.subspan(cp_.rank() * own_blocks_, own_blocks_), uint8_t{0});
+    }
     for (int rank = 0; rank < cp_.size(); ++rank) {
       const uint8_t* asked = asked_host_.data() + rank * own_blocks_;
       const uint8_t* wanted = wanted_host_.data() + rank * own_blocks_;

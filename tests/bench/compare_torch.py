@@ -97,7 +97,7 @@ class Comparison:
         self.args = args
         self.entrants, self.absent = public.public_entrants(args.without)
         self.entrants = public.torch_entrants() + self.entrants
-        self.stages = ["selected"] if args.selected else STAGES
+        self.stages = ["selected"] if args.selected else args.stages
         self.found = {"device": torch.cuda.get_device_name(), "torch": torch.__version__,
                       "triton": importlib.metadata.version("triton"), "absent": self.absent, "agreement": [], "times": []}
 
@@ -165,7 +165,7 @@ class Comparison:
         return statistics.median(times)
 
     def bench(self, tokens, shape, full):
-        """{(stage, direction): ms} and the rates of the device."""
+        """{(stage, direction): ms, or why it was refused} and the rates of the device."""
         result = self.path("bench.json")
         run([self.args.longspan, "bench", "nsa", "--device", "gpu", "--tokens", str(tokens), "--shape",
              ",".join(map(str, shape)), "--phi", "MEAN", "--selected", self.path("lists.safetensors"), "--runs",
@@ -175,7 +175,9 @@ class Comparison:
         os.remove(result)
         self.found["longspan"] = found["version"]
         case = found["cases"][0]
-        return {(s["name"], s["direction"]): s["ms"] for s in case["stages"] if "ms" in s}, case
+        if "error" in case:
+            sys.exit(f"longspan: S={tokens} H,G,K,V={shape}: {case['error']}")
+        return {(s["name"], s["direction"]): s.get("ms", s.get("error")) for s in case["stages"]}, case
 
     def time_entrant(self, entrant, inputs):
         """{direction: ms}; why not, when it cannot."""
@@ -212,8 +214,12 @@ class Comparison:
         for stage in self.stages:
             row = {"tokens": tokens, "shape": shape, "stage": stage, "entrant": "longspan", "times": {}}
             for direction in ("forward", "backward"):
-                sums = [sum(times[part, direction] for part in parts.get(stage, [stage])) for times in ours]
-                row["times"][direction] = statistics.median(sums)
+                found = [[times.get((part, direction), "not measured") for part in parts.get(stage, [stage])] for times in ours]
+                refused = [ms for turn in found for ms in turn if isinstance(ms, str)]
+                if refused:
+                    row["error"] = refused[0]
+                else:
+                    row["times"][direction] = statistics.median(map(sum, found))
             self.add_times(row, row["times"])
             for entrant in [x for x in taking_part if x.stage == stage]:
                 rounds = theirs[entrant.name, entrant.stage]
@@ -231,9 +237,8 @@ class Comparison:
             print(f"  {row['stage']:<12}{row['entrant']:<26}  {row['error']}")
             return
         row["ratios"] = {d: row["times"][d] / ours[d] for d in ours}
-        print("  {:<12}{:<26}{:>12.3f}{:>8.2f}{:>13.3f}{:>8.2f}".format(
-            row["stage"], row["entrant"], row["times"]["forward"], row["ratios"]["forward"], row["times"]["backward"],
-            row["ratios"]["backward"]), flush=True)
+        values = [row[part].get(d, float("nan")) for d in ("forward", "backward") for part in ("times", "ratios")]
+        print("  {:<12}{:<26}{:>12.3f}{:>8.2f}{:>13.3f}{:>8.2f}".format(row["stage"], row["entrant"], *values), flush=True)
 
     # ---- Results --------------------------------------------------------------------------------------------------
 
@@ -282,6 +287,7 @@ def main():
     parser.add_argument("--without", nargs="*", default=[], help="public packages to leave out")
     parser.add_argument("--tokens", type=numbers, default=[8192, 65536])
     parser.add_argument("--shape", type=numbers, action="append", help="H,G,K,V; may be repeated")
+    parser.add_argument("--stages", nargs="*", default=STAGES, choices=STAGES)
     parser.add_argument("--selected", help="selection file, for its length")
     parser.add_argument("--check-tokens", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=3, help="turns")

@@ -65,10 +65,7 @@ class CpuAttention : public AttentionOps {
   void Select(Stream& stream, const SelectArgs& args) override {
     const char* const name = "attention.select";
     const DType dtype = CheckSelect(name, args);
-    const double pairs = CompressedPairs(args.segments, args.nsa.block, args.nsa.stride);
-    const double bytes = BytesOf({args.q, args.k, args.lse, args.selected, args.scores});
-    Launch(stream, name, {2.0 * pairs * args.q.dim(1) * args.q.dim(2), bytes},
-           [=] { DispatchFloat(dtype, [&]<typename T>() { SelectBlocks<T>(args); }); });
+    Launch(stream, name, SelectCost(args), [=] { DispatchFloat(dtype, [&]<typename T>() { SelectBlocks<T>(args); }); });
   }
 
   void Selected(Stream& stream, const SelectedArgs& args) override {

@@ -99,11 +99,9 @@ void GpuAttention::Select(Stream& stream, const SelectArgs& args) {
   params.sight.lead = params.cells - 1;
   params.queries = CutQueriesGpu(name, args.segments, kSelectQueries);
   const auto& kernel = KernelFor(stream, name, &AttentionKernels::select, params);
-  const double flops = 2.0 * CompressedPairs(args.segments, nsa.block, nsa.stride) * args.q.dim(1) * args.q.dim(2);
-  LaunchGpu(stream, name, {flops, BytesOf({args.q, args.k, args.lse, args.selected, args.scores})},
-            [&](cudaStream_t on) {
-              if (params.queries.tiles() > 0) kernel.launch(on, name, params);
-            });
+  LaunchGpu(stream, name, SelectCost(args), [&](cudaStream_t on) {
+    if (params.queries.tiles() > 0) kernel.launch(on, name, params);
+  });
 }
 
 }  // namespace longspan

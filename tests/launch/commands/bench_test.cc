@@ -74,6 +74,9 @@ TEST_F(BenchTest, TimesEveryStageOfEveryCase) {
   const json& last = found["cases"][3];
   EXPECT_EQ(last["sizes"]["tokens"], 128);
   EXPECT_EQ(last["sizes"]["heads"], 2);
+  EXPECT_EQ(last["sizes"]["init"], 1);
+  EXPECT_EQ(last["sizes"]["local"], 2);
+  EXPECT_EQ(last["phi"], "MLP");
   EXPECT_EQ(last["selection"], "as the operator chooses on random values");
   EXPECT_NE(said_.find("tokens=128 heads=2 groups=1 key_width=8"), std::string::npos) << said_;
   // One head, all pairs of a window of 24 over 128 tokens, two products of width 8.

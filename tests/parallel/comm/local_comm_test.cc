@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "runtime/error.h"
+#include "runtime/planned_device.h"
+#include "runtime/trace.h"
 
 namespace longspan {
 namespace {
@@ -69,6 +71,21 @@ TEST_F(LocalCommTest, APlannedGroupKnowsItsSizeAndRefusesToTransfer) {
       EXPECT_NE(std::string(error.what()).find("6 ranks that is only planned"), std::string::npos) << error.what();
     }
   }
+}
+
+TEST_F(LocalCommTest, APlannedGroupCountsOnAPlannedDevice) {
+  const auto device = MakePlannedDevice(DeviceKind::kCpu);
+  const auto stream = device->MakeStream("planned");
+  const auto planned = MakeLocalCommunicator(*device, 6, 2);
+  EXPECT_EQ(planned->rank(), 2);
+  std::vector<float> x(6), part(1);
+  Trace::Get().Reset();
+  planned->AllGather(*stream, View(part), View(x));
+  planned->SendReceive(*stream, {{Transfer::Kind::kReceive, 1, View(part)}, {Transfer::Kind::kSend, 3, View(part)}});
+  auto totals = Trace::Get().totals();
+  EXPECT_EQ(totals["comm.all_gather"].bytes, 5 * sizeof(float));
+  EXPECT_EQ(totals["comm.send_receive"].bytes, sizeof(float));
+  EXPECT_EQ(totals["comm.send_receive"].seconds, 0);
 }
 
 }  // namespace
