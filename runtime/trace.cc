@@ -2,6 +2,7 @@
 
 #include <fmt/chrono.h>
 
+#include <algorithm>
 #include <chrono>
 #include <ctime>
 #include <limits>
@@ -13,6 +14,21 @@ namespace longspan {
 namespace {
 
 constexpr size_t kMostPending = 8192;  // then the older half is resolved: it ended long ago
+constexpr double kShort = 1e-4;        // seconds in which a thread that computes keeps its core
+
+// For which the calling thread has run, as of one time after another. To ask the system takes half a microsecond: what
+// is shorter than kShort counts as run.
+class CpuClock {
+ public:
+  double At(double wall) {
+    cpu_ = wall - wall_ < kShort ? cpu_ + wall - wall_ : ThreadCpuSeconds();
+    wall_ = wall;
+    return cpu_;
+  }
+
+ private:
+  double wall_ = 0, cpu_ = 0;
+};
 
 }  // namespace
 
@@ -95,16 +111,6 @@ void Trace::Keep(bool keep) {
   keep_ = keep;
 }
 
-void Trace::BeginPeriod(int64_t period) {
-  const std::lock_guard lock(mutex_);
-  period_ = period;
-}
-
-int64_t Trace::period() {
-  const std::lock_guard lock(mutex_);
-  return period_;
-}
-
 std::vector<TraceSpan> Trace::Take(int64_t resolved) {
   Pending oldest;
   while (PopPending(0, resolved, &oldest)) {
@@ -131,12 +137,13 @@ void Launch(Stream& stream, const char* name, const Cost& cost, std::function<vo
     return;
   }
   stream.Enqueue([span, task = std::move(task)]() mutable {
-    // To ask for the thread's time is a system call, in which it may lose its core: that is time of the span.
+    static thread_local CpuClock clock;
     span.begin = WallSeconds();
-    const double cpu = ThreadCpuSeconds();
+    const double cpu = clock.At(span.begin);
     task();
     PlantedFault::Get().SlowDown(span.place);
-    span.cpu = ThreadCpuSeconds() - cpu;
+    // Within a system call the thread may lose its core: that is time of the span.
+    span.cpu = std::max(0.0, clock.At(WallSeconds()) - cpu);
     span.seconds = WallSeconds() - span.begin;
     Trace::Get().Add(span);
   });

@@ -5,6 +5,7 @@
 // while spans are kept (Keep), each is there to be taken, for the profile of a run (launch/report/recorder.h).
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -63,9 +64,9 @@ class Trace {
   void Reset();                               // waits for pending spans, and forgets all
   std::map<std::string, SpanTotal> totals();  // by name, since the last Reset; waits for pending spans
 
-  void Keep(bool keep);              // the spans, from now on
-  void BeginPeriod(int64_t period);  // of spans enqueued from now on
-  int64_t period();
+  void Keep(bool keep);                                   // the spans, from now on
+  void BeginPeriod(int64_t period) { period_ = period; }  // of spans enqueued from now on
+  int64_t period() const { return period_; }
   // The spans kept since the last Take. Those pending of periods up to `resolved` are waited for, others stay.
   std::vector<TraceSpan> Take(int64_t resolved);
 
@@ -81,7 +82,7 @@ class Trace {
   std::unordered_map<const char*, SpanTotal> totals_;
   std::deque<Pending> pending_;
   bool keep_ = false;
-  int64_t period_ = 0;
+  std::atomic<int64_t> period_ = 0;
   std::vector<TraceSpan> kept_;
 };
 

@@ -7,7 +7,8 @@
 namespace longspan {
 namespace {
 
-constexpr int kTries = 8;
+constexpr int kTries = 8, kMostTries = 64;  // as long as the best is not good
+constexpr double kGood = 50e-6;             // seconds
 
 using Values = std::array<double, 2>;
 
@@ -35,20 +36,18 @@ class Peer {
 // Both ends of a pair: `own` is what the asking one knows of itself.
 void Ask(Peer peer, const ClockDifference& own) {
   ClockDifference other{0, 1e300};
-  for (int i = 0; i < kTries; ++i) {
+  for (int i = 0; i < kTries || (i < kMostTries && other.error > kGood); ++i) {
     const double begin = WallSeconds();
-    peer.Send({});
+    peer.Send({1, 0});
     const double answer = peer.Receive()[0], half = (WallSeconds() - begin) / 2;
     if (half < other.error) other = {begin + half - answer, half};
   }
+  peer.Send({0, 0});
   peer.Send({other.ahead + own.ahead, other.error + own.error});
 }
 
 ClockDifference Answer(Peer peer) {
-  for (int i = 0; i < kTries; ++i) {
-    peer.Receive();
-    peer.Send({WallSeconds(), 0});
-  }
+  while (peer.Receive()[0] > 0) peer.Send({WallSeconds(), 0});
   const Values found = peer.Receive();
   return {found[0], found[1]};
 }

@@ -22,9 +22,13 @@ proto::Kind KindOf(const TraceSpan& span) {
   return proto::WORK;
 }
 
-uint64_t CellKey(uint32_t stage, const TraceSpan& span, bool layers) {
-  const auto layer = layers ? static_cast<uint64_t>(span.place.layer + 1) : 0;
-  return layer << 32 | stage << 8 | static_cast<uint64_t>(span.place.pass) << 4 | static_cast<uint64_t>(KindOf(span));
+// Bits: 16 free, 16 of 1 + layer, 24 of the stage, 4 of the pass, 4 of the kind.
+constexpr int kLayerAt = 32, kNameAt = 48;
+constexpr uint64_t kWithoutLayer = (uint64_t{1} << kLayerAt) - 1;
+
+uint64_t CellKey(uint32_t stage, const TraceSpan& span) {
+  return static_cast<uint64_t>(span.place.layer + 1) << kLayerAt | stage << 8 |
+         static_cast<uint64_t>(span.place.pass) << 4 | static_cast<uint64_t>(KindOf(span));
 }
 
 uint64_t Ns(double seconds) { return static_cast<uint64_t>(std::max(0.0, std::round(seconds * 1e9))); }
@@ -49,6 +53,14 @@ void ProfileWriter::Sum::Add(const TraceSpan& span) {
   cpu += span.cpu;
   flops += span.cost.flops;
   bytes += span.cost.bytes;
+}
+
+void ProfileWriter::Sum::Add(const Sum& other) {
+  count += other.count;
+  seconds += other.seconds;
+  cpu += other.cpu;
+  flops += other.flops;
+  bytes += other.bytes;
 }
 
 int64_t ProfileWriter::Since(double seconds) const { return std::llround((seconds - begin_) * 1e9); }
@@ -99,12 +111,10 @@ void ProfileWriter::Add(const PeriodRecord& record) {
   period.set_cpu(Ns(record.cpu));
   period.set_memory(static_cast<uint64_t>(std::max<int64_t>(0, record.memory_bytes)));
   const bool step = record.what == RunPeriod::kStep;
-  Sums sums;
+  Sums layers, sums;
   int64_t transfer_begin = period.begin(), span_begin = period.begin();
   for (const TraceSpan& span : record.spans) {
-    const uint32_t stage = NameOf(span.place.stage);
-    sums[CellKey(stage, span, false)].Add(span);
-    if (step) layers_[CellKey(stage, span, true)].Add(span);
+    layers[CellKey(NameOf(span.place.stage), span)].Add(span);
     if (span.transfer.size > 0) AddTransfer(span, &transfer_begin, period.mutable_transfers());
     if (!record.full) continue;
     proto::Spans& spans = *period.mutable_spans();
@@ -112,6 +122,10 @@ void ProfileWriter::Add(const PeriodRecord& record) {
     spans.add_begin(Since(span.begin) - span_begin);
     spans.add_time(Ns(span.seconds));
     span_begin = Since(span.begin);
+  }
+  for (const auto& [key, sum] : layers) {
+    sums[key & kWithoutLayer].Add(sum);
+    if (step) layers_[key].Add(sum);
   }
   AddCells(sums, period.mutable_cells());
   if (step) {
@@ -124,7 +138,7 @@ void ProfileWriter::Add(const PeriodRecord& record) {
 void ProfileWriter::AddCells(const Sums& sums, Cells* cells) {
   for (const auto& [key, sum] : sums) {
     proto::Cell* const cell = cells->Add();
-    cell->set_layer(static_cast<uint32_t>(key >> 32));
+    cell->set_layer(static_cast<uint32_t>(key >> kLayerAt));
     cell->set_stage(static_cast<uint32_t>(key >> 8 & 0xFFFFFF));
     cell->set_pass(static_cast<proto::Pass>(key >> 4 & 0xF));
     cell->set_kind(static_cast<proto::Kind>(key & 0xF));
@@ -170,8 +184,8 @@ uint32_t ProfileWriter::NameOf(const char* text) {
 
 uint32_t ProfileWriter::SiteOf(const TraceSpan& span) {
   const uint32_t name = NameOf(span.name), stage = NameOf(span.place.stage);
-  const auto [place, added] =
-      sites_.try_emplace({CellKey(stage, span, true), name}, static_cast<uint32_t>(sites_.size() + 1));
+  const uint64_t key = uint64_t{name} << kNameAt | CellKey(stage, span);
+  const auto [place, added] = sites_.try_emplace(key, static_cast<uint32_t>(sites_.size() + 1));
   if (added) {
     proto::Entry entry;
     proto::Site* const site = entry.mutable_site();

@@ -5,7 +5,6 @@
 #include <map>
 #include <string>
 #include <unordered_map>
-#include <utility>
 
 #include "launch/report/clocks.h"
 #include "launch/report/profile_file.h"
@@ -28,8 +27,9 @@ class ProfileWriter {
     int64_t count = 0;
     double seconds = 0, cpu = 0, flops = 0, bytes = 0;
     void Add(const TraceSpan& span);
+    void Add(const Sum& other);
   };
-  using Sums = std::map<uint64_t, Sum>;  // by cell
+  using Sums = std::unordered_map<uint64_t, Sum>;  // by cell
   using Cells = google::protobuf::RepeatedPtrField<proto::Cell>;
 
   static void AddCells(const Sums& sums, Cells* cells);
@@ -45,7 +45,7 @@ class ProfileWriter {
   int64_t layers_first_ = 0, layers_last_ = 0;
   std::unordered_map<const char*, uint32_t> name_of_;  // literals of one text may lie in several places
   std::map<std::string, uint32_t> names_;
-  std::map<std::pair<uint64_t, uint32_t>, uint32_t> sites_;
+  std::unordered_map<uint64_t, uint32_t> sites_;
   std::unordered_map<uint32_t, int64_t> groups_;  // the last sequence number of each
 };
 

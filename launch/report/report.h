@@ -9,7 +9,7 @@
 //    step "rank":[{"rank","host", what breakdown has, "own","awaited","cpu"},..],
 //    "stages":[{"stage","pass","layer","seconds":{"min","median","max","mean","imbalance","slowest"},"flops","bytes"},..],
 //    "layers":[likewise by layer],
-//    "transfers":[{"stage","pass","name","beside","calls","bytes","waiting","moving","bus_bandwidth"},..],
+//    "transfers":[{"stage","pass","name","beside","calls","bytes","waiting","moving","exposed","bus_bandwidth"},..],
 //    "stragglers":[{"rank","class","first_step","last_step","since_start","to_end","single","excess","ratio","saving",
 //                   "saving_share","stage","pass","layer","stage_share"},..],
 //    "ledger":{"total","startup","training","data","checkpoint","evaluation","lost","lost_steps","stopped","restarts",

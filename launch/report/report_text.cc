@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "launch/report/report.h"
 #include "runtime/count.h"
@@ -119,16 +120,16 @@ std::string Transfers(const Summary& summary) {
   std::string text;
   if (!summary.transfers.empty()) {
     text = "\ntransfers of a step, mean of ranks; bus GB/s = received bytes / moving\n";
-    text += fmt::format("  {:<28} {:<16} {:>7} {:>10} {:>10} {:>10} {:>9}\n", "stage", "operation", "calls", "MiB",
-                        "waiting ms", "moving ms", "bus GB/s");
+    text += fmt::format("  {:<28} {:<16} {:>7} {:>10} {:>10} {:>10} {:>10} {:>9}\n", "stage", "operation", "calls",
+                        "MiB", "waiting ms", "moving ms", "exposed ms", "bus GB/s");
   }
   size_t shown = 0;
   for (const TransferRow& row : summary.transfers) {
     if (++shown > kMostTransfers) break;
     const std::string name = row.name.starts_with("comm.") ? row.name.substr(5) : row.name;
-    text += fmt::format("  {:<28} {:<16} {:>7.4g} {:>10.3f} {:>10.3f} {:>10.3f} {:>9.3f}\n",
+    text += fmt::format("  {:<28} {:<16} {:>7.4g} {:>10.3f} {:>10.3f} {:>10.3f} {:>10.3f} {:>9.3f}\n",
                         StageName(row.stage, row.pass), name, row.calls, row.bytes / (1 << 20), Ms(row.waiting),
-                        Ms(row.moving), row.moving > 0 ? row.bytes / row.moving * 1e-9 : 0.0);
+                        Ms(row.moving), Ms(row.exposed), row.moving > 0 ? row.bytes / row.moving * 1e-9 : 0.0);
   }
   return text + fmt::format(
                     "  exposed communication: {:.2f} ms of a step, {:.1f}%: waiting {:.2f}, moving {:.2f}; "
@@ -139,22 +140,18 @@ std::string Transfers(const Summary& summary) {
 
 std::string LedgerText(const Summary& summary) {
   const Ledger& ledger = summary.ledger;
-  std::string text = fmt::format("\nof {:.1f} s in all, {:.1f}% trained: ", ledger.total,
+  std::string text = fmt::format("\nwhere all {:.1f} s went: training {:.1f} ({:.1f}%)", ledger.total, ledger.training,
                                  100 * ledger.training / std::max(1e-9, ledger.total));
-  const auto part = [&](const char* name, double seconds, bool always) {
-    if (always || seconds > 0.05) text += fmt::format("{} {:.1f} s, ", name, seconds);
-  };
-  part("training", ledger.training, true);
-  part("start", ledger.startup, true);
-  part("data", ledger.data, true);
-  part("checkpoints", ledger.checkpoint, true);
-  part("evaluation", ledger.evaluation, true);
-  part("stopped", ledger.stopped, false);
-  if (ledger.lost_steps > 0) {
-    text += fmt::format("{} done again {:.1f} s, ", Count(ledger.lost_steps, "step"), ledger.lost);
+  for (const auto& [name, seconds] : {std::pair("start", ledger.startup), std::pair("data", ledger.data),
+                                      std::pair("saves", ledger.checkpoint), std::pair("evaluation", ledger.evaluation),
+                                      std::pair("stopped", ledger.stopped), std::pair("other", ledger.other)}) {
+    if (seconds >= 0.05) text += fmt::format(", {} {:.1f}", name, seconds);
   }
-  if (ledger.restarts > 0) text += Count(int64_t{ledger.restarts}, "restart") + ", ";
-  return text + fmt::format("other {:.1f} s\n", ledger.other);
+  if (ledger.lost_steps > 0) {
+    text += fmt::format(", {} done again {:.1f}", Count(ledger.lost_steps, "step"), ledger.lost);
+  }
+  if (ledger.restarts > 0) text += "; " + Count(int64_t{ledger.restarts}, "restart");
+  return text + "\n";
 }
 
 }  // namespace

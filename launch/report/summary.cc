@@ -59,9 +59,14 @@ class StageTable {
 
 std::vector<TransferRow> TransferRows(const StepTable& steps) {
   std::map<std::tuple<std::string, proto::Pass, std::string, bool>, TransferRow> rows;
+  std::map<std::pair<std::string, proto::Pass>, double> stalls, beside_all;  // of a stage: the stream's, the transfers'
   const double parts = static_cast<double>(steps.size()) * static_cast<double>(steps[0].size());
   for (const auto& rank : steps) {
     for (const ProfilePeriod* step : rank) {
+      for (const ProfileCell& cell : step->cells) {
+        if (cell.kind == proto::STALL) stalls[{cell.stage, cell.pass}] += cell.seconds;
+        if (cell.kind == proto::TRANSFER_BESIDE) beside_all[{cell.stage, cell.pass}] += cell.seconds;
+      }
       for (const ProfileTransfer& transfer : step->transfers) {
         const ProfileSpan& span = transfer.span;
         const bool beside = span.kind == proto::TRANSFER_BESIDE;
@@ -79,7 +84,10 @@ std::vector<TransferRow> TransferRows(const StepTable& steps) {
   }
   std::vector<TransferRow> list;
   for (auto& [key, row] : rows) {
-    for (double* number : {&row.calls, &row.bytes, &row.waiting, &row.moving}) *number /= parts;
+    const std::pair place(row.stage, row.pass);
+    const double both = row.waiting + row.moving, all = beside_all[place];
+    row.exposed = !row.beside ? both : all > 0 ? std::min(both, stalls[place] * both / all) : 0;
+    for (double* number : {&row.calls, &row.bytes, &row.waiting, &row.moving, &row.exposed}) *number /= parts;
     list.push_back(row);
   }
   std::sort(list.begin(), list.end(),

@@ -35,6 +35,7 @@ struct TransferRow {
   bool beside = false;  // the compute stream: it may be hidden behind kernels
   // Of a step, means of ranks. Bytes are those received: over `moving` they are the bus bandwidth of NCCL's tests.
   double calls = 0, bytes = 0, waiting = 0, moving = 0;
+  double exposed = 0;  // of both: what no kernel hid
 };
 
 // Where the steps of a rank went. Parts add up to `step`.
