@@ -43,6 +43,9 @@ room(model/attention        runtime ${menu} parallel parallel/comm/comm.h model 
 room(model/network          runtime ${menu} parallel parallel/comm/comm.h model model/attention)
 room(model/training         runtime ${menu} parallel parallel/comm/comm.h model model/network)
 
+room(nsa                    runtime runtime/files ${menu} parallel parallel/comm/comm.h parallel/comm/local_comm.h
+                            model model/network model/training)
+
 room(launch/config          runtime model/config.h parallel/config.h kernels/attention/nsa_config.h)
 room(launch/job             runtime parallel/comm parallel/config.h launch/config/run_config.h)
 room(launch/data            runtime runtime/files parallel model launch/config/run_config.h)
@@ -90,7 +93,7 @@ function(refuse file what why)
 endfunction()
 
 set(files "")
-foreach(top runtime kernels parallel model launch)
+foreach(top runtime kernels parallel model nsa launch)
   foreach(extension h cc cu cuh)
     file(GLOB_RECURSE found RELATIVE ${ROOT} ${ROOT}/${top}/*.${extension})
     list(APPEND files ${found})
@@ -124,7 +127,7 @@ foreach(file IN LISTS files)
         refuse(${file} ${include} "${name} is for ${places}")
       endif()
     endforeach()
-    if(include MATCHES "^(runtime|kernels|parallel|model|launch|tests)/")
+    if(include MATCHES "^(runtime|kernels|parallel|model|nsa|launch|tests)/")
       get_filename_component(from ${include} DIRECTORY)
       if(NOT from STREQUAL folder AND NOT from IN_LIST may AND NOT include IN_LIST may)
         refuse(${file} ${include} "${folder} may not include it")

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Runs a training job until it is done: starts it again, with --resume, when it fails, and says how many steps and seconds
-# were lost.
+# were lost, as the run itself found out (metrics.jsonl).
 #
 #   launch/keep_running.sh [--failures N] [--stalls N] [--wait SECONDS] mpirun -np 8 longspan train --config F output=O name=N
 #   launch/keep_running.sh srun -n 16 longspan train --config F
 #
-# Gives up after N failures in all (100) or N in a row after which no step was saved (3). What no restart cures ends it at
+# Gives up after N failures in all (100) or N in a row after which no step was saved, on the disk or in this node's memory
+# (3). What no restart cures ends it at
 # once: wrong usage, data or configuration (64, 65, 78). So does a run that stopped in good order because it was told to
 # (75), and one whose losses are not finite (79). Signals that it gets it hands on to the launcher. Exits as the last run did.
 set -u
@@ -33,10 +34,14 @@ for ((i = 0; i < $#; ++i)); do
 done
 [ -n "$folder" ] || { echo "keep_running: expected a command with \"longspan train\" in it, found: $*" >&2; exit 64; }
 
-# The last step that is saved, and the last taken: lines of metrics after the checkpoint are lost.
-saved() { ls "$folder/checkpoints" 2>/dev/null | sed -nE 's/^step-0*([0-9]+)$/\1/p' | sort -n | tail -n 1; }
+# The last step that is saved, and the last taken.
+saved() { ls "$folder/checkpoints" "/dev/shm/longspan-$(cat "$folder/id" 2>/dev/null)" 2>/dev/null | sed -nE 's/^step-0*([0-9]+)$/\1/p' | sort -n | tail -n 1; }
 taken() { sed -nE 's/^\{.*"kind":"step".*"step":([0-9]+).*/\1/p' "$folder/metrics.jsonl" 2>/dev/null | tail -n 1; }
-seconds_of() { sed -nE "/\"kind\":\"step\"/{/\"step\":$1[,}]/s/.*\"elapsed\":([0-9.]+).*/\1/p}" "$folder/metrics.jsonl" 2>/dev/null | tail -n 1; }
+# What the restarts so far cost: their number, steps, seconds of these, and seconds from a run's last line to the next run's start.
+costs() {
+  sed -nE '/"kind":"resume"/{s/.*"down_seconds":([0-9.e+-]+).*"lost_seconds":([0-9.e+-]+),"lost_steps":([0-9]+).*/\3 \2 \1/p}' "$folder/metrics.jsonl" 2>/dev/null |
+    awk '{ steps += $1; seconds += $2; down += $3 } END { printf "%d %d %.2f %.1f", NR, steps, seconds, down }'
+}
 
 child=
 hand_on() {
@@ -50,7 +55,9 @@ for signal in USR1 USR2 TERM; do
 done
 trap "hand_on TERM" INT  # which what runs in the background ignores
 
-code=0 failed=0 stalled=0 lost_steps=0 lost_seconds=0
+code=0 failed=0 stalled=0
+restarts_before=0 steps_before=0 seconds_before=0 down_before=0  # a run that does not resume begins its metrics
+case " $* " in *" --resume "*) read -r restarts_before steps_before seconds_before down_before <<<"$(costs)" ;; esac
 command=("$@")
 while :; do
   before=$(saved)
@@ -67,15 +74,9 @@ while :; do
   case $code in 0 | 64 | 65 | 75 | 78 | 79) break ;; esac
   [ -z "$told" ] || break
   now=$(saved) last=$(taken)
-  steps=$((${last:-0} - ${now:-0}))
-  [ "$steps" -ge 0 ] || steps=0
-  end=$(seconds_of "${last:-0}") begin=$(seconds_of "${now:-0}")
-  seconds=$(awk -v a="${end:-0}" -v b="${begin:-0}" 'BEGIN { s = a - b; printf "%.1f", (s > 0 ? s : 0) }')
   failed=$((failed + 1))
-  lost_steps=$((lost_steps + steps))
-  lost_seconds=$(awk -v a="$lost_seconds" -v b="$seconds" 'BEGIN { printf "%.1f", a + b }')
   if [ "${now:-0}" = "${before:-0}" ]; then stalled=$((stalled + 1)); else stalled=0; fi
-  echo "keep_running: exit code $code after step ${last:-0}, step ${now:-0} is saved: $steps steps, $seconds s lost"
+  echo "keep_running: exit code $code after step ${last:-0}, step ${now:-0} is saved"
   if [ "$failed" -ge "$failures" ] || [ "$stalled" -ge "$stalls" ]; then
     echo "keep_running: given up after $failed failures, $stalled in a row without a step saved"
     break
@@ -90,5 +91,8 @@ while :; do
   command=("${again[@]}")
   sleep "$wait"
 done
-[ "$failed" -eq 0 ] || echo "keep_running: $failed failures, $lost_steps steps and $lost_seconds s lost in all; exit code $code"
+read -r restarts steps seconds down <<<"$(costs)"
+[ "$failed" -eq 0 ] || awk -v f="$failed" -v r="$((restarts - restarts_before))" -v n="$((steps - steps_before))" -v s="$seconds" -v s0="$seconds_before" \
+  -v d="$down" -v d0="$down_before" -v c="$code" 'BEGIN {
+    printf "keep_running: %d failures, %d restarts: %d steps of %.2f s lost, and %.1f s until training went on; exit code %d\n", f, r, n, s - s0, d - d0, c }'
 exit "$code"

@@ -1,6 +1,7 @@
 // What a model is, what it keeps for its backward, and how it is trained.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -60,6 +61,8 @@ struct OptimizerConfig {
   double eps = 1e-8;
   double weight_decay = 0.1;
   double clip_norm = 1.0;  // 0 = no clipping
+
+  int64_t DecaySteps(int64_t steps) const { return decay_steps > 0 ? decay_steps : std::max<int64_t>(1, steps / 5); }
   bool operator==(const OptimizerConfig&) const = default;
 };
 

@@ -1,7 +1,5 @@
-// Numbers of things in messages: "1 rank", "2 ranks".
+// Numbers of things in messages.
 #pragma once
-
-#include <fmt/format.h>
 
 #include <cstdint>
 #include <string>
@@ -9,8 +7,8 @@
 
 namespace longspan {
 
-inline std::string Count(int64_t count, std::string_view one) {
-  return fmt::format("{} {}{}", count, one, count == 1 ? "" : "s");
-}
+std::string Count(int64_t count, std::string_view one);  // "1 rank", "2 ranks"
+std::string FormatCount(double value);                   // 1234567 -> "1.23 M"
+std::string FormatBytes(int64_t bytes);                  // "1.2 MiB"
 
 }  // namespace longspan

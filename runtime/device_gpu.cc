@@ -6,6 +6,7 @@
 #include <exception>
 #include <mutex>
 
+#include "runtime/foreign_stream.h"
 #include "runtime/gpu.h"
 #include "runtime/memory.h"
 
@@ -277,7 +278,23 @@ GpuStream& AsGpu(Stream& stream) {
 
 cudaStream_t CudaStream(Stream& stream) { return AsGpu(stream).Use(); }
 
+int Multiprocessors(Stream& stream) {
+  CudaStream(stream);
+  int device = 0, count = 0;
+  CudaCheck(cudaGetDevice(&device), "counting multiprocessors");
+  CudaCheck(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "counting multiprocessors");
+  return count;
+}
+
 GpuFaults* StreamFaults(Stream& stream) { return AsGpu(stream).faults(); }
+
+void RecordForeign(CUstream_st* stream, Event& event) {
+  CudaCheck(cudaEventRecord(static_cast<GpuEvent&>(event).event(), stream), "recording an event");
+}
+
+void WaitForeign(CUstream_st* stream, const Event& event) {
+  CudaCheck(cudaStreamWaitEvent(stream, static_cast<const GpuEvent&>(event).event(), 0), "waiting for an event");
+}
 
 std::unique_ptr<Device> MakeGpuDevice(int index) { return std::make_unique<GpuDevice>(index); }
 

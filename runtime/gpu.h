@@ -18,6 +18,8 @@ void CudaCheck(cudaError_t status, const char* what, const char* file = __builti
 
 // The CUDA stream of a GPU stream, whose device becomes the calling thread's current one. Refuses a CPU stream.
 cudaStream_t CudaStream(Stream& stream);
+// Of its GPU.
+int Multiprocessors(Stream& stream);
 
 // What a kernel found wrong in data that only the device has seen: out-of-range indices. A kernel reports by
 // ReportFault (kernels/base/gpu_common.cuh); the stream's next Synchronize throws Error. Results until then are NaN or

@@ -1,11 +1,14 @@
 #include "runtime/trace.h"
 
 #include <fmt/chrono.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <ctime>
+#include <fstream>
 #include <limits>
+#include <sstream>
 #include <utility>
 
 #include "runtime/planted_fault.h"
@@ -150,6 +153,20 @@ void Launch(Stream& stream, const char* name, const Cost& cost, std::function<vo
 }
 
 std::string UtcTime() { return fmt::format("{:%FT%TZ}", fmt::gmtime(std::time(nullptr))); }
+
+double ProcessSeconds() {
+  // "PID (NAME) STATE ..", of which the 20th after the name is when it was started, in ticks since the boot.
+  std::ifstream file("/proc/self/stat");
+  std::string text;
+  std::getline(file, text);
+  std::istringstream fields(text.substr(std::min(text.size(), text.rfind(')') + 1)));
+  std::string field;
+  for (int i = 0; i < 20; ++i) fields >> field;
+  timespec now{};
+  if (!fields || clock_gettime(CLOCK_BOOTTIME, &now) != 0) return 0;
+  const auto ticks = static_cast<double>(sysconf(_SC_CLK_TCK));
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec) - std::stod(field) / ticks;
+}
 
 double WallSeconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();

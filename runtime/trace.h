@@ -91,6 +91,7 @@ void Launch(Stream& stream, const char* name, const Cost& cost, std::function<vo
             const TransferId& transfer = {});
 
 double WallSeconds();       // a steady clock
+double ProcessSeconds();    // since the system started this process; 0 where it does not say
 double ThreadCpuSeconds();  // for which the calling thread has run
 std::string UtcTime();      // now: "2026-01-31T12:00:00Z"
 

@@ -39,7 +39,7 @@ void CheckHeads(const Operation& operation, const Tensor& q, const Tensor& k) {
   RequireTensor(operation, "k", k, q.dtype, {k.dim(0), k.dim(1), q.dim(2)});
 }
 
-// A gradient that accumulates; it may be null.
+// A gradient; it may be null.
 void CheckGradient(const Operation& operation, const char* name, const Tensor& gradient, const Tensor& of) {
   if (gradient) RequireTensor(operation, name, gradient, SumType(operation, of.dtype), of.shape);
 }
@@ -66,6 +66,13 @@ DType CheckBranchGradient(const Operation& operation, const BranchArgs& args, co
   CheckGradient(operation, "d_q", gradient.d_q, args.q);
   CheckGradient(operation, "d_k", gradient.d_k, args.kv.k);
   CheckGradient(operation, "d_v", gradient.d_v, args.kv.v);
+  if (const BranchGate& gate = gradient.gate; gate.gates) {
+    const Shape shape = {args.o.dim(0), args.o.dim(1), 3};
+    RequireTensor(operation, "gates", gate.gates, dtype, shape);
+    RequireTensor(operation, "d_gates", gate.d_gates, SumType(operation, dtype), shape);
+    LS_CHECK(gate.branch >= 0 && gate.branch < 3, "{}: gate.branch: expected 0, 1 or 2, found {}", operation.name,
+             gate.branch);
+  }
   return dtype;
 }
 
@@ -145,11 +152,22 @@ DType CheckCombine(const Operation& operation, const CombineArgs& args) {
 DType CheckCombineGradient(const Operation& operation, const CombineArgs& args, const CombineGradient& gradient) {
   const DType dtype = CheckCombine(operation, args);
   RequireTensor(operation, "d_o", gradient.d_o, dtype, args.o_cmp.shape);
-  CheckGradient(operation, "d_gates", gradient.d_gates, args.gates);
-  if (gradient.d_o_cmp) RequireTensor(operation, "d_o_cmp", gradient.d_o_cmp, dtype, args.o_cmp.shape);
-  if (gradient.d_o_slc) RequireTensor(operation, "d_o_slc", gradient.d_o_slc, dtype, args.o_slc.shape);
-  if (gradient.d_o_win) RequireTensor(operation, "d_o_win", gradient.d_o_win, dtype, args.o_win.shape);
+  RequireTensor(operation, "d_gates", gradient.d_gates, SumType(operation, dtype), args.gates.shape);
   return dtype;
+}
+
+void CheckStore(const Operation& operation, const StoreArgs& args) {
+  const DType dtype = RequireFloat(operation, "x", args.x);
+  RequireRank(operation, "x", args.x, 3);
+  RequireRank(operation, "y", args.y, 3);
+  RequireTensor(operation, "y", args.y, dtype, {args.y.dim(0), args.x.dim(1), args.x.dim(2)});
+  CheckSegments(operation, args.segments, args.x.dim(0), Tensor());
+  CheckPages(operation, args.pages);
+  for (const Segment& segment : args.segments) {
+    LS_CHECK(segment.begin + segment.length <= args.pages.table.size() * args.pages.page_rows,
+             "{}: segments: expected positions within the {} rows of the page table, found {} from {} on",
+             operation.name, args.pages.table.size() * args.pages.page_rows, segment.length, segment.begin);
+  }
 }
 
 void CheckHashSelection(const Operation& operation, const HashSelectionArgs& args) {

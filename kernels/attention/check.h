@@ -18,6 +18,7 @@ DType CheckCombine(const Operation& operation, const CombineArgs& args);
 DType CheckCombineGradient(const Operation& operation, const CombineArgs& args, const CombineGradient& gradient);
 void CheckSelected(const Operation& operation, const SelectedArgs& args);
 void CheckBlockAndStride(const Operation& operation, int64_t block, int64_t stride);
+void CheckStore(const Operation& operation, const StoreArgs& args);
 void CheckHashSelection(const Operation& operation, const HashSelectionArgs& args);
 
 }  // namespace longspan

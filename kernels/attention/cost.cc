@@ -77,7 +77,7 @@ Cost BranchCost(const BranchArgs& args, double pairs) {
 Cost BranchBackwardCost(const BranchArgs& args, const BranchGradient& gradient, double pairs) {
   const double flops = 2.0 * pairs * args.q.dim(1) * (3 * args.q.dim(2) + 2 * args.kv.v.dim(2));
   return {flops, BytesOf({args.q, args.kv.k, args.kv.v, args.o, args.lse, gradient.d_o, gradient.d_q, gradient.d_k,
-                          gradient.d_v})};
+                          gradient.d_v, gradient.gate.gates, gradient.gate.d_gates})};
 }
 
 Cost SelectCost(const SelectArgs& args) {
@@ -100,8 +100,13 @@ Cost CombineCost(const CombineArgs& args) {
 }
 
 Cost CombineBackwardCost(const CombineArgs& args, const CombineGradient& gradient) {
-  return {9.0 * gradient.d_o.size(), BytesOf({args.gates, args.o_cmp, args.o_slc, args.o_win, gradient.d_o,
-                                              gradient.d_gates, gradient.d_o_cmp, gradient.d_o_slc, gradient.d_o_win})};
+  return {6.0 * gradient.d_o.size(), BytesOf({args.o_cmp, args.o_slc, args.o_win, gradient.d_o, gradient.d_gates})};
+}
+
+Cost StoreCost(const StoreArgs& args) {
+  int64_t rows = 0;
+  for (const Segment& segment : args.segments) rows += segment.length;
+  return {0, 2.0 * rows * args.x.dim(1) * args.x.dim(2) * DTypeSize(args.x.dtype)};
 }
 
 double BytesOf(std::initializer_list<Tensor> tensors) {

@@ -23,6 +23,7 @@ Cost SelectCost(const SelectArgs& args);  // one product
 Cost CompressCost(const CompressArgs& args);
 Cost CompressBackwardCost(const CompressArgs& args, const CompressGradient& gradient);
 Cost CombineCost(const CombineArgs& args);
+Cost StoreCost(const StoreArgs& args);
 Cost CombineBackwardCost(const CombineArgs& args, const CombineGradient& gradient);
 
 // Of those that are not null.

@@ -5,9 +5,9 @@
 // query's what its segment says; every mask is plain arithmetic on positions.
 //
 // Forward operations overwrite their outputs. Backward operations ACCUMULATE into every gradient they are given, but
-// for CombineBackward, which overwrites; a gradient tensor that is null is not wanted. Rows of o for a query that sees
-// nothing are 0 and its lse is -inf.
-// On CPU all floating tensors of one call have one dtype (F32 or F64).
+// for CombineBackward, which overwrites, and where they are told otherwise; a gradient tensor that is null is not
+// wanted. Rows of o for a query that sees nothing are 0 and its lse is -inf. On CPU all floating tensors of one call
+// have one dtype (F32 or F64).
 #pragma once
 
 #include <cstdint>
@@ -58,12 +58,23 @@ struct WindowArgs : BranchArgs {
   int64_t window = 0;
 };
 
+// Of a branch whose o Combine has multiplied with a gate: its backward is that of gate * o.
+struct BranchGate {
+  Tensor gates;    // [T,H,3], those of CombineArgs, 0 or more; null = not gated
+  Tensor d_gates;  // [T,H,3], what CombineBackward has written: sum(d_o o)
+  int branch = 0;  // whose of the three
+};
+
 // Of one branch. The forward's o and lse are inputs here.
 struct BranchGradient {
-  Tensor d_o;  // [T,H,V]
+  Tensor d_o;  // [T,H,V], of o or of gate * o
   Tensor d_q;  // [T,H,K], accumulated
   Tensor d_k;  // [R,G,K], accumulated, rows as kv.k
   Tensor d_v;  // [R,G,V], accumulated, rows as kv.v
+  BranchGate gate = {};
+  // d_q is overwritten instead, but for rows that no segment holds, which may be anything then: for the first branch
+  // that adds to it.
+  bool overwrite_q = false;
 };
 
 // Importance and selection (equations 9 to 12, read geometrically): p = softmax over visible compressed tokens by the
@@ -111,10 +122,10 @@ struct CombineArgs {
   Tensor o;                    // [T,H,V] output
 };
 
+// The branches' backward takes the same d_o, and their gate (BranchGate).
 struct CombineGradient {
-  Tensor d_o;                        // [T,H,V]
-  Tensor d_gates;                    // [T,H,3], overwritten
-  Tensor d_o_cmp, d_o_slc, d_o_win;  // [T,H,V], overwritten
+  Tensor d_o;      // [T,H,V]
+  Tensor d_gates;  // [T,H,3], overwritten
 };
 
 // Order-free hash of a selection: equal whatever the split over ranks, once the ranks' values are added (mod 2^64).
@@ -122,6 +133,15 @@ struct HashSelectionArgs {
   std::vector<Segment> segments;
   Tensor selected;  // [T,G,N]
   Tensor hash;      // [1] I64 output
+};
+
+// The rows of a segment go to where the page table says that its positions lie: y's row of position begin + i = x's row
+// row + i. Other rows of y stay as they are.
+struct StoreArgs {
+  std::vector<Segment> segments;
+  Tensor x;     // [T,G,W]
+  Tensor y;     // [R,G,W]
+  Pages pages;  // of y
 };
 
 struct AttentionSizes {
@@ -145,9 +165,14 @@ class AttentionOps {
   virtual void Combine(Stream& stream, const CombineArgs& args) = 0;
   virtual void CombineBackward(Stream& stream, const CombineArgs& args, const CombineGradient& gradient) = 0;
   virtual void HashSelection(Stream& stream, const HashSelectionArgs& args) = 0;
+  virtual void Store(Stream& stream, const StoreArgs& args) = 0;
   // Which kernels serve calls of these sizes on the stream's device, for the log of a run's start: "sm80", or "sm90,
   // sm80 for selected_backward_q".
   virtual std::string Kernels(Stream& stream, const AttentionSizes& sizes) const = 0;
+  // How many of a GPU's multiprocessors kernels whose blocks stay leave to what runs beside them; at first none.
+  // Results do not depend on it. Throws Error (configuration) unless the stream's device has more. On a CPU nothing
+  // happens.
+  virtual void LeaveProcessors(Stream&, int64_t /*count*/) {}
 };
 
 std::unique_ptr<AttentionOps> MakeCpuAttention();

@@ -51,6 +51,10 @@ class PlannedAttention final : public AttentionOps {
     CheckHashSelection(On("attention.hash_selection"), args);
     Launch(stream, "attention.hash_selection", {0, BytesOf({args.selected})}, nullptr);
   }
+  void Store(Stream& stream, const StoreArgs& args) override {
+    CheckStore(On("attention.store"), args);
+    Launch(stream, "attention.store", StoreCost(args), nullptr);
+  }
   std::string Kernels(Stream&, const AttentionSizes&) const override { return "planned"; }
 
  private:

@@ -45,6 +45,12 @@ __device__ __forceinline__ void Pin(uint32_t (&a)[N][M]) {
   }
 }
 
+// Keeps a WgmmaWait that follows behind what x is computed from: the assembler moves one before work that needs no
+// products, which then is done beside none. Where x is NaN this takes a few cycles.
+__device__ __forceinline__ void WaitAfter(float x) {
+  asm volatile("{ .reg .pred p; setp.nan.f32 p, %0, %0;\n@p nanosleep.u32 0; }" ::"f"(x) : "memory");
+}
+
 constexpr uint32_t kChunkRowBytes = 128;
 
 // Byte offset of 16-byte piece `piece` (0..7) of row `row` of a chunk.

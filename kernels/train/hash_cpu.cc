@@ -1,19 +1,11 @@
 // The hash of a tensor's bytes: a sum over their 8-byte words, each mixed with its place, so that any order of the
 // additions gives the same.
 #include "kernels/base/blocks_cpu.h"
+#include "kernels/base/mix.h"
 #include "kernels/train/check.h"
 #include "kernels/train/cpu.h"
 
 namespace longspan {
-namespace {
-
-uint64_t Mix(uint64_t x) {  // the finaliser of splitmix64
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
-}
-
-}  // namespace
 
 void CpuTrain::Hash(Stream& stream, const Tensor& x, const Tensor& hash) {
   constexpr const char* kName = "train.hash";

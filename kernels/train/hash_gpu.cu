@@ -1,6 +1,7 @@
 // The hash of a tensor's bytes on the GPU, a thread a word in turn: whole numbers, so that atomic additions do not
 // depend on their order. Bound by reading x.
 #include "kernels/base/gpu_common.cuh"
+#include "kernels/base/mix.h"
 #include "kernels/train/check.h"
 #include "kernels/train/gpu.h"
 
@@ -8,13 +9,6 @@ namespace longspan {
 namespace {
 
 constexpr int kThreads = 256;
-
-// The finaliser of splitmix64.
-__device__ inline uint64_t Mix(uint64_t x) {
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
-}
 
 __global__ void __launch_bounds__(kThreads) HashKernel(const uint64_t* words, int64_t count, unsigned long long* hash) {
   unsigned long long sum = 0;

@@ -1,147 +1,138 @@
 #include "launch/checkpoint/checkpoint.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
-#include <chrono>
-#include <exception>
-#include <sstream>
+#include <filesystem>
+#include <set>
 #include <utility>
 
 #include "kernels/host_copy.h"
-#include "launch/checkpoint/compare.h"
-#include "parallel/comm/texts.h"
+#include "launch/checkpoint/on_ranks.h"
+#include "launch/checkpoint/reader.h"
 #include "runtime/error.h"
 #include "runtime/trace.h"
 
 namespace longspan {
 namespace {
 
-constexpr int kMaxFailures = 3;
-
-// Calls `part` on every rank and returns what each returned. When one fails, all throw the Error of the first.
-std::vector<std::string> OnAllRanks(Communicator& world, const std::function<std::string()>& part) {
-  std::string text;
-  try {
-    text = "0 " + part();
-  } catch (const Error& error) {
-    text = fmt::format("{} {}", static_cast<int>(error.code()), error.what());
-  } catch (const std::exception& error) {
-    text = fmt::format("{} {}{}", static_cast<int>(ExitCode::kIo), ProcessPrefix(), error.what());
-  }
-  std::vector<std::string> texts = GatherTexts(world, text);
-  for (std::string& each : texts) {
-    const size_t space = each.find(' ');
-    const auto code = static_cast<ExitCode>(std::stoi(each.substr(0, space)));
-    each.erase(0, space + 1);
-    if (code != ExitCode::kOk) throw Error(code, each);
-  }
-  return texts;
-}
-
-// The same on rank 0 alone.
-std::string OnRoot(Communicator& world, const std::function<std::string()>& part) {
-  return OnAllRanks(world, [&] { return world.rank() == 0 ? part() : ""; })[0];
-}
-
-double Largest(Communicator& world, double value) {
-  const auto stream = MakeCpuDevice()->MakeStream("checkpoints");
-  world.AllReduce(*stream, HostView(&value, {1}), ReduceOp::kMax);
-  stream->Synchronize();
-  return value;
-}
+namespace fs = std::filesystem;
 
 // That a run with these rules will want at once.
-int64_t Copies(const CheckpointConfig& rules) {
+int64_t DiskCopies(const CheckpointConfig& rules) {
   const bool often = rules.interval > 0 || rules.minutes > 0;
   if (often && rules.background) return 2;
   return often || rules.at_end ? 1 : 0;
 }
+int64_t MemoryCopies(const CheckpointConfig& rules) { return rules.memory_interval > 0 ? 1 : 0; }
+
+Saver::Args SaverArgs(const Checkpoints::Args& args, const Tier& tier) {
+  Saver::Args result{.world = args.world,
+                     .device = args.device,
+                     .compute = args.compute,
+                     .optimizer = args.optimizer,
+                     .tier = tier,
+                     .before = args.run + "/metrics.jsonl",
+                     .about = args.about,
+                     .say = args.say};
+  const CheckpointConfig& rules = args.config.checkpoint;
+  result.copies = tier.in_memory() ? MemoryCopies(rules) : DiskCopies(rules);
+  if (!tier.in_memory()) {
+    result.keep_last = rules.keep_last;
+    result.keep_every = rules.keep_every;
+  }
+  return result;
+}
 
 }  // namespace
 
-int64_t CheckpointBytes(const CheckpointConfig& rules, const Optimizer& optimizer) {
-  return Copies(rules) * optimizer.own_state_bytes();
+int64_t CopyBytes(const CheckpointConfig& rules, const Optimizer& optimizer) {
+  return (DiskCopies(rules) + MemoryCopies(rules)) * optimizer.own_state_bytes();
 }
+
+int64_t MemoryTierBytes(const CheckpointConfig& rules, int64_t bytes) {
+  return rules.memory_interval > 0 ? 2 * bytes : 0;
+}
+
+std::string DiskFolder(const std::string& run) { return run + "/checkpoints"; }
+std::string MemoryFolder(const std::string& id) { return "/dev/shm/longspan-" + id; }
 
 Checkpoints::Checkpoints(Args args)
     : world_(args.world),
       device_(args.device),
       compute_(args.compute),
-      copies_(device_.MakeStream("checkpoint")),
-      stepped_(device_.MakeEvent()),
-      copied_(device_.MakeEvent()),
       optimizer_(args.optimizer),
       config_(args.config),
-      folder_(args.run + "/checkpoints"),
-      about_(std::move(args.about)),
-      say_(std::move(args.say)),
+      data_(args.about.data),
+      say_(args.say),
+      disk_(args.world, DiskFolder(args.run), Nodes::One(args.world.size()), /*in_memory=*/false),
+      memory_(args.world, args.memory, Nodes::Gather(args.world, args.node), /*in_memory=*/true),
+      disk_saver_(SaverArgs(args, disk_)),
+      memory_saver_(SaverArgs(args, memory_)),
       saved_at_(WallSeconds()) {}
 
+int64_t Checkpoints::MemoryBytes() const {
+  const Nodes& nodes = memory_.nodes();
+  const std::string own = fmt::format("{}", optimizer_.own_state_bytes());
+  const std::vector<std::string> all = OnAllRanks(world_, [&] { return own; });
+  int64_t bytes = optimizer_.own_state_bytes();
+  for (int rank = 0; nodes.count() > 1 && rank < world_.size(); ++rank) {
+    if (nodes.partner(rank) == world_.rank()) bytes += std::stoll(all[rank]);
+  }
+  return MemoryTierBytes(config_.checkpoint, bytes);
+}
+
 std::optional<RunState> Checkpoints::Find() {
-  const std::string listed = OnRoot(world_, [&] {
-    std::vector<int64_t> steps;
-    for (const auto& found : folder_.List()) steps.push_back(found.step);
-    return fmt::format("{}", fmt::join(steps, " "));
-  });
-  std::istringstream steps(listed);
-  for (int64_t step = 0; steps >> step;) {
-    const std::string path = folder_.PathOf(step);
-    try {
-      OnAllRanks(world_, [&] {
-        found_.emplace(path);
-        int turn = 0;
-        for (const auto& [name, file] : found_->manifest().files) {
-          if (turn++ % world_.size() == world_.rank()) found_->CheckFile(name);
-        }
-        return std::string();
-      });
-    } catch (const Error& error) {
-      found_.reset();
-      broken_.push_back(path);
-      say_(fmt::format("warning: checkpoint {} is passed over: {}", path, error.what()));
-      continue;
+  Resumption resumption = FindCheckpoint(disk_, memory_, config_, data_, say_);
+  found_ = std::move(resumption.found);
+  broken_ = std::move(resumption.broken);
+  if (!found_) return std::nullopt;
+  return found_->manifest.state;
+}
+
+void Checkpoints::KeepInMemory(int64_t step) {
+  OnAllRanks(world_, [&] {
+    if (memory_.keeper()) {
+      for (const auto& found : memory_.folder().List()) {
+        if (found.step != step) memory_.folder().Remove(found.path);
+      }
     }
-    break;
-  }
-  if (!found_) {
-    if (broken_.empty()) return std::nullopt;
-    Fail(ExitCode::kData, "{}: none of the {} in it is complete; --overwrite begins again from the first step",
-         fmt::format("{}/checkpoints", config_.output + "/" + config_.name),
-         broken_.size() == 1 ? "checkpoint" : fmt::format("{} checkpoints", broken_.size()));
-  }
-  const Manifest& manifest = found_->manifest();
-  const Differences differences = Compare(manifest, config_, about_.data);
-  if (!differences.refused.empty()) {
-    Fail(ExitCode::kConfig, "{} does not fit this run:\n  {}\nset these as they were, or set name to another",
-         found_->path(), fmt::join(differences.refused, "\n  "));
-  }
-  say_(fmt::format("  resume     {}, after step {}", found_->path(), manifest.state.step));
-  for (const std::string& changed : differences.changed) say_("  changed    " + changed);
-  return manifest.state;
+    return std::string();
+  });
 }
 
 void Checkpoints::Load() {
   if (world_.rank() == 0) {
     for (const std::string& path : broken_) {
       try {
-        folder_.SetAside(path);
+        disk_.folder().SetAside(path);
       } catch (const Error& error) {
         say_(fmt::format("warning: {}", error.what()));
       }
     }
   }
+  KeepInMemory(found_ && !found_on_disk() ? found_->manifest.state.step : -1);
+  if (!found_) return;
+
+  const auto tensors = NamedTensors(optimizer_.OwnState());
+  std::set<std::string> files;
+  for (const auto& [name, to] : tensors) {
+    const auto entry = found_->manifest.tensors.find(name);
+    if (entry == found_->manifest.tensors.end()) continue;  // Read says so
+    for (const Manifest::Part& part : entry->second.parts) files.insert(part.file);
+  }
+  found_->tier->Bring(*found_, files);
+  CheckpointReader reader(found_->path, found_->manifest);
   std::vector<std::byte> bytes;
-  for (const auto& [name, to] : OwnTensors(optimizer_)) {
+  for (const auto& [name, to] : tensors) {
     bytes.resize(std::max<size_t>(bytes.size(), to.bytes()));
     const Tensor host(bytes.data(), to.dtype, DeviceKind::kCpu, to.shape);
-    found_->Read(name, 0, host);
+    reader.Read(name, 0, host);
     HostCopy(device_, compute_, host, to);
   }
   optimizer_.SpreadWeights();
   compute_.Synchronize();
-  saved_step_ = found_->manifest().state.step;
+  if (found_on_disk()) disk_saver_.SetSaved(found_->manifest.state.step);
   saved_at_ = WallSeconds();
   found_.reset();
 }
@@ -155,126 +146,48 @@ bool Checkpoints::Due(int64_t step) {
 }
 
 void Checkpoints::Reserve() {
-  const int64_t copies = Copies(config_.checkpoint);
-  for (int64_t i = 0; i < copies; ++i) snapshots_[i].Reserve(device_, optimizer_.own_state_bytes());
+  disk_saver_.Reserve();
+  memory_saver_.Reserve();
+  if (config_.checkpoint.memory_interval == 0 || !memory_.keeper()) return;
+  std::error_code error;  // shows when a save begins
+  fs::create_directories(memory_.path(), error);
+  fs::permissions(memory_.path(), fs::perms::owner_all, error);
 }
 
 void Checkpoints::AfterStep(const RunState& state) {
-  Advance(/*wait=*/false);
-  if (!Due(state.step)) return;
+  disk_saver_.Advance();
+  memory_saver_.Advance();
   const bool last = state.step == config_.train.steps;
+  const int64_t interval = config_.checkpoint.memory_interval;
+  if (interval > 0 && state.step % interval == 0 && !last) memory_saver_.Begin(state);
+  if (!Due(state.step)) return;
   if (last || !config_.checkpoint.background) {
     Save(state);
     return;
   }
-  if (pending_.size() == snapshots_.size()) {
-    say_(fmt::format(
-        "warning: step {} is not saved: step {} is still being written, and step {} waits for it; save less often, or "
-        "write to a faster disk",
-        state.step, pending_[0].state.step, pending_[1].state.step));
-    return;
-  }
-  Begin(state);
+  saved_at_ = WallSeconds();
+  disk_saver_.Begin(state);
 }
 
 bool Checkpoints::Save(const RunState& state) {
-  const bool under_way = !pending_.empty() && pending_.back().state.step == state.step;
-  if (!under_way && state.step != saved_step_) {
-    Finish();
-    Begin(state);
+  if (disk_saver_.under_way() != state.step && disk_saver_.saved() != state.step) {
+    disk_saver_.Finish();
+    saved_at_ = WallSeconds();
+    disk_saver_.Begin(state);
   }
-  Finish();
-  return saved_step_ == state.step;
+  disk_saver_.Finish();
+  return disk_saver_.saved() == state.step;
 }
 
 void Checkpoints::Finish() {
-  const double begin = WallSeconds();
-  while (!pending_.empty()) Advance(/*wait=*/true);
-  Trace::Get().AddWait("checkpoint.wait", begin);
+  disk_saver_.Finish();
+  memory_saver_.Finish();
 }
 
-void Checkpoints::Begin(const RunState& state) {
-  const double begin = saved_at_ = WallSeconds();
-  Snapshot* const free = &snapshots_[!pending_.empty() && pending_[0].snapshot == &snapshots_[0] ? 1 : 0];
-  compute_.Record(*stepped_);
-  copies_->Wait(*stepped_);
-  free->Take(device_, *copies_, optimizer_);
-  copies_->Record(*copied_);
-  pending_.push_back({.state = state, .snapshot = free, .begin = begin});
-  Trace::Get().AddWait("checkpoint.begin", begin);
-}
-
-void Checkpoints::Advance(bool wait) {
-  if (pending_.empty()) return;
-  Pending& save = pending_[0];
-  try {
-    if (save.stage == Stage::kCopied) {
-      copies_->Synchronize();
-      OnRoot(world_, [&] {
-        folder_.Begin(save.state.step);
-        return std::string();
-      });
-      save.work =
-          std::async(std::launch::async, [&snapshot = *save.snapshot, folder = folder_.PartialOf(save.state.step),
-                                          name = fmt::format("shard-{:05}.safetensors", world_.rank())] {
-            return snapshot.Write(folder, name).Text();
-          });
-      save.stage = Stage::kWritten;
-    }
-    if (save.stage == Stage::kWritten && Ready(wait)) Commit(save);
-    if (save.stage == Stage::kCommitted && Ready(wait)) {
-      OnRoot(world_, [&] { return save.work.get(); });
-      End(std::nullopt);
-    }
-  } catch (const Error& error) {
-    End(error);
-  }
-}
-
-bool Checkpoints::Ready(bool wait) {
-  const std::future<std::string>& work = pending_[0].work;
-  if (wait) {
-    if (work.valid()) work.wait();
-    return true;
-  }
-  const bool busy = work.valid() && work.wait_for(std::chrono::seconds(0)) != std::future_status::ready;
-  return Largest(world_, busy ? 1 : 0) == 0;
-}
-
-// The parts of all ranks are on the disk, or an error is thrown on all.
-void Checkpoints::Commit(Pending& save) {
-  const std::vector<std::string> parts = OnAllRanks(world_, [&] { return save.work.get(); });
-  save.stage = Stage::kCommitted;
-  if (world_.rank() != 0) return;
-  Manifest manifest = about_;
-  manifest.state = save.state;
-  manifest.time = UtcTime();
-  save.work = std::async(std::launch::async, [this, parts, manifest = std::move(manifest)]() mutable {
-    for (const std::string& part : parts) manifest.Add(Manifest::Parse(part, "a part of the manifest"));
-    folder_.Commit(manifest);
-    folder_.Retain(config_.checkpoint.keep_last, config_.checkpoint.keep_every);
-    return std::string();
-  });
-}
-
-void Checkpoints::End(const std::optional<Error>& error) {
-  if (pending_[0].work.valid()) pending_[0].work.wait();  // another rank failed
-  const int64_t step = pending_[0].state.step;
-  const double seconds = WallSeconds() - pending_[0].begin;
-  pending_.pop_front();
-  if (!error) {
-    failures_ = 0;
-    saved_step_ = step;
-    say_(fmt::format("saved step {} after {:.2f} s: {}", step, seconds, folder_.PathOf(step)));
-    return;
-  }
-  if (world_.rank() == 0) folder_.Abandon(step);
-  if (++failures_ == kMaxFailures) {
-    pending_.clear();
-    throw Error(error->code(),
-                fmt::format("{}; {} checkpoints in a row could not be written", error->what(), kMaxFailures));
-  }
-  say_(fmt::format("warning: step {} is not saved: {}; training goes on", step, error->what()));
+void Checkpoints::Forget() {
+  memory_saver_.Finish();
+  std::error_code error;
+  if (memory_.keeper()) fs::remove_all(memory_.path(), error);
 }
 
 }  // namespace longspan

@@ -1,28 +1,21 @@
-// Checkpoints: the saves of a run, and what it resumes from.
-//
-// A save copies the state to the host, behind the forward and backward of the next step: nothing of it changes until
-// that step's update, which waits (BeforeUpdate). A thread of each rank then writes the copy, and one of rank 0 the
-// manifest. There is memory for two copies: while one is written the next waits for its turn; another is skipped. The
-// last step's save, and all without checkpoint.background, are waited for.
+// Checkpoints: the saves of a run, on the disk and in memory, and what it resumes from.
 //
 // Every rank writes what it owns of the optimizer's state into a file of its own (shard-RRRRR.safetensors): of each
 // parameter weight.NAME (F32: the master where weights are narrower), adamw.m.NAME and adamw.v.NAME, in its shape.
 // Weights are rounded from that. So a checkpoint loads on any ranks, layout, device and type.
+//
+// Saves go on behind training (launch/checkpoint/saver.h); on the disk the last step's, and all without
+// checkpoint.background, are waited for.
 #pragma once
 
-#include <array>
-#include <deque>
 #include <functional>
-#include <future>
-#include <memory>
 #include <optional>
 #include <string>
-#include <vector>
 
-#include "launch/checkpoint/folder.h"
+#include "launch/checkpoint/find.h"
 #include "launch/checkpoint/manifest.h"
-#include "launch/checkpoint/reader.h"
-#include "launch/checkpoint/snapshot.h"
+#include "launch/checkpoint/saver.h"
+#include "launch/checkpoint/tier.h"
 #include "launch/config/run_config.h"
 #include "model/training/optimizer.h"
 #include "parallel/comm/comm.h"
@@ -30,7 +23,12 @@
 namespace longspan {
 
 // Of host memory that a rank takes for its copies of a run that saves by these rules.
-int64_t CheckpointBytes(const CheckpointConfig& rules, const Optimizer& optimizer);
+int64_t CopyBytes(const CheckpointConfig& rules, const Optimizer& optimizer);
+// Of files in memory, where a node keeps `bytes` of each step for a rank: the last step, and the next until it is
+// complete.
+int64_t MemoryTierBytes(const CheckpointConfig& rules, int64_t bytes);
+std::string DiskFolder(const std::string& run);   // of the run's folder
+std::string MemoryFolder(const std::string& id);  // of the run's id
 
 class Checkpoints {
  public:
@@ -40,19 +38,24 @@ class Checkpoints {
     Stream& compute;
     Optimizer& optimizer;
     const RunConfig& config;
-    std::string run;  // the run's folder
-    Manifest about;   // what manifests say of the run besides time, state, tensors and files
+    std::string run;     // the run's folder
+    std::string memory;  // of files in memory, on each node
+    std::string node;    // this rank's
+    Manifest about;      // what manifests say of the run besides time, state, tensors and files
     std::function<void(const std::string&)> say;  // a line to the log
   };
-  explicit Checkpoints(Args args);  // what it refers to outlives it
+  explicit Checkpoints(Args args);  // collective; what it refers to outlives it
 
   // All of these are collective.
 
-  // The newest complete checkpoint, all of it read and checked; says which are passed over and why, and what this run
-  // has otherwise. None where there is none at all. Throws Error: (data) when none of those there is good,
-  // (configuration) naming each difference when it is of another model, tokenizer or dataset.
+  int64_t MemoryBytes() const;  // of files in memory, that this rank's node will hold for it
+  const std::string& memory() const { return memory_.path(); }  // their folder
+
+  // FindCheckpoint; none where there is none at all.
   std::optional<RunState> Find();
-  // Sets aside what Find passed over, and reads what it found into the optimizer and the weights.
+  bool found_on_disk() const { return found_ && !found_->tier->in_memory(); }
+  // Reads what was found into the optimizer and the weights; without any, it only removes what memory holds. Sets aside
+  // on the disk what Find passed over.
   void Load();
 
   // Takes the memory for the copies; before the first step.
@@ -61,49 +64,34 @@ class Checkpoints {
   void AfterStep(const RunState& state);
   // Later work of the compute stream may change the state. Of this rank alone.
   void BeforeUpdate() {
-    if (!pending_.empty()) compute_.Wait(*copied_, "stall.checkpoint");
+    disk_saver_.BeforeUpdate();
+    memory_saver_.BeforeUpdate();
   }
   // Saves now, and returns once this and all saves under way are on the disk. False when this could not be: a warning
   // says why, what was saved before is as it was.
   bool Save(const RunState& state);
   // Until no save is under way. Like all that saves it throws Error (io) when three saves in a row failed.
   void Finish();
+  // Of a run that ends well: removes what memory holds of it.
+  void Forget();
 
  private:
-  enum class Stage { kCopied, kWritten, kCommitted };  // that comes next
-  struct Pending {
-    RunState state;
-    Snapshot* snapshot;
-    Stage stage = Stage::kCopied;
-    double begin = 0;
-    std::future<std::string> work = {};  // of a thread
-  };
   bool Due(int64_t step);
-  void Begin(const RunState& state);
-  // Takes the first save under way as far as it goes, with `wait` to its end.
-  void Advance(bool wait);
-  bool Ready(bool wait);  // of the first, its work, on all ranks
-  void Commit(Pending& save);
-  void End(const std::optional<Error>& error);
+  void KeepInMemory(int64_t step);  // this one alone
 
   Communicator& world_;
   Device& device_;
   Stream& compute_;
-  const std::unique_ptr<Stream> copies_;
-  const std::unique_ptr<Event> stepped_, copied_;
   Optimizer& optimizer_;
   const RunConfig& config_;
-  const CheckpointFolder folder_;
-  const Manifest about_;
+  const std::vector<DataClaim> data_;
   const std::function<void(const std::string&)> say_;
+  const Tier disk_, memory_;
+  Saver disk_saver_, memory_saver_;
 
-  std::optional<CheckpointReader> found_;
+  std::optional<Tier::Found> found_;
   std::vector<std::string> broken_;  // paths of what Find passed over
-  int64_t saved_step_ = -1;
-  double saved_at_;   // or begun
-  int failures_ = 0;  // in a row
-  std::array<Snapshot, 2> snapshots_;
-  std::deque<Pending> pending_;  // the first is written; goes first, as its threads read the rest
+  double saved_at_;                  // to the disk, or begun
 };
 
 }  // namespace longspan

@@ -32,14 +32,15 @@ int64_t StepOf(const std::string& name) {
   Fail(ExitCode::kIo, "{}: {}: {}", path, what, std::strerror(error));
 }
 
-// Names within it are on the disk afterwards.
-void SyncFolder(const std::string& path) {
-  const int folder = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (folder < 0) FailWith(path, "cannot be opened", errno);
-  const int error = fsync(folder) == 0 ? 0 : errno;
-  close(folder);
+// What was written to the open file; of a folder, the names within it. Closes it.
+void Sync(int file, const std::string& path) {
+  if (file < 0) FailWith(path, "cannot be opened", errno);
+  const int error = fsync(file) == 0 ? 0 : errno;
+  close(file);
   if (error != 0 && error != EINVAL) FailWith(path, "cannot be flushed", error);  // EINVAL: of a file system without
 }
+
+void SyncFolder(const std::string& path) { Sync(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC), path); }
 
 void Rename(const std::string& from, const std::string& to) {
   if (std::rename(from.c_str(), to.c_str()) != 0) FailWith(from, "cannot be renamed", errno);
@@ -123,6 +124,13 @@ void CheckpointFolder::SetAside(const std::string& checkpoint) const {
   const std::string broken = checkpoint + ".broken";
   RemoveAll(broken);
   Rename(checkpoint, broken);
+}
+
+void CheckpointFolder::Remove(const std::string& checkpoint) const { RemoveComplete(checkpoint); }
+
+void SyncFile(const std::string& path) {
+  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file >= 0 || errno != ENOENT) Sync(file, path);
 }
 
 }  // namespace longspan

@@ -39,9 +39,13 @@ class CheckpointFolder {
   // Removes all but the newest `last` and those of steps that are multiples of `every` (0: none is).
   void Retain(int64_t last, int64_t every) const;
   void SetAside(const std::string& checkpoint) const;  // calls it broken
+  void Remove(const std::string& checkpoint) const;
 
  private:
   const std::string path_;
 };
+
+// What was written to a file, if there is one, is on the disk afterwards. Throws Error (io).
+void SyncFile(const std::string& path);
 
 }  // namespace longspan

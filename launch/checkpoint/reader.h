@@ -3,6 +3,7 @@
 
 #include <map>
 #include <string>
+#include <utility>
 
 #include "launch/checkpoint/manifest.h"
 #include "runtime/files/safetensors.h"
@@ -14,6 +15,8 @@ class CheckpointReader {
   // Reads the manifest of the folder. Throws Error: (io) when it cannot be read, (data) when it is not what it should
   // be.
   explicit CheckpointReader(std::string path);
+  // Of a manifest that was read before; some of its files may lie elsewhere.
+  CheckpointReader(std::string path, Manifest manifest) : path_(std::move(path)), manifest_(std::move(manifest)) {}
 
   const std::string& path() const { return path_; }
   const Manifest& manifest() const { return manifest_; }

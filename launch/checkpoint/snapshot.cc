@@ -4,9 +4,9 @@
 
 namespace longspan {
 
-std::vector<std::pair<std::string, Tensor>> OwnTensors(const Optimizer& optimizer) {
+std::vector<std::pair<std::string, Tensor>> NamedTensors(const std::vector<Optimizer::State>& states) {
   std::vector<std::pair<std::string, Tensor>> tensors;
-  for (const Optimizer::State& state : optimizer.OwnState()) {
+  for (const Optimizer::State& state : states) {
     tensors.emplace_back("weight." + state.name, state.weight);
     tensors.emplace_back("adamw.m." + state.name, state.m);
     tensors.emplace_back("adamw.v." + state.name, state.v);
@@ -15,15 +15,15 @@ std::vector<std::pair<std::string, Tensor>> OwnTensors(const Optimizer& optimize
 }
 
 void Snapshot::Take(Device& device, Stream& stream, const Optimizer& optimizer) {
-  tensors_ = OwnTensors(optimizer);
-  if (tensors_.empty()) return;
+  Optimizer::FlatState flat = optimizer.OwnFlat();
   auto* next = static_cast<char*>(memory_.Get(device, optimizer.own_state_bytes()));
-  for (auto& [name, tensor] : tensors_) {
-    const Tensor copy(next, tensor.dtype, DeviceKind::kCpu, tensor.shape);
-    device.Copy(stream, copy, tensor);
-    next += tensor.bytes();
-    tensor = copy;
+  for (Tensor& part : flat) {
+    const Tensor copy(next, part.dtype, DeviceKind::kCpu, part.shape);
+    if (part.size() > 0) device.Copy(stream, copy, part);
+    next += part.bytes();
+    part = copy;
   }
+  tensors_ = NamedTensors(optimizer.Cut(flat));
 }
 
 Manifest Snapshot::Write(const std::string& folder, const std::string& name) const {

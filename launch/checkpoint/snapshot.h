@@ -11,8 +11,8 @@
 
 namespace longspan {
 
-// By name, on the device.
-std::vector<std::pair<std::string, Tensor>> OwnTensors(const Optimizer& optimizer);
+// What files call them.
+std::vector<std::pair<std::string, Tensor>> NamedTensors(const std::vector<Optimizer::State>& states);
 
 class Snapshot {
  public:

@@ -8,6 +8,7 @@
 #include "launch/config/nearest_name.h"
 #include "launch/train/selection_file.h"
 #include "model/inputs.h"
+#include "runtime/bf16.h"
 
 namespace longspan {
 namespace {
@@ -29,6 +30,7 @@ class CaseChecker {
     CheckPhi("phi_k.", case_.sizes.key_width);
     CheckPhi("phi_v.", case_.sizes.value_width);
     RefuseUnknown();
+    CheckGates();
     if (case_.file.Has("doc_start")) ValidateDocStart(Ints("doc_start"), case_.nsa.select_block, path_);
     ReadSelected();
   }
@@ -136,6 +138,22 @@ class CaseChecker {
       Fail(ExitCode::kData, "{}: {}: expected only tensors of an attention case; the nearest name is {}", path_, name,
            NearestName(name, known_));
     }
+  }
+
+  // The backward wants of a gate what a sigmoid gives.
+  void CheckGates() const {
+    if (!case_.file.Has("gates") || !case_.file.Has("d_out")) return;
+    const Tensor gates = case_.file.Get("gates");
+    const auto check = [&](const auto* values) {
+      for (int64_t i = 0; i < gates.size(); ++i) {
+        const auto gate = static_cast<double>(values[i]);
+        if (gate >= 0) continue;
+        Fail(ExitCode::kData, "{}: gates: with d_out expected 0 or more, as after a sigmoid, found {}", path_, gate);
+      }
+    };
+    if (gates.dtype == DType::kF64) return check(gates.As<const double>());
+    if (gates.dtype == DType::kF32) return check(gates.As<const float>());
+    check(static_cast<const HostBf16*>(gates.data));
   }
 
   std::span<const int32_t> Ints(const std::string& name) const {

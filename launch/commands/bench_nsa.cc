@@ -74,7 +74,7 @@ class NsaBench {
     ReservePhi(K, &phi_k_, &d_phi_k_);
     ReservePhi(V, &phi_v_, &d_phi_v_);
     if (!bench_.backward) return;
-    Tensors({&d_out_, &d_o_[0], &d_o_[1], &d_o_[2]}, "d_o", type, {S, H, V});
+    Tensors({&d_out_}, "d_out", type, {S, H, V});
     Tensors({&d_gates_}, "d_gates", fp32, {S, H, 3});
     Tensors({&d_q_}, "d_q", fp32, {S, H, K});
     Tensors({&d_k_}, "d_k", fp32, {S, G, K});
@@ -94,10 +94,14 @@ class NsaBench {
   static constexpr int64_t kPeriod = 4194301;
 
   void Normals(const Tensor& x, double scale) {
+    Values(x, std::normal_distribution<float>(0, static_cast<float>(scale)));
+  }
+
+  template <typename Distribution>
+  void Values(const Tensor& x, Distribution distribution) {
     std::mt19937_64 random(x.size());
-    std::normal_distribution<float> normal(0, static_cast<float>(scale));
     std::vector<float> values(std::min(x.size(), kPeriod));
-    for (float& value : values) value = normal(random);
+    for (float& value : values) value = distribution(random);
     const Tensor flat = x.Reshape({x.size()}), first = flat.Rows(0, std::ssize(values));
     HostCopy(device_, *stream_, HostView(values.data(), first.shape), first);
     for (int64_t at = kPeriod; at < x.size(); at += kPeriod) {
@@ -118,7 +122,7 @@ class NsaBench {
 
   void Fill() {
     for (const Tensor& x : {q_, k_, v_}) Normals(x, 1);
-    Normals(gates_, 0.3);
+    Values(gates_, std::uniform_real_distribution<float>(0.1F, 0.9F));
     FillPhi(phi_k_, bench_.key_width);
     FillPhi(phi_v_, bench_.value_width);
     device_.FillBytes(*stream_, table_, 0);
@@ -259,16 +263,16 @@ class NsaBench {
     Stream& stream = *stream_;
     const int64_t scratch = CountedAllocations().scratch_bytes - found_.forward_scratch_bytes;
     const auto gradient = [&](int i, const Tensor& d_k, const Tensor& d_v) {
-      return BranchGradient{d_o_[i], d_q_, d_k, d_v};
+      return BranchGradient{d_out_, d_q_, d_k, d_v, {gates_, d_gates_, i}, i == kWin};
     };
     TimeAll("backward",
             {{"combine",
               [&] {
-                attention.CombineBackward(stream, Combine(), {d_out_, d_gates_, d_o_[kCmp], d_o_[kSlc], d_o_[kWin]});
+                attention.CombineBackward(stream, Combine(), {d_out_, d_gates_});
               }},
              {"zero",
               [&] {
-                for (const Tensor& x : {d_q_, d_k_, d_v_, d_k_cmp_, d_v_cmp_}) ops_.rows->Zero(stream, x);
+                for (const Tensor& x : {d_k_, d_v_, d_k_cmp_, d_v_cmp_}) ops_.rows->Zero(stream, x);
               }},
              {"window", [&] { attention.WindowBackward(stream, Window(nsa_.window), gradient(kWin, d_k_, d_v_)); }},
              {"selected", [&] { attention.SelectedBackward(stream, Selected(), gradient(kSlc, d_k_, d_v_)); }},
@@ -286,7 +290,9 @@ class NsaBench {
     const WindowArgs args = Window(bench_.tokens);
     Time("full", "forward", [&] { ops_.attention->Window(*stream_, args); });
     if (!bench_.backward) return;
-    Time("full", "backward", [&] { ops_.attention->WindowBackward(*stream_, args, {d_o_[kWin], d_q_, d_k_, d_v_}); });
+    Time("full", "backward", [&] {
+      ops_.attention->WindowBackward(*stream_, args, {d_out_, d_q_, d_k_, d_v_, {}, true});
+    });
   }
 
   const NsaBenchCase& bench_;
@@ -301,7 +307,6 @@ class NsaBench {
   std::array<Tensor, 3> o_, lse_;
   Tensor chosen_, given_, selected_;  // by the operator; by the case; what the selected branch reads
   PhiWeights phi_k_, phi_v_, d_phi_k_, d_phi_v_;
-  std::array<Tensor, 3> d_o_;
   Tensor d_out_, d_gates_, d_q_, d_k_, d_v_, d_k_cmp_, d_v_cmp_;
   BenchCase found_;
 };

@@ -23,7 +23,8 @@ struct Given {
   int64_t world = 0;
 };
 
-// With what this machine and the number of ranks decide.
+}  // namespace
+
 RunConfig Settle(RunConfig config, int ranks) {
   const Machine machine = ChooseMachine(config.runtime);
   const bool gpu = machine.device == DeviceKind::kGpu;
@@ -33,6 +34,8 @@ RunConfig Settle(RunConfig config, int ranks) {
   if (config.parallel.dp == 0 && ranks % config.parallel.cp == 0) config.parallel.dp = ranks / config.parallel.cp;
   return config;
 }
+
+namespace {
 
 // What every rank must have alike. Paths may differ between nodes: of datasets and selections the contents are
 // compared.

@@ -28,4 +28,7 @@ std::shared_ptr<GivenConfig> AddConfig(CLI::App& app);
 std::function<int()> AddConfigured(CLI::App& app, std::function<int(const RunConfig& config)> run,
                                    std::function<void(const RunConfig& config, int64_t world)> plan = nullptr);
 
+// With what this machine and the number of ranks decide.
+RunConfig Settle(RunConfig config, int ranks);
+
 }  // namespace longspan

@@ -5,11 +5,14 @@
 #include <cstdio>
 #include <optional>
 
+#include "launch/checkpoint/checkpoint.h"
+#include "launch/commands/configured.h"
 #include "launch/data/sequence_source.h"
 #include "launch/job/machine.h"
 #include "launch/plan/ranks_text.h"
+#include "launch/train/about.h"
 #include "launch/train/memory_fit.h"
-#include "launch/train/progress.h"
+#include "launch/train/resume.h"
 #include "launch/train/selections.h"
 #include "model/network/session.h"
 #include "model/training/optimizer.h"
@@ -43,6 +46,28 @@ void RequirePlanFits(const RunConfig& config, DeviceKind device, int64_t ranks, 
   Fail(ExitCode::kConfig, "runtime.device = {}: {} has {} available, {} would take {}; {}", shared ? "CPU" : "GPU",
        shared ? "this machine" : "this machine's GPU", FormatBytes(available),
        shared ? fmt::format("{} ranks", ranks) : "rank 0", FormatBytes(taken), cures);
+}
+
+// As the run would find it from here: in memory, of this machine alone.
+void CheckResumption(const RunConfig& config, const Sources& sources) {
+  const auto host = MakeCpuDevice();
+  const auto alone = MakeLocalCommunicator(*host);
+  const std::string run = RunFolder::PathOf(config);
+  const Tier disk(*alone, DiskFolder(run), Nodes::One(1), /*in_memory=*/false);
+  const std::string id = RunFolder::ReadId(run);
+  const Tier memory(*alone, MemoryFolder(id.empty() ? "none" : id), Nodes::One(1), /*in_memory=*/true);
+  const auto say = [](const std::string& line) { fmt::print("{}\n", line); };
+  fmt::print("\nResuming {}:\n", run);
+  const Resumption resumption = FindCheckpoint(disk, memory, config, DataClaims(sources), say);
+  if (!resumption.found) {
+    say("  there is no checkpoint: from the first step");
+    return;
+  }
+  const Manifest& manifest = resumption.found->manifest;
+  say(fmt::format("  written    {} by {} = dp {} x cp {}, on {}, {}", manifest.time, Count(manifest.ranks, "rank"),
+                  manifest.dp, manifest.cp, manifest.device, manifest.program));
+  RequireStepsLeft(manifest.state, config);
+  std::fflush(stdout);
 }
 
 }  // namespace
@@ -79,6 +104,7 @@ void PrintPlan(const RunConfig& config, int64_t world, const PlanOptions& option
   if (frozen) GivenSelections(config).CheckRun(*sources.train, session.layout());
   if (sources.validation) fmt::print("Held out: {}\n", sources.validation->Summary());
   std::fflush(stdout);
+  if (options.older == OlderRun::kResume) CheckResumption(Settle(config, static_cast<int>(dp * cp)), sources);
   const bool cpu = machine.device == DeviceKind::kCpu;
   RequirePlanFits(config, machine.device, dp * cp, session.arena().bytes() + (cpu ? SumOf(host_memory) : 0),
                   options.device_memory);

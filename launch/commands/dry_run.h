@@ -19,7 +19,8 @@ struct PlanOptions {
 // parallel.dp say. The configuration has no problems with that world.
 //
 // Throws Error once that is printed: when the data cannot be opened (io, data, configuration), when a token of it is
-// outside the vocabulary (data), when the plan does not fit, or the run's name is taken (configuration).
+// outside the vocabulary (data), when the plan does not fit, or the run's name is taken (configuration); of a run that
+// resumes, when its checkpoint is broken (data) or of another model, tokenizer or dataset (configuration).
 void PrintPlan(const RunConfig& config, int64_t world, const PlanOptions& options);
 
 }  // namespace longspan

@@ -29,7 +29,8 @@ std::function<int()> AddTrain(CLI::App& app) {
       });
   CLI::Option* const overwrite =
       app.add_flag("--overwrite", given->overwrite, "Replace an older run of the same name")->group("Configuration");
-  app.add_flag("--resume", given->resume, "Go on from the newest complete checkpoint of the run of this name, if any")
+  app.add_flag("--resume", given->resume,
+               "Go on from the newest complete checkpoint of the run of this name, on the disk or in memory, if any")
       ->group("Configuration")
       ->excludes(overwrite);
   app.add_option("--device-memory", given->device_memory,
@@ -47,12 +48,14 @@ extern const Command kTrain = {"train", "Train a model", R"(
 Every key and its meaning: configs/run.proto
 
 A run leaves OUTPUT/NAME with config.textproto (every key, as settled), profile/ (where the time of each rank went: see
-longspan report) and metrics.jsonl: a line of the start, then one a step and an evaluation; a resumed run adds a line that says so, and calls
-"lost" those of steps that came after its checkpoint and are done again. In it
+longspan report) and metrics.jsonl: a line of the start, then one a step and an evaluation; a resumed run adds a line
+that says so, with what it lost and the seconds since the line before, and calls "lost" those of steps that came after its
+checkpoint and are done again. In it
   loss               mean over the labels of the step, null without any; of an evaluation, over its held-out sequences
   loss_z, norm_z     how many standard deviations loss and grad_norm lie above the mean of the 128 steps before; null
                      for the first 32
   skipped            the update was not made: loss or grad_norm not finite, or above train.max_z_score
+  cause              of the first of skipped updates: the rank and tensor that were not finite
   elapsed, ms        seconds since the start; milliseconds of the step
   tokens, labels     of the step over all ranks: tokens count padding, labels only what is learned from
   peak_share         FLOPs of the step, as counted for one document a sequence, per second and of peak_tflops: what

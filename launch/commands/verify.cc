@@ -15,6 +15,7 @@
 #include "launch/job/agreement.h"
 #include "launch/job/job.h"
 #include "launch/job/machine.h"
+#include "launch/train/open_data.h"
 #include "launch/train/selections.h"
 #include "model/network/session.h"
 #include "parallel/comm/local_comm.h"
@@ -41,8 +42,8 @@ struct Input {
     }
     const GivenSelections given(config);
     Sources sources = OpenSources(config.data, config.model.vocab, config.model.nsa.select_block);
+    claims = ClaimsOf(sources);
     claims.push_back(given.claim());
-    for (const auto& [key, dataset] : sources.files) claims.push_back({key, dataset->Fingerprint(), dataset->path()});
     source = std::move(sources.train);
     sequence = given.sequences().front();
     given.Check(*source, sequence);

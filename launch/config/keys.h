@@ -55,6 +55,7 @@ void VisitKeys(Config& config, Visitor&& visit) {
   visit("parallel.selected_exchange", parallel.selected_exchange);
   visit("parallel.transport", parallel.transport);
   visit("parallel.share_gpu", parallel.share_gpu);
+  visit("parallel.transfer_processors", parallel.transfer_processors);
 
   auto& runtime = config.runtime;
   visit("runtime.device", runtime.device);
@@ -106,6 +107,7 @@ void VisitKeys(Config& config, Visitor&& visit) {
   visit("checkpoint.keep_last", checkpoint.keep_last);
   visit("checkpoint.keep_every", checkpoint.keep_every);
   visit("checkpoint.background", checkpoint.background);
+  visit("checkpoint.memory_interval", checkpoint.memory_interval);
 
   auto& profile = config.profile;
   visit("profile.level", profile.level);

@@ -172,7 +172,7 @@ const char* ScheduleName(ScheduleKind schedule) {
 int64_t FallingSteps(const OptimizerConfig& optimizer, int64_t steps) {
   if (optimizer.schedule == ScheduleKind::kConstant) return 0;
   if (optimizer.schedule != ScheduleKind::kWarmupStableDecay) return 1;
-  return optimizer.decay_steps > 0 ? optimizer.decay_steps : std::max<int64_t>(1, steps / 5);
+  return optimizer.DecaySteps(steps);
 }
 
 void CheckOptimizer(const OptimizerConfig& optimizer, int64_t steps, ProblemList* problems) {
@@ -223,6 +223,7 @@ void CheckCheckpoints(const CheckpointConfig& checkpoint, ProblemList* problems)
   const bool interval = problems->Size("checkpoint.interval", checkpoint.interval, 0);
   problems->NotNegative("checkpoint.minutes", checkpoint.minutes);
   problems->Size("checkpoint.keep_last", checkpoint.keep_last);
+  problems->Size("checkpoint.memory_interval", checkpoint.memory_interval, 0);
   const bool every = problems->Size("checkpoint.keep_every", checkpoint.keep_every, 0);
   if (!interval || !every || checkpoint.keep_every == 0) return;
   if (checkpoint.interval == 0) {
@@ -284,6 +285,14 @@ std::vector<std::string> Problems(const RunConfig& config, int64_t world) {
         "parallel.transport = {} and runtime.device = CPU disagree: on the CPU all transfers are MPI's; set "
         "parallel.transport to AUTO",
         config.parallel.transport == Transport::kNccl ? "NCCL" : "STAGED");
+  }
+  const int64_t left = config.parallel.transfer_processors;
+  if (problems.Size("parallel.transfer_processors", left, -1) && config.runtime.device == RuntimeDevice::kCpu &&
+      left > 0) {
+    problems.Add(
+        "parallel.transfer_processors = {} and runtime.device = CPU disagree: a CPU leaves none; set "
+        "parallel.transfer_processors to -1",
+        left);
   }
   if (config.runtime.graphs == Graphs::kOn) {
     if (config.parallel.transport == Transport::kStaged) {

@@ -61,8 +61,9 @@ struct CheckpointConfig {
   double minutes = 30;   // since the last save; 0 = by steps alone
   bool at_end = true;
   int64_t keep_last = 2;
-  int64_t keep_every = 0;  // steps whose multiples stay; 0 = none
-  bool background = true;  // training goes on while a save is written
+  int64_t keep_every = 0;       // steps whose multiples stay; 0 = none
+  bool background = true;       // training goes on while a save is written
+  int64_t memory_interval = 0;  // steps between copies in memory; 0 = none
   bool operator==(const CheckpointConfig&) const = default;
 };
 

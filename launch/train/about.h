@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "launch/checkpoint/manifest.h"
 #include "launch/config/run_config.h"
@@ -10,7 +11,10 @@
 
 namespace longspan {
 
-// Program, libraries, ranks and configuration, and fingerprints of the datasets and their tokenizers. `dtype` is that
+// Fingerprints of the datasets and their tokenizers.
+std::vector<DataClaim> DataClaims(const Sources& sources);
+
+// Program, libraries, ranks and configuration, and DataClaims. `dtype` is that
 // of the weights.
 Manifest AboutRun(const RunConfig& config, const Job& job, DType dtype, const Sources& sources,
                   const std::string& version);

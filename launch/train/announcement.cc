@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include "launch/train/run_log.h"
 #include "runtime/count.h"
 #include "runtime/trace.h"
 
@@ -29,7 +28,9 @@ std::string Announcement(const RunConfig& config, const Job& job, Session& sessi
                       Count(config.data.sequence_length, "token"), Count(config.train.steps, "step"));
   if (job.device().kind() == DeviceKind::kGpu) {
     const AttentionSizes sizes = {dtype, model.heads, model.kv_heads, model.key_width, model.value_width};
-    text += fmt::format("  attention  kernels {}\n", session.ops().attention->Kernels(session.compute(), sizes));
+    text += fmt::format("  attention  kernels {}, {} left to transfers\n",
+                        session.ops().attention->Kernels(session.compute(), sizes),
+                        Count(session.transfer_processors(), "multiprocessor"));
   }
   text += fmt::format("  folder     {}\n", folder);
   return text + job.placement() + "\n" + MemoryTable(session.arena().Rows(), job.device().AvailableBytes(), host);

@@ -46,7 +46,8 @@ class Anomalies {
   // Throws Error (non-finite) if so, the last of them `m`.
   void Check(const StepMetrics& m) const;
 
-  int64_t updates() const { return updates_; }  // made so far
+  int64_t updates() const { return updates_; }    // made so far
+  int64_t in_a_row() const { return in_a_row_; }  // skipped, up to the last step
   int64_t skipped() const { return skipped_; }
 
   // For a checkpoint: all of it as numbers, and back; a run that was exhausted begins a new row. Restore throws Error
@@ -57,7 +58,7 @@ class Anomalies {
  private:
   const TrainConfig& config_;
   int64_t updates_ = 0, skipped_ = 0;
-  int64_t in_a_row_ = 0;  // skipped, up to the last step
+  int64_t in_a_row_ = 0;
   ZScores loss_, norm_;
 };
 

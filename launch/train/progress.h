@@ -33,6 +33,5 @@ class Progress {
 };
 
 std::string FormatSeconds(double seconds);  // rounded up: "1:02:03", "2:03"
-std::string FormatBytes(int64_t bytes);     // "1.2 MiB"
 
 }  // namespace longspan

@@ -1,28 +1,9 @@
 #include "launch/train/recording.h"
 
-#include <unistd.h>
-
-#include <algorithm>
-#include <fstream>
-#include <iterator>
-#include <sstream>
+#include "runtime/trace.h"
 
 namespace longspan {
 namespace {
-
-// Since the start of this process; 0 where the system does not say.
-double StartupSeconds() {
-  constexpr int kStartTime = 22;  // the field of /proc/self/stat, in ticks since the machine started
-  std::ifstream file("/proc/self/stat");
-  const std::string text{std::istreambuf_iterator<char>(file), {}};
-  std::istringstream fields(text.substr(std::min(text.size(), text.rfind(')') + 1)));  // behind the 2nd, a name
-  std::string field;
-  for (int i = 3; i <= kStartTime; ++i) fields >> field;
-  std::ifstream uptime("/proc/uptime");
-  double now = 0, ticks = 0;
-  std::istringstream(field) >> ticks;
-  return uptime >> now && ticks > 0 ? now - ticks / static_cast<double>(sysconf(_SC_CLK_TCK)) : 0;
-}
 
 ProfileLevel LevelOf(const ProfileConfig& profile) {
   switch (profile.level) {
@@ -54,7 +35,7 @@ Recorder::Args RecorderArgs(const Job& job, Session& session, const RunConfig& c
   args.facts.cp = mesh.cp_index();
   args.facts.dp_size = mesh.dp_size();
   args.facts.cp_size = mesh.cp_size();
-  args.facts.startup_seconds = StartupSeconds();
+  args.facts.startup_seconds = ProcessSeconds();
   return args;
 }
 

@@ -8,6 +8,9 @@
 
 namespace longspan {
 
+// Throws Error (configuration) when the run that was found has gone beyond train.steps.
+void RequireStepsLeft(const RunState& found, const RunConfig& config);
+
 // Collective. Has `steps` go on at the place of the newest complete checkpoint, and returns its state; that before the
 // first step, and says so, where there is none. Throws Error (data, configuration), as Checkpoints::Find, and when the
 // run has gone beyond train.steps.

@@ -8,6 +8,8 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <random>
 
 #include "launch/checkpoint/folder.h"
 #include "runtime/error.h"
@@ -35,7 +37,13 @@ void WriteHolder(int lock) {
   [[maybe_unused]] const bool written = ftruncate(lock, 0) == 0 && pwrite(lock, text.data(), text.size(), 0) > 0;
 }
 
-std::string PathOf(const RunConfig& config) { return (fs::path(config.output) / config.name).string(); }
+constexpr const char* kId = "/id";
+
+void WriteText(const std::string& path, const std::string& text) {
+  OutputFile file(path);
+  file.Write(text.data(), static_cast<int64_t>(text.size()));
+  file.Commit();
+}
 
 bool HoldsRun(const std::string& folder) {
   std::error_code error;
@@ -78,6 +86,22 @@ RunFolder::RunFolder(const RunConfig& config, OlderRun older, bool writes) : pat
   }
   if (const std::string problem = Problem(config, older); !problem.empty()) Fail(ExitCode::kConfig, "{}", problem);
   replaces_ = older == OlderRun::kReplace && HoldsRun(path_);
+  id_ = ReadId(path_);
+  if (!id_.empty()) return;
+  std::random_device random;
+  id_ = fmt::format("{:08x}{:08x}", random(), random());
+  WriteText(path_ + kId, id_ + "\n");
+}
+
+std::string RunFolder::PathOf(const RunConfig& config) { return (fs::path(config.output) / config.name).string(); }
+
+// Folders of that name are removed: nothing else passes for one.
+std::string RunFolder::ReadId(const std::string& path) {
+  std::ifstream file(path + kId);
+  std::string id;
+  std::getline(file, id);
+  const bool good = id.size() == 16 && id.find_first_not_of("0123456789abcdef") == std::string::npos;
+  return good ? id : "";
 }
 
 std::string RunFolder::Problem(const RunConfig& config, OlderRun older) {
@@ -98,9 +122,7 @@ void RunFolder::Begin(const std::string& config_text) {
     if (report || recorded) fs::remove(entry.path(), error);
   }
   if (older_ == OlderRun::kReplace) fs::remove_all(path_ + kCheckpoints, error);
-  OutputFile config(path_ + "/config.textproto");
-  config.Write(config_text.data(), static_cast<int64_t>(config_text.size()));
-  config.Commit();
+  WriteText(path_ + "/config.textproto", config_text);
 }
 
 }  // namespace longspan

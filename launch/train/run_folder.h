@@ -3,6 +3,7 @@
 //   config.textproto  every key, as settled      profile/  rankNNNNN.pb, report.txt, report.json (launch/report)
 //   metrics.jsonl     launch/train/run_log.h     lock      locked (flock) as long as the run lasts; says who by
 //   checkpoints/      launch/checkpoint/folder.h
+//   id                what the run's files elsewhere are called by (in memory: launch/checkpoint/checkpoint.h)
 #pragma once
 
 #include <string>
@@ -15,15 +16,19 @@ enum class OlderRun { kKeep, kReplace, kResume };  // what happens to one of the
 
 class RunFolder {
  public:
-  // On the rank that `writes`, makes the folder and takes its lock, and nothing else. Throws Error: (configuration)
-  // naming the cures when another run has the lock, or an older run is there that it is to keep; (io). On other ranks
-  // it does nothing but know the path. A file system without locks has none.
+  // On the rank that `writes`, makes the folder and its id, takes its lock, and nothing else. Throws Error:
+  // (configuration) naming the cures when another run has the lock, or an older run is there that it is to keep; (io).
+  // On other ranks it does nothing but know the path. A file system without locks has none.
   RunFolder(const RunConfig& config, OlderRun older, bool writes);
   // What stands in the way of a run now; "" when nothing does.
   static std::string Problem(const RunConfig& config, OlderRun older);
+  // 16 hexadecimal digits; "" when the folder has none.
+  static std::string ReadId(const std::string& path);
+  static std::string PathOf(const RunConfig& config);
 
   const std::string& path() const { return path_; }
-  bool replaces() const { return replaces_; }  // an older run
+  const std::string& id() const { return id_; }  // of the rank that writes
+  bool replaces() const { return replaces_; }    // an older run
   // Takes away what an older run left of its reports and, when it is replaced, of its ranks' profiles and its
   // checkpoints, and writes config.textproto. For the rank that writes.
   void Begin(const std::string& config_text);
@@ -47,6 +52,7 @@ class RunFolder {
   const OlderRun older_;
   Lock lock_;
   bool replaces_ = false;
+  std::string id_;
 };
 
 }  // namespace longspan

@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
 
+#include "runtime/count.h"
 #include "runtime/error.h"
 #include "runtime/files/output_file.h"
 #include "runtime/trace.h"
@@ -31,16 +34,26 @@ json ParseLine(const std::string& text) {
   return line.is_object() && line.contains("kind") ? line : json();
 }
 
+struct Lost {
+  int64_t steps = 0;
+  double seconds = 0;
+};
+
 // Steps after `after` are taken again: their lines say so. The last line may have been cut when the run was killed.
-void MarkLost(const std::string& path, int64_t after) {
+Lost MarkLost(const std::string& path, int64_t after) {
+  Lost lost;
   std::ifstream before(path, std::ios::binary);
-  if (!before) return;
+  if (!before) return lost;
   OutputFile file(path);
   for (std::string text; std::getline(before, text);) {
     json line = ParseLine(text);
     if (line.is_null()) continue;
     const json kind = line["kind"];
     if ((kind == "step" || kind == "eval") && line.value("step", int64_t{0}) > after) {
+      if (kind == "step") {
+        ++lost.steps;
+        lost.seconds += line.value("ms", 0.0) * 1e-3;
+      }
       line["kind"] = "lost";
       line["was"] = kind;
       text = line.dump();
@@ -49,6 +62,15 @@ void MarkLost(const std::string& path, int64_t after) {
     file.Write(text.data(), static_cast<int64_t>(text.size()));
   }
   file.Commit();
+  return lost;
+}
+
+// Since the file was last written; 0 when it is not there.
+double SecondsSince(const std::string& path) {
+  std::error_code error;
+  const auto written = std::filesystem::last_write_time(path, error);
+  if (error) return 0;
+  return std::chrono::duration<double>(std::filesystem::file_time_type::clock::now() - written).count();
 }
 
 // JSON has no NaN: what there is none of is null.
@@ -77,7 +99,8 @@ void RunLog::Write(const std::string& line) {
 void RunLog::Start(const StartMetrics& m) {
   start_ = WallSeconds() - m.seconds;
   if (!writes_) return;
-  if (m.resumes) MarkLost(path_, m.after);
+  const double down = SecondsSince(path_);
+  const Lost lost = m.resumes ? MarkLost(path_, m.after) : Lost();
   metrics_.reset(std::fopen(path_.c_str(), m.resumes ? "a" : "w"));
   if (!metrics_) Fail(ExitCode::kIo, "{}: cannot be written: {}", path_, std::strerror(errno));
   json line = {{"kind", m.resumes ? "resume" : "start"},
@@ -92,7 +115,18 @@ void RunLog::Start(const StartMetrics& m) {
                {"parameters", m.parameters},
                {"step_tflop", m.step_flops * 1e-12},
                {"peak_tflops", m.peak_flops * 1e-12}};
-  if (m.resumes) line["after"] = m.after;
+  if (m.resumes) {
+    const double start = ProcessSeconds();
+    line["after"] = m.after;
+    line["lost_steps"] = lost.steps;
+    line["lost_seconds"] = lost.seconds;
+    line["down_seconds"] = down;
+    line["start_seconds"] = start;
+    Line(
+        fmt::format("  restart    {} of {:.2f} s done again; {:.1f} s after the last line of the metrics, {:.1f} s of "
+                    "them since this program was started",
+                    Count(lost.steps, "step"), lost.seconds, down, start));
+  }
   Write(line.dump(-1, ' ', false, json::error_handler_t::replace));  // a path may be no text
 }
 
@@ -108,27 +142,28 @@ void RunLog::Step(const StepMetrics& m) {
   std::vector<std::string> selection;
   for (uint64_t hash : m.selection) selection.push_back(fmt::format("{:016x}", hash));
   const double tokens = static_cast<double>(m.tokens) / m.seconds, labels = static_cast<double>(m.labels) / m.seconds;
-  Write(json{{"kind", "step"},
-             {"step", m.step},
-             {"elapsed", Elapsed()},
-             {"loss", Number(m.loss, m.labels > 0)},
-             {"grad_norm", m.grad_norm},
-             {"loss_z", m.loss_z},
-             {"norm_z", m.norm_z},
-             {"skipped", m.skipped},
-             {"learning_rate", m.learning_rate},
-             {"ms", m.seconds * 1e3},
-             {"tokens", m.tokens},
-             {"tokens_per_second", tokens},
-             {"labels", m.labels},
-             {"labels_per_second", labels},
-             {"peak_share", m.peak_share},
-             {"memory_mib", m.memory_bytes >> 20},
-             {"coverage", m.coverage},
-             {"borrowed_mib", m.borrowed_bytes / (1 << 20)},
-             {"allocations", m.allocations},
-             {"selection", selection}}
-            .dump());
+  json line = {{"kind", "step"},
+               {"step", m.step},
+               {"elapsed", Elapsed()},
+               {"loss", Number(m.loss, m.labels > 0)},
+               {"grad_norm", m.grad_norm},
+               {"loss_z", m.loss_z},
+               {"norm_z", m.norm_z},
+               {"skipped", m.skipped},
+               {"learning_rate", m.learning_rate},
+               {"ms", m.seconds * 1e3},
+               {"tokens", m.tokens},
+               {"tokens_per_second", tokens},
+               {"labels", m.labels},
+               {"labels_per_second", labels},
+               {"peak_share", m.peak_share},
+               {"memory_mib", m.memory_bytes >> 20},
+               {"coverage", m.coverage},
+               {"borrowed_mib", m.borrowed_bytes / (1 << 20)},
+               {"allocations", m.allocations},
+               {"selection", selection}};
+  if (!m.cause.empty()) line["cause"] = m.cause;
+  Write(line.dump());
   const int64_t steps = config_.train.steps;
   const std::string loss = m.labels > 0 ? fmt::format("loss {:.4f}", m.loss) : "no label, no loss";
   if (m.step % config_.train.log_interval == 0 || m.step == 1 || m.step == steps || m.skipped) {
@@ -138,6 +173,7 @@ void RunLog::Step(const StepMetrics& m) {
         m.step, steps, loss, m.grad_norm, m.skipped ? ", update skipped" : "", m.learning_rate, m.seconds * 1e3,
         FormatCount(tokens), FormatCount(labels), 100 * m.peak_share, m.memory_bytes >> 20));
   }
+  if (!m.cause.empty()) Line(fmt::format("warning: step {}: {}", m.step, m.cause));
   progress_.Update(m.step, fmt::format("step {}/{}, {}", m.step, steps, loss));
 }
 
@@ -162,13 +198,6 @@ bool RunLog::HoldsEvaluation(int64_t step) const {
     if (!line.is_null() && line["kind"] == "eval" && line["step"] == step) return true;
   }
   return false;
-}
-
-std::string FormatCount(double value) {
-  for (const auto& [unit, name] : {std::pair{1e9, "G"}, {1e6, "M"}, {1e3, "k"}}) {
-    if (value >= unit) return fmt::format("{:.2f} {}", value / unit, name);
-  }
-  return fmt::format("{:.0f}", value);
 }
 
 }  // namespace longspan

@@ -6,9 +6,10 @@
 //    "dp":2,"cp":2,"device":"cpu (1 threads)","dtype":"f32","parameters":..,"step_tflop":..,"peak_tflops":..}
 //   {"kind":"step","step":1,"elapsed":..,"loss":..,"grad_norm":..,"loss_z":..,"norm_z":..,"skipped":false,"learning_rate":..,"ms":..,"tokens":..,
 //    "tokens_per_second":..,"labels":..,"labels_per_second":..,"peak_share":..,"memory_mib":..,"coverage":..,
-//    "borrowed_mib":..,"allocations":..,"selection":["<hash of layer 0, hex>",..]}
+//    "borrowed_mib":..,"allocations":..,"selection":["<hash of layer 0, hex>",..],"cause":".." of a skipped one}
 //   {"kind":"eval","step":..,"elapsed":..,"loss":..,"tokens":..}
-//   {"kind":"resume","after":STEP, and all that "start" has}
+//   {"kind":"resume","after":STEP,"lost_steps":..,"lost_seconds":..,"down_seconds":..,"start_seconds":.., and all that
+//    "start" has}
 //   {"kind":"lost","was":"step", and all that it had}: after the checkpoint that a run resumed from, and done again
 //   {"kind":"stop","step":..,"elapsed":..,"reason":"SIGUSR1"}
 // The help of `longspan train` says what they mean. What there is none of, or is not finite, is null.
@@ -54,6 +55,7 @@ struct StepMetrics {
   double borrowed_bytes = 0;        // that a forward pass of one sequence brings to a rank, the mean of all ranks
   int64_t allocations = 0;          // within the step, the most of all ranks (CountedAllocations): 0
   std::vector<uint64_t> selection;  // by layer; of the last sequence of replica 0
+  std::string cause;                // of the first of skipped updates: what was not finite
 };
 
 class RunLog {
@@ -61,8 +63,8 @@ class RunLog {
   // `writes`: this is rank 0.
   RunLog(const RunConfig& config, std::string folder, bool writes);
 
-  // Opens the metrics: empty, or those of a run that resumes, whose lost lines it marks. Like all that writes them it
-  // throws Error (io), naming file and reason, once a line is not on the disk.
+  // Opens the metrics: empty, or those of a run that resumes, whose lost lines it marks, and says what the restart
+  // cost. Like all that writes them it throws Error (io), naming file and reason, once a line is not written.
   void Start(const StartMetrics& metrics);
   void Line(const std::string& text);  // to the console
   void Step(const StepMetrics& metrics);
@@ -86,7 +88,5 @@ class RunLog {
   Progress progress_;
   std::unique_ptr<std::FILE, Close> metrics_;
 };
-
-std::string FormatCount(double value);  // 1234567 -> "1.23 M"
 
 }  // namespace longspan

@@ -27,7 +27,7 @@ StepGradients::Loaded StepGradients::Load(int64_t step) {
   return {batches, all[0] / mesh_.cp_size()};  // every rank of a cp group counts the same sequence
 }
 
-double StepGradients::Add(const Loaded& step) {
+double StepGradients::Add(const Loaded& step, bool reduce) {
   session_.compute().Synchronize();  // what was loaded before has left its page-locked memory
   session_.ops().rows->Zero(session_.compute(), loss_sum_);
   double coverage = 0;
@@ -37,7 +37,7 @@ double StepGradients::Add(const Loaded& step) {
       session_.Load(step.batches[micro], step.labels > 0 ? 1 / step.labels : 0, micro);
     }
     if (frozen_) frozen_->Set(given_->Of(step.batches[micro].number));
-    micro_step_.Run(micro + 1 == step.batches.size());
+    micro_step_.Run(reduce && micro + 1 == step.batches.size());
     coverage += session_.model().coverage() / static_cast<double>(step.batches.size());
   }
   return coverage;

@@ -28,8 +28,9 @@ class StepGradients {
   };
   // By all ranks; `stopping` may have agreed on a stop afterwards.
   Loaded Load(int64_t step);
-  // Adds the gradients of the mean loss; returns the mean coverage. Enqueued, but for the last sequence's load.
-  double Add(const Loaded& step);
+  // Adds the gradients of the mean loss, and reduces them over the ranks; returns the mean coverage. Enqueued, but for
+  // the last sequence's load.
+  double Add(const Loaded& step, bool reduce = true);
 
   const Tensor& loss_sum() const { return loss_sum_; }  // [1] F64: of this rank, since the last Add began
   StepLoader& loader() { return loader_; }

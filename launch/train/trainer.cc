@@ -10,6 +10,7 @@
 #include "launch/job/job.h"
 #include "launch/job/machine.h"
 #include "launch/job/signals.h"
+#include "launch/job/world.h"
 #include "launch/report/recorder.h"
 #include "launch/report/report.h"
 #include "launch/train/about.h"
@@ -22,19 +23,18 @@
 #include "launch/train/peak.h"
 #include "launch/train/progress.h"
 #include "launch/train/recording.h"
-#include "launch/train/replicas.h"
 #include "launch/train/resume.h"
 #include "launch/train/run_folder.h"
 #include "launch/train/run_log.h"
 #include "launch/train/selections.h"
 #include "launch/train/step_gradients.h"
 #include "launch/train/stopping.h"
+#include "launch/train/training_step.h"
 #include "model/network/session.h"
 #include "model/training/optimizer.h"
-#include "model/training/schedule.h"
+#include "parallel/comm/texts.h"
 #include "runtime/count.h"
 #include "runtime/files/checksum.h"
-#include "runtime/place.h"
 #include "runtime/trace.h"
 
 namespace longspan {
@@ -62,26 +62,36 @@ class Trainer {
         anomalies_(config.train),
         record_step_(RecordStep(config.train, job.root())),
         log_(config, folder_.path(), job.root()),
-        checkpoints_(
-            job.Make<Checkpoints>(Checkpoints::Args{.world = mesh_.host_world(),
-                                                    .device = device_,
-                                                    .compute = session_.compute(),
-                                                    .optimizer = optimizer_,
-                                                    .config = config,
-                                                    .run = folder_.path(),
-                                                    .about = AboutRun(config, job, dtype, sources_, options.version),
-                                                    .say = [this](const std::string& line) { log_.Line(line); }})),
-        gradients_(job, config, session_, optimizer_, sources_, stopping_) {
+        checkpoints_(job.Make<Checkpoints>(
+            Checkpoints::Args{.world = mesh_.host_world(),
+                              .device = device_,
+                              .compute = session_.compute(),
+                              .optimizer = optimizer_,
+                              .config = config,
+                              .run = folder_.path(),
+                              .memory = MemoryFolder(GatherTexts(mesh_.host_world(), folder_.id())[0]),
+                              .node = NodeName(),
+                              .about = AboutRun(config, job, dtype, sources_, options.version),
+                              .say = [this](const std::string& line) { log_.Line(line); }})),
+        gradients_(job, config, session_, optimizer_, sources_, stopping_),
+        step_({.job = job,
+               .config = config,
+               .session = session_,
+               .optimizer = optimizer_,
+               .gradients = gradients_,
+               .checkpoints = checkpoints_,
+               .anomalies = anomalies_,
+               .stopping = stopping_}) {
     optimizer_.Reserve(session_.arena(), session_.context().dtype, session_.context().gradient_dtype);
-    session_.arena().Reserve(&weights_hash_, MemoryUse::kWorkspace, "weights_hash", DType::kI64, {1});
   }
 
   // Returns the exit code.
   ExitCode Run() {
-    const std::vector<HostMemory> host = PlannedHostMemory(session_, optimizer_, config_);
+    const int64_t shared = checkpoints_.MemoryBytes();
+    const std::vector<HostMemory> host = PlannedHostMemory(session_, optimizer_, config_, shared);
     log_.Line(Announcement(config_, job_, session_, sources_, folder_.path(), options_.version, host));
     if (resumes() && !GoOn()) return ExitCode::kOk;
-    RequireFit(job_, config_, {session_.arena().bytes(), SumOf(host)});
+    RequireFit(job_, config_, {session_.arena().bytes(), SumOf(host), shared}, checkpoints_.memory());
     if (stopping_.Poll()) return Stop();  // the ranks measure together, as they will compute
     peak_flops_ =
         job_.Reduce(MeasurePeak(device_, session_.ops(), session_.compute(), session_.context().dtype), ReduceOp::kSum);
@@ -90,7 +100,6 @@ class Trainer {
     checkpoints_.Reserve();
     if (!Rehearse()) return Stop();
     Begin();
-    if (state_.step > 0) checkpoints_.Load();
     recorder_.emplace(RecorderArgs(
         job_, session_, config_, folder_.path(), resumes(),
         {.version = options_.version, .first_step = first_ + 1, .step_flops = step_flops_, .peak_flops = peak_flops_}));
@@ -98,12 +107,13 @@ class Trainer {
     if (evaluation_due_) EvaluateHeldOut(first_);
     for (int64_t step = first_ + 1; step <= config_.train.steps && !stopping_.agreed(); ++step) {
       if (step == record_step_) log_.Line(RecordSelections(job_, session_, *sources_.train, config_, step));
-      const std::optional<StepMetrics> metrics = Step(step);
+      const std::optional<StepMetrics> metrics = step_.Run(step, *recorder_);
       if (!metrics) break;
       log_.Step(*metrics);
       state_.step = step;
       state_.sequences += config_.train.sequences_per_step;
-      if (anomalies_.exhausted()) checkpoints_.Save(State());  // from before them: no update came of them
+      // From before them: no update came of them.
+      if (anomalies_.exhausted() && checkpoints_.Save(State())) checkpoints_.Forget();
       anomalies_.Check(*metrics);
       if (EvaluatesAfter(step)) EvaluateHeldOut(step);
       const Recorder::Stretch saving(*recorder_, RunPeriod::kCheckpoint, step);
@@ -112,7 +122,9 @@ class Trainer {
     if (stopping_.agreed()) return Stop();
     {
       const Recorder::Stretch saving(*recorder_, RunPeriod::kCheckpoint, config_.train.steps);
+      if (config_.checkpoint.at_end) checkpoints_.Save(State());  // where it resumed from memory after its last step
       checkpoints_.Finish();
+      checkpoints_.Forget();
     }
     Finish(WallSeconds() - begin);
     return ExitCode::kOk;
@@ -130,9 +142,10 @@ class Trainer {
     // One that a stop broke off is made up for.
     const bool missing = job_.root() && sources_.validation && EvaluatesAfter(first_) && !log_.HoldsEvaluation(first_);
     evaluation_due_ = job_.Reduce(missing ? 1 : 0, ReduceOp::kMax) > 0;
-    const bool done = first_ == config_.train.steps && !evaluation_due_;
-    if (done) log_.Line("done already; more train.steps would go on from here");
-    return !done;
+    if (first_ < config_.train.steps || evaluation_due_ || !checkpoints_.found_on_disk()) return true;
+    checkpoints_.Forget();
+    log_.Line("done already; more train.steps would go on from here");
+    return false;
   }
 
   bool EvaluatesAfter(int64_t step) const {
@@ -158,6 +171,7 @@ class Trainer {
     if (stopping_.Poll()) return false;
     const double flops = TracedFlops();
     step_flops_ = job_.Reduce(flops, ReduceOp::kSum);
+    step_.SetSpeed(step_flops_, peak_flops_);
     const std::string graphs = ChooseGraphs(
         job_, config_, session_.compute(), gradients_.micro_step(), [&] { gradients_.Add(first); },
         flops * mesh_.world().size() / peak_flops_, state_.step > 0 ? std::optional(state_.graphs) : std::nullopt);
@@ -173,6 +187,8 @@ class Trainer {
   // From here on the folder is this run's: what an older one left goes.
   void Begin() {
     if (job_.root()) folder_.Begin(ConfigText(config_));
+    checkpoints_.Load();
+    begun_ = true;
     if (folder_.replaces()) log_.Line("  replaced   the older run in " + folder_.path());
     log_.Start({.version = options_.version,
                 .ranks = mesh_.world().size(),
@@ -184,58 +200,6 @@ class Trainer {
                 .resumes = resumes(),
                 .after = state_.step,
                 .seconds = state_.seconds});
-  }
-
-  // Nothing when the run is to stop before it.
-  std::optional<StepMetrics> Step(int64_t step) {
-    const double begin = WallSeconds();
-    recorder_->Begin(RunPeriod::kStep, step);
-    const int64_t allocations = CountedAllocations().allocations;
-    const StepGradients::Loaded loaded = gradients_.Load(step);
-    if (stopping_.agreed()) return std::nullopt;
-    const double coverage = gradients_.Add(loaded);
-    StepMetrics metrics;
-    metrics.learning_rate = LearningRate(config_.optimizer, step - 1, config_.train.steps);
-    checkpoints_.BeforeUpdate();
-    const int64_t interval = config_.train.compare_interval;
-    const bool compares = interval > 0 && step % interval == 0;
-    if (compares) session_.ops().train->Hash(session_.compute(), session_.model().params().weights(), weights_hash_);
-    optimizer_.Step(anomalies_.updates() + 1, metrics.learning_rate, gradients_.loss_sum(),
-                    anomalies_.limits(loaded.labels));
-
-    // All is under way; from here on the host waits for results.
-    recorder_->UnderWay();
-    const auto stage = InStage("metrics");
-    metrics.step = step;
-    metrics.selection = SelectionHashes(session_, mesh_.cp());
-    const std::vector<double> sums = session_.ToHost<double>(optimizer_.sums());
-    metrics.grad_norm = std::sqrt(sums[0]);
-    metrics.skipped = std::isnan(sums[2]);
-    if (compares) RequireEqualReplicas(job_, step, session_.ToHost<int64_t>(weights_hash_)[0]);
-    const int64_t memory = job_.MemoryBytes();
-    const auto allocated = static_cast<double>(CountedAllocations().allocations - allocations);
-    const std::vector<double> all =
-        job_.Reduce({{session_.ToHost<double>(gradients_.loss_sum())[0], ReduceOp::kSum},
-                     {coverage, ReduceOp::kSum},
-                     {static_cast<double>(session_.model().borrowed_bytes()), ReduceOp::kSum},
-                     {static_cast<double>(memory), ReduceOp::kMax},
-                     {allocated, ReduceOp::kMax},
-                     {stopping_.wish(), ReduceOp::kMax},
-                     {recorder_->wish(), ReduceOp::kMax}});
-    stopping_.Agree(all[5]);
-    metrics.loss = loaded.labels > 0 ? all[0] / loaded.labels : 0;
-    metrics.labels = static_cast<int64_t>(loaded.labels);
-    metrics.coverage = all[1] / mesh_.world().size();
-    metrics.borrowed_bytes = all[2] / mesh_.world().size();
-    metrics.memory_bytes = static_cast<int64_t>(all[3]);
-    metrics.allocations = static_cast<int64_t>(all[4]);
-    metrics.tokens = config_.train.sequences_per_step * config_.data.sequence_length;
-    metrics.seconds = WallSeconds() - begin;
-    metrics.peak_share = step_flops_ / metrics.seconds / peak_flops_;
-    anomalies_.Record(&metrics);
-    recorder_->End(memory);
-    if (all[6] > 0) recorder_->CompareAgain();
-    return metrics;
   }
 
   void EvaluateHeldOut(int64_t step) {
@@ -260,7 +224,8 @@ class Trainer {
 
   // In good order: saves what was not, and says how to go on.
   ExitCode Stop() {
-    const bool saved = state_.step == first_ || checkpoints_.Save(State());
+    const bool saved = !begun_ || state_.step == 0 || checkpoints_.Save(State());
+    if (begun_ && saved) checkpoints_.Forget();
     if (recorder_) recorder_->Finish();
     if (state_.step > first_ && !stopping_.hurried()) Report();
     log_.Stop(state_.step, stopping_.reason());
@@ -302,7 +267,6 @@ class Trainer {
   const Sources sources_;
   Session& session_;
   Optimizer optimizer_;
-  Tensor weights_hash_;                     // [1] I64
   double step_flops_ = 0, peak_flops_ = 0;  // of all ranks; peak: a second
   Anomalies anomalies_;
   const int64_t record_step_;  // 0: none
@@ -310,9 +274,11 @@ class Trainer {
   RunState state_;     // of what is done
   int64_t first_ = 0;  // steps that were done before
   bool evaluation_due_ = false;
+  bool begun_ = false;  // what was found is loaded, what an older run left is gone
   Checkpoints& checkpoints_;
   std::optional<Recorder> recorder_;  // from the first step on
   StepGradients gradients_;           // its graphs may hold transfers: not of the job
+  TrainingStep step_;
 };
 
 }  // namespace

@@ -36,7 +36,6 @@ struct AttentionGradients {
   Tensor d_q;                       // [T,H,K]
   std::array<KeyRows, 3> rows;      // as many as the core's rows(), [R,G,.]
   Tensor d_gates;                   // [T,H,3], NSA only
-  std::array<Tensor, 3> d_o;        // [T,H,V] by branch, NSA only; in the dtype of activations
   Tensor d_summary_k, d_summary_v;  // [S/d,G,K], [S/d,G,V], NSA only
 };
 

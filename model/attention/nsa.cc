@@ -77,9 +77,6 @@ void NsaCore::ReserveGradients(Arena& arena, AttentionGradients* gradients) {
   reserve("q", &gradients->d_q, {tokens, heads, key_width});
   reserve("gates", &gradients->d_gates, {tokens, heads, 3});
   ReserveRows(gradients->rows.data(), reserve);
-  for (Tensor& d_o : gradients->d_o) {
-    arena.Reserve(&d_o, MemoryUse::kWorkspace, "backward.d_o", context_.dtype, {tokens, heads, value_width});
-  }
   reserve("summary_k", &gradients->d_summary_k, {summaries_->rows(), groups, key_width});
   reserve("summary_v", &gradients->d_summary_v, {summaries_->rows(), groups, value_width});
 }
@@ -310,13 +307,11 @@ void NsaCore::Backward(const SequenceInputs& inputs, const Tensor& d_out, const 
   AttentionOps& attention = *context_.ops.attention;
   RowOps& row_ops = *context_.ops.rows;
   Stream& compute = context_.compute;
-  const auto& [d_q, rows, d_gates, d_o, d_summary_k, d_summary_v] = gradients;
+  const auto& [d_q, rows, d_gates, d_summary_k, d_summary_v] = gradients;
 
   {
     const auto stage = InStage("output");
-    attention.CombineBackward(compute, {gates_, o_[kCmp], o_[kSlc], o_[kWin], out_},
-                              {d_out, d_gates, d_o[kCmp], d_o[kSlc], d_o[kWin]});
-    row_ops.Zero(compute, d_q);
+    attention.CombineBackward(compute, {gates_, o_[kCmp], o_[kSlc], o_[kWin], out_}, {d_out, d_gates});
     for (const auto& [k, rotated_k, v] : rows) {
       for (const Tensor& x : {k, rotated_k, v}) {
         if (x) row_ops.Zero(compute, x);
@@ -331,9 +326,13 @@ void NsaCore::Backward(const SequenceInputs& inputs, const Tensor& d_out, const 
     Await(*summaries_done_, "summaries", "stall.restored_rows");
     Await(*done_[kSlc], "selected_transfer", "stall.restored_rows");
   }
-  const auto window = [&, d_q = d_q, &d_rows = rows[shared_ ? 0 : kWin]] {
+  const int first = shared_ ? kWin : kSlc;  // of the branches that add to d_q
+  const auto of = [&, d_q = d_q, d_gates = d_gates](int branch, const Tensor& d_k, const Tensor& d_v) {
+    return BranchGradient{d_out, d_q, d_k, d_v, {gates_, d_gates, branch}, branch == first};
+  };
+  const auto window = [&, &d_rows = rows[shared_ ? 0 : kWin]] {
     const auto stage = InStage("window");
-    attention.WindowBackward(compute, WindowBranch(inputs), {d_o[kWin], d_q, d_rows.rotated_k, d_rows.v});
+    attention.WindowBackward(compute, WindowBranch(inputs), of(kWin, d_rows.rotated_k, d_rows.v));
   };
   // The largest transfer as early as may be, hidden by the other branches: SHARED, once the window has added to its
   // rows.
@@ -341,12 +340,12 @@ void NsaCore::Backward(const SequenceInputs& inputs, const Tensor& d_out, const 
   {
     const auto stage = InStage("selected");
     const KeyRows& d_selected = rows[shared_ ? 0 : kSlc];
-    attention.SelectedBackward(compute, SelectedBranch(inputs), {d_o[kSlc], d_q, d_selected.rotated_k, d_selected.v});
+    attention.SelectedBackward(compute, SelectedBranch(inputs), of(kSlc, d_selected.rotated_k, d_selected.v));
   }
   BeginRows(Direction::kBackward, kSlc, rows.data());
   {
     const auto stage = InStage("compressed");
-    attention.CompressedBackward(compute, CompressedBranch(inputs), {d_o[kCmp], d_q, d_summary_k, d_summary_v});
+    attention.CompressedBackward(compute, CompressedBranch(inputs), of(kCmp, d_summary_k, d_summary_v));
   }
   {
     const auto stage = InStage("summaries");

@@ -90,9 +90,9 @@ void SingleBranchCore::Backward(const SequenceInputs& inputs, const Tensor& d_ou
   const auto& [unused, d_k, d_v] = gradients.rows[0];
   {
     const auto stage = InStage("attention");
-    for (const Tensor& x : {gradients.d_q, d_k, d_v}) context_.ops.rows->Zero(compute, x);
+    for (const Tensor& x : {d_k, d_v}) context_.ops.rows->Zero(compute, x);
     if (restored_) compute.Wait(*done_, "stall.restored_rows");
-    context_.ops.attention->WindowBackward(compute, Branch(inputs), {d_out, gradients.d_q, d_k, d_v});
+    context_.ops.attention->WindowBackward(compute, Branch(inputs), {d_out, gradients.d_q, d_k, d_v, {}, true});
   }
   const auto stage = InStage("attention_transfer");
   compute.Record(*ready_);

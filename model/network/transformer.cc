@@ -148,6 +148,11 @@ void Transformer::Forward(const SequenceInputs& inputs) {
                                                             .d_weight = {}});
 }
 
+void Transformer::Logits(const Tensor& logits) {
+  context_.ops.dense->MatMul(context_.compute,
+                             {.a = normed_last_, .b = head_->weight, .c = logits, .transpose_b = true});
+}
+
 void Transformer::ForwardBackward(const SequenceInputs& inputs, const GradientsReady& ready) {
   const auto done = [&](int64_t begin, int64_t end) {
     if (ready) ready(begin, end);

@@ -49,9 +49,7 @@ void Optimizer::Reserve(Arena& arena, DType dtype, DType gradient_dtype) {
   state(&m_, "adamw.m");
   state(&v_, "adamw.v");
   if (dtype != gradient_dtype) state(&master_, "adamw.master");
-  for (int64_t i = own().first; i < own().last; ++i) {
-    own_state_bytes_ += 3 * params_.params()[i]->size() * DTypeSize(gradient_dtype);
-  }
+  own_state_bytes_ = 3 * counts_[world_.rank()] * DTypeSize(gradient_dtype);
   arena.Reserve(&sums_, MemoryUse::kWorkspace, "step_sums", DType::kF64, {3});
 }
 
@@ -139,14 +137,16 @@ void Optimizer::GatherWeights() {
   Order(comm_, compute_, "stall.weights");
 }
 
-std::vector<Optimizer::State> Optimizer::OwnState() const {
+Optimizer::FlatState Optimizer::OwnFlat() const { return {master_ ? master_ : OwnPart(params_.weights()), m_, v_}; }
+
+std::vector<Optimizer::State> Optimizer::Cut(const FlatState& flat) const {
   std::vector<State> states;
   for (int64_t i = own().first; i < own().last; ++i) {
     const Param& param = *params_.params()[i];
-    const auto part = [&](const Tensor& flat) {
-      return flat.Rows(param.offset - own().begin, param.size()).Reshape(param.shape);
+    const auto part = [&](const Tensor& all) {
+      return all.Rows(param.offset - own().begin, param.size()).Reshape(param.shape);
     };
-    states.push_back({param.name, master_ ? part(master_) : param.weight, part(m_), part(v_)});
+    states.push_back({param.name, part(flat[0]), part(flat[1]), part(flat[2])});
   }
   return states;
 }

@@ -6,6 +6,7 @@
 // devices decide it, all from the same sums.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <limits>
 #include <string>
@@ -67,8 +68,13 @@ class Optimizer {
     Tensor weight;  // its master where there is one; the parameter's shape, as m and v
     Tensor m, v;
   };
-  std::vector<State> OwnState() const;                          // of the parameters that this rank owns
-  int64_t own_state_bytes() const { return own_state_bytes_; }  // of all that, known once reserved
+  // All of it that this rank owns: weights (masters), m and v of its parameters one after another, as the flat buffers
+  // have them. Known once reserved.
+  using FlatState = std::array<Tensor, 3>;  // [own elements]
+  FlatState OwnFlat() const;
+  int64_t own_state_bytes() const { return own_state_bytes_; }
+  std::vector<State> Cut(const FlatState& flat) const;  // by parameter; OwnFlat or a copy of it, wherever that lies
+  std::vector<State> OwnState() const { return Cut(OwnFlat()); }
   // After that was written by all ranks, on the compute stream: the weights everywhere are what it says, rounded.
   void SpreadWeights();
 

@@ -11,9 +11,9 @@ double LearningRate(const OptimizerConfig& config, int64_t step, int64_t steps) 
   if (step < config.warmup_steps) {
     return peak * static_cast<double>(step + 1) / static_cast<double>(config.warmup_steps + 1);
   }
-  const int64_t decay = config.decay_steps > 0 ? config.decay_steps : std::max<int64_t>(1, steps / 5);
   const bool stable = config.schedule == ScheduleKind::kWarmupStableDecay;
-  const int64_t begin = stable ? steps - 1 - decay : config.warmup_steps;  // the last step at the peak
+  const int64_t begin =
+      stable ? steps - 1 - config.DecaySteps(steps) : config.warmup_steps;  // the last step at the peak
   const double progress = std::max(0.0, static_cast<double>(step - begin) / static_cast<double>(steps - 1 - begin));
   switch (config.schedule) {
     case ScheduleKind::kConstant:

@@ -2,12 +2,14 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "parallel/comm/comm.h"
 
 namespace longspan {
 
-bool HasNccl();  // of this build: nccl_comm.cc or no_nccl.cc
+bool HasNccl();             // of this build: nccl_comm.cc or no_nccl.cc
+std::string NcclVersion();  // that runs: "NCCL 2.21.5"; "" of a build without
 // Every verb is work of the GPU's stream, the host does not wait. When a communicator goes while an exception
 // passes, it ends what is under way instead of waiting for it.
 std::unique_ptr<Communicator> MakeNcclCommunicator(std::unique_ptr<Communicator> host, Device& device);

@@ -294,6 +294,12 @@ class NcclCommunicator final : public CheckedCommunicator {
 
 bool HasNccl() { return true; }
 
+std::string NcclVersion() {
+  int version = 0;
+  if (ncclGetVersion(&version) != ncclSuccess) return "";
+  return fmt::format("NCCL {}.{}.{}", version / 10000, version / 100 % 100, version % 100);
+}
+
 void AbortNccl() {
   for (NcclCommunicator* comm : Living()) comm->Abort();
 }

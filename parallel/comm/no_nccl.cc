@@ -4,6 +4,7 @@
 namespace longspan {
 
 bool HasNccl() { return false; }
+std::string NcclVersion() { return ""; }
 void AbortNccl() {}
 
 std::unique_ptr<Communicator> MakeNcclCommunicator(std::unique_ptr<Communicator>, Device&) {

@@ -40,11 +40,15 @@ for at in 20 700; do
   await killed "$at"
   kill -9 "$(sed -nE 's/^pid ([0-9]+) .*/\1/p' "$folder/killed/lock")"
 done &
-keep "$mpiexec" -np 2 "$longspan" train "${tiny[@]}" name=killed train.steps=1200 checkpoint.interval=10
+keep "$mpiexec" -np 2 "$longspan" train "${tiny[@]}" name=killed train.steps=1200 checkpoint.interval=10 checkpoint.memory_interval=3
 wait
 expect "killed twice" 0 "^done: .*parameters"
-expect "killed twice" 0 "^keep_running: exit code 137 after step [0-9]+, step [0-9]+0 is saved: [0-9]+ steps, [0-9.]+ s lost"
-expect "killed twice" 0 "^keep_running: 2 failures, [0-9]+ steps and [0-9.]+ s lost in all; exit code 0"
+expect "killed twice" 0 "^keep_running: exit code 137 after step [0-9]+, step [0-9]+ is saved"
+expect "killed twice" 0 "^  restart    [0-9]+ steps? of [0-9.]+ s done again; [0-9.]+ s after the last line of the metrics"
+expect "killed twice" 0 "^keep_running: 2 failures, 2 restarts: [0-9]+ steps of [0-9.]+ s lost, and [0-9.]+ s until training went on; exit code 0"
+lost=$(grep -c '"kind":"lost"' "$folder/killed/metrics.jsonl")
+expect "killed twice" 0 "2 restarts: $lost steps"
+[ ! -e "/dev/shm/longspan-$(cat "$folder/killed/id")" ] || { echo "killed twice: files in memory are left"; failures=$((failures + 1)); }
 "$mpiexec" -np 2 "$longspan" train "${tiny[@]}" name=whole train.steps=1200 checkpoint.interval=0 >"$folder/whole.said" 2>&1
 parameters() { sed -nE 's/^done: .*parameters ([0-9a-f]+),.*/\1/p' "$1"; }
 if [ "$(parameters "$folder/said")" != "$(parameters "$folder/whole.said")" ]; then

@@ -98,7 +98,6 @@ void NsaOperator::StartGradients(double value) {
   for (int branch : {kCmp, kSlc, kWin}) {
     gradient_.k[branch] = like(in_.k[branch]);
     gradient_.v[branch] = like(in_.v[branch]);
-    d_o_[branch] = Make("d_o", out_.view().shape);
   }
   gradient_.phi_k = like_phi(in_.phi_k);
   gradient_.phi_v = like_phi(in_.phi_v);
@@ -145,16 +144,17 @@ void NsaOperator::Forward(const std::vector<int32_t>* selected) {
 void NsaOperator::Backward() {
   AttentionOps& attention = *machine_.ops->attention;
   Stream& stream = *machine_.stream;
+  auto gate_of = [&](int branch) { return BranchGate{in_.gates.view(), gradient_.gates.view(), branch}; };
   auto gradient_of = [&](int branch) {
     const int slot = Slot(branch);
-    return BranchGradient{d_o_[branch].view(), gradient_.q.view(), gradient_.k[slot].view(), gradient_.v[slot].view()};
+    return BranchGradient{d_out_.view(), gradient_.q.view(), gradient_.k[slot].view(), gradient_.v[slot].view(),
+                          gate_of(branch)};
   };
-  attention.CombineBackward(stream, Combination(),
-                            {d_out_.view(), gradient_.gates.view(), d_o_[0].view(), d_o_[1].view(), d_o_[2].view()});
+  attention.CombineBackward(stream, Combination(), {d_out_.view(), gradient_.gates.view()});
   attention.WindowBackward(stream, WindowBranch(), gradient_of(kWin));
   attention.SelectedBackward(stream, SelectedBranch(), gradient_of(kSlc));
   attention.CompressedBackward(stream, CompressedBranch(),
-                               {d_o_[kCmp].view(), gradient_.q.view(), d_k_cmp_.view(), d_v_cmp_.view()});
+                               {d_out_.view(), gradient_.q.view(), d_k_cmp_.view(), d_v_cmp_.view(), gate_of(kCmp)});
   if (case_.rotates()) RotateSummaries(d_k_cmp_.view(), true);
   attention.CompressBackward(stream, Compression(true),
                              {d_k_cmp_.view(), gradient_.k[kCmp].view(), Views(gradient_.phi_k)});

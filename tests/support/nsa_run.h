@@ -79,7 +79,7 @@ class NsaOperator {
   OwnedTensor doc_start_, table_, positions_, frequency_;
   Tensors in_, gradient_;
   OwnedTensor k_cmp_, v_cmp_, d_k_cmp_, d_v_cmp_, selected_, scores_, out_, d_out_;
-  std::array<OwnedTensor, 3> o_, lse_, d_o_;
+  std::array<OwnedTensor, 3> o_, lse_;
 };
 
 struct NsaResult {

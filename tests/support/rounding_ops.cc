@@ -55,9 +55,9 @@ class RoundingAttention final : public AttentionOps {
   }
   void CombineBackward(Stream& stream, const CombineArgs& args, const CombineGradient& gradient) override {
     cpu_->CombineBackward(stream, args, gradient);
-    Round(stream, gradient.d_o_cmp, gradient.d_o_slc, gradient.d_o_win);
   }
   void HashSelection(Stream& stream, const HashSelectionArgs& args) override { cpu_->HashSelection(stream, args); }
+  void Store(Stream& stream, const StoreArgs& args) override { cpu_->Store(stream, args); }
   std::string Kernels(Stream& stream, const AttentionSizes& sizes) const override {
     return cpu_->Kernels(stream, sizes);
   }

@@ -97,10 +97,9 @@ TEST(RoundingOps, GradientsOfActivationsAreRounded) {
   for (const Operand* operand : {&d_weight, &d_bias}) EXPECT_GT(Wide(operand->view), 0);
 
   const Operand gate(gates, 0.1F), o_cmp(heads, 0.2F), o_slc(heads, 0.3F), o_win(heads, 0.4F), o(heads, 0.5F),
-      d_o(heads, 0.6F), d_gates(gates, 0.7F), d_cmp(heads, 0.8F), d_slc(heads, 0.9F), d_win(heads, 1.0F);
+      d_o(heads, 0.6F), d_gates(gates, 0.7F);
   ops.attention->CombineBackward(*stream, {gate.view, o_cmp.view, o_slc.view, o_win.view, o.view},
-                                 {d_o.view, d_gates.view, d_cmp.view, d_slc.view, d_win.view});
-  for (const Operand* operand : {&d_cmp, &d_slc, &d_win}) EXPECT_EQ(Wide(operand->view), 0);
+                                 {d_o.view, d_gates.view});
   EXPECT_GT(Wide(d_gates.view), 0);
 
   const Operand logits_x(rows, 0.1F), head({7, 4}, 0.2F), loss({6}, 0.3F), d_x(rows, 0.4F), d_head({7, 4}, 0.5F);

@@ -2,13 +2,14 @@
 //   visibility   which key rows a query sees, of each branch
 //   branch_forward, branch_backward   softmax attention over them; key_tiles brings the rows
 //   select       importance, selection, its hash
-//   compress_forward, compress_backward, combine
+//   compress_forward, compress_backward, combine, store
 #include "kernels/attention/check.h"
 #include "kernels/attention/cost.h"
 #include "kernels/attention/cpu/branch.h"
 #include "kernels/attention/cpu/combine.h"
 #include "kernels/attention/cpu/compress.h"
 #include "kernels/attention/cpu/select.h"
+#include "kernels/attention/cpu/store.h"
 #include "kernels/base/arguments.h"
 #include "kernels/base/tile_math_cpu.h"
 #include "runtime/trace.h"
@@ -117,6 +118,12 @@ class CpuAttention : public AttentionOps {
     const char* const name = "attention.hash_selection";
     CheckHashSelection(name, args);
     Launch(stream, name, {0, BytesOf({args.selected})}, [=] { HashBlocks(args); });
+  }
+
+  void Store(Stream& stream, const StoreArgs& args) override {
+    const char* const name = "attention.store";
+    CheckStore(name, args);
+    Launch(stream, name, StoreCost(args), [=] { StoreRows(args); });
   }
 
   std::string Kernels(Stream&, const AttentionSizes&) const override { return "cpu"; }

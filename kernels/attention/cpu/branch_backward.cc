@@ -50,6 +50,12 @@ void BackwardTile(const BranchArgs& args, const BranchGradient& gradient, const 
   T* const d_s = work.d_s.Get(rows * score_width);
   PackQueries(args.q, queries, group, groups, T(args.scale), q);
   PackQueries(gradient.d_o, queries, group, groups, T(1), d_o);
+  if (const BranchGate& gate = gradient.gate; gate.gates) {
+    for (int64_t i = 0; i < rows; ++i) {
+      const T factor = gate.gates.As<const T>()[row_of(i) * 3 + gate.branch];
+      for (int64_t c = 0; c < o_width; ++c) d_o[i * o_width + c] *= factor;
+    }
+  }
   PackQueries(args.o, queries, group, groups, T(1), o);
   std::fill_n(d_q, rows * q_width, T(0));
   work.lse.resize(rows);
@@ -121,7 +127,9 @@ void BackwardTile(const BranchArgs& args, const BranchGradient& gradient, const 
   if (!gradient.d_q) return;
   for (int64_t i = 0; i < rows; ++i) {
     T* const out = gradient.d_q.As<T>() + row_of(i) * key_width;
-    for (int64_t c = 0; c < key_width; ++c) out[c] += T(args.scale) * d_q[i * q_width + c];
+    for (int64_t c = 0; c < key_width; ++c) {
+      out[c] = (gradient.overwrite_q ? T(0) : out[c]) + T(args.scale) * d_q[i * q_width + c];
+    }
   }
 }
 

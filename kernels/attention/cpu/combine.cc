@@ -22,23 +22,16 @@ void CombineBranches(const CombineArgs& args) {
 template <typename T>
 void CombineBranchesBackward(const CombineArgs& args, const CombineGradient& gradient) {
   const int64_t rows = gradient.d_o.dim(0) * gradient.d_o.dim(1), width = gradient.d_o.dim(2);
-  const T* const gates = args.gates.As<const T>();
   const T* const d_o = gradient.d_o.As<const T>();
+  T* const d_gates = gradient.d_gates.As<T>();
   const Tensor* const o[3] = {&args.o_cmp, &args.o_slc, &args.o_win};
-  const Tensor* const d_branch[3] = {&gradient.d_o_cmp, &gradient.d_o_slc, &gradient.d_o_win};
   for (int branch = 0; branch < 3; ++branch) {
     const T* const o_branch = o[branch]->As<const T>();
-    T* const d_o_branch = *d_branch[branch] ? d_branch[branch]->As<T>() : nullptr;
-    T* const d_gates = gradient.d_gates ? gradient.d_gates.As<T>() : nullptr;
 #pragma omp parallel for
     for (int64_t row = 0; row < rows; ++row) {
-      const T gate = gates[row * 3 + branch];
       T d_gate = 0;
-      for (int64_t i = row * width; i < (row + 1) * width; ++i) {
-        d_gate += d_o[i] * o_branch[i];
-        if (d_o_branch) d_o_branch[i] = gate * d_o[i];
-      }
-      if (d_gates) d_gates[row * 3 + branch] = d_gate;
+      for (int64_t i = row * width; i < (row + 1) * width; ++i) d_gate += d_o[i] * o_branch[i];
+      d_gates[row * 3 + branch] = d_gate;
     }
   }
 }

@@ -8,6 +8,7 @@
 
 #include "kernels/attention/cpu/branch.h"
 #include "kernels/attention/cpu/key_tiles.h"
+#include "kernels/base/mix.h"
 
 namespace longspan {
 namespace {
@@ -146,19 +147,14 @@ void SelectBlocks(const SelectArgs& args) {
 
 void HashBlocks(const HashSelectionArgs& args) {
   const int64_t groups = args.selected.dim(1), count = args.selected.dim(2);
-  const auto mix = [](uint64_t x) {  // the finaliser of splitmix64
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-    return x ^ (x >> 31);
-  };
   uint64_t hash = 0;
   for (const Segment& segment : args.segments) {
 #pragma omp parallel for reduction(+ : hash)
     for (int64_t i = 0; i < segment.length; ++i) {
       const int32_t* chosen = args.selected.As<const int32_t>() + (segment.row + i) * groups * count;
       for (int64_t j = 0; j < groups * count; ++j) {
-        const uint64_t place = mix((segment.begin + i) * groups * count + j + 1);
-        hash += mix(place ^ static_cast<uint32_t>(chosen[j]));
+        const uint64_t place = Mix((segment.begin + i) * groups * count + j + 1);
+        hash += Mix(place ^ static_cast<uint32_t>(chosen[j]));
       }
     }
   }

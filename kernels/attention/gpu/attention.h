@@ -3,7 +3,7 @@
 //
 //   branch_forward, branch_backward   softmax attention of the three branches
 //   select, hash                      importance, selection, its hash
-//   compress_forward, compress_backward, combine
+//   compress_forward, compress_backward, combine, store
 //   variants                          which kernels serve a call: plain ones, an architecture's (sm80/)
 #pragma once
 
@@ -27,9 +27,12 @@ class GpuAttention final : public AttentionOps {
   void Combine(Stream& stream, const CombineArgs& args) override;
   void CombineBackward(Stream& stream, const CombineArgs& args, const CombineGradient& gradient) override;
   void HashSelection(Stream& stream, const HashSelectionArgs& args) override;
+  void Store(Stream& stream, const StoreArgs& args) override;
   std::string Kernels(Stream& stream, const AttentionSizes& sizes) const override;
+  void LeaveProcessors(Stream& stream, int64_t count) override;
 
  private:
+  int left_processors_ = 0;
   GpuScratch compress_scratch_{"compression"};
   MatMulGpu compress_matmul_{"the products of compression"};
   GpuScratch branch_scratch_{"the attention branches"};

@@ -24,6 +24,7 @@ struct BackwardParams : BranchParams<Sight> {
   float* d_q;          // [T,H,K] or null
   float* d_k;          // [R,G,K] or null
   float* d_v;          // [R,G,V] or null
+  bool overwrite_q;    // d_q's rows of the segments, those of queries that see nothing, too
   int tokens;          // T
   int key_rows;        // rows of the sequence that the page table speaks of
 

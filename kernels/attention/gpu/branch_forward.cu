@@ -14,10 +14,10 @@ constexpr int64_t kMaxGroupHeads = 64;
 
 template <typename Sight>
 void Forward(Stream& stream, const char* operation, double pairs, const BranchArgs& args, const Sight& sight,
-             Kernel<BranchParams<Sight>> AttentionKernels::*kind) {
+             int left_processors, Kernel<BranchParams<Sight>> AttentionKernels::*kind) {
   const DType dtype = CheckBranch(OnGpu(operation), args);
   CheckBranchLimits(operation, dtype, args);
-  const BranchParams<Sight> params = BranchParamsOf(operation, dtype, args, sight);
+  const BranchParams<Sight> params = BranchParamsOf(operation, dtype, args, sight, left_processors);
   const auto& kernel = KernelFor(stream, operation, kind, params);
   LaunchGpu(stream, operation, BranchCost(args, pairs), [&](cudaStream_t cuda_stream) {
     if (params.queries.tiles() > 0) kernel.launch(cuda_stream, operation, params);
@@ -71,7 +71,7 @@ SelectedSight SightOf(const SelectedArgs& args) {
 void GpuAttention::Compressed(Stream& stream, const CompressedArgs& args) {
   const char* const name = "attention.compressed";
   CheckBlockAndStride(name, args.block, args.stride);
-  Forward(stream, name, CompressedPairs(args.segments, args.block, args.stride), args, SightOf(args),
+  Forward(stream, name, CompressedPairs(args.segments, args.block, args.stride), args, SightOf(args), left_processors_,
           &AttentionKernels::range_forward);
 }
 
@@ -80,13 +80,14 @@ void GpuAttention::Selected(Stream& stream, const SelectedArgs& args) {
   CheckBranch(OnGpu(name), args);
   CheckSelected(OnGpu(name), args);
   Forward(stream, name, SelectedPairs(args.segments, args.select_block, args.selected.dim(2)), args, SightOf(args),
-          &AttentionKernels::selected_forward);
+          left_processors_, &AttentionKernels::selected_forward);
 }
 
 void GpuAttention::Window(Stream& stream, const WindowArgs& args) {
   const char* const name = "attention.window";
   LS_CHECK(args.window > 0, "{}: window: expected 1 or more, found {}", name, args.window);
-  Forward(stream, name, WindowPairs(args.segments, args.window), args, SightOf(args), &AttentionKernels::range_forward);
+  Forward(stream, name, WindowPairs(args.segments, args.window), args, SightOf(args), left_processors_,
+          &AttentionKernels::range_forward);
 }
 
 }  // namespace longspan

@@ -66,18 +66,11 @@ __global__ void CombineKernel(Branches<T> in, T* o) {
   }
 }
 
-template <typename T>
-struct BranchGradients {
-  T* d_o[3];       // [rows,width], each or null
-  float* d_gates;  // [rows,3] or null
-};
-
 template <typename T, int Count>
-__global__ void CombineBackwardKernel(Branches<T> in, const T* d_o, BranchGradients<T> out) {
+__global__ void CombineBackwardKernel(Branches<T> in, const T* d_o, float* d_gates) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kRows + threadIdx.x / kLanes;
   const bool inside = row < in.rows;  // all lanes stay for the sums
-  float gate[3] = {}, d_gate[3] = {};
-  for (int branch = 0; inside && branch < 3; ++branch) gate[branch] = ToFloat(in.gates[row * 3 + branch]);
+  float d_gate[3] = {};
   for (int c = threadIdx.x % kLanes * Count; inside && c < in.width; c += kLanes * Count) {
     float d[Count];
     Read<Count>(d_o + row * in.width + c, d);
@@ -86,11 +79,7 @@ __global__ void CombineBackwardKernel(Branches<T> in, const T* d_o, BranchGradie
       float value[Count];
       Read<Count>(in.o[branch] + row * in.width + c, value);
 #pragma unroll
-      for (int i = 0; i < Count; ++i) {
-        d_gate[branch] += d[i] * value[i];
-        value[i] = gate[branch] * d[i];
-      }
-      if (out.d_o[branch] != nullptr) Write<Count>(out.d_o[branch] + row * in.width + c, value);
+      for (int i = 0; i < Count; ++i) d_gate[branch] += d[i] * value[i];
     }
   }
 #pragma unroll
@@ -99,7 +88,7 @@ __global__ void CombineBackwardKernel(Branches<T> in, const T* d_o, BranchGradie
     for (int offset = kLanes / 2; offset > 0; offset /= 2) {
       d_gate[branch] += __shfl_xor_sync(kAllLanes, d_gate[branch], offset);
     }
-    if (inside && threadIdx.x % kLanes == 0 && out.d_gates != nullptr) out.d_gates[row * 3 + branch] = d_gate[branch];
+    if (inside && threadIdx.x % kLanes == 0) d_gates[row * 3 + branch] = d_gate[branch];
   }
 }
 
@@ -137,11 +126,8 @@ void GpuAttention::CombineBackward(Stream& stream, const CombineArgs& args, cons
     if (gradient.d_o.size() == 0) return;
     DispatchAccess(dtype, gradient.d_o.dim(2), [&]<typename T, int Count>() {
       const Branches<T> in = BranchesOf<T>(args);
-      const BranchGradients<T> out{
-          {GpuData<T>(gradient.d_o_cmp), GpuData<T>(gradient.d_o_slc), GpuData<T>(gradient.d_o_win)},
-          GpuData<float>(gradient.d_gates)};
-      CombineBackwardKernel<T, Count>
-          <<<GridFor(in.rows, kRows), kThreads, 0, cuda_stream>>>(in, GpuData<const T>(gradient.d_o), out);
+      CombineBackwardKernel<T, Count><<<GridFor(in.rows, kRows), kThreads, 0, cuda_stream>>>(
+          in, GpuData<const T>(gradient.d_o), GpuData<float>(gradient.d_gates));
     });
   });
 }

@@ -53,6 +53,7 @@ __global__ void AddColumnSumsKernel(const float* x, int64_t rows, int64_t width,
   const int64_t column = int64_t{blockIdx.x} * kWarp + threadIdx.x;
   float sum = 0;
   if (column < width) {
+#pragma unroll 16  // loads under way at once
     for (int64_t row = threadIdx.y; row < rows; row += kWarp) sum += x[row * width + column];
   }
   parts[threadIdx.y][threadIdx.x] = sum;
@@ -69,60 +70,91 @@ void AddColumnSums(cudaStream_t stream, const float* x, int64_t rows, int64_t wi
 
 struct RowsParams {
   const int32_t* table;
-  int64_t page_rows, groups, width, block, stride;
+  int64_t page_rows, groups, width, block;
   CompressPanelGpu panel;
-  float* d_x;  // [R,G,W]
+  float* d_x;         // [R,G,W]
+  int64_t first_row;  // of the rows of x that the panel's blocks cover
+  int rows, stride;
 };
 
-// d_x += the blocks of the panel. A thread block takes one row of x. term(token - panel.token, group - panel.group, i,
-// channel) is the gradient of row i of that token's block.
-template <typename Term>
-__device__ void AddToRow(const RowsParams& p, const Term& term) {
-  const CompressPanelGpu& panel = p.panel;
-  const int64_t row = panel.token * p.stride + blockIdx.x;
-  const int64_t place = PageRow(p.table, p.page_rows, row);
-  if (place < 0) return;
-  const int64_t begin = max(row < p.block ? int64_t{0} : (row - p.block) / p.stride + 1, panel.token);
-  const int64_t end = min(row / p.stride + 1, panel.token + panel.count);
-  float* const to = p.d_x + (place * p.groups + panel.group) * p.width;
-  for (int64_t i = threadIdx.x; i < panel.groups * p.width; i += blockDim.x) {
-    const int64_t group = i / p.width, channel = i % p.width;
-    float sum = 0;
-    for (int64_t token = begin; token < end; ++token) {
-      sum += term(token - panel.token, group, row - token * p.stride, channel);
-    }
-    to[i] += sum;
-  }
-}
-
-// d_blocks [panel rows, block*W]
-__global__ void AddBlocksKernel(RowsParams p, const float* d_blocks) {
-  AddToRow(p, [&](int64_t token, int64_t group, int64_t i, int64_t channel) {
-    return d_blocks[((token * p.panel.groups + group) * p.block + i) * p.width + channel];
-  });
-}
-
-// d_y [T/stride,G,W]; the panel has all groups.
-__global__ void AddMeanKernel(RowsParams p, const float* d_y) {
-  AddToRow(p, [&](int64_t token, int64_t group, int64_t, int64_t channel) {
-    return d_y[((p.panel.y_row + token) * p.groups + group) * p.width + channel] / static_cast<float>(p.block);
-  });
-}
-
 RowsParams RowsOf(const CompressArgs& args, const CompressPanelGpu& panel, const Tensor& d_x) {
+  const int64_t rows = (panel.count - 1) * args.stride + args.block;
+  LS_CHECK(rows < INT32_MAX, "attention.compress_backward: segments: expected fewer than 2^31 rows, found {}", rows);
   return {GpuData<const int32_t>(args.pages.table),
           args.pages.page_rows,
           args.x.dim(1),
           args.x.dim(2),
           args.block,
-          args.stride,
           panel,
-          GpuData<float>(d_x)};
+          GpuData<float>(d_x),
+          panel.token * args.stride,
+          static_cast<int>(rows),
+          static_cast<int>(args.stride)};
 }
 
-// Rows of x that the panel's blocks cover.
-unsigned CoveredRows(const CompressArgs& args, const CompressPanelGpu& panel) {
-  return GridFor((panel.count - 1) * args.stride + args.block, 1);
+template <int Count>
+struct alignas(Count * sizeof(float)) Floats {
+  float at[Count];
+};
+
+constexpr int kLanesOfRow = 64, kRowsOfBlock = kThreads / kLanesOfRow;
+
+// d_x += the blocks of the panel, Count channels at once. term(token, group, i, channel), both from the panel's first
+// on, is the gradient of row i of that token's block.
+template <int Count, typename Term>
+__device__ void AddToRows(const RowsParams& p, const Term& term) {
+  const int row = blockIdx.x * kRowsOfBlock + threadIdx.y, block = static_cast<int>(p.block);
+  if (row >= p.rows) return;
+  const int64_t place = PageRow(p.table, p.page_rows, p.first_row + row);
+  if (place < 0) return;
+  const int begin = row < block ? 0 : (row - block) / p.stride + 1;
+  const int end = min(row / p.stride + 1, static_cast<int>(p.panel.count)), width = static_cast<int>(p.width);
+  float* const to = p.d_x + (place * p.groups + p.panel.group) * width;
+  for (int i = threadIdx.x * Count; i < p.panel.groups * width; i += kLanesOfRow * Count) {
+    const int group = i / width, channel = i % width;
+    float sum[Count] = {};
+    for (int token = begin; token < end; ++token) {
+      const Floats<Count> here = term(token, group, row - token * p.stride, channel);
+#pragma unroll
+      for (int j = 0; j < Count; ++j) sum[j] += here.at[j];
+    }
+    Floats<Count>& all = *reinterpret_cast<Floats<Count>*>(to + i);
+    Floats<Count> result = all;
+#pragma unroll
+    for (int j = 0; j < Count; ++j) result.at[j] += sum[j];
+    all = result;
+  }
+}
+
+// d_blocks [panel rows, block*W]
+template <int Count>
+__global__ void __launch_bounds__(kThreads) AddBlocksKernel(RowsParams p, const float* d_blocks) {
+  AddToRows<Count>(p, [&](int64_t token, int group, int i, int channel) {
+    return *reinterpret_cast<const Floats<Count>*>(
+        d_blocks + ((token * p.panel.groups + group) * p.block + i) * p.width + channel);
+  });
+}
+
+// d_y [T/stride,G,W]; the panel has all groups.
+template <int Count>
+__global__ void __launch_bounds__(kThreads) AddMeanKernel(RowsParams p, const float* d_y) {
+  AddToRows<Count>(p, [&](int64_t token, int group, int, int channel) {
+    Floats<Count> x =
+        *reinterpret_cast<const Floats<Count>*>(d_y + ((p.panel.y_row + token) * p.groups + group) * p.width + channel);
+#pragma unroll
+    for (float& value : x.at) value /= static_cast<float>(p.block);
+    return x;
+  });
+}
+
+using RowsKernel = void (*)(RowsParams, const float*);
+
+// `by_four` where rows are as long as that.
+void AddRows(cudaStream_t stream, const CompressArgs& args, const CompressPanelGpu& panel, const Tensor& d_x,
+             const float* from, RowsKernel by_four, RowsKernel by_one) {
+  const RowsParams params = RowsOf(args, panel, d_x);
+  const RowsKernel kernel = params.width % 4 == 0 ? by_four : by_one;
+  kernel<<<GridFor(params.rows, kRowsOfBlock), dim3(kLanesOfRow, kRowsOfBlock), 0, stream>>>(params, from);
 }
 
 // A weight's gradient from `offset` on, null when it is not wanted.
@@ -173,7 +205,7 @@ class Backward {
     }
     if (d_position != nullptr) AddColumnSums(on_, d_blocks_, panel.rows(), block_width_, d_position);
     if (gradient_.d_x) {
-      AddBlocksKernel<<<CoveredRows(args_, panel), kThreads, 0, on_>>>(RowsOf(args_, panel, gradient_.d_x), d_blocks_);
+      AddRows(on_, args_, panel, gradient_.d_x, d_blocks_, AddBlocksKernel<4>, AddBlocksKernel<1>);
     }
   }
 
@@ -244,8 +276,7 @@ void GpuAttention::CompressBackward(Stream& stream, const CompressArgs& args, co
     if (args.phi == Phi::kMean) {
       for (const CompressPanelGpu& panel : panels) {
         if (!gradient.d_x) break;
-        AddMeanKernel<<<CoveredRows(args, panel), kThreads, 0, on>>>(RowsOf(args, panel, gradient.d_x),
-                                                                     GpuData<const float>(gradient.d_y));
+        AddRows(on, args, panel, gradient.d_x, GpuData<const float>(gradient.d_y), AddMeanKernel<4>, AddMeanKernel<1>);
       }
       return;
     }

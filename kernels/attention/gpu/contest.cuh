@@ -34,6 +34,7 @@ struct SelectParams {
   int select_block, select, init, local;
   RangeSight sight;       // of the compressed branch
   QueryTilesGpu queries;  // in tiles of kSelectQueries
+  int left_processors;    // multiprocessors that blocks which stay leave to others
 
   __host__ __device__ int group_heads() const { return heads / groups; }
   std::string Sizes() const { return fmt::format("{}, K={}", DTypeName(dtype), key_width); }

@@ -5,16 +5,10 @@
 #include "kernels/attention/cost.h"
 #include "kernels/attention/gpu/attention.h"
 #include "kernels/base/gpu_common.cuh"
+#include "kernels/base/mix.h"
 
 namespace longspan {
 namespace {
-
-// The finaliser of splitmix64.
-__device__ inline uint64_t Mix(uint64_t x) {
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
-}
 
 // hash += the segment's entries; whole numbers, so that the order of the additions does not matter.
 __global__ void HashKernel(const int32_t* selected, int64_t first, int64_t count, unsigned long long* hash) {

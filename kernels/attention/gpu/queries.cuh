@@ -61,12 +61,19 @@ struct QueryTileGpu {
   int position, row, count;
 };
 
-__device__ inline QueryTileGpu FindQueries(const QueryTilesGpu& queries, int tile) {
+__device__ inline int SegmentOf(const QueryTilesGpu& queries, int tile) {
   int segment = 0;
   while (tile >= queries.first_tile[segment + 1]) ++segment;
+  return segment;
+}
+
+__device__ inline QueryTileGpu FindQueries(const QueryTilesGpu& queries, int tile, int segment) {
   const int offset = (tile - queries.first_tile[segment]) * queries.tile;
   return {queries.begin[segment] + offset, queries.row[segment] + offset,
           min(queries.tile, queries.length[segment] - offset)};
+}
+__device__ inline QueryTileGpu FindQueries(const QueryTilesGpu& queries, int tile) {
+  return FindQueries(queries, tile, SegmentOf(queries, tile));
 }
 
 struct QueryGpu {

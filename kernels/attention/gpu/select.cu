@@ -98,6 +98,7 @@ void GpuAttention::Select(Stream& stream, const SelectArgs& args) {
   params.sight.stride = static_cast<int>(nsa.stride);
   params.sight.lead = params.cells - 1;
   params.queries = CutQueriesGpu(name, args.segments, kSelectQueries);
+  params.left_processors = left_processors_;
   const auto& kernel = KernelFor(stream, name, &AttentionKernels::select, params);
   LaunchGpu(stream, name, SelectCost(args), [&](cudaStream_t on) {
     if (params.queries.tiles() > 0) kernel.launch(on, name, params);

@@ -38,6 +38,9 @@ struct RangeSight {
   }
   __device__ SpanGpu Seen(int position) const { return Seen(position, DocStart(position)); }
 
+  // By any query from position `first` on up to `last`, of which the last decides where it ends.
+  __device__ SpanGpu SeenByAny(int first, int last) const { return {Seen(first).begin, Seen(last, 0).end}; }
+
   __device__ int spans() const { return 1; }
   __device__ SpanGpu Span(const QueryTileGpu& query, int, int, int) const { return Seen(query.position); }
 };
@@ -83,6 +86,7 @@ struct BranchParams {
   float scale;
   Sight sight;
   QueryTilesGpu queries;  // in tiles of one; a kernel cuts them anew
+  int left_processors;    // multiprocessors that blocks which stay leave to others
 
   __host__ __device__ int group_heads() const { return heads / groups; }
   std::string Sizes() const { return fmt::format("{}, K={}, V={}", DTypeName(dtype), key_width, value_width); }
@@ -92,7 +96,8 @@ struct BranchParams {
 void CheckBranchLimits(const char* operation, DType dtype, const BranchArgs& args);
 
 template <typename Sight>
-BranchParams<Sight> BranchParamsOf(const char* operation, DType dtype, const BranchArgs& args, const Sight& sight) {
+BranchParams<Sight> BranchParamsOf(const char* operation, DType dtype, const BranchArgs& args, const Sight& sight,
+                                   int left_processors) {
   BranchParams<Sight> params;
   params.dtype = dtype;
   params.q = args.q.data;
@@ -110,6 +115,7 @@ BranchParams<Sight> BranchParamsOf(const char* operation, DType dtype, const Bra
   params.scale = static_cast<float>(args.scale);
   params.sight = sight;
   params.queries = CutQueriesGpu(operation, args.segments, 1);
+  params.left_processors = left_processors;
   return params;
 }
 

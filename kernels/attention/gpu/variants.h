@@ -35,6 +35,8 @@ struct ScratchKernel {
   bool (*serves)(const Params& params);
   int64_t (*scratch_bytes)(const Params& params);
   void (*launch)(cudaStream_t stream, const char* operation, const Params& params, unsigned char* scratch);
+  // Whether it can overwrite d_q; null: never.
+  bool (*overwrites)(const Params& params) = nullptr;
 };
 
 struct AttentionKernels {
@@ -42,7 +44,7 @@ struct AttentionKernels {
   int oldest, newest;  // compute capabilities of the devices that run them, 10 * major + minor
   Kernel<BranchParams<RangeSight>> range_forward = {};
   Kernel<BranchParams<SelectedSight>> selected_forward = {};
-  // d_q, d_k and d_v, those that are not null; adds.
+  // d_q, d_k and d_v, those that are not null; adds, or overwrites d_q.
   ScratchKernel<BackwardParams<RangeSight>> range_backward = {};
   // In two passes, which may be of two sets: d_q; d_k and d_v.
   ScratchKernel<BackwardParams<SelectedSight>> selected_backward_q = {};

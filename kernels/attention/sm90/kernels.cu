@@ -23,6 +23,8 @@ void RangeBackward(cudaStream_t stream, const char* operation, const BackwardPar
   if (params.keys_wanted()) RangeBackwardKeysSm90(stream, operation, params, scratch);
 }
 
+bool RangeBackwardOverwrites(const BackwardParams<RangeSight>& params) { return !RangeBackwardTogetherSm90(params); }
+
 int64_t NoScratch(const BackwardParams<SelectedSight>&) { return 0; }
 
 void SelectedBackwardQ(cudaStream_t stream, const char* operation, const BackwardParams<SelectedSight>& params,
@@ -38,8 +40,9 @@ const AttentionKernels kSm90Attention = {
     .newest = 90,
     .range_forward = {RangeForwardServedSm90, RangeForwardSm90},
     .selected_forward = {SelectedForwardServedSm90, SelectedForwardSm90},
-    .range_backward = {RangeBackwardServed, RangeBackwardScratch, RangeBackward},
-    .selected_backward_q = {SelectedBackwardQServedSm90, NoScratch, SelectedBackwardQ},
+    .range_backward = {RangeBackwardServed, RangeBackwardScratch, RangeBackward, RangeBackwardOverwrites},
+    .selected_backward_q = {SelectedBackwardQServedSm90, NoScratch, SelectedBackwardQ,
+                            [](const BackwardParams<SelectedSight>&) { return true; }},
     .selected_backward_keys = {SelectedBackwardKeysServedSm90, SelectedBackwardKeysScratchSm90,
                                SelectedBackwardKeysSm90},
     .select = {SelectServedSm90, SelectSm90},

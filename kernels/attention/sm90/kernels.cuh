@@ -10,7 +10,7 @@ namespace longspan {
 bool RangeForwardServedSm90(const BranchParams<RangeSight>& params);
 void RangeForwardSm90(cudaStream_t stream, const char* operation, const BranchParams<RangeSight>& params);
 
-// d_q += ...
+// d_q += ..., or overwritten.
 void RangeBackwardQSm90(cudaStream_t stream, const char* operation, const BackwardParams<RangeSight>& params);
 // d_k += ..., d_v += ..., either may be null; with d_q += ... where it pays to have all from one pass.
 bool RangeBackwardTogetherSm90(const BackwardParams<RangeSight>& params);
@@ -21,7 +21,7 @@ void RangeBackwardKeysSm90(cudaStream_t stream, const char* operation, const Bac
 // BF16; (K,V) as above; any pages, segments, blocks and heads a group.
 bool SelectedForwardServedSm90(const BranchParams<SelectedSight>& params);
 void SelectedForwardSm90(cudaStream_t stream, const char* operation, const BranchParams<SelectedSight>& params);
-// d_q; the same.
+// d_q, added or overwritten; the same.
 bool SelectedBackwardQServedSm90(const BackwardParams<SelectedSight>& params);
 void SelectedBackwardQSm90(cudaStream_t stream, const char* operation, const BackwardParams<SelectedSight>& params);
 // d_k += ..., d_v += ..., either may be null. BF16; (K,V) = (64,64) or (128,128); any pages, documents, segments and

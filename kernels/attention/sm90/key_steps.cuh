@@ -4,11 +4,12 @@
 // of the group) a step. Two warpgroups own 64 keys each; a third's warps bring q, d_o and what is known of their rows.
 #pragma once
 
+#include "kernels/attention/sm90/key_weights.cuh"
 #include "kernels/attention/sm90/range_backward.cuh"
 
 namespace longspan {
 
-constexpr int kWalkRows = 64;  // of a step
+constexpr int kWalkRows = kStepRows;
 constexpr int kWalkChunkBytes = kWalkRows * kChunkRowBytes;
 constexpr int kMaxParts = 4096;     // of all key tiles
 constexpr int kShortWindow = 2048;  // below: the queries that see a key are near one another
@@ -279,53 +280,7 @@ __device__ void BringAll(const BackwardRange& params, const KeysMaps& maps, cons
   }
 }
 
-// ---- What the warpgroups share --------------------------------------------------------------------------------------
-
-// Scores of 16 keys a warp, from `first_key` on, to weights. A lane's columns are 8i + 2 * (lane % 4) and the next: two
-// rows' numbers are one access. `lse_log2`, `seen` and `delta` begin at the lane's.
-__device__ __forceinline__ void TakeWeights(float (&s)[kWalkRows / 2], float scale_log2, int first_key, SpanGpu all_see,
-                                            const float2* lse_log2, const int4* seen) {
-#pragma unroll
-  for (int i = 0; i < kWalkRows / 8; ++i) {
-    const float2 rows = lse_log2[i * 4];
-    s[i * 4] = Exp2(fmaf(s[i * 4], scale_log2, -rows.x));
-    s[i * 4 + 1] = Exp2(fmaf(s[i * 4 + 1], scale_log2, -rows.y));
-    s[i * 4 + 2] = Exp2(fmaf(s[i * 4 + 2], scale_log2, -rows.x));
-    s[i * 4 + 3] = Exp2(fmaf(s[i * 4 + 3], scale_log2, -rows.y));
-  }
-  if (first_key >= all_see.begin && first_key + 16 <= all_see.end) return;
-  const int key = first_key + threadIdx.x % 32 / 4;
-#pragma unroll
-  for (int i = 0; i < kWalkRows / 8; ++i) {
-    const int4 rows = seen[i * 4];
-#pragma unroll
-    for (int j = 0; j < 2; ++j) {
-      if (key + j * 8 < rows.x || key + j * 8 >= rows.y) s[i * 4 + j * 2] = 0;
-      if (key + j * 8 < rows.z || key + j * 8 >= rows.w) s[i * 4 + j * 2 + 1] = 0;
-    }
-  }
-}
-
-// P and dS as operands.
-__device__ __forceinline__ void PackWeights(const float (&s)[kWalkRows / 2], uint32_t (&p)[kWalkRows / 16][4]) {
-#pragma unroll
-  for (int i = 0; i < kWalkRows / 16; ++i) {
-#pragma unroll
-    for (int j = 0; j < 4; ++j) p[i][j] = PackBf16(s[i * 8 + j * 2], s[i * 8 + j * 2 + 1]);
-  }
-}
-__device__ __forceinline__ void PackGradients(const float (&p)[kWalkRows / 2], const float (&d_p)[kWalkRows / 2],
-                                              const float2* delta, uint32_t (&d_s)[kWalkRows / 16][4]) {
-#pragma unroll
-  for (int i = 0; i < kWalkRows / 8; ++i) {
-    const float2 rows = delta[i * 4];
-#pragma unroll
-    for (int j = 0; j < 2; ++j) {
-      const int at = i * 4 + j * 2;
-      d_s[i / 2][i % 2 * 2 + j] = PackBf16(p[at] * (d_p[at] - rows.x), p[at + 1] * (d_p[at + 1] - rows.y));
-    }
-  }
-}
+// ---- The warpgroups' last ------------------------------------------------------------------------------------------
 
 // A warpgroup's sums to where they belong, or to the item's part.
 template <int KW, int VW>

@@ -162,7 +162,12 @@ __device__ void Differentiate(const BackwardRange& params, const KeysWork& work,
     const auto* const lse_log2 = reinterpret_cast<const float2*>(shared.lse_log2[ring.at]) + lane % 4;
     const auto* const delta = reinterpret_cast<const float2*>(shared.delta[ring.at]) + lane % 4;
     const auto* const seen = reinterpret_cast<const int4*>(shared.seen[ring.at]) + lane % 4;
-    TakeWeights(s, scale_log2, item.keys.begin + warp_key, shared.all_see[ring.at], lse_log2, seen);
+    const SpanGpu all_see = shared.all_see[ring.at];
+    const int key = item.keys.begin + warp_key;
+    TakeWeights(s, scale_log2, [&](int i) { return lse_log2[i * 4]; });
+    if (key < all_see.begin || key + 16 > all_see.end) {
+      MaskWeights(s, key + lane / 4, [&](int i) { return seen[i * 4]; });
+    }
     PackWeights(s, p);
     const uint32_t q = SharedAddress(shared.q[ring.at]), d_o = SharedAddress(shared.d_o[ring.at]);
     Pin(p);
@@ -174,7 +179,8 @@ __device__ void Differentiate(const BackwardRange& params, const KeysWork& work,
     WgmmaCommit();
     WgmmaWait<1>();
     Pin(d_p);
-    PackGradients(s, d_p, delta, d_s);
+    PackGradients(
+        s, d_p, [&](int i) { return delta[i * 4]; }, d_s);
     multiply_for_queries();
     Pin(d_s);
     WgmmaFence();

@@ -1,4 +1,5 @@
-// d_q of the window and the compressed branch in bf16 on Hopper: each query sees one range of key rows. Adds to d_q.
+// d_q of the window and the compressed branch in bf16 on Hopper: each query sees one range of key rows. Adds to d_q, or
+// overwrites it.
 //
 // Cut as the forward (range_forward): 128 rows against key tiles of 128, two warpgroups with 64 rows each, three
 // products a tile,
@@ -61,14 +62,7 @@ __device__ void BringNotes(const BackwardRange& params, Shared<KW, VW>& shared) 
   Ring<kNotes> ring;
   for (int index = blockIdx.x; index < ItemCount(params); index += gridDim.x, ring.Next()) {
     const RangeItem item = FindItem(params, index);
-    const TileHead head = {
-        static_cast<int64_t>(item.queries.row) * params.heads + item.group * group_heads,
-        item.queries.row,
-        item.group * group_heads,
-        item.queries.count * group_heads,
-        item.first_tile,
-        item.end_tile,
-    };
+    const TileHead head = HeadOf(params, item);
     WaitBarrier(&shared.note_empty[ring.at], ring.parity ^ 1);
     for (int i = lane; i < item.queries.count; i += 32) {
       shared.seen[ring.at][i] = params.sight.Seen(item.queries.position + i);
@@ -113,7 +107,29 @@ __device__ void Differentiate(const BackwardRange& params, Shared<KW, VW>& share
     __syncwarp();
     if (lane == 0) Arrive(&shared.note_empty[note_ring.at]);
     note_ring.Next();
-    if (head.first_tile >= head.end_tile) continue;
+    const auto write = [&](const auto& sum) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const int row = first_row + i * 8, query = row / group_heads;
+        if (row >= head.rows) continue;
+        float* const to =
+            params.d_q +
+            (head.out_row + static_cast<int64_t>(query) * params.heads + (row - query * group_heads)) * KW + column;
+#pragma unroll
+        for (int j = 0; j < KW / 8; ++j) {
+          const float2 x = {params.scale * sum(j * 4 + i * 2), params.scale * sum(j * 4 + i * 2 + 1)};
+          if (params.overwrite_q) {
+            *reinterpret_cast<float2*>(to + j * 8) = x;
+          } else {
+            AddToMemory(to + j * 8, x.x, x.y);
+          }
+        }
+      }
+    };
+    if (head.first_tile >= head.end_tile) {
+      if (params.overwrite_q) write([](int) { return 0.0F; });
+      continue;
+    }
     // Both ends of a span never fall as rows ascend: the keys that all rows of the warp see.
     const int all_begin = __shfl_sync(~0u, seen[1].begin + column, 31),
               all_end = __shfl_sync(~0u, seen[0].end + column, 0);
@@ -149,6 +165,8 @@ __device__ void Differentiate(const BackwardRange& params, Shared<KW, VW>& share
       for (int i = 0; i < kTileKeys / 2; ++i) {
         s[i] = Exp2(fmaf(s[i], scale_log2, -statistics[i / 2 % 2].lse_log2));
       }
+      // It passes at once, and keeps the compiler from putting the exponentials after the wait for the products.
+      WaitBarrier(&shared.v_full[v_ring.at], v_ring.parity);
       WgmmaWait<0>();
       Pin(d_p);
       if (thread == 0) {
@@ -204,18 +222,7 @@ __device__ void Differentiate(const BackwardRange& params, Shared<KW, VW>& share
     WgmmaWait<0>();
     release_keys();
 
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int row = first_row + i * 8, query = row / group_heads;
-      if (row >= head.rows) continue;
-      float* const to = params.d_q +
-                        (head.out_row + static_cast<int64_t>(query) * params.heads + (row - query * group_heads)) * KW +
-                        column;
-#pragma unroll
-      for (int j = 0; j < KW / 8; ++j) {
-        AddToMemory(to + j * 8, params.scale * d_q[j * 4 + i * 2], params.scale * d_q[j * 4 + i * 2 + 1]);
-      }
-    }
+    write([&](int i) { return d_q[i]; });
   }
 }
 
@@ -277,7 +284,8 @@ void Launch(cudaStream_t stream, const char* operation, const BackwardRange& par
   constexpr int kBytes = sizeof(Shared<KW, VW>) + 1024;
   auto* const kernel = RangeBackwardQKernel<KW, VW>;
   CudaCheck(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes), operation);
-  const int blocks = ResidentBlocks(operation, static_cast<int64_t>(queries.tiles()) * params.groups);
+  const int blocks =
+      ResidentBlocks(operation, static_cast<int64_t>(queries.tiles()) * params.groups, params.left_processors);
   kernel<<<blocks, kThreads, kBytes, stream>>>(params, maps);
 }
 

@@ -129,6 +129,7 @@ __device__ void Attend(const RangeParams& params, const CUtensorMap* o_map, Rang
         Pin(s);
         release_keys();
         take_scores(tile);
+        WaitAfter(softmax.sum[0] + softmax.sum[1]);
         WgmmaWait<0>();
         Pin(o);
         release_values();
@@ -253,7 +254,8 @@ void Launch(cudaStream_t stream, const char* operation, const RangeParams& param
   constexpr int kBytes = sizeof(RangeShared<KW, VW>) + 1024;
   auto* const kernel = RangeForwardKernel<KW, VW>;
   CudaCheck(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes), operation);
-  const int blocks = ResidentBlocks(operation, static_cast<int64_t>(queries.tiles()) * params.groups);
+  const int blocks =
+      ResidentBlocks(operation, static_cast<int64_t>(queries.tiles()) * params.groups, params.left_processors);
   kernel<<<blocks, kThreads, kBytes, stream>>>(params, maps);
 }
 

@@ -82,20 +82,26 @@ struct RangeItem {
 // Number `index`: the last queries, which see most, first, and the groups of a tile one after another.
 __device__ inline RangeItem FindItem(const RangeParams& params, int index) {
   const QueryTilesGpu& cut = params.queries;
-  const int tile = cut.first_tile[cut.count] - 1 - index / params.groups;
-  int segment = 0;
-  while (tile >= cut.first_tile[segment + 1]) ++segment;
-  const int offset = (tile - cut.first_tile[segment]) * cut.tile, begin = cut.begin[segment],
-            length = cut.length[segment], count = min(cut.tile, length - offset);
+  const int tile = cut.first_tile[cut.count] - 1 - index / params.groups, segment = SegmentOf(cut, tile);
   RangeItem item;
-  item.queries = {begin + offset, cut.row[segment] + offset, count};
+  item.queries = FindQueries(cut, tile, segment);
   item.group = index % params.groups;
-  item.present = {params.sight.Seen(begin).begin, params.sight.Seen(begin + length - 1, 0).end};
-  const int seen_begin = params.sight.Seen(begin + offset).begin,
-            seen_end = params.sight.Seen(begin + offset + count - 1, 0).end;
-  item.first_tile = seen_begin / kTileKeys;
-  item.end_tile = seen_begin < seen_end ? (seen_end - 1) / kTileKeys + 1 : item.first_tile;
+  item.present = params.sight.SeenByAny(cut.begin[segment], cut.begin[segment] + cut.length[segment] - 1);
+  const int position = item.queries.position;
+  const SpanGpu seen = params.sight.SeenByAny(position, position + item.queries.count - 1);
+  item.first_tile = seen.begin / kTileKeys;
+  item.end_tile = seen.begin < seen.end ? (seen.end - 1) / kTileKeys + 1 : item.first_tile;
   return item;
+}
+
+__device__ inline TileHead HeadOf(const RangeParams& params, const RangeItem& item) {
+  const int group_heads = params.group_heads(), first_head = item.group * group_heads;
+  return {static_cast<int64_t>(item.queries.row) * params.heads + first_head,
+          item.queries.row,
+          first_head,
+          item.queries.count * group_heads,
+          item.first_tile,
+          item.end_tile};
 }
 
 __device__ inline int ItemCount(const RangeParams& params) {
@@ -115,16 +121,7 @@ __device__ void BringQueries(const RangeParams& params, const CUtensorMap* map, 
     for (int i = lane; i < item.queries.count; i += 32) {
       shared.seen[ring.at][i] = params.sight.Seen(item.queries.position + i);
     }
-    if (lane == 0) {
-      shared.head[ring.at] = {
-          static_cast<int64_t>(item.queries.row) * params.heads + item.group * group_heads,
-          item.queries.row,
-          item.group * group_heads,
-          item.queries.count * group_heads,
-          item.first_tile,
-          item.end_tile,
-      };
-    }
+    if (lane == 0) shared.head[ring.at] = HeadOf(params, item);
     if (lane != 0) {
       Arrive(&shared.q_full[ring.at]);
       continue;

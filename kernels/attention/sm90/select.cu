@@ -190,7 +190,8 @@ void Launch(cudaStream_t stream, const char* operation, const SelectParams& para
   static_assert(kBytes <= 227 << 10);
   auto* const kernel = SelectKernel<KW, Heads>;
   CudaCheck(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes), operation);
-  const int blocks = ResidentBlocks(operation, static_cast<int64_t>(queries.tiles()) * params.groups);
+  const int blocks =
+      ResidentBlocks(operation, static_cast<int64_t>(queries.tiles()) * params.groups, params.left_processors);
   kernel<<<blocks, kThreads, kBytes, stream>>>(params, maps);
 }
 

@@ -57,16 +57,12 @@ struct SelectItem {
 // Number `index`: the last queries, which see most, first, and the groups of a tile one after another.
 __device__ inline SelectItem FindItem(const SelectParams& params, int index) {
   const QueryTilesGpu& cut = params.queries;
-  const int tile = cut.first_tile[cut.count] - 1 - index / params.groups;
-  int segment = 0;
-  while (tile >= cut.first_tile[segment + 1]) ++segment;
-  const int offset = (tile - cut.first_tile[segment]) * cut.tile, begin = cut.begin[segment],
-            length = cut.length[segment], count = min(cut.tile, length - offset);
-  const int first = begin + offset, own = (first + count - 1) / params.select_block;
+  const int tile = cut.first_tile[cut.count] - 1 - index / params.groups, segment = SegmentOf(cut, tile);
   SelectItem item;
-  item.queries = {first, cut.row[segment] + offset, count};
+  item.queries = FindQueries(cut, tile, segment);
   item.group = index % params.groups;
-  item.present = {params.sight.Seen(begin).begin, params.sight.Seen(begin + length - 1, 0).end};
+  item.present = params.sight.SeenByAny(cut.begin[segment], cut.begin[segment] + cut.length[segment] - 1);
+  const int first = item.queries.position, own = (first + item.queries.count - 1) / params.select_block;
   item.first_block = params.sight.DocStart(first) / params.select_block;
   item.end_block = own + 1 - (params.scores == nullptr ? params.local : 0);
   item.first_tile = item.first_block * params.block_cells / kTileKeys;

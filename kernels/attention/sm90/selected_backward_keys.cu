@@ -68,32 +68,12 @@ __device__ void Differentiate(const BackwardSelected& params, const ListWork& wo
     // A lane's columns are 8i + 2 * (lane % 4) and the next: two rows' numbers are one access.
     const auto* const statistics = reinterpret_cast<const float4*>(handover.notes[notes.at()].statistics) + lane % 4;
     const bool edge = handover.notes[notes.at()].least < warp * 16 + 16;
-#pragma unroll
-    for (int i = 0; i < kWorkerRows / 8; ++i) {
-      const float4 rows = statistics[i * 4];
-      s[i * 4] = Exp2(fmaf(s[i * 4], scale_log2, -rows.x));
-      s[i * 4 + 1] = Exp2(fmaf(s[i * 4 + 1], scale_log2, -rows.z));
-      s[i * 4 + 2] = Exp2(fmaf(s[i * 4 + 2], scale_log2, -rows.x));
-      s[i * 4 + 3] = Exp2(fmaf(s[i * 4 + 3], scale_log2, -rows.z));
-    }
+    TakeWeights(s, scale_log2, [&](int i) { return float2{statistics[i * 4].x, statistics[i * 4].z}; });
     if (edge) {
-      const int key = warp * 16 + lane / 4;
       const auto* const seen = reinterpret_cast<const uchar2*>(handover.notes[notes.at()].seen) + lane % 4;
-#pragma unroll
-      for (int i = 0; i < kWorkerRows / 8; ++i) {
-        const uchar2 rows = seen[i * 4];
-#pragma unroll
-        for (int j = 0; j < 2; ++j) {
-          if (key + j * 8 >= rows.x) s[i * 4 + j * 2] = 0;
-          if (key + j * 8 >= rows.y) s[i * 4 + j * 2 + 1] = 0;
-        }
-      }
+      MaskWeights(s, warp * 16 + lane / 4, [&](int i) { return int4{0, seen[i * 4].x, 0, seen[i * 4].y}; });
     }
-#pragma unroll
-    for (int i = 0; i < kWorkerRows / 16; ++i) {
-#pragma unroll
-      for (int j = 0; j < 4; ++j) p[i][j] = PackBf16(s[i * 8 + j * 2], s[i * 8 + j * 2 + 1]);
-    }
+    PackWeights(s, p);
     Pin(p);
     WgmmaFence();
 #pragma unroll
@@ -104,15 +84,12 @@ __device__ void Differentiate(const BackwardSelected& params, const ListWork& wo
     WgmmaWait<1>();
     Pin(d_p);
     if (last) arrive(&handover.keys_empty);
-#pragma unroll
-    for (int i = 0; i < kWorkerRows / 8; ++i) {
-      const float4 rows = statistics[i * 4];
-#pragma unroll
-      for (int j = 0; j < 2; ++j) {
-        const int at = i * 4 + j * 2;
-        d_s[i / 2][i % 2 * 2 + j] = PackBf16(s[at] * (d_p[at] - rows.y), s[at + 1] * (d_p[at + 1] - rows.w));
-      }
-    }
+    PackGradients(
+        s, d_p,
+        [&](int i) {
+          return float2{statistics[i * 4].y, statistics[i * 4].w};
+        },
+        d_s);
     if (edge) {  // what is unseen may be no number
 #pragma unroll
       for (int i = 0; i < kWorkerRows / 4; ++i) {
@@ -287,7 +264,8 @@ void Launch(cudaStream_t stream, const char* operation, const BackwardSelected& 
   static_assert(kBytes <= 227 * 1024);
   auto* const kernel = SelectedBackwardKeysKernel<KW, VW>;
   CudaCheck(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes), operation);
-  kernel<<<ResidentBlocks(operation, CeilDiv(items, kWorkers)), kListThreads, kBytes, stream>>>(params, work, maps);
+  kernel<<<ResidentBlocks(operation, CeilDiv(items, kWorkers), params.left_processors), kListThreads, kBytes, stream>>>(
+      params, work, maps);
 }
 
 ListItemsPlan PlanItems(const BackwardSelected& params) {

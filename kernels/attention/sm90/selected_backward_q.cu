@@ -1,6 +1,6 @@
-// d_q of the selected branch in bf16 on Hopper. Adds to d_q. A query's warp (selected_work.cuh) holds q, d_o and d_q in
-// registers; P is made again from lse. Bound by the loads of the chosen blocks where neighbours choose differently
-// (README.md).
+// d_q of the selected branch in bf16 on Hopper. Adds to d_q, or overwrites it. A query's warp (selected_work.cuh) holds
+// q, d_o and d_q in registers; P is made again from lse. Bound by the loads of the chosen blocks where neighbours
+// choose differently (README.md).
 #include "kernels/attention/gpu/backward.cuh"
 #include "kernels/attention/sm90/kernels.cuh"
 #include "kernels/attention/sm90/row_softmax.cuh"
@@ -65,7 +65,7 @@ class BackwardQuery {
 #pragma unroll
       for (int j = 0; j < KW / 8; ++j) {
         float2& pair = *reinterpret_cast<float2*>(d_q + j * 8);
-        float2 sum = pair;
+        float2 sum = params.overwrite_q ? float2{0, 0} : pair;
         sum.x += params.scale * d_q_[j][i * 2];
         sum.y += params.scale * d_q_[j][i * 2 + 1];
         pair = sum;

@@ -3,6 +3,7 @@
 // the keys and values of an item, d_o and what is known of the queries' rows.
 #pragma once
 
+#include "kernels/attention/sm90/key_weights.cuh"
 #include "kernels/attention/sm90/range_backward.cuh"
 #include "kernels/attention/sm90/selected_items.cuh"
 
@@ -14,7 +15,7 @@ constexpr int kWorkers = 2;
 constexpr int kListThreads = (kWorkers + 1) * kWarpgroup;
 constexpr int kWorkerKeys = 64;
 constexpr int kWorkerChunkBytes = kWorkerKeys * kChunkRowBytes;
-constexpr int kWorkerRows = 64;  // of a step
+constexpr int kWorkerRows = kStepRows;
 constexpr int kPartRows = 8;
 constexpr int kWorkerWarps = kWarpgroup / 32;
 constexpr int kItemStages = 4;

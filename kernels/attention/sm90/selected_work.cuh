@@ -324,6 +324,7 @@ __device__ void TakeTurns(const Params& params, Shared& shared, int query) {
       __syncwarp();
       if (lane == 0) Arrive(empty + stage * sizeof(uint64_t));
     }
+    __syncwarp();  // all lanes have read the last turn
     if (lane == 0) Arrive(&shared.tile_done[tile.at]);
     const bool valid[2] = {there && lane / 4 < item.heads, there && lane / 4 + 8 < item.heads};
     mine.Finish(params, row, valid);
@@ -370,7 +371,8 @@ void LaunchSelected(cudaStream_t stream, const char* operation, Params params) {
   CudaCheck(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes), operation);
   const int64_t items =
       static_cast<int64_t>(params.queries.tiles()) * params.groups * CeilDiv(params.group_heads(), kRowHeads);
-  kernel<<<ResidentBlocks(operation, items), kSelectedThreads<Query>, kBytes, stream>>>(params, maps);
+  const int blocks = ResidentBlocks(operation, items, params.left_processors);
+  kernel<<<blocks, kSelectedThreads<Query>, kBytes, stream>>>(params, maps);
 }
 
 inline bool SelectedServed(const SelectedParams& params) {

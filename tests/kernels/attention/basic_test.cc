@@ -6,6 +6,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -213,10 +214,43 @@ TEST_P(Branch, BackwardIsTheDerivative) {
   ExpectGradient("d_v", v_, rows(d_v, kValueWidth),
                  [&](const Array& v) { return Dot(Evaluate(c, q_, k_, v).o, d_o_); });
 
+  // Or d_q is overwritten.
+  OwnedTensor over = Upload(c.machine, "d_q", Array(q_.size(), 7), {kTokens, kHeads, kKeyWidth});
+  c.Backward({d_o.view(), over.view(), {}, {}, {}, true});
+  EXPECT_TRUE(RmsClose("d_q", Download(c.machine, over.view()), d_q_rows, 1e-13));
+
   // Wanting only one of them changes nothing about it.
   OwnedTensor only = Upload(c.machine, "d_v", Array(v_size, 5), {BranchCase::kRows + 9, kGroups, kValueWidth});
   c.Backward({d_o.view(), {}, {}, only.view()});
   EXPECT_TRUE(BitEqual("d_v", Download(c.machine, only.view()), Download(c.machine, d_v.view())));
+}
+
+// Bit by bit, since nothing is rounded on the way: the gate of a row multiplies its d_o.
+TEST_P(Branch, BackwardOfAGatedOutput) {
+  BranchCase c(GetParam(), DType::kF64);
+  c.Forward(q_, k_, v_);
+  const Shape shape = {kTokens, kHeads, kValueWidth}, gate_shape = {kTokens, kHeads, 3};
+  Array gates(gate_shape.count());
+  for (size_t i = 0; i < gates.size(); ++i) gates[i] = static_cast<double>(i % 7) / 6;
+  const int branch = 1;
+  Array product = d_o_;
+  for (size_t i = 0; i < product.size(); ++i) product[i] *= gates[i / kValueWidth * 3 + branch];
+  const OwnedTensor gate = Upload(c.machine, "gates", gates, gate_shape),
+                    d_gates(c.machine, "d_gates", DType::kF64, gate_shape);
+  const auto backward = [&](const Array& d_o, const BranchGate& of) {
+    const OwnedTensor given = Upload(c.machine, "d_o", d_o, shape);
+    std::vector<OwnedTensor> sums;
+    for (const Tensor& x : {c.q.view(), c.k.view(), c.v.view()}) {
+      sums.push_back(Upload(c.machine, "gradient", Array(x.size(), 0), x.shape));
+    }
+    c.Backward({given.view(), sums[0].view(), sums[1].view(), sums[2].view(), of});
+    std::vector<Array> found;
+    for (const OwnedTensor& x : sums) found.push_back(Download(c.machine, x.view()));
+    return found;
+  };
+  const std::vector<Array> expected = backward(product, {});
+  const std::vector<Array> found = backward(d_o_, {gate.view(), d_gates.view(), branch});
+  for (size_t i = 0; i < found.size(); ++i) EXPECT_TRUE(BitEqual(std::to_string(i), found[i], expected[i]));
 }
 
 TEST_P(Branch, BitsDoNotDependOnThreads) {
@@ -272,7 +306,7 @@ TEST_P(Branch, RefusesByName) {
 
 INSTANTIATE_TEST_SUITE_P(Kinds, Branch, testing::ValuesIn(kKinds));
 
-TEST(Combination, IsTheGatedSumAndItsBackwardTheDerivative) {
+TEST(Combination, IsTheGatedSumAndItsBackwardTheGates) {
   const Machine machine = CpuMachine(DType::kF64);
   const Shape shape = {9, 2, 5}, gate_shape = {9, 2, 3};
   const Array d_o = Normal(90, 9);
@@ -284,25 +318,46 @@ TEST(Combination, IsTheGatedSumAndItsBackwardTheDerivative) {
     }
     return o;
   };
-  std::vector<OwnedTensor> in, d_in;
+  std::vector<OwnedTensor> in;
   for (size_t i = 0; i < 4; ++i) {
     in.push_back(Upload(machine, "input", inputs[i], i == 0 ? gate_shape : shape));
-    d_in.push_back(OwnedTensor(machine, "gradient", DType::kF64, i == 0 ? gate_shape : shape));
   }
-  const OwnedTensor o(machine, "o", DType::kF64, shape), d_o_tensor = Upload(machine, "d_o", d_o, shape);
+  const OwnedTensor o(machine, "o", DType::kF64, shape), d_o_tensor = Upload(machine, "d_o", d_o, shape),
+                                                         d_gates(machine, "d_gates", DType::kF64, gate_shape);
   const CombineArgs args{in[0].view(), in[1].view(), in[2].view(), in[3].view(), o.view()};
   machine.ops->attention->Combine(*machine.stream, args);
-  machine.ops->attention->CombineBackward(
-      *machine.stream, args, {d_o_tensor.view(), d_in[0].view(), d_in[1].view(), d_in[2].view(), d_in[3].view()});
+  machine.ops->attention->CombineBackward(*machine.stream, args, {d_o_tensor.view(), d_gates.view()});
   machine.stream->Synchronize();
   EXPECT_TRUE(RmsClose("o", Download(machine, o.view()), evaluate(inputs), 1e-14));
-  for (size_t i = 0; i < 4; ++i) {
-    ExpectGradient("input " + std::to_string(i), inputs[i], Download(machine, d_in[i].view()), [&](const Array& x) {
-      std::vector<Array> changed = inputs;
-      changed[i] = x;
-      return Dot(evaluate(changed), d_o);
-    });
-  }
+  ExpectGradient("gates", inputs[0], Download(machine, d_gates.view()), [&](const Array& x) {
+    std::vector<Array> changed = inputs;
+    changed[0] = x;
+    return Dot(evaluate(changed), d_o);
+  });
+}
+
+TEST(Store, PutsRowsWhereThePagesSay) {
+  const Machine machine = CpuMachine(DType::kF64);
+  const Array x = Normal(10 * 2 * 3, 31);
+  const OwnedTensor from = Upload(machine, "x", x, {10, 2, 3}), to = Upload(machine, "y", Array(72, -7), {12, 2, 3});
+  const auto store = [&](const std::vector<Segment>& segments, const std::vector<int32_t>& table) {
+    const OwnedTensor pages = Upload(machine, "table", table, {static_cast<int64_t>(table.size())});
+    machine.ops->attention->Store(*machine.stream, {segments, from.view(), to.view(), {pages.view(), 4}});
+    machine.stream->Synchronize();
+  };
+  store({{5, 6, 2}, {1, 1, 9}}, {2, 1, 0});
+  Array expected(72, -7);
+  const auto put = [&](int64_t position, int64_t row) {
+    const int64_t place = std::array{2, 1, 0}[position / 4] * 4 + position % 4;
+    std::copy_n(x.begin() + row * 6, 6, expected.begin() + place * 6);
+  };
+  for (int64_t i = 0; i < 6; ++i) put(5 + i, 2 + i);
+  put(1, 9);
+  EXPECT_TRUE(BitEqual("y", Download(machine, to.view()), expected));
+  EXPECT_THROW(store({{5, 6, 2}}, {2, 1, -1}), Error);  // a page that is not there
+  EXPECT_THROW(store({{5, 6, 2}}, {2, 1, 3}), Error);   // behind the buffer
+  EXPECT_THROW(store({{5, 6, 2}}, {2, 1}), Error);      // behind the table
+  EXPECT_THROW(store({{5, 6, 5}}, {2, 1, 0}), Error);   // rows that x does not have
 }
 
 }  // namespace

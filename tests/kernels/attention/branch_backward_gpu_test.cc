@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <numeric>
 
 #include "kernels/attention/cpu/visibility.h"
 #include "tests/kernels/attention/branch_gpu_case.h"
@@ -62,6 +63,7 @@ struct Gradients {
 
 struct Wanted {
   bool d_q = true, d_k = true, d_v = true;
+  bool overwritten = false;  // d_q, not added to
 };
 
 std::vector<double> Normals(int64_t count, double scale, uint64_t seed) {
@@ -75,6 +77,7 @@ std::vector<double> Normals(int64_t count, double scale, uint64_t seed) {
 // What a backward starts from.
 struct Saved {
   std::vector<double> o, lse, d_o;
+  std::vector<double> gates, d_gates;  // empty: not gated
   Gradients start;
 };
 
@@ -113,12 +116,26 @@ Gradients Backward(
   run.lse = upload(sums, "lse", saved.lse, run.args.lse.shape);
   run.Bind(in.segments, in.page_rows);
   const OwnedTensor d_o = upload(machine, "d_o", saved.d_o, run.args.o.shape);
-  OwnedTensor d_q, d_k, d_v;
-  if (wanted.d_q) d_q = upload(sums, "d_q", saved.start.d_q, run.args.q.shape);
+  const int branch_of_gate = 1;
+  OwnedTensor gates, d_gates, d_q, d_k, d_v;
+  if (!saved.gates.empty()) {
+    const Shape shape = {in.query_rows, c.heads, 3};
+    gates = upload(machine, "gates", saved.gates, shape);
+    d_gates = upload(sums, "d_gates", saved.d_gates, shape);
+  }
+  std::vector<double> start_of_q = saved.start.d_q;
+  if (wanted.overwritten) std::fill(start_of_q.begin(), start_of_q.end(), kNan);
+  if (wanted.d_q) d_q = upload(sums, "d_q", start_of_q, run.args.q.shape);
   if (wanted.d_k) d_k = upload(sums, "d_k", saved.start.d_k, run.args.kv.k.shape);
   if (wanted.d_v) d_v = upload(sums, "d_v", saved.start.d_v, run.args.kv.v.shape);
   around([&] {
-    LaunchBackward(branch, ops, *machine.stream, c, run, {d_o.view(), d_q.view(), d_k.view(), d_v.view()});
+    LaunchBackward(branch, ops, *machine.stream, c, run,
+                   {d_o.view(),
+                    d_q.view(),
+                    d_k.view(),
+                    d_v.view(),
+                    {gates.view(), d_gates.view(), branch_of_gate},
+                    wanted.overwritten});
     machine.stream->Synchronize();
   });
   const auto added = [&](const OwnedTensor& tensor, const std::vector<double>& start) {
@@ -127,7 +144,8 @@ Gradients Backward(
     for (size_t i = 0; i < values.size(); ++i) values[i] -= start[i];
     return values;
   };
-  return {added(d_q, saved.start.d_q), added(d_k, saved.start.d_k), added(d_v, saved.start.d_v)};
+  if (wanted.overwritten) std::fill(start_of_q.begin(), start_of_q.end(), 0);
+  return {added(d_q, start_of_q), added(d_k, saved.start.d_k), added(d_v, saved.start.d_v)};
 }
 
 void ExpectSameBits(const Gradients& found, const Gradients& expected, const Wanted& wanted = {}) {
@@ -142,25 +160,29 @@ void ExpectSameBits(const Gradients& found, const Gradients& expected, const Wan
   }
 }
 
+// GPU and reference from the same state.
+void ExpectSame(Branch branch, const BranchCase& c, const Inputs& in, const Saved& saved) {
+  const Machine gpu = GpuMachine(c.dtype), cpu = CpuMachine(DType::kF64);
+  const Gradients expected = Backward(branch, *cpu.ops->attention, cpu, c, in, saved);
+  const Gradients found = Backward(branch, GpuOps(), gpu, c, in, saved);
+  const double tolerance = c.dtype == DType::kF32 ? 1e-5 : 0.005;
+  const double floor = GradientFloor({&expected.d_q, &expected.d_k, &expected.d_v});
+  EXPECT_TRUE(RmsClose("d_q", found.d_q, expected.d_q, tolerance, floor));
+  EXPECT_TRUE(RmsClose("d_k", found.d_k, expected.d_k, tolerance, floor));
+  EXPECT_TRUE(RmsClose("d_v", found.d_v, expected.d_v, tolerance, floor));
+  ExpectSameBits(Backward(branch, GpuOps(), gpu, c, in, saved), found);
+}
+
 // `change` may alter the inputs of a branch.
 void ExpectSame(
     const BranchCase& c, const std::vector<Branch>& branches = {kCmp, kSlc, kWin},
     const std::function<void(Inputs*)>& change = [](Inputs*) {}) {
-  const Machine gpu = GpuMachine(c.dtype), cpu = CpuMachine(DType::kF64);
   for (const Branch branch : branches) {
     SCOPED_TRACE(Describe(branch, c));
     Inputs in = MakeInputs(c, KeyRows(branch, c), branch == kCmp ? c.nsa.lead() : 0);
     change(&in);
     PoisonUnseen(branch, c, &in);
-    const Saved saved = MakeSaved(branch, c, in);
-    const Gradients expected = Backward(branch, *cpu.ops->attention, cpu, c, in, saved);
-    const Gradients found = Backward(branch, GpuOps(), gpu, c, in, saved);
-    const double tolerance = c.dtype == DType::kF32 ? 1e-5 : 0.005;
-    const double floor = GradientFloor({&expected.d_q, &expected.d_k, &expected.d_v});
-    EXPECT_TRUE(RmsClose("d_q", found.d_q, expected.d_q, tolerance, floor));
-    EXPECT_TRUE(RmsClose("d_k", found.d_k, expected.d_k, tolerance, floor));
-    EXPECT_TRUE(RmsClose("d_v", found.d_v, expected.d_v, tolerance, floor));
-    ExpectSameBits(Backward(branch, GpuOps(), gpu, c, in, saved), found);
+    ExpectSame(branch, c, in, MakeSaved(branch, c, in));
   }
 }
 
@@ -179,6 +201,33 @@ TEST(BranchBackwardGpu, PaddedWidths) {
 
 TEST(BranchBackwardGpu, GroupSizes) {
   for (const BranchCase& c : GroupSizeCases()) ExpectSame(c);
+}
+
+// Gates from 0 to 1, both of which occur, of queries that see nothing, too; and d_q overwritten.
+TEST(BranchBackwardGpu, Gates) {
+  for (const auto& [dtype, width] : {std::pair(DType::kBf16, 128), std::pair(DType::kBf16, 64),
+                                     std::pair(DType::kBf16, 40), std::pair(DType::kF32, 40)}) {
+    const BranchCase c{
+        .dtype = dtype, .tokens = 700, .heads = 32, .groups = 2, .key_width = width, .value_width = width};
+    for (const Branch branch : {kCmp, kSlc, kWin}) {
+      SCOPED_TRACE(Describe(branch, c));
+      const Inputs in = MakeInputs(c, KeyRows(branch, c), branch == kCmp ? c.nsa.lead() : 0);
+      Saved saved = MakeSaved(branch, c, in);
+      const int64_t rows = in.query_rows * c.heads;
+      for (int64_t i = 0; i < rows * 3; ++i) saved.gates.push_back(i % 33 / 32.0);
+      for (int64_t row = 0; row < rows; ++row) {
+        const auto o = saved.o.begin() + row * width, d_o = saved.d_o.begin() + row * width;
+        saved.d_gates.insert(saved.d_gates.end(), 3, std::inner_product(o, o + width, d_o, 0.0));
+      }
+      saved.d_gates = Rounded(saved.d_gates, DType::kF32);
+      ExpectSame(branch, c, in, saved);
+      const Machine gpu = GpuMachine(dtype);
+      std::vector<double> added = Backward(branch, GpuOps(), gpu, c, in, saved).d_q;
+      std::vector<double> over = Backward(branch, GpuOps(), gpu, c, in, saved, {.overwritten = true}).d_q;
+      for (auto* d_q : {&added, &over}) d_q->resize(c.tokens * c.heads * width);  // those of the segment
+      EXPECT_TRUE(RmsClose("d_q", over, added, 1e-5));
+    }
+  }
 }
 
 TEST(BranchBackwardGpu, Float) {

@@ -188,6 +188,35 @@ TEST(BranchGpu, EachQueryByItself) {
   }
 }
 
+// All multiprocessors but one left to others: the same bits, later.
+TEST(BranchGpu, LeavesProcessors) {
+  const BranchCase c{.tokens = 2048, .heads = 32, .groups = 2, .key_width = 128, .value_width = 128};
+  const Machine gpu = GpuMachine(c.dtype);
+  const int processors = Multiprocessors(*gpu.stream);
+  const std::unique_ptr<AttentionOps> few = MakeGpuAttention();
+  EXPECT_THROW(few->LeaveProcessors(*gpu.stream, processors), Error);
+  few->LeaveProcessors(*gpu.stream, processors - 1);
+  const std::string kernels = few->Kernels(*gpu.stream, {c.dtype, c.heads, c.groups, c.key_width, c.value_width});
+  for (const Branch branch : {kCmp, kSlc, kWin}) {
+    SCOPED_TRACE(Describe(branch, c));
+    const Inputs in = InputsOf(branch, c);
+    const Results expected = RunOn(branch, GpuOps(), gpu, c, in), found = RunOn(branch, *few, gpu, c, in);
+    EXPECT_TRUE(BitEqual("o", found.o, expected.o));
+    EXPECT_TRUE(BitEqual("lse", found.lse, expected.lse));
+    if (kernels != "sm90") continue;  // no others stay
+    const BranchRun run = MakeRun(gpu, c, in);
+    const auto seconds = [&](AttentionOps& ops) {
+      const std::unique_ptr<Timer> timer = gpu.device->MakeTimer();
+      Launch(branch, ops, *gpu.stream, c, run);
+      timer->Start(*gpu.stream);
+      Launch(branch, ops, *gpu.stream, c, run);
+      timer->Stop(*gpu.stream);
+      return timer->Seconds();
+    };
+    EXPECT_GT(seconds(*few), 4 * seconds(GpuOps()));
+  }
+}
+
 TEST(BranchGpu, MoreThanSixteenSegmentsAreRefused) {
   BranchCase c{.tokens = 64, .heads = 2};
   for (int64_t i = 0; i < 17; ++i) c.segments.push_back({i, 1, i});
@@ -218,7 +247,7 @@ TEST(CombineGpu, ForwardAndBackward) {
       const std::vector<double> gates = normals(gate_shape), d_o = normals(shape);
       const std::array<std::vector<double>, 3> o = {normals(shape), normals(shape), normals(shape)};
 
-      // o, d_gates, d_o of the branches.
+      // o, d_gates.
       const auto run = [&](const Machine& machine, AttentionOps& ops) {
         const bool on_gpu = machine.device->kind() == DeviceKind::kGpu;
         const auto upload = [&](const std::vector<double>& values, const Shape& dims) {
@@ -228,15 +257,12 @@ TEST(CombineGpu, ForwardAndBackward) {
         const OwnedTensor in_o[3] = {upload(o[0], shape), upload(o[1], shape), upload(o[2], shape)};
         const OwnedTensor out(machine, "o", machine.dtype, shape);
         const OwnedTensor d_gates(machine, "d_gates", on_gpu ? DType::kF32 : machine.dtype, gate_shape);
-        const OwnedTensor d_cmp(machine, "d", machine.dtype, shape), d_slc(machine, "d", machine.dtype, shape);
-        const OwnedTensor d_win(machine, "d", machine.dtype, shape);
         const CombineArgs args{in_gates.view(), in_o[0].view(), in_o[1].view(), in_o[2].view(), out.view()};
         ops.Combine(*machine.stream, args);
-        ops.CombineBackward(*machine.stream, args,
-                            {in_d_o.view(), d_gates.view(), d_cmp.view(), d_slc.view(), d_win.view()});
+        ops.CombineBackward(*machine.stream, args, {in_d_o.view(), d_gates.view()});
         machine.stream->Synchronize();
         std::vector<std::vector<double>> results;
-        for (const OwnedTensor* tensor : {&out, &d_gates, &d_cmp, &d_slc, &d_win}) {
+        for (const OwnedTensor* tensor : {&out, &d_gates}) {
           results.push_back(DownloadValues(machine, tensor->view()));
         }
         return results;

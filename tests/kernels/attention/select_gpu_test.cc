@@ -342,6 +342,17 @@ TEST(SelectGpu, EachQueryByItself) {
 }
 
 // All probabilities 1, then all 0: whole numbers, ties go to the lower index.
+TEST(SelectGpu, LeavesProcessors) {
+  const SelectCase c{.tokens = 2500, .heads = 32, .groups = 2, .width = 128};
+  const Machine gpu = GpuMachine(c.dtype);
+  const std::unique_ptr<AttentionOps> few = MakeGpuAttention();
+  few->LeaveProcessors(*gpu.stream, Multiprocessors(*gpu.stream) - 1);
+  const Inputs in = RandomInputs(c);
+  const Choice expected = RunSelect(GpuOps(), gpu, c, in), found = RunSelect(*few, gpu, c, in);
+  EXPECT_TRUE(BitEqual("selected", found.selected, expected.selected));
+  EXPECT_TRUE(BitEqual("scores", found.scores, expected.scores));
+}
+
 TEST(SelectGpu, TiesGoToTheLowestIndex) {
   for (const DType dtype : {DType::kBf16, DType::kF32}) {
     for (const double lse : {0.0, 1e6}) {

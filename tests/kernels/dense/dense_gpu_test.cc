@@ -77,7 +77,7 @@ TEST(DenseGpu, RowsOfAProductStandAlone) {
 
 TEST(DenseGpu, RmsNorm) {
   for (const DType dtype : kGpuTypes) {
-    for (const int64_t width : {1, 5, 64, 128, 200, 300, 2048, 5000}) {
+    for (const int64_t width : {1, 5, 64, 128, 200, 300, 768, 2048, 5000}) {
       for (const bool accumulate : {false, true}) {
         SCOPED_TRACE(fmt::format("width {} accumulate {}", width, accumulate));
         ExpectSameOnBothSides(dtype, [&](const Side& side) -> Named {
@@ -109,12 +109,12 @@ TEST(DenseGpu, Rope) {
   std::vector<double> frequency(24);
   for (int i = 0; i < 24; ++i) frequency[i] = std::pow(10000.0, -i / 24.0);
   const std::vector<int32_t> positions = {0, 1, 2, 63, 1000, 65535, 1048575};
-  const Shape shape{7, 3, 48};
   for (const DType dtype : kGpuTypes) {
-    for (const bool inverse : {false, true}) {
+    for (const auto& [inverse, half] : {std::pair(false, 24), {true, 24}, {true, 5}}) {
+      const Shape shape{7, 3, 2 * half};
       ExpectSameOnBothSides(dtype, [&](const Side& side) -> Named {
         const auto x = side.In(1, shape), y = side.Out(shape);
-        const auto f = side.PutF64(frequency, {24});
+        const auto f = side.PutF64({frequency.begin(), frequency.begin() + half}, {half});
         const auto p = side.PutInts(positions);
         side.dense().Rope(side.stream(), {x.view(), y.view(), p.view(), f.view(), 1.3, inverse});
         side.dense().Rope(side.stream(), {x.view(), x.view(), p.view(), f.view(), 1, inverse});

@@ -2,6 +2,7 @@
 // that fails leaves the one before.
 #include "launch/checkpoint/checkpoint.h"
 
+#include "launch/checkpoint/reader.h"
 #include "launch/config/config.h"
 #include "parallel/comm/texts.h"
 #include "tests/support/files.h"
@@ -35,7 +36,9 @@ class CheckpointsTest : public testing::Test {
   }
   ~CheckpointsTest() override { world_->Barrier(); }
 
-  Checkpoints Make() {
+  // Ranks 0 and 1 are on node 0, and so on.
+  Checkpoints Make() { return Make(world_->rank() / 2); }
+  Checkpoints Make(int node) {
     Manifest about;
     about.config = ConfigText(config_);
     return Checkpoints({.world = *world_,
@@ -44,8 +47,17 @@ class CheckpointsTest : public testing::Test {
                         .optimizer = *optimizer_,
                         .config = config_,
                         .run = run_,
+                        .memory = MemoryOf(node),
+                        .node = fmt::format("node{}", node),
                         .about = about,
                         .say = [this](const std::string& line) { said_ += line + "\n"; }});
+  }
+  std::string MemoryOf(int node) const { return fmt::format("{}/memory{}", run_, node); }
+  int nodes() const { return (world_->size() + 1) / 2; }
+  void RemoveOnce(const std::string& path) {
+    world_->Barrier();
+    if (world_->rank() == 0) fs::remove_all(path);
+    world_->Barrier();
   }
   // Calls visit(tensor, param, i, value) for all that this rank owns.
   template <typename Visit>
@@ -202,6 +214,137 @@ TEST_F(CheckpointsTest, TheRulesOfWhen) {
   EXPECT_EQ(saved(1), "1 ");
   config_.checkpoint.minutes = 1000;
   EXPECT_EQ(saved(10), "");
+}
+
+class MemoryTierTest : public CheckpointsTest {
+ protected:
+  MemoryTierTest() { config_.checkpoint = {.minutes = 0, .at_end = false, .memory_interval = 1}; }
+  // Steps [1,last], that of each in the state.
+  void Keep(int64_t last) {
+    Checkpoints checkpoints = Make();
+    checkpoints.Reserve();
+    for (int64_t step = 1; step <= last; ++step) {
+      Fill(static_cast<float>(step) / 8);
+      checkpoints.AfterStep({.step = step});
+      checkpoints.Finish();
+    }
+  }
+  void ExpectFound(Checkpoints& checkpoints, int64_t step, bool on_disk) {
+    const auto found = checkpoints.Find();
+    ASSERT_TRUE(found) << said_;
+    EXPECT_EQ(found->step, step) << said_;
+    EXPECT_EQ(checkpoints.found_on_disk(), on_disk);
+    EXPECT_EQ(said_.find("(in memory)") == std::string::npos, on_disk) << said_;
+    Fill(-1);
+    checkpoints.Load();
+    const float add = static_cast<float>(step) / 8;
+    Each([&](int tensor, int64_t param, int64_t i, float value) { ASSERT_EQ(value, Pattern(tensor, param, i) + add); });
+    world_->Barrier();
+  }
+};
+
+TEST_F(MemoryTierTest, TheLastStepOutlivesANode) {
+  for (int lost = -1; lost < nodes(); ++lost) {
+    said_.clear();
+    Keep(3);
+    EXPECT_EQ(CheckpointFolder(MemoryOf(world_->rank() / 2)).List().size(), 1U);
+    if (lost >= 0) RemoveOnce(MemoryOf(lost));
+    Checkpoints checkpoints = Make();
+    if (lost >= 0 && nodes() == 1) {
+      EXPECT_FALSE(checkpoints.Find());
+    } else {
+      ExpectFound(checkpoints, 3, /*on_disk=*/false);
+    }
+    // It goes on, and again no node is needed.
+    Fill(0.5);
+    checkpoints.Reserve();
+    checkpoints.AfterStep({.step = 4});
+    checkpoints.Finish();
+    if (nodes() > 1) RemoveOnce(MemoryOf((lost + 1) % nodes()));
+    said_.clear();
+    Checkpoints again = Make();
+    ExpectFound(again, 4, /*on_disk=*/false);
+    again.Forget();
+    world_->Barrier();
+    for (int node = 0; node < nodes(); ++node) EXPECT_FALSE(fs::exists(MemoryOf(node)));
+    world_->Barrier();
+  }
+}
+
+// Ranks come to other nodes than before.
+TEST_F(MemoryTierTest, FilesAreBroughtToWhoNeedsThem) {
+  Keep(2);
+  Checkpoints checkpoints = Make((world_->size() - 1 - world_->rank()) / 2);
+  ExpectFound(checkpoints, 2, /*on_disk=*/false);
+}
+
+// Two nodes that follow each other hold all that there is of the first one's part.
+TEST_F(MemoryTierTest, WhatIsNotCompleteIsPassedOver) {
+  config_.checkpoint.interval = 2;
+  Keep(3);
+  RemoveOnce(MemoryOf(0));
+  if (nodes() > 1) RemoveOnce(MemoryOf(1));
+  if (nodes() > 2) {
+    Checkpoints checkpoints = Make();
+    ExpectFound(checkpoints, 2, /*on_disk=*/true);
+    EXPECT_NE(said_.find("step-00000003 is passed over: "), std::string::npos) << said_;
+    EXPECT_NE(said_.find("shard-0000"), std::string::npos) << said_;
+    EXPECT_TRUE(fs::exists(run_ + "/checkpoints/step-00000002"));
+    EXPECT_TRUE(CheckpointFolder(MemoryOf(world_->rank() / 2)).List().empty());
+  }
+}
+
+TEST_F(MemoryTierTest, BytesThatWereChangedAreNotTaken) {
+  config_.checkpoint.interval = 2;
+  Keep(3);
+  if (world_->rank() == 0) {
+    for (const auto& entry : fs::recursive_directory_iterator(run_)) {
+      const std::string path = entry.path();
+      if (path.find("/memory") == std::string::npos || entry.path().filename() != "shard-00000.safetensors") continue;
+      std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+      file.seekp(-3, std::ios::end);
+      file.put('\x55');
+    }
+  }
+  world_->Barrier();
+  Checkpoints checkpoints = Make();
+  ExpectFound(checkpoints, 2, /*on_disk=*/true);
+  EXPECT_NE(said_.find("shard-00000.safetensors: expected the checksum"), std::string::npos) << said_;
+}
+
+TEST_F(MemoryTierTest, ItsFilesAreCounted) {
+  const int64_t own = optimizer_->own_state_bytes();
+  EXPECT_GE(Make().MemoryBytes(), 2 * own);
+  if (nodes() == 1) {
+    EXPECT_EQ(Make().MemoryBytes(), 2 * own);
+  }
+  Keep(2);
+  int64_t bytes = 0;  // of this node, without headers and manifests
+  for (const auto& entry : fs::recursive_directory_iterator(MemoryOf(world_->rank() / 2))) {
+    if (entry.path().extension() == ".safetensors") bytes += static_cast<int64_t>(entry.file_size());
+  }
+  int64_t planned = 0;
+  const std::string text = fmt::format("{} {}", world_->rank() / 2, Make().MemoryBytes() / 2);
+  for (const std::string& each : GatherTexts(*world_, text)) {
+    std::istringstream said(each);
+    int64_t node = 0, one = 0;
+    said >> node >> one;
+    if (node == world_->rank() / 2) planned += one;
+  }
+  EXPECT_NEAR(static_cast<double>(bytes), static_cast<double>(planned), 8192);
+  config_.checkpoint.memory_interval = 0;
+  EXPECT_EQ(Make().MemoryBytes(), 0);
+}
+
+// No step counts before its line of the metrics is on the disk.
+TEST_F(CheckpointsTest, TheMetricsComeFirst) {
+  const std::string metrics = run_ + "/metrics.jsonl";
+  if (world_->rank() == 0) fs::create_symlink("metrics.jsonl", metrics);  // which cannot be opened
+  world_->Barrier();
+  EXPECT_FALSE(Make().Save({.step = 1}));
+  EXPECT_NE(said_.find("warning: step 1 is not saved: "), std::string::npos) << said_;
+  EXPECT_NE(said_.find(metrics), std::string::npos) << said_;
+  EXPECT_TRUE(CheckpointFolder(run_ + "/checkpoints").List().empty());
 }
 
 // What is saved is the state of its step, whatever comes after, also with streams that run as late as they may; of

@@ -366,6 +366,8 @@ TEST_F(AttentionErrors, Tensors) {
   resized("phi_v.bias1", {11}, "F32 [10]");
   Expect({"gates", "expected F32", "found F64", "the type of q"},
          [](CaseFile& file) { file.tensors.at("gates").dtype = DType::kF64; });
+  Expect({"gates", "with d_out expected 0 or more", "found -0.5"},
+         [](CaseFile& file) { file.tensors.at("gates").values[7] = -0.5; });
   Expect({"q", "expected F32, F64 or BF16, found I32"},
          [](CaseFile& file) { file.tensors.at("q").dtype = DType::kI32; });
   Expect({"doc_start", "expected I32", "found F32"},

@@ -20,7 +20,7 @@ TEST_F(InterruptedRun, OnAGpu) {
     std::string keys;
   };
   const std::string shared = "parallel.cp=2 parallel.share_gpu=true ";
-  for (const Variant& variant : {Variant{1, "runtime.graphs=ON"},
+  for (const Variant& variant : {Variant{1, "runtime.graphs=ON checkpoint.memory_interval=5"},
                                  {1, "runtime.dtype=F32 checkpoint.background=false"},
                                  {1, "model.layers=4 train.recompute=SELECTIVE train.offload=true"},
                                  {2, shared + "parallel.selected_exchange=FETCH"},

@@ -1,6 +1,7 @@
 // A run that was interrupted and resumed is the unbroken run, bit for bit; on other ranks it goes on where it was.
 #include <csignal>
 
+#include "launch/checkpoint/folder.h"
 #include "launch/checkpoint/reader.h"
 #include "tests/launch/train/interrupted_run.h"
 
@@ -42,6 +43,14 @@ TEST_F(Resume, FortyStepsAreSeventeenAndTwentyThree) {
     EXPECT_EQ(Steps("run").size(), 40U);
     EXPECT_EQ(Lines("run", "lost"), last - 17);
     EXPECT_EQ(Lines("run", "resume"), 1);
+    for (const auto& line : Metrics("run")) {
+      if (line["kind"] != "resume") continue;
+      EXPECT_EQ(line["lost_steps"], last - 17);
+      EXPECT_GT(line["lost_seconds"], 0);
+      EXPECT_GT(line["start_seconds"], 0);
+      EXPECT_GE(line["down_seconds"], line["start_seconds"]);  // it was started after the other was killed
+    }
+    EXPECT_NE(said_.find("  restart    "), std::string::npos);
     const CheckpointReader unbroken(Checkpoint("whole", 40)), resumed(Checkpoint("run", 40));
     EXPECT_EQ(unbroken.manifest().files, resumed.manifest().files);
     Expect(0, 4, Arguments(keys + more + " --resume"), {"done already"});
@@ -61,6 +70,38 @@ TEST_F(Resume, BeforeAnyCheckpointFromTheFirstStep) {
   Expect(64, 1, Arguments(keys + "--resume --overwrite"), {"excludes"});
   Expect(0, 1, Arguments(keys + "train.steps=3 --overwrite"), {"done: 3 steps"});
   EXPECT_FALSE(fs::exists(Checkpoint("run", 35)));
+}
+
+// What is in memory alone reaches the disk before the run ends, however it ends.
+TEST_F(Resume, FromMemoryToTheDisk) {
+  const std::string keys =
+      "data.validation_fraction=0 checkpoint.memory_interval=5 checkpoint.minutes=0 parallel.cp=2 ";
+  const auto place = [&] {
+    const std::string id = ReadFile(folder_ / "runs/run/id");
+    return "/dev/shm/longspan-" + id.substr(0, id.find('\n'));
+  };
+  const auto kept = [&] {
+    const auto found = CheckpointFolder(place()).List();
+    return found.empty() ? 0 : found[0].step;
+  };
+  for (const bool stops : {false, true}) {
+    fs::remove_all(folder_ / "runs");
+    Kill(2, Arguments(keys + "train.steps=100000"), /*all=*/true, [&] { return kept() >= 10; });
+    const int64_t step = kept();
+    EXPECT_TRUE(CheckpointFolder(folder_ / "runs/run/checkpoints").List().empty());
+    const std::string saved = fmt::format("saved step {} ", step);
+    if (stops) {
+      Expect(75, 2, Arguments(keys + "train.steps=100000 train.max_minutes=1e-9 --resume"),
+             {"stopped by train.max_minutes"});
+      EXPECT_EQ(kept(), step);  // before it was loaded
+      Expect(0, 2, Arguments(keys + fmt::format("train.steps={} --resume", step + 1)), {"(in memory)", "done: 1 step"});
+    } else {
+      Expect(0, 2, Arguments(keys + fmt::format("train.steps={} --resume", step)),
+             {fmt::format("(in memory), after step {}", step), saved, "done: 0 steps"});
+      Expect(0, 2, Arguments(keys + fmt::format("train.steps={} --resume", step)), {"done already"});
+    }
+    EXPECT_FALSE(fs::exists(place()));
+  }
 }
 
 TEST_F(Resume, FourRanksTwoEightOne) {
@@ -96,6 +137,15 @@ TEST_F(Resume, TheDataGoesOnAtItsPlace) {
 TEST_F(Resume, WhatDoesNotFitIsRefused) {
   const std::string keys = "data.validation_fraction=0 ";
   Expect(0, 1, Arguments(keys), {"done: 3 steps"});
+  Expect(0, 1, Arguments(keys + "--resume --dry-run --world 2 parallel.cp=2 train.steps=9"),
+         {"step-00000003, after step 3", "changed    parallel.cp: 1 in the checkpoint, 2 now", "changed    train.steps",
+          "by 1 rank = dp 1 x cp 1"});
+  Expect(78, 1, Arguments(keys + "--resume --dry-run model.layers=2"), {"model.layers: 1 in the checkpoint, 2 now"});
+  Expect(78, 1, Arguments(keys + "--resume --dry-run train.steps=2"), {"train.steps = 2", "has done 3"});
+  Expect(0, 1, Arguments(keys + "--resume --dry-run name=new"), {"there is no checkpoint"});
+  Flip(Checkpoint("run", 3) + "/shard-00000.safetensors", 3000);
+  Expect(65, 1, Arguments(keys + "--resume --dry-run"), {"shard-00000.safetensors", "none of the checkpoint"});
+  Flip(Checkpoint("run", 3) + "/shard-00000.safetensors", 3000);
   WriteTokens("tokens", 2000, 11);
   Expect(78, 2, Arguments(keys + "parallel.cp=2 --resume model.layers=2 data.seed=3 train.steps=9"),
          {"does not fit", "model.layers: 1 in the checkpoint, 2 now", "data.seed: 1 in the checkpoint, 3 now",

@@ -23,6 +23,25 @@ class RunFolderTest : public testing::Test {
   const std::string path_ = folder_ / "out/a";
 };
 
+// The run's files elsewhere are called by its id, and removed by it.
+TEST_F(RunFolderTest, ItsIdStays) {
+  std::string id;
+  {
+    const RunFolder first(config_, OlderRun::kKeep, true);
+    id = first.id();
+    EXPECT_EQ(id.size(), 16U);
+    EXPECT_EQ(RunFolder::ReadId(path_), id);
+  }
+  for (const OlderRun older : {OlderRun::kKeep, OlderRun::kResume, OlderRun::kReplace}) {
+    EXPECT_EQ(RunFolder(config_, older, true).id(), id);
+  }
+  WriteFile(path_ + "/id", "../../etc/longs\n");
+  EXPECT_EQ(RunFolder::ReadId(path_), "");
+  const RunFolder next(config_, OlderRun::kKeep, true);
+  EXPECT_EQ(next.id().find_first_not_of("0123456789abcdef"), std::string::npos);
+  EXPECT_NE(next.id(), id);
+}
+
 TEST_F(RunFolderTest, OneRunAtATimeHasIt) {
   {
     const RunFolder first(config_, OlderRun::kKeep, true);

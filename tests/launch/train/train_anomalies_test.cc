@@ -43,6 +43,10 @@ TEST_F(TrainAnomalies, NonFiniteStepsAreSkippedAndThenEndTheRun) {
       EXPECT_TRUE(steps[i]["skipped"]) << i;
       EXPECT_TRUE(steps[i]["grad_norm"].is_null()) << i;
     }
+    // Once, with its origin.
+    EXPECT_NE(said_.find("warning: step 2: not finite: the loss of "), std::string::npos) << said_;
+    EXPECT_EQ(said_.find("not finite: "), said_.rfind("not finite: ")) << said_;
+    EXPECT_TRUE(steps[1].contains("cause") && !steps[0].contains("cause") && !steps[2].contains("cause"));
     // Saved as it was before them.
     EXPECT_NE(said_.find("saved step 6 "), std::string::npos) << said_;
     const std::string again = keys.substr(0, keys.find("--overwrite")) + keys.substr(keys.find("--overwrite") + 11);

@@ -1,4 +1,4 @@
-// A session reads its batches without a wait.
+// A session reads its batches without a wait, and tells the kernels what they leave to transfers.
 #include <gtest/gtest.h>
 
 #include <vector>
@@ -32,6 +32,14 @@ TEST(Session, SlotsAreApart) {
     EXPECT_EQ(session.ToHost<double>(session.inputs().loss_scale), std::vector<double>{0.25});
   }
   SetCpuStreamMode(CpuStreamMode::kImmediate);
+}
+
+TEST(Session, LeavesProcessorsToTransfers) {
+  SessionConfig config = SmallConfig();
+  const auto self = MakeLocalCommunicator(TestCpu());
+  EXPECT_EQ(ModelCase(config, *self, DType::kF32).session.transfer_processors(), 0);  // nobody to transfer to
+  config.parallel.transfer_processors = 3;
+  EXPECT_EQ(ModelCase(config, *self, DType::kF32).session.transfer_processors(), 3);
 }
 
 }  // namespace

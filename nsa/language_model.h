@@ -1,0 +1,50 @@
+// What nsa_model_init makes (nsa/model.h): a session of one rank, its optimizer, and calls in whole batches.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model/network/session.h"
+#include "model/training/optimizer.h"
+#include "nsa/model.h"
+#include "parallel/comm/comm.h"
+
+namespace longspan {
+
+class LanguageModel {
+ public:
+  explicit LanguageModel(const NSAModelConfig& config);  // checks, allocates, draws the weights
+  LanguageModel(const LanguageModel&) = delete;
+  LanguageModel& operator=(const LanguageModel&) = delete;
+
+  static LanguageModel& Of(const NSAModel* model);  // refuses null and what is not initialised
+
+  void Logits(const int32_t* tokens, int64_t batch, float* logits);
+  double Loss(const int32_t* tokens, const int32_t* targets, int64_t batch, bool backward);
+  double Step(double learning_rate);  // the gradient's norm
+
+  const std::vector<std::unique_ptr<Param>>& params() { return session_->model().params().params(); }
+  const Param& At(int64_t number);  // refuses numbers out of range
+  void Get(const Tensor& from, float* values);
+  void Set(const Param& param, const Tensor& values);  // of host memory
+  void Save(const std::string& path);
+  void Load(const std::string& path);
+
+ private:
+  int64_t length() const { return session_->layout().sequence(); }
+  void CheckTokens(const int32_t* tokens, const int32_t* targets, int64_t batch) const;
+  void LoadSequence(const int32_t* tokens, const int32_t* targets, double loss_scale);
+
+  int64_t vocabulary_;
+  NsaConfig nsa_;
+  std::unique_ptr<Device> device_;
+  std::unique_ptr<Communicator> alone_;
+  std::unique_ptr<Session> session_;
+  std::unique_ptr<Optimizer> optimizer_;
+  Tensor logits_;    // [S,X]
+  Tensor loss_sum_;  // [1] F64
+  int64_t updates_ = 0;
+};
+
+}  // namespace longspan
