@@ -23,10 +23,15 @@ class Event {
   virtual ~Event() = default;
 };
 
+// Whose time a stream's work takes: the calling thread's (CPU streams), or that of the GPU's stream named "compute", of
+// the one named "comm", or of another, which runs beside them.
+enum class Lane : uint8_t { kHost, kCompute, kComm, kBeside };
+
 class Stream {
  public:
   virtual ~Stream() = default;
   virtual DeviceKind kind() const = 0;
+  virtual Lane lane() const { return Lane::kHost; }
   // Runs `task` on the host in stream order. CPU kernels and MPI transfers are such tasks. The task owns (by value)
   // everything it reads but tensor memory.
   virtual void Enqueue(std::function<void()> task) = 0;
@@ -63,6 +68,9 @@ class Device {
   virtual std::unique_ptr<Stream> MakeStream(const std::string& name) = 0;
   virtual std::unique_ptr<Event> MakeEvent() = 0;
   virtual std::unique_ptr<Timer> MakeTimer() = 0;
+  // Spans of the trace that are recorded from now on have begin times of the host's clock, as it is compared with the
+  // device's now. The host waits for `stream`. Minutes later the clocks have drifted. Nothing on a CPU.
+  virtual void CompareClocks(Stream&) {}
   // 64-byte aligned (256 on GPU); throws Error naming `what` and the bytes when memory is out. Free with the same
   // device.
   virtual void* Allocate(int64_t bytes, const std::string& what) = 0;

@@ -86,6 +86,9 @@ class GpuStream : public Stream {
     cudaFreeHost(faults_);
   }
   DeviceKind kind() const override { return DeviceKind::kGpu; }
+  Lane lane() const override {
+    return name_ == "compute" ? Lane::kCompute : name_ == "comm" ? Lane::kComm : Lane::kBeside;
+  }
 
   void Enqueue(std::function<void()> task) override {
     cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
@@ -190,6 +193,7 @@ class GpuDevice : public Device {
     CudaCheck(cudaSetDevice(index_), "choosing the GPU");
     return std::make_unique<GpuTimer>();
   }
+  void CompareClocks(Stream& stream) override { CompareGpuClock(CudaStream(stream), index_); }
 
   void* Allocate(int64_t bytes, const std::string& what) override {
     CudaCheck(cudaSetDevice(index_), "choosing the GPU");

@@ -2,7 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
+#include <memory>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "runtime/memory.h"
@@ -58,13 +62,49 @@ struct SpanEvents {
   cudaEvent_t begin, end;
 };
 
-double SpanSeconds(int device, const SpanEvents& events) {
+double Seconds(cudaEvent_t begin, cudaEvent_t end) {
   float milliseconds = 0;
+  CudaCheck(cudaEventElapsedTime(&milliseconds, begin, end), "timing a span");
+  return milliseconds * 1e-3;
+}
+
+// An event of a device that happened at this time of the host's clock. Spans refer to it until they are read.
+struct ClockPoint {
+  ClockPoint() { CudaCheck(cudaEventCreate(&event), "making a timing event"); }
+  ~ClockPoint() { cudaEventDestroy(event); }
+  ClockPoint(const ClockPoint&) = delete;
+  ClockPoint& operator=(const ClockPoint&) = delete;
+  cudaEvent_t event = nullptr;
+  double seconds = 0;
+};
+
+// The newest of each device.
+class ClockPoints {
+ public:
+  static ClockPoints& Get() {
+    static ClockPoints& points = *new ClockPoints;  // spans may be read after main
+    return points;
+  }
+  std::shared_ptr<const ClockPoint> Of(int device) {
+    const std::lock_guard lock(mutex_);
+    return points_[device];
+  }
+  void Set(int device, std::shared_ptr<const ClockPoint> point) {
+    const std::lock_guard lock(mutex_);
+    points_[device] = std::move(point);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<int, std::shared_ptr<const ClockPoint>> points_;
+};
+
+void ReadTimes(int device, const SpanEvents& events, const ClockPoint* clock, TraceSpan* span) {
   CudaCheck(cudaEventSynchronize(events.end), "waiting for the end of a span");
-  CudaCheck(cudaEventElapsedTime(&milliseconds, events.begin, events.end), "timing a span");
+  span->seconds = Seconds(events.begin, events.end);
+  if (clock) span->begin = clock->seconds + Seconds(clock->event, events.begin);
   EventPool::Get().Return(device, events.begin);
   EventPool::Get().Return(device, events.end);
-  return milliseconds * 1e-3;
 }
 
 }  // namespace
@@ -79,11 +119,36 @@ void CudaCheck(cudaError_t status, const char* what, const char* file, int line)
              fmt::format("{}: CUDA: {} ({}){}", what, cudaGetErrorString(status), cudaGetErrorName(status), hint));
 }
 
-GpuSpan::GpuSpan(Stream& stream, const char* name, const Cost& cost)
-    : stream_(CudaStream(stream)), device_(CurrentDevice()), name_(name), cost_(cost) {
+// The best of some tries: what lies between the host's readings is the error.
+void CompareGpuClock(cudaStream_t stream, int device) {
+  constexpr int kTries = 5;
+  std::shared_ptr<ClockPoint> best;
+  double least = INFINITY;
+  CudaCheck(cudaStreamSynchronize(stream), "comparing clocks");
+  for (int i = 0; i < kTries; ++i) {
+    auto point = std::make_shared<ClockPoint>();
+    const double begin = WallSeconds();
+    CudaCheck(cudaEventRecord(point->event, stream), "comparing clocks");
+    CudaCheck(cudaEventSynchronize(point->event), "comparing clocks");
+    const double between = WallSeconds() - begin;
+    if (between >= least) continue;
+    least = between;
+    point->seconds = begin + between / 2;
+    best = std::move(point);
+  }
+  ClockPoints::Get().Set(device, best);
+}
+
+GpuSpan::GpuSpan(Stream& stream, const char* name, const Cost& cost, const TransferId& transfer)
+    : stream_(CudaStream(stream)), device_(CurrentDevice()) {
+  span_.name = name;
+  span_.cost = cost;
+  span_.transfer = transfer;
+  span_.place = CurrentPlace();
+  span_.lane = stream.lane();
   if (Capturing(stream_)) return;
   begin_ = EventPool::Get().Take(device_);
-  CudaCheck(cudaEventRecord(begin_, stream_), name_);
+  CudaCheck(cudaEventRecord(begin_, stream_), name);
 }
 
 GpuSpan::~GpuSpan() {
@@ -91,13 +156,15 @@ GpuSpan::~GpuSpan() {
 }
 
 void GpuSpan::End() {
-  CudaCheck(cudaGetLastError(), name_);
+  CudaCheck(cudaGetLastError(), span_.name);
   // A stream may have joined a capture since: by the very wait that is the span.
   if (!begin_ || Capturing(stream_)) return;
   const SpanEvents events{begin_, EventPool::Get().Take(device_)};
-  CudaCheck(cudaEventRecord(events.end, stream_), name_);
+  CudaCheck(cudaEventRecord(events.end, stream_), span_.name);
   begin_ = nullptr;
-  Trace::Get().AddPending(name_, cost_, [device = device_, events] { return SpanSeconds(device, events); });
+  Trace::Get().AddPending(span_, [device = device_, events, clock = ClockPoints::Get().Of(device_)](TraceSpan* span) {
+    ReadTimes(device, events, clock.get(), span);
+  });
 }
 
 GpuScratch::~GpuScratch() {

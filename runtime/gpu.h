@@ -34,11 +34,14 @@ struct GpuFaults {
 // In memory that host and device share; lives as long as the stream.
 GpuFaults* StreamFaults(Stream& stream);
 
-// One span of the trace: from construction to End in the stream's order, timed by events, read when the totals are. Of
-// a stream that is being captured (Device::Capture) there are none.
+// For Device::CompareClocks, of the device that `stream` is of.
+void CompareGpuClock(cudaStream_t stream, int device);
+
+// One span of the trace: from construction to End in the stream's order, timed by events, read when the trace resolves
+// it. Of a stream that is being captured (Device::Capture) there are none.
 class GpuSpan {
  public:
-  GpuSpan(Stream& stream, const char* name, const Cost& cost);
+  GpuSpan(Stream& stream, const char* name, const Cost& cost, const TransferId& transfer = {});
   ~GpuSpan();  // forgets a span that did not end
   GpuSpan(const GpuSpan&) = delete;
   GpuSpan& operator=(const GpuSpan&) = delete;
@@ -48,15 +51,14 @@ class GpuSpan {
  private:
   cudaStream_t stream_;
   int device_;
-  const char* name_;
-  Cost cost_;
+  TraceSpan span_;
   cudaEvent_t begin_ = nullptr;
 };
 
 // Runs work(cudaStream_t), which launches kernels on it, as the span `name` (a literal).
 template <typename Work>
-void LaunchGpu(Stream& stream, const char* name, const Cost& cost, const Work& work) {
-  GpuSpan span(stream, name, cost);
+void LaunchGpu(Stream& stream, const char* name, const Cost& cost, const Work& work, const TransferId& transfer = {}) {
+  GpuSpan span(stream, name, cost, transfer);
   work(span.stream());
   span.End();
 }

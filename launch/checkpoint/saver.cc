@@ -52,7 +52,7 @@ void Saver::Begin(const RunState& state) {
   snapshot.Take(args_.device, *copies_, args_.optimizer);
   copies_->Record(*copied_);
   pending_.push_back({.state = state, .snapshot = &snapshot, .begin = begin});
-  Trace::Get().Add("checkpoint.begin", WallSeconds() - begin, {});
+  Trace::Get().AddWait("checkpoint.begin", begin);
 }
 
 void Saver::Finish() {
@@ -66,7 +66,7 @@ void Saver::Finish() {
   } catch (const Error& error) {
     args_.say(fmt::format("warning: {}", error.what()));
   }
-  Trace::Get().Add("checkpoint.wait", WallSeconds() - begin, {});
+  Trace::Get().AddWait("checkpoint.wait", begin);
 }
 
 void Saver::Advance(bool wait) {

@@ -47,10 +47,10 @@ std::function<int()> AddTrain(CLI::App& app) {
 extern const Command kTrain = {"train", "Train a model", R"(
 Every key and its meaning: configs/run.proto
 
-A run leaves OUTPUT/NAME with config.textproto (every key, as settled), profile/ (where the time of each rank went) and
-metrics.jsonl: a line of the start, then one a step and an evaluation; a resumed run adds a line that says so, with what
-it lost and the seconds since the line before, and calls "lost" those of steps that came after its checkpoint and are done
-again. In it
+A run leaves OUTPUT/NAME with config.textproto (every key, as settled), profile/ (where the time of each rank went: see
+longspan report) and metrics.jsonl: a line of the start, then one a step and an evaluation; a resumed run adds a line
+that says so, with what it lost and the seconds since the line before, and calls "lost" those of steps that came after its
+checkpoint and are done again. In it
   loss               mean over the labels of the step, null without any; of an evaluation, over its held-out sequences
   loss_z, norm_z     how many standard deviations loss and grad_norm lie above the mean of the 128 steps before; null
                      for the first 32

@@ -108,6 +108,11 @@ void VisitKeys(Config& config, Visitor&& visit) {
   visit("checkpoint.keep_every", checkpoint.keep_every);
   visit("checkpoint.background", checkpoint.background);
   visit("checkpoint.memory_interval", checkpoint.memory_interval);
+
+  auto& profile = config.profile;
+  visit("profile.level", profile.level);
+  visit("profile.first_step", profile.first_step);
+  visit("profile.steps", profile.steps);
 }
 
 }  // namespace longspan

@@ -326,6 +326,8 @@ std::vector<std::string> Problems(const RunConfig& config, int64_t world) {
         "set train.recompute to SELECTIVE or FULL");
   }
   CheckCheckpoints(config.checkpoint, &problems);
+  problems.Size("profile.first_step", config.profile.first_step);
+  problems.Size("profile.steps", config.profile.steps, 0);
   return problems.lines;
 }
 

@@ -15,6 +15,7 @@ namespace longspan {
 enum class RuntimeDevice { kAuto, kCpu, kGpu };
 enum class RuntimeType { kAuto, kF32, kBf16 };
 enum class Graphs { kAuto, kOff, kOn };
+enum class ProfileDetail { kSteps, kOff, kFull };
 enum class DataFormat { kMegatron, kLlmc, kNanogpt, kFibonacci };
 
 struct RuntimeConfig {
@@ -66,6 +67,13 @@ struct CheckpointConfig {
   bool operator==(const CheckpointConfig&) const = default;
 };
 
+struct ProfileConfig {
+  ProfileDetail level = ProfileDetail::kSteps;
+  int64_t first_step = 3;  // in full detail, counted from the start of the program
+  int64_t steps = 3;       // so many; 0 = none
+  bool operator==(const ProfileConfig&) const = default;
+};
+
 struct RunConfig {
   std::string name = "run";
   std::string output = "runs";  // the run's folder is output/name
@@ -76,6 +84,7 @@ struct RunConfig {
   OptimizerConfig optimizer;
   TrainConfig train;
   CheckpointConfig checkpoint;
+  ProfileConfig profile;
 
   SessionConfig session() const { return {model, parallel, data.sequence_length, train.keep}; }
   bool operator==(const RunConfig&) const = default;

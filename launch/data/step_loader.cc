@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "runtime/planted_fault.h"
 #include "runtime/trace.h"
 
 namespace longspan {
@@ -24,10 +25,12 @@ void StepLoader::Continue(int64_t step, int64_t place) {
 void StepLoader::Start(int64_t step) {
   next_step_ = step;
   loading_ = std::async(std::launch::async, [this, step] {
+    const auto stage = InStage("load");
     for (size_t micro = 0; micro < next_.size(); ++micro) {
       loader_.Load(first_place_ + BatchLoader::Place(step - first_step_, sequences_per_step_,
                                                      static_cast<int64_t>(micro), replica_.count, replica_.index),
                    next_[micro]);
+      PlantedFault::Get().SlowDown(CurrentPlace());
     }
   });
 }
@@ -38,10 +41,11 @@ const std::vector<Batch>& StepLoader::Step(int64_t step) {
     if (loading_.valid()) loading_.wait();
     Start(step);
   }
+  const auto stage = InStage("data");
   const double begin = WallSeconds();
   next_step_ = 0;
   loading_.get();
-  Trace::Get().Add("data.wait", WallSeconds() - begin, {});
+  Trace::Get().AddWait("data.wait", begin);
   std::swap(current_, next_);
   current_step_ = step;
   if (step < steps_) Start(step + 1);

@@ -2,6 +2,7 @@
 
 #include "parallel/comm/rank_order.h"
 #include "runtime/memory.h"
+#include "runtime/place.h"
 
 namespace longspan {
 
@@ -14,6 +15,7 @@ int64_t Job::MemoryBytes() const {
 }
 
 std::vector<double> Job::Reduce(std::initializer_list<Number> numbers) {
+  const auto stage = InStage("agreement");
   Communicator& world = mesh_.host_world();
   const auto count = static_cast<int64_t>(numbers.size());
   std::vector<double> own, all(world.size() * count);  // all [P,count]

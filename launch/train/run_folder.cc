@@ -116,7 +116,10 @@ void RunFolder::Begin(const std::string& config_text) {
   std::error_code error;
   for (const fs::directory_entry& entry : fs::directory_iterator(path_ + "/profile", error)) {
     const std::string name = entry.path().filename().string();
-    if (name == "report.txt" || (name.starts_with("rank") && name.ends_with(".json"))) fs::remove(entry.path(), error);
+    const bool report = name == "report.txt" || name == "report.json";
+    // A run that resumes goes on in its ranks' files.
+    const bool recorded = older_ != OlderRun::kResume && name.starts_with("rank") && name.ends_with(".pb");
+    if (report || recorded) fs::remove(entry.path(), error);
   }
   if (older_ == OlderRun::kReplace) fs::remove_all(path_ + kCheckpoints, error);
   WriteText(path_ + "/config.textproto", config_text);

@@ -1,6 +1,6 @@
 // RunFolder: the folder OUTPUT/NAME of a run, which one run at a time has and an older one keeps:
 //
-//   config.textproto  every key, as settled      profile/  rankNNNNN.json, report.txt (launch/report/profile.h)
+//   config.textproto  every key, as settled      profile/  rankNNNNN.pb, report.txt, report.json (launch/report)
 //   metrics.jsonl     launch/train/run_log.h     lock      locked (flock) as long as the run lasts; says who by
 //   checkpoints/      launch/checkpoint/folder.h
 //   id                what the run's files elsewhere are called by (in memory: launch/checkpoint/checkpoint.h)
@@ -29,8 +29,8 @@ class RunFolder {
   const std::string& path() const { return path_; }
   const std::string& id() const { return id_; }  // of the rank that writes
   bool replaces() const { return replaces_; }    // an older run
-  // Takes away what an older run left of its profile, and of its checkpoints when it is replaced, and writes
-  // config.textproto. For the rank that writes.
+  // Takes away what an older run left of its reports and, when it is replaced, of its ranks' profiles and its
+  // checkpoints, and writes config.textproto. For the rank that writes.
   void Begin(const std::string& config_text);
 
  private:

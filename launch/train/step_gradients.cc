@@ -1,5 +1,7 @@
 #include "launch/train/step_gradients.h"
 
+#include "runtime/place.h"
+
 namespace longspan {
 
 StepGradients::StepGradients(Job& job, const RunConfig& config, Session& session, Optimizer& optimizer,
@@ -30,7 +32,10 @@ double StepGradients::Add(const Loaded& step, bool reduce) {
   session_.ops().rows->Zero(session_.compute(), loss_sum_);
   double coverage = 0;
   for (size_t micro = 0; micro < step.batches.size(); ++micro) {
-    session_.Load(step.batches[micro], step.labels > 0 ? 1 / step.labels : 0, micro);
+    {
+      const auto stage = InStage("data");
+      session_.Load(step.batches[micro], step.labels > 0 ? 1 / step.labels : 0, micro);
+    }
     if (frozen_) frozen_->Set(given_->Of(step.batches[micro].number));
     micro_step_.Run(reduce && micro + 1 == step.batches.size());
     coverage += session_.model().coverage() / static_cast<double>(step.batches.size());

@@ -11,7 +11,8 @@
 #include "launch/job/machine.h"
 #include "launch/job/signals.h"
 #include "launch/job/world.h"
-#include "launch/report/profile.h"
+#include "launch/report/recorder.h"
+#include "launch/report/report.h"
 #include "launch/train/about.h"
 #include "launch/train/announcement.h"
 #include "launch/train/anomalies.h"
@@ -21,6 +22,7 @@
 #include "launch/train/open_data.h"
 #include "launch/train/peak.h"
 #include "launch/train/progress.h"
+#include "launch/train/recording.h"
 #include "launch/train/resume.h"
 #include "launch/train/run_folder.h"
 #include "launch/train/run_log.h"
@@ -90,20 +92,22 @@ class Trainer {
     log_.Line(Announcement(config_, job_, session_, sources_, folder_.path(), options_.version, host));
     if (resumes() && !GoOn()) return ExitCode::kOk;
     RequireFit(job_, config_, {session_.arena().bytes(), SumOf(host), shared}, checkpoints_.memory());
-    if (stopping_.Poll()) return Stop(0);  // the ranks measure together, as they will compute
+    if (stopping_.Poll()) return Stop();  // the ranks measure together, as they will compute
     peak_flops_ =
         job_.Reduce(MeasurePeak(device_, session_.ops(), session_.compute(), session_.context().dtype), ReduceOp::kSum);
     session_.Start(config_.train.seed);
     optimizer_.Start(config_.train.seed);
     checkpoints_.Reserve();
-    if (!Rehearse()) return Stop(0);
+    if (!Rehearse()) return Stop();
     Begin();
-    Trace::Get().Reset();
+    recorder_.emplace(RecorderArgs(
+        job_, session_, config_, folder_.path(), resumes(),
+        {.version = options_.version, .first_step = first_ + 1, .step_flops = step_flops_, .peak_flops = peak_flops_}));
     const double begin = WallSeconds();
     if (evaluation_due_) EvaluateHeldOut(first_);
     for (int64_t step = first_ + 1; step <= config_.train.steps && !stopping_.agreed(); ++step) {
       if (step == record_step_) log_.Line(RecordSelections(job_, session_, *sources_.train, config_, step));
-      const std::optional<StepMetrics> metrics = step_.Run(step);
+      const std::optional<StepMetrics> metrics = step_.Run(step, *recorder_);
       if (!metrics) break;
       log_.Step(*metrics);
       state_.step = step;
@@ -112,12 +116,16 @@ class Trainer {
       if (anomalies_.exhausted() && checkpoints_.Save(State())) checkpoints_.Forget();
       anomalies_.Check(*metrics);
       if (EvaluatesAfter(step)) EvaluateHeldOut(step);
+      const Recorder::Stretch saving(*recorder_, RunPeriod::kCheckpoint, step);
       if (!stopping_.agreed()) checkpoints_.AfterStep(State());
     }
-    if (stopping_.agreed()) return Stop(WallSeconds() - begin);
-    if (config_.checkpoint.at_end) checkpoints_.Save(State());  // where it resumed from memory after its last step
-    checkpoints_.Finish();
-    checkpoints_.Forget();
+    if (stopping_.agreed()) return Stop();
+    {
+      const Recorder::Stretch saving(*recorder_, RunPeriod::kCheckpoint, config_.train.steps);
+      if (config_.checkpoint.at_end) checkpoints_.Save(State());  // where it resumed from memory after its last step
+      checkpoints_.Finish();
+      checkpoints_.Forget();
+    }
     Finish(WallSeconds() - begin);
     return ExitCode::kOk;
   }
@@ -199,8 +207,10 @@ class Trainer {
     gradients_.LetLayersChoose();
     log_.Line(fmt::format("evaluating {} held-out sequences",
                           std::min(config_.train.eval_sequences, sources_.validation->size())));
+    recorder_->Begin(RunPeriod::kEvaluation, step);
     const std::optional<HeldOut> found =
         Evaluate(job_, session_, *sources_.validation, config_, gradients_.loss_sum(), stopping_);
+    recorder_->End();
     if (!found) return;
     log_.Eval(step, found->loss, found->labels);
     if (!std::isfinite(found->loss)) {
@@ -213,10 +223,11 @@ class Trainer {
   }
 
   // In good order: saves what was not, and says how to go on.
-  ExitCode Stop(double seconds) {
+  ExitCode Stop() {
     const bool saved = !begun_ || state_.step == 0 || checkpoints_.Save(State());
     if (begun_ && saved) checkpoints_.Forget();
-    if (state_.step > first_ && !stopping_.hurried()) Report(seconds);
+    if (recorder_) recorder_->Finish();
+    if (state_.step > first_ && !stopping_.hurried()) Report();
     log_.Stop(state_.step, stopping_.reason());
     log_.Line(fmt::format("stopped by {} after step {}/{}{}; to go on:", stopping_.reason(), state_.step,
                           config_.train.steps, saved ? "" : ", which is not saved"));
@@ -225,13 +236,19 @@ class Trainer {
     return ExitCode::kStopped;
   }
 
-  void Report(double seconds) {
-    log_.Line(WriteReport(mesh_.host_world(), mesh_.cp_size(), device_.kind(), folder_.path(), seconds,
-                          state_.step - first_));
+  void Report() {
+    mesh_.host_world().Barrier();  // all have written
+    if (!job_.root() || config_.profile.level == ProfileDetail::kOff) return;
+    try {
+      log_.Line(WriteReport(folder_.path()));
+    } catch (const Error& error) {
+      log_.Line(fmt::format("warning: no report: {}", error.what()));
+    }
   }
 
   void Finish(double seconds) {
-    Report(seconds);
+    recorder_->Finish();
+    Report();
     const Tensor& weights = session_.model().params().weights();
     const auto bytes = session_.ToHost<uint8_t>(Tensor(weights.data, DType::kU8, weights.device, {weights.bytes()}));
     log_.Line(fmt::format("done: {} in {}, parameters {}, results in {}", Count(state_.step - first_, "step"),
@@ -259,7 +276,8 @@ class Trainer {
   bool evaluation_due_ = false;
   bool begun_ = false;  // what was found is loaded, what an older run left is gone
   Checkpoints& checkpoints_;
-  StepGradients gradients_;  // its graphs may hold transfers: not of the job
+  std::optional<Recorder> recorder_;  // from the first step on
+  StepGradients gradients_;           // its graphs may hold transfers: not of the job
   TrainingStep step_;
 };
 

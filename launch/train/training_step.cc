@@ -7,6 +7,7 @@
 #include "launch/train/selections.h"
 #include "model/training/schedule.h"
 #include "runtime/memory.h"
+#include "runtime/place.h"
 #include "runtime/trace.h"
 
 namespace longspan {
@@ -28,9 +29,10 @@ void TrainingStep::SetSpeed(double step_flops, double peak_flops) {
   peak_flops_ = peak_flops;
 }
 
-std::optional<StepMetrics> TrainingStep::Run(int64_t step) {
+std::optional<StepMetrics> TrainingStep::Run(int64_t step, Recorder& recorder) {
   const Mesh& mesh = job_.mesh();
   const double begin = WallSeconds();
+  recorder.Begin(RunPeriod::kStep, step);
   const int64_t allocations = CountedAllocations().allocations;
   const StepGradients::Loaded loaded = gradients_.Load(step);
   if (stopping_.agreed()) return std::nullopt;
@@ -45,19 +47,23 @@ std::optional<StepMetrics> TrainingStep::Run(int64_t step) {
                   anomalies_.limits(loaded.labels));
 
   // All is under way; from here on the host waits for results.
+  recorder.UnderWay();
+  const auto stage = InStage("metrics");
   metrics.step = step;
   metrics.selection = SelectionHashes(session_, mesh.cp());
   const std::vector<double> sums = session_.ToHost<double>(optimizer_.sums());
   metrics.grad_norm = std::sqrt(sums[0]);
   metrics.skipped = std::isnan(sums[2]);
   if (compares) RequireEqualReplicas(job_, step, session_.ToHost<int64_t>(weights_hash_)[0]);
+  const int64_t memory = job_.MemoryBytes();
   const auto allocated = static_cast<double>(CountedAllocations().allocations - allocations);
   const std::vector<double> all = job_.Reduce({{session_.ToHost<double>(gradients_.loss_sum())[0], ReduceOp::kSum},
                                                {coverage, ReduceOp::kSum},
                                                {static_cast<double>(session_.model().borrowed_bytes()), ReduceOp::kSum},
-                                               {static_cast<double>(job_.MemoryBytes()), ReduceOp::kMax},
+                                               {static_cast<double>(memory), ReduceOp::kMax},
                                                {allocated, ReduceOp::kMax},
-                                               {stopping_.wish(), ReduceOp::kMax}});
+                                               {stopping_.wish(), ReduceOp::kMax},
+                                               {recorder.wish(), ReduceOp::kMax}});
   stopping_.Agree(all[5]);
   metrics.loss = loaded.labels > 0 ? all[0] / loaded.labels : 0;
   metrics.labels = static_cast<int64_t>(loaded.labels);
@@ -69,6 +75,8 @@ std::optional<StepMetrics> TrainingStep::Run(int64_t step) {
   metrics.seconds = WallSeconds() - begin;
   metrics.peak_share = step_flops_ / metrics.seconds / peak_flops_;
   anomalies_.Record(&metrics);
+  recorder.End(memory);
+  if (all[6] > 0) recorder.CompareAgain();
   const bool finite = std::isfinite(metrics.loss) && std::isfinite(metrics.grad_norm);
   if (metrics.skipped && !finite && anomalies_.in_a_row() == 1) metrics.cause = FindNonFinite(loaded);
   return metrics;

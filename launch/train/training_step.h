@@ -6,6 +6,7 @@
 #include "launch/checkpoint/checkpoint.h"
 #include "launch/config/run_config.h"
 #include "launch/job/job.h"
+#include "launch/report/recorder.h"
 #include "launch/train/anomalies.h"
 #include "launch/train/run_log.h"
 #include "launch/train/step_gradients.h"
@@ -32,8 +33,8 @@ class TrainingStep {
   // For the share of peak: FLOPs of a step, and a second at best, of all ranks.
   void SetSpeed(double step_flops, double peak_flops);
   // Of all ranks. Nothing when the run is to stop before it. Throws Error (a rank failed) when the ranks' weights
-  // differ.
-  std::optional<StepMetrics> Run(int64_t step);
+  // differ. A period of the recorder.
+  std::optional<StepMetrics> Run(int64_t step, Recorder& recorder);
 
  private:
   // Computes the step once more, its weights being the same, and says what in it is not finite.

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "model/attention/single_branch.h"
+#include "runtime/place.h"
 
 namespace longspan {
 namespace {
@@ -169,6 +170,7 @@ Tensor AttentionLayer::Unrotate(const SequenceInputs& inputs, const AttentionWor
 
 void AttentionLayer::Forward(const SequenceInputs& inputs, const AttentionWorkspace& workspace, const Tensor& x,
                              const Tensor& residual, const Tensor& y, bool restore) {
+  const auto projections = InStage("projections");
   Project(q_, x, core_->q());
   Rotate(inputs, core_->q(), core_->q(), false);
 
@@ -187,14 +189,19 @@ void AttentionLayer::Forward(const SequenceInputs& inputs, const AttentionWorksp
   } else {
     core_->Forward(inputs);
   }
+  const auto output = InStage("output");
   MatMul({.a = core_->out(), .b = o_->weight, .c = y, .add = residual});
 }
 
 void AttentionLayer::Backward(const SequenceInputs& inputs, const AttentionWorkspace& workspace, const Tensor& x,
                               const Tensor& d_y, const Tensor& d_x) {
   const AttentionGradients& gradients = workspace.gradients.at(kind_);
-  MatMul({.a = core_->out(), .b = d_y, .c = o_->gradient, .transpose_a = true, .accumulate = true});
-  MatMul({.a = d_y, .b = o_->weight, .c = workspace.d_out, .transpose_b = true});
+  {
+    const auto output = InStage("output");
+    MatMul({.a = core_->out(), .b = d_y, .c = o_->gradient, .transpose_a = true, .accumulate = true});
+    MatMul({.a = d_y, .b = o_->weight, .c = workspace.d_out, .transpose_b = true});
+  }
+  const auto projections = InStage("projections");
   core_->Backward(inputs, workspace.d_out, gradients);
 
   ProjectBackward(q_, x, Unrotate(inputs, workspace, gradients.d_q), d_x, false);

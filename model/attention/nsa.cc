@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <string>
 
+#include "runtime/place.h"
+
 namespace longspan {
 namespace {
 
@@ -139,6 +141,7 @@ void NsaCore::Begin(Direction direction, Exchange& exchange, const std::vector<T
 }
 
 void NsaCore::BeginRows(Direction direction, int branch, const KeyRows* rows) {
+  const auto stage = InStage(branch == kSlc ? "selected_transfer" : "halo");
   if (exchange_[branch]) Begin(direction, *exchange_[branch], Travelling(branch, rows), *done_[branch]);
 }
 
@@ -207,6 +210,7 @@ WindowArgs NsaCore::WindowBranch(const SequenceInputs& inputs) const {
 }
 
 void NsaCore::Select(const SequenceInputs& inputs) {
+  const auto stage = InStage("scoring");
   if (frozen_) {
     context_.ops.rows->Copy(context_.compute, frozen_, selected_);
     return;
@@ -223,15 +227,24 @@ void NsaCore::Select(const SequenceInputs& inputs) {
                                                     .scores = {}});
 }
 
+void NsaCore::Await(const Event& done, const char* stage, const char* stall) {
+  const auto waiting = InStage(stage);
+  context_.compute.Wait(done, stall);
+}
+
 // Own summaries, and the exchanges that need nothing else to begin.
 void NsaCore::Summarize(const SequenceInputs& inputs) {
   AttentionOps& attention = *context_.ops.attention;
   BeginRows(Direction::kForward, kCmp, buffers_.data());
   BeginRows(Direction::kForward, kWin, buffers_.data());
-  context_.compute.Wait(*done_[shared_ ? kWin : kCmp], "stall.compression_halo");  // the last that began of the two
-  attention.Compress(context_.compute, CompressionOfK());
-  attention.Compress(context_.compute, CompressionOfV());
-  RotateSummaries(inputs, OwnSummaries(summary_k_), false);
+  Await(*done_[shared_ ? kWin : kCmp], "halo", "stall.compression_halo");  // the last that began of the two
+  {
+    const auto stage = InStage("compress");
+    attention.Compress(context_.compute, CompressionOfK());
+    attention.Compress(context_.compute, CompressionOfV());
+    RotateSummaries(inputs, OwnSummaries(summary_k_), false);
+  }
+  const auto stage = InStage("summaries");
   Begin(Direction::kForward, *summaries_, {summary_k_, summary_v_}, *summaries_done_);
 }
 
@@ -244,22 +257,38 @@ void NsaCore::Forward(const SequenceInputs& inputs) {
   if (!fetch_) BeginRows(Direction::kForward, kSlc, buffers_.data());
 
   // The window branch needs only the halo: it hides the gathers, or the fetch when there is one.
-  compute.Wait(*done_[kWin], "stall.window_halo");
-  if (!fetch_) attention.Window(compute, WindowBranch(inputs));
-  compute.Wait(*summaries_done_, "stall.summaries");
-  attention.Compressed(compute, CompressedBranch(inputs));
+  Await(*done_[kWin], "halo", "stall.window_halo");
+  const auto window = [&] {
+    const auto stage = InStage("window");
+    attention.Window(compute, WindowBranch(inputs));
+  };
+  if (!fetch_) window();
+  Await(*summaries_done_, "summaries", "stall.summaries");
+  {
+    const auto stage = InStage("compressed");
+    attention.Compressed(compute, CompressedBranch(inputs));
+  }
   Select(inputs);
   if (fetch_) {
     // The host waits for the choice, on the communication stream; the device has the window branch meanwhile.
     CommFollowsCompute();
-    attention.Window(compute, WindowBranch(inputs));
+    window();
+    const auto stage = InStage("selected_transfer");
     fetch_->Choose(context_.comm, selected_);
     fetch_->Forward(context_.comm, Travelling(kSlc, buffers_.data()));
     context_.comm.Record(*done_[kSlc]);
   }
-  compute.Wait(*done_[kSlc], "stall.selected");
-  attention.Selected(compute, SelectedBranch(inputs));
-  attention.Combine(compute, {gates_, o_[kCmp], o_[kSlc], o_[kWin], out_});
+  Await(*done_[kSlc], "selected_transfer", "stall.selected");
+  {
+    const auto stage = InStage("selected");
+    attention.Selected(compute, SelectedBranch(inputs));
+  }
+  Combine();
+}
+
+void NsaCore::Combine() {
+  const auto stage = InStage("output");
+  context_.ops.attention->Combine(context_.compute, {gates_, o_[kCmp], o_[kSlc], o_[kWin], out_});
 }
 
 void NsaCore::Restore(const SequenceInputs& inputs) {
@@ -267,7 +296,7 @@ void NsaCore::Restore(const SequenceInputs& inputs) {
   Summarize(inputs);
   // Who sends what is still what the choice made it. Nothing waits for the rows before the backward.
   BeginRows(Direction::kForward, kSlc, buffers_.data());
-  context_.ops.attention->Combine(context_.compute, {gates_, o_[kCmp], o_[kSlc], o_[kWin], out_});
+  Combine();
 }
 
 std::vector<Tensor> NsaCore::kept() const {
@@ -280,45 +309,66 @@ void NsaCore::Backward(const SequenceInputs& inputs, const Tensor& d_out, const 
   Stream& compute = context_.compute;
   const auto& [d_q, rows, d_gates, d_summary_k, d_summary_v] = gradients;
 
-  attention.CombineBackward(compute, {gates_, o_[kCmp], o_[kSlc], o_[kWin], out_}, {d_out, d_gates});
-  for (const auto& [k, rotated_k, v] : rows) {
-    for (const Tensor& x : {k, rotated_k, v}) {
-      if (x) row_ops.Zero(compute, x);
+  {
+    const auto stage = InStage("output");
+    attention.CombineBackward(compute, {gates_, o_[kCmp], o_[kSlc], o_[kWin], out_}, {d_out, d_gates});
+    for (const auto& [k, rotated_k, v] : rows) {
+      for (const Tensor& x : {k, rotated_k, v}) {
+        if (x) row_ops.Zero(compute, x);
+      }
     }
+    row_ops.Zero(compute, d_summary_k);
+    row_ops.Zero(compute, d_summary_v);
   }
-  row_ops.Zero(compute, d_summary_k);
-  row_ops.Zero(compute, d_summary_v);
 
-  for (const Event* done : {done_[kWin].get(), summaries_done_.get(), done_[kSlc].get()}) {
-    if (restored_) compute.Wait(*done, "stall.restored_rows");
+  if (restored_) {
+    Await(*done_[kWin], "halo", "stall.restored_rows");
+    Await(*summaries_done_, "summaries", "stall.restored_rows");
+    Await(*done_[kSlc], "selected_transfer", "stall.restored_rows");
   }
   const int first = shared_ ? kWin : kSlc;  // of the branches that add to d_q
   const auto of = [&, d_q = d_q, d_gates = d_gates](int branch, const Tensor& d_k, const Tensor& d_v) {
     return BranchGradient{d_out, d_q, d_k, d_v, {gates_, d_gates, branch}, branch == first};
   };
   const auto window = [&, &d_rows = rows[shared_ ? 0 : kWin]] {
+    const auto stage = InStage("window");
     attention.WindowBackward(compute, WindowBranch(inputs), of(kWin, d_rows.rotated_k, d_rows.v));
   };
   // The largest transfer as early as may be, hidden by the other branches: SHARED, once the window has added to its
   // rows.
   if (shared_) window();
-  const KeyRows& d_selected = rows[shared_ ? 0 : kSlc];
-  attention.SelectedBackward(compute, SelectedBranch(inputs), of(kSlc, d_selected.rotated_k, d_selected.v));
+  {
+    const auto stage = InStage("selected");
+    const KeyRows& d_selected = rows[shared_ ? 0 : kSlc];
+    attention.SelectedBackward(compute, SelectedBranch(inputs), of(kSlc, d_selected.rotated_k, d_selected.v));
+  }
   BeginRows(Direction::kBackward, kSlc, rows.data());
-  attention.CompressedBackward(compute, CompressedBranch(inputs), of(kCmp, d_summary_k, d_summary_v));
-  Begin(Direction::kBackward, *summaries_, {d_summary_k, d_summary_v}, *summaries_done_);
+  {
+    const auto stage = InStage("compressed");
+    attention.CompressedBackward(compute, CompressedBranch(inputs), of(kCmp, d_summary_k, d_summary_v));
+  }
+  {
+    const auto stage = InStage("summaries");
+    Begin(Direction::kBackward, *summaries_, {d_summary_k, d_summary_v}, *summaries_done_);
+  }
   if (!shared_) {
     window();
     BeginRows(Direction::kBackward, kWin, rows.data());
   }
 
-  compute.Wait(*summaries_done_, "stall.summary_gradients");  // SHARED: and so for those of selected rows, begun before
-  RotateSummaries(inputs, OwnSummaries(d_summary_k), true);
-  attention.CompressBackward(compute, CompressionOfK(), {OwnSummaries(d_summary_k), rows[0].projected_k(), phi_.d_k});
-  attention.CompressBackward(compute, CompressionOfV(), {OwnSummaries(d_summary_v), rows[0].v, phi_.d_v});
+  // SHARED: and so for those of selected rows, begun before.
+  Await(*summaries_done_, "summaries", "stall.summary_gradients");
+  {
+    const auto stage = InStage("compress");
+    RotateSummaries(inputs, OwnSummaries(d_summary_k), true);
+    attention.CompressBackward(compute, CompressionOfK(), {OwnSummaries(d_summary_k), rows[0].projected_k(), phi_.d_k});
+    attention.CompressBackward(compute, CompressionOfV(), {OwnSummaries(d_summary_v), rows[0].v, phi_.d_v});
+  }
   BeginRows(Direction::kBackward, kCmp, rows.data());
   if (shared_) BeginRows(Direction::kBackward, kWin, rows.data());
-  for (const auto& done : done_) compute.Wait(*done, "stall.row_gradients");
+  for (const int branch : {kCmp, kSlc, kWin}) {
+    Await(*done_[branch], branch == kSlc ? "selected_transfer" : "halo", "stall.row_gradients");
+  }
 }
 
 int64_t NsaCore::borrowed_bytes() const {

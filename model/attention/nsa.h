@@ -95,6 +95,9 @@ class NsaCore : public AttentionCore {
   SelectedArgs SelectedBranch(const SequenceInputs& inputs) const;
   WindowArgs WindowBranch(const SequenceInputs& inputs) const;
   void Select(const SequenceInputs& inputs);
+  void Combine();
+  // The compute stream waits for a transfer, in its stage, as the span `stall`.
+  void Await(const Event& done, const char* stage, const char* stall);
 
   const Context& context_;
   Sizes sizes_;

@@ -1,5 +1,7 @@
 #include "model/attention/single_branch.h"
 
+#include "runtime/place.h"
+
 namespace longspan {
 
 SingleBranchCore::SingleBranchCore(const Context& context, const Sizes& sizes, int64_t window, double scale)
@@ -59,6 +61,7 @@ WindowArgs SingleBranchCore::Branch(const SequenceInputs& inputs) const {
 }
 
 void SingleBranchCore::BorrowRows() {
+  const auto stage = InStage("attention_transfer");
   context_.compute.Record(*ready_);
   context_.comm.Wait(*ready_);
   exchange_->Forward(context_.comm, {k_, v_});
@@ -68,7 +71,11 @@ void SingleBranchCore::BorrowRows() {
 void SingleBranchCore::Forward(const SequenceInputs& inputs) {
   restored_ = false;
   BorrowRows();
-  context_.compute.Wait(*done_, "stall.rows");
+  {
+    const auto stage = InStage("attention_transfer");
+    context_.compute.Wait(*done_, "stall.rows");
+  }
+  const auto stage = InStage("attention");
   context_.ops.attention->Window(context_.compute, Branch(inputs));
 }
 
@@ -81,9 +88,13 @@ void SingleBranchCore::Backward(const SequenceInputs& inputs, const Tensor& d_ou
                                 const AttentionGradients& gradients) {
   Stream& compute = context_.compute;
   const auto& [unused, d_k, d_v] = gradients.rows[0];
-  for (const Tensor& x : {d_k, d_v}) context_.ops.rows->Zero(compute, x);
-  if (restored_) compute.Wait(*done_, "stall.restored_rows");
-  context_.ops.attention->WindowBackward(compute, Branch(inputs), {d_out, gradients.d_q, d_k, d_v, {}, true});
+  {
+    const auto stage = InStage("attention");
+    for (const Tensor& x : {d_k, d_v}) context_.ops.rows->Zero(compute, x);
+    if (restored_) compute.Wait(*done_, "stall.restored_rows");
+    context_.ops.attention->WindowBackward(compute, Branch(inputs), {d_out, gradients.d_q, d_k, d_v, {}, true});
+  }
+  const auto stage = InStage("attention_transfer");
   compute.Record(*ready_);
   context_.comm.Wait(*ready_);
   exchange_->Backward(context_.comm, {d_k, d_v});

@@ -1,5 +1,7 @@
 #include "model/network/offload.h"
 
+#include "runtime/place.h"
+
 namespace longspan {
 
 Offload::Offload(const Context& context)
@@ -30,10 +32,12 @@ void Offload::CopiesFollowCompute() {
 }
 
 void Offload::Claim(size_t block) {
+  const auto stage = InStage("offload");
   if (block >= kSets) context_.compute.Wait(*blocks_[block - kSets].stored, "memory.offload_stall");
 }
 
 void Offload::Store(size_t block) {
+  const auto stage = InStage("offload");
   if (!Leaves(block)) return;
   CopiesFollowCompute();
   const Block& from = blocks_[block];
@@ -42,10 +46,12 @@ void Offload::Store(size_t block) {
 }
 
 void Offload::Await(size_t block) {
+  const auto stage = InStage("offload");
   if (Leaves(block)) context_.compute.Wait(*blocks_[block].loaded, "memory.offload_stall");
 }
 
 void Offload::Release(size_t block) {
+  const auto stage = InStage("offload");
   if (block < kSets) return;
   CopiesFollowCompute();
   const Block& to = blocks_[block - kSets];

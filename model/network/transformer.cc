@@ -1,5 +1,7 @@
 #include "model/network/transformer.h"
 
+#include "runtime/place.h"
+
 namespace longspan {
 
 Transformer::Transformer(const Context& context, const ModelConfig& config, SelectedExchange exchange,
@@ -80,8 +82,12 @@ void Transformer::Norm(const Tensor& x, const Param& weight, const Tensor& y) {
 }
 
 void Transformer::BlockForward(const SequenceInputs& inputs, Block& block, bool restore) {
-  Norm(block.x, *block.attention_norm, block.normed_x);
+  {
+    const auto stage = InStage("projections");
+    Norm(block.x, *block.attention_norm, block.normed_x);
+  }
   block.attention.Forward(inputs, attention_workspace_, block.normed_x, block.x, block.middle, restore);
+  const auto stage = InStage("feed_forward");
   Norm(block.middle, *block.ffn_norm, block.normed_middle);
 }
 
@@ -89,23 +95,35 @@ void Transformer::BlockForward(const SequenceInputs& inputs, Block& block, bool 
 void Transformer::BlockBackward(const SequenceInputs& inputs, Block& block) {
   DenseOps& dense = *context_.ops.dense;
   Stream& compute = context_.compute;
-  block.ffn.Backward(ffn_workspace_, block.normed_middle, d_stream_, d_normed_);
-  dense.RmsNormBackward(compute, {block.middle, block.ffn_norm->weight, config_.norm_eps, block.normed_middle},
-                        {d_normed_, d_stream_, block.ffn_norm->gradient, true});
-
+  {
+    const auto stage = InStage("feed_forward");
+    block.ffn.Backward(ffn_workspace_, block.normed_middle, d_stream_, d_normed_);
+    dense.RmsNormBackward(compute, {block.middle, block.ffn_norm->weight, config_.norm_eps, block.normed_middle},
+                          {d_normed_, d_stream_, block.ffn_norm->gradient, true});
+  }
   block.attention.Backward(inputs, attention_workspace_, block.normed_x, d_stream_, d_normed_);
+  const auto stage = InStage("projections");
   dense.RmsNormBackward(compute, {block.x, block.attention_norm->weight, config_.norm_eps, block.normed_x},
                         {d_normed_, d_stream_, block.attention_norm->gradient, true});
 }
 
 void Transformer::RunBlocks(const SequenceInputs& inputs, bool backward) {
-  context_.ops.dense->Embedding(context_.compute, {inputs.tokens, embedding_->weight, blocks_[0]->x});
+  const auto pass = InPass(Pass::kForward);
+  {
+    const auto stage = InStage("embedding");
+    context_.ops.dense->Embedding(context_.compute, {inputs.tokens, embedding_->weight, blocks_[0]->x});
+  }
   for (size_t i = 0; i < blocks_.size(); ++i) {
+    const auto layer = InLayer(static_cast<int64_t>(i));
     Block& block = *blocks_[i];
     const Tensor& y = i + 1 < blocks_.size() ? blocks_[i + 1]->x : last_;
     BlockForward(inputs, block, false);
     if (offload_ && backward && i + 1 < blocks_.size()) offload_->Claim(i + 1);
-    block.ffn.Forward(block.normed_middle, block.middle, y);
+    {
+      const auto stage = InStage("feed_forward");
+      block.ffn.Forward(block.normed_middle, block.middle, y);
+    }
+    const auto stage = InStage("metrics");
     if (const NsaCore* nsa = block.attention.nsa()) {
       context_.ops.attention->HashSelection(
           context_.compute, {context_.segments(), nsa->selected(), hashes_.Rows(static_cast<int64_t>(i), 1)});
@@ -113,11 +131,14 @@ void Transformer::RunBlocks(const SequenceInputs& inputs, bool backward) {
     if (layer_done_) layer_done_(static_cast<int64_t>(i));
     if (offload_ && backward) offload_->Store(i);
   }
+  const auto stage = InStage("loss");
   Norm(last_, *final_norm_, normed_last_);
 }
 
 void Transformer::Forward(const SequenceInputs& inputs) {
   RunBlocks(inputs, false);
+  const auto pass = InPass(Pass::kForward);
+  const auto stage = InStage("loss");
   context_.ops.train->LinearCrossEntropy(context_.compute, {.x = normed_last_,
                                                             .weight = head_->weight,
                                                             .targets = inputs.targets,
@@ -137,20 +158,25 @@ void Transformer::ForwardBackward(const SequenceInputs& inputs, const GradientsR
     if (ready) ready(begin, end);
   };
   RunBlocks(inputs, true);
-  context_.ops.train->LinearCrossEntropy(context_.compute, {.x = normed_last_,
-                                                            .weight = head_->weight,
-                                                            .targets = inputs.targets,
-                                                            .loss = loss_,
-                                                            .scale = inputs.loss_scale,
-                                                            .d_x = d_normed_,
-                                                            .d_weight = head_->gradient});
-  context_.ops.dense->RmsNormBackward(context_.compute, {last_, final_norm_->weight, config_.norm_eps, normed_last_},
-                                      {d_normed_, d_stream_, final_norm_->gradient});
+  const auto pass = InPass(Pass::kBackward);
+  {
+    const auto stage = InStage("loss");
+    context_.ops.train->LinearCrossEntropy(context_.compute, {.x = normed_last_,
+                                                              .weight = head_->weight,
+                                                              .targets = inputs.targets,
+                                                              .loss = loss_,
+                                                              .scale = inputs.loss_scale,
+                                                              .d_x = d_normed_,
+                                                              .d_weight = head_->gradient});
+    context_.ops.dense->RmsNormBackward(context_.compute, {last_, final_norm_->weight, config_.norm_eps, normed_last_},
+                                        {d_normed_, d_stream_, final_norm_->gradient});
+  }
   done(blocks_.back()->end, params_.size());
   const auto block_done = [&](size_t i) {
     done(i > 0 ? blocks_[i - 1]->end : blocks_[0]->attention_norm->offset, blocks_[i]->end);
   };
   for (size_t i = blocks_.size(); i-- > 0;) {
+    const auto layer = InLayer(static_cast<int64_t>(i));
     if (offload_) offload_->Await(i);
     // The last block's activations are still there.
     if (recompute_ != Recompute::kNone && i + 1 < blocks_.size()) {
@@ -162,6 +188,7 @@ void Transformer::ForwardBackward(const SequenceInputs& inputs, const GradientsR
     if (offload_) offload_->Release(i);
   }
   block_done(0);
+  const auto stage = InStage("embedding");
   context_.ops.dense->EmbeddingBackward(context_.compute, {inputs.tokens, embedding_->weight, blocks_[0]->x},
                                         {d_stream_, embedding_->gradient});
   done(0, blocks_[0]->attention_norm->offset);

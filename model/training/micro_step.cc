@@ -1,11 +1,14 @@
 #include "model/training/micro_step.h"
 
+#include "runtime/place.h"
+
 namespace longspan {
 
 void MicroStep::Enqueue(bool last) {
   Transformer::GradientsReady reduce;
   if (last) reduce = [this](int64_t begin, int64_t end) { optimizer_.Reduce(begin, end); };
   session_.model().ForwardBackward(session_.inputs(), reduce);
+  const auto stage = InStage("loss");
   session_.ops().train->AddSum(session_.compute(), session_.model().token_loss(), loss_sum_);
   if (last) optimizer_.FinishReduce();
 }
@@ -21,6 +24,7 @@ void MicroStep::Run(bool last) {
   scratch_bytes_ = scratch;
   std::unique_ptr<Graph>& graph = graphs_[last ? 1 : 0];
   if (!graph) graph = session_.device().Capture(session_.compute(), [this, last] { Enqueue(last); });
+  const auto stage = InStage("graph");
   graph->Launch();
 }
 

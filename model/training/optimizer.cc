@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "runtime/place.h"
+
 namespace longspan {
 
 std::vector<Shard> CutShards(const ParamTable& params, int ranks) {
@@ -67,6 +69,7 @@ void Optimizer::Order(Stream& first, Stream& second, const char* stall) {
 }
 
 void Optimizer::Reduce(int64_t begin, int64_t end) {
+  const AtPlace reductions({"reductions"});
   const auto within = [&](const Shard& shard) {  // of the part
     const int64_t first = std::clamp(shard.begin, begin, end);
     return std::pair(first, std::clamp(shard.end, begin, end) - first);
@@ -79,9 +82,13 @@ void Optimizer::Reduce(int64_t begin, int64_t end) {
                        counts);
 }
 
-void Optimizer::FinishReduce() { Order(comm_, compute_, "stall.gradients"); }
+void Optimizer::FinishReduce() {
+  const AtPlace reductions({"reductions"});
+  Order(comm_, compute_, "stall.gradients");
+}
 
 void Optimizer::Step(int64_t update, double learning_rate, const Tensor& loss_sum, const UpdateLimits& limits) {
+  const AtPlace optimizer({"optimizer"});
   TrainOps& train = *ops_.train;
   const Tensor squares = sums_.Rows(0, 1), loss = sums_.Rows(1, 1), scale = sums_.Rows(2, 1);
   ops_.rows->Zero(compute_, sums_);
@@ -89,9 +96,12 @@ void Optimizer::Step(int64_t update, double learning_rate, const Tensor& loss_su
     train.AddSumOfSquares(compute_, params_.params()[i]->gradient, squares);
   }
   if (loss_sum) device_.Copy(compute_, loss, loss_sum);
-  Order(compute_, comm_);
-  world_.AllReduce(comm_, sums_.Rows(0, 2), ReduceOp::kSum);
-  Order(comm_, compute_, "stall.gradient_norm");
+  {
+    const auto reductions = InStage("reductions");
+    Order(compute_, comm_);
+    world_.AllReduce(comm_, sums_.Rows(0, 2), ReduceOp::kSum);
+    Order(comm_, compute_, "stall.gradient_norm");
+  }
 
   train.ClipScale(compute_, {.sum_of_squares = squares,
                              .loss = loss,
@@ -121,6 +131,7 @@ void Optimizer::Step(int64_t update, double learning_rate, const Tensor& loss_su
 }
 
 void Optimizer::GatherWeights() {
+  const auto weights = InStage("weights");
   Order(compute_, comm_);
   world_.AllGather(comm_, OwnPart(params_.weights()), params_.weights(), counts_);
   Order(comm_, compute_, "stall.weights");

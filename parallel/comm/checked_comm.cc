@@ -20,6 +20,15 @@ void CheckCounts(const CommCall& call, const char* name, const Tensor& x, const 
            x.shape.ToString(), x.size(), Sum(counts));
 }
 
+// FNV-1a.
+uint32_t GroupOf(uint32_t whole, int64_t sequence, int color) {
+  uint32_t hash = 2166136261U;
+  for (const uint64_t part : {uint64_t{whole}, static_cast<uint64_t>(sequence), static_cast<uint64_t>(color)}) {
+    for (int shift = 0; shift < 64; shift += 8) hash = (hash ^ static_cast<uint8_t>(part >> shift)) * 16777619U;
+  }
+  return hash;
+}
+
 }  // namespace
 
 std::string CommCall::Text() const {
@@ -123,7 +132,9 @@ void CheckedCommunicator::Broadcast(Stream& stream, const Tensor& x, int root) {
 std::unique_ptr<Communicator> CheckedCommunicator::Split(int color, int key) {
   const Call call = NextCall("comm.split");
   LS_CHECK(color >= 0, "{}: color {} is negative", call.Text(), color);
-  return DoSplit(call, color, key);
+  auto part = DoSplit(call, color, key);
+  part->group_ = GroupOf(group_, call.sequence, color);
+  return part;
 }
 
 std::vector<int> CheckedCommunicator::Peers() const {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "parallel/comm/comm.h"
+#include "runtime/trace.h"
 
 namespace longspan {
 
@@ -27,10 +28,12 @@ inline char* Bytes(const Tensor& x) { return static_cast<char*>(x.data); }
 
 class CheckedCommunicator : public Communicator {
  public:
-  CheckedCommunicator(DeviceKind memory, int rank, int size) : memory_(memory), rank_(rank), size_(size) {}
+  CheckedCommunicator(DeviceKind memory, int rank, int size, uint32_t group = 1)
+      : memory_(memory), rank_(rank), size_(size), group_(group) {}
 
   int rank() const final { return rank_; }
   int size() const final { return size_; }
+  uint32_t group() const final { return group_; }
   void AllReduce(Stream& stream, const Tensor& x, ReduceOp op) final;
   void AllGather(Stream& stream, const Tensor& send, const Tensor& receive, const std::vector<int64_t>& counts) final;
   void ReduceScatter(Stream& stream, const Tensor& send, const Tensor& receive,
@@ -49,7 +52,10 @@ class CheckedCommunicator : public Communicator {
 
   // `received` is what this rank gets from others, in bytes. `parts` has an entry for each rank.
   struct Call : CommCall {
+    uint32_t group = 0;
     double received = 0;
+    // Of its span; a group of one transfers nothing.
+    TransferId id() const { return size > 1 ? TransferId{group, size, sequence} : TransferId{}; }
   };
   virtual void DoAllReduce(Stream& stream, const Call& call, const Tensor& x, ReduceOp op) = 0;
   virtual void DoAllGather(Stream& stream, const Call& call, const Tensor& send, const Tensor& receive,
@@ -61,18 +67,19 @@ class CheckedCommunicator : public Communicator {
   virtual void DoSendReceive(Stream& stream, const Call& call, const std::vector<Transfer>& batch) = 0;
   virtual void DoBroadcast(Stream& stream, const Call& call, const Tensor& x, int root) = 0;
   virtual void DoBarrier(const Call& call) = 0;
-  virtual std::unique_ptr<Communicator> DoSplit(const Call& call, int color, int key) = 0;
+  virtual std::unique_ptr<CheckedCommunicator> DoSplit(const Call& call, int color, int key) = 0;
 
   // The others, beginning behind this rank: so that not all ranks turn to rank 0 first.
   std::vector<int> Peers() const;
 
  private:
-  Call NextCall(const char* name) { return {{name, ++sequence_, rank_, size_}}; }
+  Call NextCall(const char* name) { return {{name, ++sequence_, rank_, size_}, group_}; }
   void CheckTensor(const Call& call, const char* name, const Tensor& x) const;
   void CheckPair(const Call& call, const Tensor& send, const Tensor& receive) const;
 
   const DeviceKind memory_;
   const int rank_, size_;
+  uint32_t group_;
   int64_t sequence_ = 0;
 };
 

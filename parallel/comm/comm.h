@@ -32,6 +32,7 @@ class Communicator {
   virtual ~Communicator() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
+  virtual uint32_t group() const = 0;  // a number that its ranks have alike, and (but for a hash's accidents) no other
   virtual bool host_waits() const { return false; }  // in the verbs, for the stream: they cannot be part of a graph
 
   virtual void AllReduce(Stream& stream, const Tensor& x, ReduceOp op) = 0;  // in place; F32, F64, I32, I64, BF16

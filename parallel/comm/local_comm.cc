@@ -53,7 +53,7 @@ class LocalCommunicator final : public CheckedCommunicator {
   }
   void DoBroadcast(Stream& stream, const Call& call, const Tensor&, int) override { Alone(stream, call); }
   void DoBarrier(const Call& call) override { RequireNoneBesides(call); }
-  std::unique_ptr<Communicator> DoSplit(const Call& call, int, int) override {
+  std::unique_ptr<CheckedCommunicator> DoSplit(const Call& call, int, int) override {
     RequireNoneBesides(call);
     return std::make_unique<LocalCommunicator>(device_, 1, 0);
   }

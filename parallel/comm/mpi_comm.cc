@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "parallel/comm/checked_comm.h"
@@ -51,7 +53,7 @@ class MpiCommunicator final : public CheckedCommunicator {
 
  private:
   void DoAllReduce(Stream& stream, const Call& call, const Tensor& x, ReduceOp op) override {
-    Launch(stream, call.name, {0, call.received}, [this, call, x, op] {
+    Transfers(stream, call, [this, call, x, op] {
       if (x.bytes() <= kSmallReduceBytes) {
         GatherAndReduce(call, x, op);
         return;
@@ -65,20 +67,21 @@ class MpiCommunicator final : public CheckedCommunicator {
 
   void DoAllGather(Stream& stream, const Call& call, const Tensor& send, const Tensor& receive,
                    const std::vector<int64_t>& parts) override {
-    Launch(stream, call.name, {0, call.received},
-           [this, call, send, receive, parts] { RunAllGather(call, send.dtype, Bytes(send), Bytes(receive), parts); });
+    Transfers(stream, call, [this, call, send, receive, parts] {
+      RunAllGather(call, send.dtype, Bytes(send), Bytes(receive), parts);
+    });
   }
 
   void DoReduceScatter(Stream& stream, const Call& call, const Tensor& send, const Tensor& receive,
                        const std::vector<int64_t>& parts) override {
-    Launch(stream, call.name, {0, call.received}, [this, call, send, receive, parts] {
+    Transfers(stream, call, [this, call, send, receive, parts] {
       RunReduceScatter(call, send.dtype, ReduceOp::kSum, Bytes(send), Bytes(receive), parts);
     });
   }
 
   void DoAllToAll(Stream& stream, const Call& call, const Tensor& send, const std::vector<int64_t>& send_counts,
                   const Tensor& receive, const std::vector<int64_t>& receive_counts) override {
-    Launch(stream, call.name, {0, call.received}, [this, call, send, send_counts, receive, receive_counts] {
+    Transfers(stream, call, [this, call, send, send_counts, receive, receive_counts] {
       const int64_t width = DTypeSize(send.dtype);
       const std::vector<int64_t> from = Begins(send_counts), to = Begins(receive_counts);
       MpiMessages messages(comm_, call);
@@ -92,7 +95,7 @@ class MpiCommunicator final : public CheckedCommunicator {
   }
 
   void DoSendReceive(Stream& stream, const Call& call, const std::vector<Transfer>& batch) override {
-    Launch(stream, call.name, {0, call.received}, [this, call, batch] {
+    Transfers(stream, call, [this, call, batch] {
       MpiMessages messages(comm_, call);
       for (const Transfer& transfer : batch) {
         const Tensor& x = transfer.tensor;
@@ -107,7 +110,7 @@ class MpiCommunicator final : public CheckedCommunicator {
   }
 
   void DoBroadcast(Stream& stream, const Call& call, const Tensor& x, int root) override {
-    Launch(stream, call.name, {0, call.received}, [this, call, x, root] {
+    Transfers(stream, call, [this, call, x, root] {
       for (int64_t offset = 0; offset < x.bytes(); offset += MpiMessages::kPieceBytes) {
         const int piece = static_cast<int>(std::min(MpiMessages::kPieceBytes, x.bytes() - offset));
         CheckMpi(MPI_Bcast(Bytes(x) + offset, piece, MPI_BYTE, root, comm_), call);
@@ -117,10 +120,14 @@ class MpiCommunicator final : public CheckedCommunicator {
 
   void DoBarrier(const Call& call) override { CheckMpi(MPI_Barrier(comm_), call); }
 
-  std::unique_ptr<Communicator> DoSplit(const Call& call, int color, int key) override {
+  std::unique_ptr<CheckedCommunicator> DoSplit(const Call& call, int color, int key) override {
     MPI_Comm group = MPI_COMM_NULL;
     CheckMpi(MPI_Comm_split(comm_, color, key, &group), call);
     return std::make_unique<MpiCommunicator>(group);
+  }
+
+  static void Transfers(Stream& stream, const Call& call, std::function<void()> task) {
+    Launch(stream, call.name, {0, call.received}, std::move(task), call.id());
   }
 
   // Memory for received parts; it grows to its largest use and stays.

@@ -71,7 +71,9 @@ std::vector<NcclCommunicator*>& Living() {
 class NcclCommunicator final : public CheckedCommunicator {
  public:
   NcclCommunicator(std::unique_ptr<Communicator> host, Device& device)
-      : CheckedCommunicator(DeviceKind::kGpu, host->rank(), host->size()), host_(std::move(host)), device_(device) {
+      : CheckedCommunicator(DeviceKind::kGpu, host->rank(), host->size(), host->group()),
+        host_(std::move(host)),
+        device_(device) {
     if (size() == 1) return;
     const CommCall call = {"comm.make_nccl", 0, rank(), size()};
     ncclUniqueId id{};
@@ -181,7 +183,7 @@ class NcclCommunicator final : public CheckedCommunicator {
     host_->Barrier();
   }
 
-  std::unique_ptr<Communicator> DoSplit(const Call& call, int color, int key) override {
+  std::unique_ptr<CheckedCommunicator> DoSplit(const Call& call, int color, int key) override {
     CheckState(call);
     return std::make_unique<NcclCommunicator>(host_->Split(color, key), device_);
   }
@@ -189,7 +191,7 @@ class NcclCommunicator final : public CheckedCommunicator {
   template <typename Work>
   void Launched(Stream& stream, const Call& call, const Work& work) {
     CheckState(call);
-    LaunchGpu(stream, call.name, {0, call.received}, work);
+    LaunchGpu(stream, call.name, {0, call.received}, work, call.id());
   }
 
   // Throws Error for what went wrong since the last call, here or at a peer.

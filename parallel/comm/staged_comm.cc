@@ -16,7 +16,9 @@ constexpr int64_t kAlign = 256;
 class StagedCommunicator final : public CheckedCommunicator {
  public:
   StagedCommunicator(std::unique_ptr<Communicator> host, Device& device)
-      : CheckedCommunicator(device.kind(), host->rank(), host->size()), host_(std::move(host)), device_(device) {}
+      : CheckedCommunicator(device.kind(), host->rank(), host->size(), host->group()),
+        host_(std::move(host)),
+        device_(device) {}
   bool host_waits() const override { return size() > 1; }
 
  private:
@@ -89,7 +91,7 @@ class StagedCommunicator final : public CheckedCommunicator {
 
   void DoBarrier(const Call&) override { host_->Barrier(); }
 
-  std::unique_ptr<Communicator> DoSplit(const Call&, int color, int key) override {
+  std::unique_ptr<CheckedCommunicator> DoSplit(const Call&, int color, int key) override {
     return std::make_unique<StagedCommunicator>(host_->Split(color, key), device_);
   }
 

@@ -157,6 +157,25 @@ TEST(GpuTrace, ASpanThatFailsIsNotCounted) {
   EXPECT_TRUE(Trace::Get().totals().empty());
 }
 
+TEST(GpuTrace, SpansBeginOnTheClockOfTheHost) {
+  constexpr double kError = 1e-3;
+  const auto stream = Gpu().MakeStream("compute");
+  const Buffer buffer(Gpu(), 1 << 20, "buffer");
+  Gpu().CompareClocks(*stream);
+  Trace::Get().Reset();
+  Trace::Get().Keep(true);
+  const double before = WallSeconds();
+  Gpu().FillBytes(*stream, OnDevice(buffer, 1 << 18), 1);
+  stream->Synchronize();
+  const double after = WallSeconds();
+  const std::vector<TraceSpan> spans = Trace::Get().Take(0);
+  Trace::Get().Keep(false);
+  ASSERT_EQ(spans.size(), 1U);
+  EXPECT_EQ(spans[0].lane, Lane::kCompute);
+  EXPECT_GT(spans[0].begin, before - kError);
+  EXPECT_LT(spans[0].begin + spans[0].seconds, after + kError);
+}
+
 TEST(GpuTrace, AStallIsASpanOfTheStreamThatWaits) {
   const auto slow = Gpu().MakeStream("slow"), waiting = Gpu().MakeStream("waiting");
   const auto event = Gpu().MakeEvent();

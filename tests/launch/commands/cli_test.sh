@@ -28,7 +28,7 @@ export OMPI_MCA_pml=not_there
 check 0 "Exit codes"
 check 0 "Exit codes" --help
 check 0 "^longspan [0-9.]+ \(revision" --version
-for command in train verify attention data "data info" checkpoint "checkpoint info" "checkpoint verify" bench "bench nsa"; do
+for command in train verify attention data "data info" checkpoint "checkpoint info" "checkpoint verify" report bench "bench nsa"; do
   check 0 "Usage: longspan $command" $command --help
   check 0 "^Examples:$" $command --help
   check 0 "^  (mpirun -np [0-9]+ )?longspan $command [^ ]" $command --help

@@ -305,6 +305,8 @@ TEST(ConfigRules, OptimizerAndTrain) {
       {[](auto& c) { c.checkpoint.interval = -1; }, {"checkpoint.interval = -1"}},
       {[](auto& c) { c.checkpoint.minutes = -1; }, {"checkpoint.minutes = -1"}},
       {[](auto& c) { c.checkpoint.keep_last = 0; }, {"checkpoint.keep_last = 0"}},
+      {[](auto& c) { c.profile.first_step = 0; }, {"profile.first_step = 0"}},
+      {[](auto& c) { c.profile.steps = -1; }, {"profile.steps = -1"}},
       {[](auto& c) { c.checkpoint.keep_every = 5; },
        {"checkpoint.interval = 0 disagree", "set checkpoint.interval to 5"}},
       {[](auto& c) { c.checkpoint = {.interval = 4, .keep_every = 10}; },

@@ -58,8 +58,8 @@ TEST_F(RunFolderTest, OneRunAtATimeHasIt) {
 }
 
 TEST_F(RunFolderTest, AnOlderRunStaysUntilTheNewOneBegins) {
-  const std::vector<std::string> own = {"metrics.jsonl", "profile/rank00000.json", "profile/rank00003.json",
-                                        "profile/report.txt"};
+  const std::vector<std::string> own = {"metrics.jsonl", "profile/rank00000.pb", "profile/rank00003.pb",
+                                        "profile/report.txt", "profile/report.json"};
   for (const std::string& name : own) WriteFile(path_ + "/" + name, "replaced");
   WriteFile(path_ + "/profile/notes.txt", "mine");
   ExpectError(ExitCode::kConfig, {"name = \"a\"", path_, "older run", "set name to another", "--overwrite"},
@@ -78,6 +78,13 @@ TEST_F(RunFolderTest, AnOlderRunStaysUntilTheNewOneBegins) {
   RunLog log(config_, path_, true);
   log.Start({});
   EXPECT_EQ(ReadFile(path_ + "/metrics.jsonl").find("replaced"), std::string::npos);
+}
+
+TEST_F(RunFolderTest, AResumedRunGoesOnInItsProfile) {
+  for (const char* name : {"rank00001.pb", "report.txt"}) WriteFile(path_ + "/profile/" + name, "before");
+  RunFolder(config_, OlderRun::kResume, true).Begin("");
+  EXPECT_EQ(ReadFile(path_ + "/profile/rank00001.pb"), "before");
+  EXPECT_FALSE(std::filesystem::exists(path_ + "/profile/report.txt"));
 }
 
 TEST_F(RunFolderTest, AFolderThatCannotBe) {

@@ -67,8 +67,8 @@ TEST_F(TrainStarts, AnOlderRunIsKept) {
   EXPECT_EQ(ReadFile(folder_ / "runs/run/metrics.jsonl"), before);
   Expect(0, 1, keys + "--overwrite train.steps=2", {"replaced   the older run", "done: 2 steps"});
   EXPECT_EQ(Metrics().size(), 3U);
-  EXPECT_TRUE(std::filesystem::exists(folder_ / "runs/run/profile/rank00000.json"));
-  EXPECT_FALSE(std::filesystem::exists(folder_ / "runs/run/profile/rank00001.json"));
+  EXPECT_TRUE(std::filesystem::exists(folder_ / "runs/run/profile/rank00000.pb"));
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "runs/run/profile/rank00001.pb"));
 }
 
 TEST_F(TrainStarts, OneRunOfANameAtATime) {
@@ -111,9 +111,10 @@ TEST_F(TrainStarts, MetricsSayWhatTheRunIs) {
   const std::string config = ReadFile(folder_ / "runs/run/config.textproto");
   EXPECT_NE(config.find("dp: 1\n"), std::string::npos);
   EXPECT_NE(config.find("dtype: F32\n"), std::string::npos);
-  const json profile = json::parse(ReadFile(folder_ / "runs/run/profile/rank00001.json"));
-  EXPECT_EQ(profile["dp"], 0);
-  EXPECT_EQ(profile["cp"], 1);
+  const json report = json::parse(ReadFile(folder_ / "runs/run/profile/report.json"));
+  EXPECT_EQ(report["dp"], 1);
+  EXPECT_EQ(report["cp"], 2);
+  EXPECT_EQ(report["rank"].size(), 2U);
 }
 
 TEST_F(TrainStarts, EvaluationIsSaidAndCanBeOff) {

@@ -1,0 +1,157 @@
+// The largest costs of a run in words, and where its time went over all starts.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+#include "launch/report/summary.h"
+
+namespace longspan {
+namespace {
+
+constexpr size_t kMostCosts = 3;
+constexpr double kLeastShare = 0.01;  // of a step
+
+double Ms(double seconds) { return 1e3 * seconds; }
+
+std::string AdviceOn(const Straggler& straggler) {
+  switch (straggler.what) {
+    case SlowClass::kCompute:
+      return straggler.stage.empty() ? "compare that device's clocks and temperature, or run longspan bench on it"
+                                     : "if its work is more, parallel.layout = HEAD_TAIL; else longspan bench there";
+    case SlowClass::kHost:
+      return "its thread did not run: look for other programs on its cores, signals, and how ranks are bound";
+    case SlowClass::kData:
+      return "its sequences come late: a faster or local disk for the dataset, or who else reads there";
+    case SlowClass::kLink:
+      return "longspan verify measures the links; look for a slow adapter or cable of that node";
+  }
+  return "";
+}
+
+std::string Find(const std::map<std::string, std::string>& advice, const std::string& stage,
+                 const std::string& otherwise) {
+  const auto found = advice.find(stage);
+  return found == advice.end() ? otherwise : found->second;
+}
+
+std::string AdviceOnTransfer(const std::string& stage) {
+  return Find(
+      {{"selected_transfer", "parallel.selected_exchange = FETCH brings only chosen blocks; or a smaller parallel.cp"},
+       {"summaries", "a larger model.nsa.stride makes fewer summaries; or a smaller parallel.cp"},
+       {"halo", "a shorter model.nsa.window has a shorter halo; or a smaller parallel.cp"},
+       {"reductions", "a larger train.sequences_per_step: fewer updates for the same tokens"},
+       {"weights", "a larger train.sequences_per_step: fewer updates for the same tokens"},
+       {"agreement", "a larger train.sequences_per_step: longer steps"}},
+      stage, "longspan verify measures the links");
+}
+
+std::string AdviceOnStage(const std::string& stage) {
+  return Find({{"selected", "a smaller model.nsa.select"},
+               {"window", "a shorter model.nsa.window"},
+               {"compressed", "a larger model.nsa.stride makes fewer summaries"},
+               {"scoring", "a larger model.nsa.stride makes fewer summaries"},
+               {"graph", "runtime.graphs = OFF shows what is in it"},
+               {"optimizer", "a larger train.sequences_per_step: fewer updates for the same tokens"}},
+              stage, "the model asks for it: more ranks share it, by parallel.cp or parallel.dp");
+}
+
+}  // namespace
+
+std::vector<Finding> LargestCosts(const Summary& summary) {
+  std::vector<Finding> costs;
+  const RankRow& mean = summary.mean;
+  double explained = 0;
+  for (const Straggler& straggler : summary.stragglers) {
+    const auto part = static_cast<double>(straggler.last_step - straggler.first_step + 1) /
+                      static_cast<double>(std::max<int64_t>(1, summary.last_step - summary.first_step + 1));
+    const double seconds = straggler.single.empty() ? straggler.saving * std::min(1.0, part) : straggler.saving;
+    explained += seconds;
+    costs.push_back(
+        {seconds,
+         fmt::format("rank {} is slow by its own doing ({}{}); the others wait for it", straggler.rank,
+                     ClassName(straggler.what),
+                     straggler.stage.empty() ? "" : ", " + StageName(straggler.stage, straggler.pass, straggler.layer)),
+         AdviceOn(straggler)});
+  }
+  if (const double rest = mean.waiting - explained; rest > 0) {
+    costs.push_back({rest, "ranks wait for each other, no one rank for long enough to be named",
+                     summary.ranks.size() > 1
+                         ? "fewer ranks than cores, and no other programs on these; documents of even length"
+                         : ""});
+  }
+  if (mean.moving > 0 && !summary.transfers.empty()) {
+    const auto most = std::max_element(summary.transfers.begin(), summary.transfers.end(),
+                                       [](const TransferRow& a, const TransferRow& b) { return a.moving < b.moving; });
+    costs.push_back({mean.moving,
+                     fmt::format("data moves between ranks and nothing hides it, most of it for {}",
+                                 StageName(most->stage, most->pass)),
+                     AdviceOnTransfer(most->stage)});
+  }
+  for (const StageRow& row : summary.stages) {
+    if (row.stage == "data") continue;
+    costs.push_back({row.seconds.mean,
+                     row.flops > 0 ? fmt::format("{} computes at {:.3g} GFLOP/s a rank", StageName(row.stage, row.pass),
+                                                 row.flops / std::max(1e-12, row.seconds.mean) * 1e-9)
+                                   : fmt::format("{} computes", StageName(row.stage, row.pass)),
+                     AdviceOnStage(row.stage)});
+    break;  // they are sorted: the largest
+  }
+  costs.push_back({mean.data, "steps wait for their sequences", "a faster or local disk for the dataset"});
+  costs.push_back({mean.other, "the host is between kernels, or kept from running",
+                   "fewer ranks than cores, no other programs; on GPUs runtime.graphs = ON"});
+  const double steps = static_cast<double>(std::max<int64_t>(1, summary.steps));
+  costs.push_back({summary.ledger.checkpoint / steps, "training stands still for saves",
+                   "checkpoint.background = true, or save less often"});
+  costs.push_back({summary.ledger.evaluation / steps, "held-out sequences are evaluated",
+                   "raise train.eval_interval, or lower train.eval_sequences"});
+  std::erase_if(costs, [&](const Finding& cost) { return cost.seconds < kLeastShare * summary.step; });
+  std::stable_sort(costs.begin(), costs.end(),
+                   [](const Finding& a, const Finding& b) { return a.seconds > b.seconds; });
+  if (costs.size() > kMostCosts) costs.resize(kMostCosts);
+  for (Finding& cost : costs) {
+    cost.what =
+        fmt::format("{:.3g} ms a step, {:.0f}%: {}", Ms(cost.seconds), 100 * cost.seconds / summary.step, cost.what);
+  }
+  return costs;
+}
+
+// Steps that a later start did again are lost.
+Ledger LedgerOf(const ProfileData& data) {
+  Ledger ledger;
+  const RankProfile& rank = data.ranks[0];
+  const std::vector<ProfileSession>& sessions = rank.sessions;
+  for (size_t i = 0; i < sessions.size(); ++i) {
+    const ProfileSession& session = sessions[i];
+    ledger.startup += session.startup;
+    ledger.total += session.startup + session.end - session.begin;
+    if (i + 1 == sessions.size()) break;
+    const ProfileSession& next = sessions[i + 1];
+    ++ledger.restarts;
+    const double stopped = std::max(0.0, next.begin - next.startup - session.end);
+    ledger.stopped += stopped;
+    ledger.total += stopped;
+    double steps = 0;
+    for (size_t k = 0; k < session.step_seconds.size(); ++k) {
+      const bool lost = session.first_step + static_cast<int64_t>(k) >= next.first_step;
+      (lost ? ledger.lost : ledger.training) += session.step_seconds[k];
+      steps += session.step_seconds[k];
+      if (lost) ++ledger.lost_steps;
+    }
+    ledger.other += std::max(0.0, session.end - session.begin - steps);
+  }
+  double recorded = 0;
+  for (const ProfilePeriod& period : rank.periods) {
+    recorded += period.seconds;
+    if (period.what == proto::Period::CHECKPOINT) ledger.checkpoint += period.seconds;
+    if (period.what == proto::Period::EVALUATION) ledger.evaluation += period.seconds;
+    if (period.what != proto::Period::STEP) continue;
+    const double waited = RowOf(period).data;
+    ledger.data += waited;
+    ledger.training += period.seconds - waited;
+  }
+  if (!sessions.empty()) ledger.other += std::max(0.0, sessions.back().end - sessions.back().begin - recorded);
+  return ledger;
+}
+
+}  // namespace longspan

@@ -1,0 +1,83 @@
+// The profiles of a run's ranks, read and put on one clock: what every report is made from.
+//
+// A transfer is known by its group and sequence number, on all ranks that take part. None can end before the last of
+// them has begun: until then a rank waits, from then on data moves.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "launch/report/profile.pb.h"
+
+namespace longspan {
+
+struct ProfileCell {
+  std::string stage;
+  proto::Pass pass = proto::NONE;
+  proto::Kind kind = proto::WORK;
+  int layer = -1;  // -1: of none, or of all
+  int64_t count = 0;
+  double seconds = 0, cpu = 0, flops = 0, bytes = 0;
+};
+
+struct ProfileSpan {
+  std::string name, stage;
+  proto::Pass pass = proto::NONE;
+  proto::Kind kind = proto::WORK;
+  int layer = -1;
+  double begin = 0, seconds = 0;  // on the common clock: since rank 0 began
+};
+
+struct ProfileTransfer {
+  ProfileSpan span;
+  uint32_t group = 0;
+  int64_t sequence = 0;
+  double bytes = 0;  // received
+  double wait = 0;   // of span.seconds: for the last rank
+  double late = 0;   // by which all began later than without this rank, the last of them; else 0
+};
+
+struct ProfilePeriod {
+  proto::Period::What what = proto::Period::STEP;
+  int64_t step = 0;
+  double begin = 0, seconds = 0, cpu = 0;
+  std::vector<ProfileCell> cells;
+  std::vector<ProfileTransfer> transfers;
+  std::vector<ProfileSpan> spans;  // of steps in full detail
+  double memory = 0;               // bytes
+};
+
+// A start of the program, from a run's first to its last resumption.
+struct ProfileSession {
+  uint64_t id = 0;
+  double begin = 0, end = 0;  // unix seconds; the end of what is recorded
+  double startup = 0;         // seconds before it
+  int64_t first_step = 0, last_step = 0;
+  std::vector<double> step_seconds;  // from first_step on
+};
+
+struct RankProfile {
+  int rank = 0;
+  proto::Header header;
+  bool ended = false;                    // in good order
+  std::vector<ProfilePeriod> periods;    // of the newest session
+  std::vector<ProfileCell> layers;       // sums over its training steps
+  std::vector<ProfileSession> sessions;  // oldest first
+  double clock_error = 0;                // seconds, the largest
+};
+
+struct ProfileData {
+  std::string folder;                 // of the run
+  int expected = 0;                   // ranks
+  std::vector<RankProfile> ranks;     // those with a readable profile of the newest session
+  std::vector<std::string> problems;  // what is missing or broken, a sentence each
+  double clock_error = 0;             // seconds, at most, between any rank and rank 0
+};
+
+// Throws Error (io) where there is no profile at all.
+ProfileData ReadProfiles(const std::string& run_folder);
+
+const char* PassName(proto::Pass pass);  // "forward", "backward", ""
+
+}  // namespace longspan

@@ -1,0 +1,143 @@
+#include "launch/report/report.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "runtime/count.h"
+#include "runtime/error.h"
+#include "runtime/files/output_file.h"
+
+namespace longspan {
+namespace {
+
+using nlohmann::json;
+
+json ToJson(const RankRow& row) {
+  return {{"step", row.step},       {"work", row.work},   {"waiting", row.waiting}, {"moving", row.moving},
+          {"data", row.data},       {"other", row.other}, {"hidden", row.hidden},   {"own", row.own()},
+          {"awaited", row.awaited}, {"cpu", row.cpu}};
+}
+
+json ToJson(const StageRow& row) {
+  const Spread& seconds = row.seconds;
+  return {{"stage", row.stage},
+          {"pass", PassName(row.pass)},
+          {"layer", row.layer},
+          {"seconds",
+           {{"min", seconds.min},
+            {"median", seconds.median},
+            {"max", seconds.max},
+            {"mean", seconds.mean},
+            {"imbalance", seconds.imbalance()},
+            {"slowest", seconds.slowest}}},
+          {"flops", row.flops},
+          {"bytes", row.bytes}};
+}
+
+json ToJson(const TransferRow& row) {
+  return {{"stage", row.stage},     {"pass", PassName(row.pass)},
+          {"name", row.name},       {"beside", row.beside},
+          {"calls", row.calls},     {"bytes", row.bytes},
+          {"waiting", row.waiting}, {"moving", row.moving},
+          {"exposed", row.exposed}, {"bus_bandwidth", row.moving > 0 ? json(row.bytes / row.moving) : json(nullptr)}};
+}
+
+json ToJson(const Straggler& straggler) {
+  return {{"rank", straggler.rank},
+          {"class", ClassName(straggler.what)},
+          {"first_step", straggler.first_step},
+          {"last_step", straggler.last_step},
+          {"since_start", straggler.since_start},
+          {"to_end", straggler.to_end},
+          {"single", straggler.single},
+          {"excess", straggler.excess},
+          {"ratio", straggler.ratio},
+          {"saving", straggler.saving},
+          {"saving_share", straggler.saving_share},
+          {"stage", straggler.stage},
+          {"pass", PassName(straggler.pass)},
+          {"layer", straggler.layer},
+          {"stage_share", straggler.stage_share}};
+}
+
+json ToJson(const Ledger& ledger) {
+  return {{"total", ledger.total},
+          {"startup", ledger.startup},
+          {"training", ledger.training},
+          {"data", ledger.data},
+          {"checkpoint", ledger.checkpoint},
+          {"evaluation", ledger.evaluation},
+          {"lost", ledger.lost},
+          {"lost_steps", ledger.lost_steps},
+          {"stopped", ledger.stopped},
+          {"restarts", ledger.restarts},
+          {"other", ledger.other}};
+}
+
+json ToJson(const Finding& cost) { return {{"seconds", cost.seconds}, {"what", cost.what}, {"advice", cost.advice}}; }
+
+template <typename Row>
+json ListOf(const std::vector<Row>& rows) {
+  json list = json::array();
+  for (const Row& row : rows) list.push_back(ToJson(row));
+  return list;
+}
+
+void WriteText(const std::string& path, const std::string& text) {
+  OutputFile file(path);
+  file.Write(text.data(), std::ssize(text));
+  file.Commit();
+}
+
+}  // namespace
+
+std::string ReportJson(const Summary& summary) {
+  const proto::Header& header = summary.header;
+  json report = {{"version", 1},
+                 {"run", summary.folder},
+                 {"program", header.version()},
+                 {"time", header.time()},
+                 {"running", !summary.ended},
+                 {"ranks", summary.expected},
+                 {"read", summary.ranks.size()},
+                 {"problems", summary.problems},
+                 {"clock_error", summary.clock_error},
+                 {"dp", header.dp_size()},
+                 {"cp", header.cp_size()},
+                 {"device", header.device()}};
+  report["steps"] = {{"first", summary.first_step},
+                     {"last", summary.last_step},
+                     {"count", summary.steps},
+                     {"mean", summary.step},
+                     {"median", summary.step_median}};
+  const double rate = summary.step > 0 ? header.step_flops() / summary.step : 0;
+  report["flops"] = {{"executed", header.step_flops()},
+                     {"per_second", rate},
+                     {"peak_share", header.peak_flops() > 0 ? rate / header.peak_flops() : 0}};
+  report["breakdown"] = ToJson(summary.mean);
+  report["rank"] = json::array();
+  for (const RankRow& row : summary.ranks) {
+    json entry = ToJson(row);
+    entry["rank"] = row.rank;
+    entry["host"] = row.host;
+    report["rank"].push_back(entry);
+  }
+  report["stages"] = ListOf(summary.stages);
+  report["layers"] = ListOf(summary.layers);
+  report["transfers"] = ListOf(summary.transfers);
+  report["stragglers"] = ListOf(summary.stragglers);
+  report["ledger"] = ToJson(summary.ledger);
+  report["costs"] = ListOf(summary.costs);
+  return report.dump(1, ' ', false, json::error_handler_t::replace) + "\n";
+}
+
+std::string WriteReport(const std::string& run_folder) {
+  const Summary summary = Summarize(ReadProfiles(run_folder));
+  const std::string text = ReportText(summary);
+  WriteText(run_folder + "/profile/report.txt", text);
+  WriteText(run_folder + "/profile/report.json", ReportJson(summary));
+  return text;
+}
+
+}  // namespace longspan

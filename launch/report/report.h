@@ -1,0 +1,33 @@
+// Reports on a run, of the profiles that its ranks left or are still writing (launch/report/profile.proto).
+//
+// report.json, all numbers in SI units (seconds, bytes, FLOP) and, where not said otherwise, of a step:
+//   {"version":1, "run":FOLDER, "program":.., "time":.., "running":BOOL, "ranks":N, "read":N, "problems":[TEXT,..],
+//    "clock_error":.., "dp":.., "cp":.., "device":..,
+//    "steps":{"first":..,"last":..,"count":..,"mean":..,"median":..},
+//    "flops":{"executed":..,"per_second":..,"peak_share":..},  of all ranks; peak as measured before the first step
+//    "breakdown":{"work","waiting","moving","data","other","hidden","step"},  mean of ranks; the first five add up to
+//    step "rank":[{"rank","host", what breakdown has, "own","awaited","cpu"},..],
+//    "stages":[{"stage","pass","layer","seconds":{"min","median","max","mean","imbalance","slowest"},"flops","bytes"},..],
+//    "layers":[likewise by layer],
+//    "transfers":[{"stage","pass","name","beside","calls","bytes","waiting","moving","exposed","bus_bandwidth"},..],
+//    "stragglers":[{"rank","class","first_step","last_step","since_start","to_end","single","excess","ratio","saving",
+//                   "saving_share","stage","pass","layer","stage_share"},..],
+//    "ledger":{"total","startup","training","data","checkpoint","evaluation","lost","lost_steps","stopped","restarts",
+//              "other"},  seconds of the whole run
+//    "costs":[{"seconds","what","advice"},..]}
+// launch/report/summary.h says what each is. Layer -1 is none or all.
+#pragma once
+
+#include <string>
+
+#include "launch/report/summary.h"
+
+namespace longspan {
+
+std::string ReportText(const Summary& summary);  // lines of 120 columns at most
+std::string ReportJson(const Summary& summary);
+
+// Writes FOLDER/profile/report.txt and report.json, and returns the text. Throws Error (io).
+std::string WriteReport(const std::string& run_folder);
+
+}  // namespace longspan

@@ -1,0 +1,173 @@
+// The report as text.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "launch/report/report.h"
+#include "runtime/count.h"
+
+namespace longspan {
+namespace {
+
+constexpr size_t kMostRanks = 16, kMostStages = 24, kMostTransfers = 12;  // that are shown; report.json has all
+constexpr double kLeastShown = 0.002;                                     // of a step, of a stage
+
+double Ms(double seconds) { return 1e3 * seconds; }
+
+std::string Head(const Summary& summary) {
+  const proto::Header& header = summary.header;
+  std::string text = fmt::format("{}: {} = dp {} x cp {}, {}, {} from step {} to {}{}\n", summary.folder,
+                                 Count(static_cast<int64_t>(summary.expected), "rank"), header.dp_size(),
+                                 header.cp_size(), header.device(), Count(summary.steps, "step"), summary.first_step,
+                                 summary.last_step, summary.ended ? "" : ", so far");
+  for (const std::string& problem : summary.problems) text += fmt::format("  ! {}\n", problem);
+  const double rate = header.step_flops() / summary.step;
+  text += fmt::format("  a step takes {:.2f} ms (median of the slowest rank {:.2f}), {:.4g} GFLOP at {:.4g} GFLOP/s",
+                      Ms(summary.step), Ms(summary.step_median), header.step_flops() * 1e-9, rate * 1e-9);
+  if (header.peak_flops() > 0) text += fmt::format(", {:.1f}% of the measured peak", 100 * rate / header.peak_flops());
+  text += fmt::format("\n  clocks of the ranks agree within {:.3g} ms\n", Ms(summary.clock_error));
+  return text;
+}
+
+std::string Costs(const Summary& summary) {
+  std::string text = "\nthe largest costs\n";
+  int number = 0;
+  for (const Finding& cost : summary.costs) {
+    text += fmt::format("  {}. {}\n", ++number, cost.what);
+    if (!cost.advice.empty()) text += fmt::format("     try: {}\n", cost.advice);
+  }
+  return text;
+}
+
+std::string When(const Straggler& straggler) {
+  if (!straggler.single.empty()) {
+    std::string steps;
+    for (const int64_t step : straggler.single) steps += fmt::format("{}{}", steps.empty() ? "" : ", ", step);
+    return fmt::format("one-off, step {}", steps);
+  }
+  if (straggler.since_start && straggler.to_end) return "chronic";
+  if (straggler.to_end) return fmt::format("since step {}", straggler.first_step);
+  return fmt::format("steps {} to {}", straggler.first_step, straggler.last_step);
+}
+
+std::string Stragglers(const Summary& summary) {
+  if (summary.ranks.size() < 2) return "";
+  std::string text = "\nslow by their own doing\n";
+  if (summary.stragglers.empty()) return text + "  no rank stands out\n";
+  text += fmt::format("  {:>5} {:<8} {:<24} {:<28} {:>9} {:>7} {:>14}\n", "rank", "class", "when", "where", "excess ms",
+                      "ratio", "saved at median");
+  for (const Straggler& straggler : summary.stragglers) {
+    text += fmt::format(
+        "  {:>5} {:<8} {:<24} {:<28} {:>9.2f} {:>6.2f}x {:>13.1f}%\n", straggler.rank, ClassName(straggler.what),
+        When(straggler),
+        straggler.stage.empty() ? "spread over stages" : StageName(straggler.stage, straggler.pass, straggler.layer),
+        Ms(straggler.excess), straggler.ratio, 100 * straggler.saving_share);
+  }
+  return text;
+}
+
+std::string RankLine(const std::string& name, const RankRow& row) {
+  return fmt::format("  {:>5} {:>9.2f} {:>9.2f} {:>9.2f} {:>9.2f} {:>9.2f} {:>9.2f} {:>9.2f} {:>9.2f} {:>9.2f}\n", name,
+                     Ms(row.step), Ms(row.work), Ms(row.data), Ms(row.other), Ms(row.waiting), Ms(row.moving),
+                     Ms(row.hidden), Ms(row.own()), Ms(row.awaited));
+}
+
+// With many ranks, those with the most own time.
+std::string Ranks(const Summary& summary) {
+  std::string text = "\nranks, ms of a step: step = work + data + other + waiting + moving; own = the first three\n";
+  text += fmt::format("  {:>5} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}\n", "rank", "step", "work", "data",
+                      "other", "waiting", "moving", "hidden", "own", "awaited");
+  std::vector<RankRow> rows = summary.ranks;
+  if (rows.size() > kMostRanks) {
+    std::stable_sort(rows.begin(), rows.end(), [](const RankRow& a, const RankRow& b) { return a.own() > b.own(); });
+    rows.resize(kMostRanks);
+    std::sort(rows.begin(), rows.end(), [](const RankRow& a, const RankRow& b) { return a.rank < b.rank; });
+  }
+  for (const RankRow& row : rows) text += RankLine(fmt::format("{}", row.rank), row);
+  return text + RankLine("mean", summary.mean);
+}
+
+std::string Stages(const Summary& summary) {
+  std::string text = "\nstages, ms of a step of own work over ranks\n";
+  text += fmt::format("  {:<28} {:>8} {:>8} {:>8} {:>7} {:>8} {:>10} {:>9} {:>8}\n", "stage", "min", "median", "max",
+                      "share", "slowest", "imbalance", "GFLOP/s", "GB/s");
+  size_t shown = 0;
+  double rest = 0;
+  for (const StageRow& row : summary.stages) {
+    const Spread& seconds = row.seconds;
+    if (shown >= kMostStages || seconds.mean < kLeastShown * summary.step) {
+      rest += seconds.mean;
+      continue;
+    }
+    ++shown;
+    text += fmt::format("  {:<28} {:>8.2f} {:>8.2f} {:>8.2f} {:>6.1f}% {:>8} {:>9.0f}% {:>9.2f} {:>8.2f}\n",
+                        StageName(row.stage, row.pass), Ms(seconds.min), Ms(seconds.median), Ms(seconds.max),
+                        100 * seconds.mean / summary.step, seconds.slowest, 100 * seconds.imbalance(),
+                        row.flops / seconds.mean * 1e-9, row.bytes / seconds.mean * 1e-9);
+  }
+  const auto line = [&](const char* name, double seconds) {
+    text += fmt::format("  {:<28} {:>26.2f} {:>6.1f}%\n", name, Ms(seconds), 100 * seconds / summary.step);
+  };
+  line("smaller stages, mean", rest);
+  line("waiting for other ranks", summary.mean.waiting);
+  line("moving data", summary.mean.moving);
+  line("outside of spans", summary.mean.other);
+  return text;
+}
+
+std::string Transfers(const Summary& summary) {
+  std::string text;
+  if (!summary.transfers.empty()) {
+    text = "\ntransfers of a step, mean of ranks; bus GB/s = received bytes / moving\n";
+    text += fmt::format("  {:<28} {:<16} {:>7} {:>10} {:>10} {:>10} {:>10} {:>9}\n", "stage", "operation", "calls",
+                        "MiB", "waiting ms", "moving ms", "exposed ms", "bus GB/s");
+  }
+  size_t shown = 0;
+  for (const TransferRow& row : summary.transfers) {
+    if (++shown > kMostTransfers) break;
+    const std::string name = row.name.starts_with("comm.") ? row.name.substr(5) : row.name;
+    text += fmt::format("  {:<28} {:<16} {:>7.4g} {:>10.3f} {:>10.3f} {:>10.3f} {:>10.3f} {:>9.3f}\n",
+                        StageName(row.stage, row.pass), name, row.calls, row.bytes / (1 << 20), Ms(row.waiting),
+                        Ms(row.moving), Ms(row.exposed), row.moving > 0 ? row.bytes / row.moving * 1e-9 : 0.0);
+  }
+  return text + fmt::format(
+                    "  exposed communication: {:.2f} ms of a step, {:.1f}%: waiting {:.2f}, moving {:.2f}; "
+                    "hidden {:.2f}\n",
+                    Ms(summary.exposed()), 100 * summary.exposed() / summary.step, Ms(summary.mean.waiting),
+                    Ms(summary.mean.moving), Ms(summary.mean.hidden));
+}
+
+std::string LedgerText(const Summary& summary) {
+  const Ledger& ledger = summary.ledger;
+  std::string text = fmt::format("\nwhere all {:.1f} s went: training {:.1f} ({:.1f}%)", ledger.total, ledger.training,
+                                 100 * ledger.training / std::max(1e-9, ledger.total));
+  for (const auto& [name, seconds] : {std::pair("start", ledger.startup), std::pair("data", ledger.data),
+                                      std::pair("saves", ledger.checkpoint), std::pair("evaluation", ledger.evaluation),
+                                      std::pair("stopped", ledger.stopped), std::pair("other", ledger.other)}) {
+    if (seconds >= 0.05) text += fmt::format(", {} {:.1f}", name, seconds);
+  }
+  if (ledger.lost_steps > 0) {
+    text += fmt::format(", {} done again {:.1f}", Count(ledger.lost_steps, "step"), ledger.lost);
+  }
+  if (ledger.restarts > 0) text += "; " + Count(int64_t{ledger.restarts}, "restart");
+  return text + "\n";
+}
+
+}  // namespace
+
+std::string ReportText(const Summary& summary) {
+  if (summary.steps == 0) {
+    std::string text = fmt::format("{}: no training step that all ranks have recorded yet\n", summary.folder);
+    for (const std::string& problem : summary.problems) text += fmt::format("  ! {}\n", problem);
+    return text;
+  }
+  std::string text =
+      Head(summary) + Costs(summary) + Stragglers(summary) + Ranks(summary) + Stages(summary) + Transfers(summary);
+  const bool graphs = std::any_of(summary.stages.begin(), summary.stages.end(),
+                                  [](const StageRow& row) { return row.stage == "graph"; });
+  if (graphs) text += "  stages and transfers are not seen within graphs; runtime.graphs = OFF shows them\n";
+  return text + LedgerText(summary);
+}
+
+}  // namespace longspan

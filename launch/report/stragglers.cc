@@ -1,0 +1,241 @@
+// Which rank is slow by its own doing, since when, where, and what it costs.
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <tuple>
+
+#include "launch/report/summary.h"
+
+namespace longspan {
+namespace {
+
+// A rank whose own time exceeds the median rank's by less, or whose steps would save less without it, is not named.
+constexpr double kLeastExcess = 0.15, kLeastSaving = 0.03;
+constexpr int64_t kLeastSteps = 6;  // that a slow-down lasts, else it is one-off
+constexpr double kOneOff = 1.0;     // excess of a single slow step
+constexpr size_t kMostSingle = 5;   // that are named
+
+// [ranks][steps]: own time beyond the median rank's, in parts of a usual own time.
+std::vector<std::vector<double>> Excesses(const StepTable& steps) {
+  const size_t count = steps[0].size();
+  std::vector<double> medians;
+  std::vector<std::vector<double>> excess(steps.size(), std::vector<double>(count));
+  for (size_t i = 0; i < count; ++i) {
+    std::vector<double> own;
+    for (size_t r = 0; r < steps.size(); ++r) own.push_back(excess[r][i] = RowOf(*steps[r][i]).own());
+    medians.push_back(LowerMedian(own));
+    for (auto& rank : excess) rank[i] -= medians.back();
+  }
+  const double usual = std::max(1e-9, LowerMedian(medians));
+  for (auto& rank : excess) {
+    for (double& value : rank) value /= usual;
+  }
+  return excess;
+}
+
+// The place at which the mean changes most, 0 where it does not: the least sum of squares of two parts.
+size_t ChangePoint(const std::vector<double>& values) {
+  const size_t count = values.size();
+  std::vector<double> clipped = values;  // single steps do not decide
+  for (double& value : clipped) value = std::clamp(value, -1.0, 3.0);
+  double total = 0, squares = 0;
+  for (const double value : clipped) {
+    total += value;
+    squares += value * value;
+  }
+  double best = 0, sum = 0;
+  size_t place = 0;
+  for (size_t k = 1; k < count; ++k) {
+    sum += clipped[k - 1];
+    const auto before = static_cast<double>(k), after = static_cast<double>(count - k);
+    if (std::min(before, after) < kLeastSteps) continue;
+    const double difference = (total - sum) / after - sum / before;
+    const double gain = before * after / static_cast<double>(count) * difference * difference;
+    if (gain > best) {
+      best = gain;
+      place = k;
+    }
+  }
+  if (place == 0) return 0;
+  // Against the noise that is left: a change that the noise itself would show is none.
+  const double noise = (squares - total * total / static_cast<double>(count) - best) / static_cast<double>(count);
+  return best > 12 * std::max(noise, 1e-6) ? place : 0;
+}
+
+double Mean(const std::vector<double>& values, size_t begin, size_t end) {
+  double sum = 0;
+  for (size_t i = begin; i < end; ++i) sum += values[i];
+  return end > begin ? sum / static_cast<double>(end - begin) : 0;
+}
+
+// The time of one rank, by what it went to, of a step.
+struct Parts {
+  double data = 0, other = 0, moving = 0, work = 0, cpu = 0, own = 0, late = 0, step = 0;
+  std::map<std::pair<std::string, proto::Pass>, double> stages;
+};
+
+Parts PartsOf(const std::vector<const ProfilePeriod*>& steps, size_t begin, size_t end) {
+  Parts parts;
+  const double share = 1 / static_cast<double>(end - begin);
+  for (size_t i = begin; i < end; ++i) {
+    const RankRow row = RowOf(*steps[i]);
+    parts.data += row.data * share;
+    parts.other += row.other * share;
+    parts.moving += row.moving * share;
+    parts.work += row.work * share;
+    parts.cpu += row.cpu * share;
+    parts.own += row.own() * share;
+    parts.late += row.awaited * share;
+    parts.step += row.step * share;
+    for (const ProfileCell& cell : steps[i]->cells) {
+      if (cell.kind == proto::WORK) parts.stages[{cell.stage, cell.pass}] += cell.seconds * share;
+    }
+  }
+  return parts;
+}
+
+double MedianOf(const std::vector<Parts>& ranks, double Parts::*member) {
+  std::vector<double> values;
+  for (const Parts& rank : ranks) values.push_back(rank.*member);
+  return LowerMedian(values);
+}
+
+// The layer in which the rank's stage exceeds the median rank's most.
+int WorstLayer(const ProfileData& data, size_t rank, const Straggler& found) {
+  std::map<int, std::vector<double>> seconds;
+  for (size_t r = 0; r < data.ranks.size(); ++r) {
+    for (const ProfileCell& cell : data.ranks[r].layers) {
+      if (cell.kind != proto::WORK || cell.layer < 0 || cell.stage != found.stage || cell.pass != found.pass) continue;
+      auto& values = seconds[cell.layer];
+      values.resize(data.ranks.size(), 0.0);
+      values[r] += cell.seconds;
+    }
+  }
+  int worst = -1;
+  double most = 0, total = 0;
+  for (const auto& [layer, values] : seconds) {
+    const double excess = values[rank] - LowerMedian(values);
+    total += std::max(0.0, excess);
+    if (excess <= most) continue;
+    most = excess;
+    worst = layer;
+  }
+  return most > 0.5 * total && seconds.size() > 1 ? worst : -1;
+}
+
+void Explain(const ProfileData& data, const StepTable& steps, size_t rank, size_t begin, size_t end, Straggler* found) {
+  std::vector<Parts> all;
+  for (const auto& own : steps) all.push_back(PartsOf(own, begin, end));
+  const Parts& own = all[rank];
+  const double median = MedianOf(all, &Parts::own);
+  found->excess = own.own - median;
+  found->ratio = own.own / std::max(1e-12, median);
+  found->saving = std::min(own.late, found->excess);
+  found->saving_share = found->saving / std::max(1e-12, own.step);
+
+  for (const auto& [key, seconds] : own.stages) {
+    std::vector<double> values;
+    for (const Parts& other : all) {
+      const auto place = other.stages.find(key);
+      values.push_back(place == other.stages.end() ? 0 : place->second);
+    }
+    const double share = (seconds - LowerMedian(values)) / std::max(1e-12, found->excess);
+    if (share <= found->stage_share) continue;
+    found->stage_share = share;
+    found->stage = key.first;
+    found->pass = key.second;
+  }
+  const double data_excess = own.data - MedianOf(all, &Parts::data);
+  const double work_excess = own.work - MedianOf(all, &Parts::work);
+  const double cpu_excess = own.cpu - MedianOf(all, &Parts::cpu);
+  const double half = found->excess / 2;
+  if (data_excess > half) {
+    found->what = SlowClass::kData;
+    found->stage = "data";
+    found->pass = proto::NONE;
+    found->stage_share = data_excess / found->excess;
+  } else if (work_excess > half && (data.ranks[rank].header.gpu() || cpu_excess > work_excess / 4)) {
+    found->what = SlowClass::kCompute;
+  } else {
+    found->what = SlowClass::kHost;
+  }
+  if (found->stage_share < 0.5) {
+    found->stage.clear();
+    found->pass = proto::NONE;
+  } else if (found->what != SlowClass::kData) {
+    found->layer = WorstLayer(data, rank, *found);
+  }
+}
+
+// A rank all of whose transfers move slowly, beside ranks of the same work.
+void FindSlowLinks(const ProfileData& data, const StepTable& steps, std::vector<Straggler>* found) {
+  std::vector<Parts> all;
+  const size_t count = steps[0].size();
+  for (const auto& own : steps) all.push_back(PartsOf(own, 0, count));
+  const double median = MedianOf(all, &Parts::moving);
+  for (size_t r = 0; r < all.size(); ++r) {
+    const double excess = all[r].moving - median;
+    if (all.size() < 3 || excess < kLeastExcess * all[r].step || all[r].moving < 2 * median) continue;
+    Straggler link;
+    link.rank = data.ranks[r].rank;
+    link.what = SlowClass::kLink;
+    link.first_step = steps[r].front()->step;
+    link.last_step = steps[r].back()->step;
+    link.since_start = link.to_end = true;
+    link.excess = link.saving = excess;
+    link.ratio = all[r].moving / std::max(1e-12, median);
+    link.saving_share = excess / all[r].step;
+    found->push_back(link);
+  }
+}
+
+}  // namespace
+
+std::vector<Straggler> FindStragglers(const ProfileData& data, const StepTable& steps) {
+  std::vector<Straggler> found;
+  if (steps.size() < 2 || std::ssize(steps[0]) < kLeastSteps) return found;
+  const auto excesses = Excesses(steps);
+  const size_t count = steps[0].size();
+  for (size_t r = 0; r < steps.size(); ++r) {
+    const std::vector<double>& excess = excesses[r];
+    const size_t change = ChangePoint(excess);
+    size_t begin = 0, end = count;
+    if (change > 0) {
+      const double before = Mean(excess, 0, change), after = Mean(excess, change, count);
+      // One of the parts is the slower one; alike slow, they are one.
+      if (after > before && before < after / 2) begin = change;
+      if (before > after && after < before / 2) end = change;
+    }
+    const std::vector<double> part(excess.begin() + static_cast<int64_t>(begin),
+                                   excess.begin() + static_cast<int64_t>(end));
+    Straggler straggler;
+    straggler.rank = data.ranks[r].rank;
+    straggler.first_step = steps[r][begin]->step;
+    straggler.last_step = steps[r][end - 1]->step;
+    straggler.since_start = begin == 0;
+    straggler.to_end = end == count;
+    if (std::min(Mean(part, 0, part.size()), 2 * LowerMedian(part)) >= kLeastExcess) {
+      Explain(data, steps, r, begin, end, &straggler);
+      if (straggler.saving_share >= kLeastSaving) found.push_back(straggler);
+      continue;
+    }
+    double saving = 0, seconds = 0;
+    for (size_t i = 0; i < count; ++i) {
+      seconds += steps[r][i]->seconds;
+      if (excess[i] < kOneOff) continue;
+      saving += RowOf(*steps[r][i]).awaited;
+      if (straggler.single.size() < kMostSingle) straggler.single.push_back(steps[r][i]->step);
+      if (straggler.single.size() > 1) continue;
+      Explain(data, steps, r, i, i + 1, &straggler);
+    }
+    straggler.saving = saving / static_cast<double>(count);
+    straggler.saving_share = saving / seconds;
+    if (straggler.saving_share >= kLeastSaving / 2) found.push_back(straggler);
+  }
+  FindSlowLinks(data, steps, &found);
+  std::sort(found.begin(), found.end(),
+            [](const Straggler& a, const Straggler& b) { return a.saving_share > b.saving_share; });
+  return found;
+}
+
+}  // namespace longspan

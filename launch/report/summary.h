@@ -1,0 +1,123 @@
+// What the profiles of a run say, in numbers: the one source of every report. Over the training steps that all readable
+// ranks have; seconds are those of a step, as a mean over steps, unless said otherwise.
+//
+// A rank's own time is its step without transfers: what it computes, waits for its data, or is kept from running. It is
+// what a rank is compared by; the time for which it waits for others is theirs.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "launch/report/profile_data.h"
+
+namespace longspan {
+
+// Over ranks.
+struct Spread {
+  double min = 0, median = 0, max = 0, mean = 0;  // of an even number the lower median
+  int slowest = 0;                                // rank
+  double imbalance() const { return mean > 0 ? max / mean - 1 : 0; }
+};
+
+// The own work of one stage and pass.
+struct StageRow {
+  std::string stage;
+  proto::Pass pass = proto::NONE;
+  int layer = -1;  // -1: all
+  Spread seconds;
+  double flops = 0, bytes = 0;  // of a step, mean of ranks
+};
+
+struct TransferRow {
+  std::string stage, name;
+  proto::Pass pass = proto::NONE;
+  bool beside = false;  // the compute stream: it may be hidden behind kernels
+  // Of a step, means of ranks. Bytes are those received: over `moving` they are the bus bandwidth of NCCL's tests.
+  double calls = 0, bytes = 0, waiting = 0, moving = 0;
+  double exposed = 0;  // of both: what no kernel hid
+};
+
+// Where the steps of a rank went. Parts add up to `step`.
+struct RankRow {
+  int rank = 0;
+  std::string host;
+  double step = 0;
+  double work = 0;     // kernels
+  double waiting = 0;  // for the last rank to begin a transfer
+  double moving = 0;   // data, as far as it is not hidden
+  double data = 0;     // waiting for the loader
+  double other = 0;    // the rest: the host between kernels, or kept from running
+  double hidden = 0;   // transfers behind kernels: not part of the step
+  double own() const { return work + data + other; }
+  double awaited = 0;  // by others: what steps would save if this rank never came last
+  double cpu = 0;      // seconds for which work ran on a processor, of a CPU's
+};
+
+enum class SlowClass { kCompute, kHost, kData, kLink };
+
+struct Straggler {
+  int rank = 0;
+  SlowClass what = SlowClass::kCompute;
+  int64_t first_step = 0, last_step = 0;  // slow from .. to
+  bool since_start = false, to_end = false;
+  double excess = 0;  // seconds over the median rank's own time, of a step in that time
+  double ratio = 1;   // of their own times
+  double saving = 0;  // seconds of a step in that time, if it were like the median
+  double saving_share = 0;
+  std::string stage;  // that has most of the excess; empty: it is spread
+  proto::Pass pass = proto::NONE;
+  int layer = -1;
+  double stage_share = 0;       // of the excess
+  std::vector<int64_t> single;  // one-off: the steps, at most a few
+};
+
+// Seconds of rank 0, over all starts of the program.
+struct Ledger {
+  double total = 0, startup = 0, training = 0, data = 0, checkpoint = 0, evaluation = 0, lost = 0, stopped = 0,
+         other = 0;
+  int64_t lost_steps = 0;
+  int restarts = 0;
+};
+
+struct Finding {
+  double seconds = 0;  // of a step
+  std::string what;    // a sentence
+  std::string advice;  // what to try
+};
+
+struct Summary {
+  proto::Header header;  // of the lowest rank
+  std::string folder;
+  int expected = 0;
+  bool ended = false;
+  std::vector<std::string> problems;
+  double clock_error = 0;
+  int64_t first_step = 0, last_step = 0, steps = 0;
+  double step = 0, step_median = 0;  // seconds, mean over ranks; of the slowest rank's
+  std::vector<RankRow> ranks;
+  RankRow mean;  // of ranks
+  std::vector<StageRow> stages, layers;
+  std::vector<TransferRow> transfers;
+  std::vector<Straggler> stragglers;  // most saving first
+  Ledger ledger;
+  std::vector<Finding> costs;  // largest first
+  double exposed() const { return mean.waiting + mean.moving; }
+};
+
+Summary Summarize(const ProfileData& data);
+
+// The training steps of the summary, rank by rank: [ranks][steps].
+using StepTable = std::vector<std::vector<const ProfilePeriod*>>;
+StepTable CommonSteps(const ProfileData& data);
+RankRow RowOf(const ProfilePeriod& step);  // of one
+double LowerMedian(std::vector<double> values);
+
+std::vector<Straggler> FindStragglers(const ProfileData& data, const StepTable& steps);
+Ledger LedgerOf(const ProfileData& data);
+std::vector<Finding> LargestCosts(const Summary& summary);
+
+const char* ClassName(SlowClass what);
+std::string StageName(const std::string& stage, proto::Pass pass, int layer = -1);  // "window forward, layer 3"
+
+}  // namespace longspan

@@ -1,0 +1,65 @@
+#include "runtime/planted_fault.h"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <thread>
+#include <utility>
+
+#include "runtime/error.h"
+#include "runtime/trace.h"
+
+namespace longspan {
+
+PlantedFault& PlantedFault::Get() {
+  static PlantedFault fault;
+  return fault;
+}
+
+PlantedFault::PlantedFault() {
+  const char* const text = std::getenv("LONGSPAN_PLANTED_FAULT");
+  if (!text) return;
+  Fault fault{};
+  std::array<char, 32> stage{}, pass{}, how{};
+  long long step = 0;
+  const int found = std::sscanf(text, "%d:%31[^:]:%31[^:]:%31[^:]:%lf:%lld", &fault.rank, stage.data(), pass.data(),
+                                how.data(), &fault.share, &step);
+  fault.stage = stage.data();
+  fault.step = step;
+  const std::string direction = pass.data(), manner = how.data();
+  fault.pass = direction == "forward" ? Pass::kForward : direction == "backward" ? Pass::kBackward : Pass::kNone;
+  fault.spins = manner == "spin";
+  if (found != 6 || (fault.pass == Pass::kNone && direction != "none") || (!fault.spins && manner != "sleep")) {
+    Fail(ExitCode::kConfig, "LONGSPAN_PLANTED_FAULT: expected RANK:STAGE:PASS:HOW:SHARE:STEP, found '{}'", text);
+  }
+  fault_ = fault;
+}
+
+void PlantedFault::BeginStep(int rank, int64_t step, double seconds) {
+  if (!fault_ || rank != fault_->rank) return;
+  const std::lock_guard lock(mutex_);
+  if (seconds > 0) shortest_ = std::min(shortest_, seconds);
+  const double usual = std::max(seconds - added_, shortest_);
+  added_ = due_ = seconds > 0 && step >= fault_->step ? fault_->share * usual : 0;
+}
+
+void PlantedFault::Suffer(const Place& place) {
+  if (place.stage != fault_->stage || place.pass != fault_->pass) return;
+  double seconds = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    seconds = std::exchange(due_, 0);
+  }
+  if (seconds <= 0) return;
+  if (!fault_->spins) {
+    std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
+    return;
+  }
+  const double begin = WallSeconds();
+  while (WallSeconds() - begin < seconds) {
+  }
+}
+
+}  // namespace longspan

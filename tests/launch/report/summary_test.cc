@@ -1,0 +1,166 @@
+// Whom a summary blames, since when and for what, on profiles made by hand: four ranks, whose steps meet in a transfer.
+#include "launch/report/summary.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <functional>
+#include <random>
+
+#include "launch/report/report.h"
+
+namespace longspan {
+namespace {
+
+constexpr int kRanks = 4, kSteps = 60;
+constexpr double kForward = 0.010, kBackward = 0.020, kMove = 0.002;
+
+// What a rank does in a step besides.
+struct Extra {
+  double forward = 0, backward = 0, cpu = 0, data = 0, other = 0;
+};
+
+// Steps of `extra(rank, step)`, with 2% of noise.
+ProfileData Made(const std::function<Extra(int, int)>& extra, bool gpu = false) {
+  ProfileData data;
+  data.folder = "run";
+  data.expected = kRanks;
+  std::mt19937 random(1);
+  std::uniform_real_distribution<double> noise(0.99, 1.01);
+  for (int r = 0; r < kRanks; ++r) {
+    RankProfile rank;
+    rank.rank = r;
+    rank.header.set_gpu(gpu);
+    rank.sessions.push_back({.id = 1, .begin = 0, .end = 10, .step_seconds = {}});
+    data.ranks.push_back(rank);
+  }
+  for (int step = 1; step <= kSteps; ++step) {
+    std::vector<double> own;
+    std::vector<Extra> extras;
+    for (int r = 0; r < kRanks; ++r) {
+      extras.push_back(extra(r, step));
+      const Extra& x = extras.back();
+      own.push_back((kForward + kBackward) * noise(random) + x.forward + x.backward + x.data + x.other);
+    }
+    std::vector<double> sorted = own;
+    std::sort(sorted.begin(), sorted.end());
+    for (int r = 0; r < kRanks; ++r) {
+      ProfilePeriod period;
+      period.step = step;
+      const double wait = sorted.back() - own[r];
+      period.seconds = own[r] + wait + kMove;
+      const Extra& x = extras[r];
+      const double backward = own[r] - kForward - x.forward - x.data - x.other;
+      period.cells = {{.stage = "window", .pass = proto::FORWARD, .seconds = kForward + x.forward, .cpu = kForward},
+                      {.stage = "window", .pass = proto::BACKWARD, .seconds = backward, .cpu = kBackward + x.cpu},
+                      {.stage = "data", .kind = proto::WAIT, .seconds = x.data},
+                      {.stage = "reductions", .kind = proto::TRANSFER, .seconds = wait + kMove}};
+      ProfileTransfer transfer;
+      transfer.span.kind = proto::TRANSFER;
+      transfer.span.stage = "reductions";
+      transfer.span.seconds = wait + kMove;
+      transfer.wait = wait;
+      transfer.late = own[r] == sorted.back() ? sorted[kRanks - 1] - sorted[kRanks - 2] : 0;
+      period.transfers.push_back(transfer);
+      data.ranks[r].periods.push_back(period);
+    }
+  }
+  return data;
+}
+
+TEST(Summary, NobodyIsBlamedForNoise) {
+  const Summary summary = Summarize(Made([](int, int) { return Extra{}; }));
+  EXPECT_TRUE(summary.stragglers.empty());
+  EXPECT_EQ(summary.steps, kSteps);
+  const RankRow& mean = summary.mean;
+  EXPECT_NEAR(mean.work + mean.data + mean.other + mean.waiting + mean.moving, mean.step, 1e-12);
+  EXPECT_NEAR(mean.moving, kMove, 1e-9);
+  EXPECT_NEAR(mean.other, 0, 1e-9);
+}
+
+TEST(Summary, ChronicInOneStage) {
+  const Summary summary = Summarize(Made([](int rank, int) { return Extra{.forward = rank == 2 ? 0.008 : 0}; }));
+  ASSERT_EQ(summary.stragglers.size(), 1U);
+  const Straggler& found = summary.stragglers[0];
+  EXPECT_EQ(found.rank, 2);
+  EXPECT_EQ(found.stage, "window");
+  EXPECT_EQ(found.pass, proto::FORWARD);
+  EXPECT_EQ(found.what, SlowClass::kHost);  // its thread did not run for longer
+  EXPECT_TRUE(found.since_start && found.to_end);
+  EXPECT_NEAR(found.excess, 0.008, 0.0005);
+  EXPECT_NEAR(found.saving, 0.008, 0.0005);
+  EXPECT_EQ(summary.stages[1].seconds.slowest, 2);
+  const auto named = std::find_if(summary.costs.begin(), summary.costs.end(), [](const Finding& cost) {
+    return cost.what.find("rank 2 is slow by its own doing") != std::string::npos;
+  });
+  EXPECT_NE(named, summary.costs.end());
+}
+
+TEST(Summary, SinceAStepInTheBackward) {
+  for (const int since : {10, 30, 50}) {
+    const Summary summary = Summarize(Made([=](int rank, int step) {
+      return rank == 1 && step >= since ? Extra{.backward = 0.009, .cpu = 0.009} : Extra{};
+    }));
+    ASSERT_EQ(summary.stragglers.size(), 1U);
+    const Straggler& found = summary.stragglers[0];
+    EXPECT_EQ(found.rank, 1);
+    EXPECT_EQ(found.pass, proto::BACKWARD);
+    EXPECT_EQ(found.what, SlowClass::kCompute);
+    EXPECT_EQ(found.first_step, since);
+    EXPECT_FALSE(found.since_start);
+    EXPECT_TRUE(found.to_end);
+  }
+  const Summary ended =
+      Summarize(Made([](int rank, int step) { return Extra{.other = rank == 1 && step <= 20 ? 0.02 : 0}; }));
+  ASSERT_EQ(ended.stragglers.size(), 1U);
+  EXPECT_EQ(ended.stragglers[0].last_step, 20);
+  EXPECT_FALSE(ended.stragglers[0].to_end);
+  EXPECT_EQ(ended.stragglers[0].what, SlowClass::kHost);
+}
+
+TEST(Summary, DataComputeAndOneOff) {
+  const Summary data = Summarize(Made([](int rank, int) { return Extra{.data = rank == 3 ? 0.01 : 0}; }));
+  ASSERT_EQ(data.stragglers.size(), 1U);
+  EXPECT_EQ(data.stragglers[0].what, SlowClass::kData);
+  const Summary gpu = Summarize(Made([](int rank, int) { return Extra{.forward = rank == 3 ? 0.01 : 0}; }, true));
+  ASSERT_EQ(gpu.stragglers.size(), 1U);
+  EXPECT_EQ(gpu.stragglers[0].what, SlowClass::kCompute);  // of a GPU's kernels there is no other time
+  const Summary once =
+      Summarize(Made([](int rank, int step) { return Extra{.other = rank == 0 && step == 17 ? 0.5 : 0}; }));
+  ASSERT_EQ(once.stragglers.size(), 1U);
+  EXPECT_EQ(once.stragglers[0].single, std::vector<int64_t>{17});
+  EXPECT_NE(ReportText(once).find("one-off, step 17"), std::string::npos);
+}
+
+// Kernels hide a transfer on a stream beside them, but for what the compute stream stalls.
+TEST(Summary, OfAStreamBesideOnlyStallsAreExposed) {
+  ProfilePeriod step;
+  step.seconds = 0.1;
+  step.cells = {{.stage = "window", .seconds = 0.07},
+                {.stage = "halo", .kind = proto::TRANSFER_BESIDE, .seconds = 0.05},
+                {.stage = "halo", .kind = proto::STALL, .seconds = 0.02}};
+  ProfileTransfer transfer;
+  transfer.span.kind = proto::TRANSFER_BESIDE;
+  transfer.span.seconds = 0.05;
+  transfer.wait = 0.01;
+  step.transfers = {transfer};
+  const RankRow row = RowOf(step);
+  EXPECT_NEAR(row.waiting, 0.004, 1e-12);
+  EXPECT_NEAR(row.moving, 0.016, 1e-12);
+  EXPECT_NEAR(row.hidden, 0.03, 1e-12);
+  EXPECT_NEAR(row.other, 0.01, 1e-12);
+  EXPECT_NEAR(row.own(), 0.08, 1e-12);
+}
+
+TEST(Summary, ColumnsFitATerminal) {
+  const std::string text =
+      ReportText(Summarize(Made([](int rank, int) { return Extra{.forward = rank == 2 ? 0.008 : 0}; })));
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = text.find('\n', begin);
+    EXPECT_LE(end - begin, 120U) << text.substr(begin, end - begin);
+    begin = end + 1;
+  }
+}
+
+}  // namespace
+}  // namespace longspan
