@@ -1,12 +1,10 @@
 // Cache: keys and values of the sequences that are being decoded, and a step of decoding (nsa_prefill, nsa_decode).
 //
-//   pages   [num_pages*b,G,.]      of the selected branch (SHARED: of all), and their compressed tokens
-//   [num_pages*b/d,G,.]:
-//                                  the row of a compressed token lies in the page that holds its last token
-//   rings   [max_batch*ring,G,.]   of the compression's input and of the window, b tokens a page: page i of a sequence
-//   is
-//                                  its ring's page i % pages. They hold what a step reads of the past, and what it
-//                                  reads after NSA_MAX_NEW_TOKENS tokens were taken back
+//   pages   [num_pages*b,G,.]      of the selected branch (SHARED: of all), and beside them [num_pages*b/d,G,.]
+//                                  their compressed tokens, each in the page that holds its last token
+//   rings   [max_batch*ring,G,.]   of the compression's input and of the window, b tokens a page: page i of a
+//                                  sequence is its ring's page i % pages. They hold what a step reads of the past,
+//                                  and what it reads after NSA_MAX_NEW_TOKENS tokens were taken back
 //
 // The operations are those of training: a step's queries are a segment at the sequence's end, and everything that they
 // read lies in pages.

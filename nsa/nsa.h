@@ -110,11 +110,15 @@ NSA_API size_t nsa_get_workspace_size(const NSAConfig* config);
 
 /* ---- Weights ------------------------------------------------------------------------------------------------------
  *
- *   phi MLP     phi_k.position [l,K], phi_k.weight1 [l*K,M], phi_k.bias1 [M], phi_k.weight2 [M,K], phi_k.bias2 [K]: the
- * l rows, each plus its position, are one row of l*K; times weight1, plus bias1, GELU (erf), times weight2, plus bias2.
- * The groups share them. phi_v.* likewise, V for K. M is phi_hidden phi LINEAR  phi_k.position [G,l,K], phi_k.weight
- * [G,l*K,K]; phi_v.* phi MEAN    none gates       gate.weight [K,3], gate.bias [3]: g = sigmoid(q . weight + bias), for
- * each head of each query. Used where a call is given no gates; not set: gates are 1 */
+ *   phi MLP      phi_k.position [l,K], phi_k.weight1 [l*K,M], phi_k.bias1 [M], phi_k.weight2 [M,K], phi_k.bias2 [K]
+ *   phi LINEAR   phi_k.position [G,l,K], phi_k.weight [G,l*K,K]
+ *   phi MEAN     none
+ *   gates        gate.weight [K,3], gate.bias [3]
+ *
+ * phi_v.* likewise, V for K; M is phi_hidden. MLP: the l rows, each plus its position, are one row of l*K; times
+ * weight1, plus bias1, GELU (erf), times weight2, plus bias2; the groups share the weights. LINEAR: the same row times
+ * weight. Gates: g = sigmoid(q . weight + bias), for each head of each query, where a call is given none; not set:
+ * gates are 1. */
 
 /* Copies a weight from host memory: `data` of type `dtype` (an NSADType), which is rounded to the context's, `rank`
  * dimensions `shape`. Waits until the device has it. */
