@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# The same bits whatever the compiler thinks of the processor: builds the program again as GCC tunes it for others, runs
-# there the tests of equal bits, and compares the parameters that short training runs leave, in each width of vectors.
-# tests/tuned.sh BUILD_FOLDER
+# The same bits whatever the compiler thinks of the processor: builds the program again as GCC tunes it for two of them,
+# runs there the tests of equal bits, and compares the parameters that short training runs leave, in each width of
+# vectors, with those of the program as it is. tests/tuned.sh BUILD_FOLDER LONGSPAN
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # As root and on few cores, too.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
-build=${1:?usage: tests/tuned.sh BUILD_FOLDER}
+build=${1:?usage: tests/tuned.sh BUILD_FOLDER LONGSPAN}
+longspan=${2:?usage: tests/tuned.sh BUILD_FOLDER LONGSPAN}
 tests=(tile_math_test matmul_test nsa_placement_test nsa_selection_test attention_command_test)
 pattern=$(IFS='|'; echo "^(${tests[*]})")
 runs=$(mktemp -d)
@@ -25,7 +26,23 @@ widths=(256)
 if grep -qw avx512f /proc/cpuinfo; then widths+=(512); fi
 declare -A first
 failed=0
-for processor in generic znver3 skylake-avx512; do
+
+# compare LONGSPAN WHAT: short runs leave what the first program's left.
+compare() {
+  local run hash
+  for run in "1" "2 parallel.cp=2" "2 parallel.cp=2 parallel.layout=CONTIGUOUS model.nsa.phi=LINEAR parallel.selected_exchange=FETCH"; do
+    # shellcheck disable=SC2086
+    hash=$(trained "$1" $run)
+    echo "$hash  $2, vectors of $LONGSPAN_VECTOR_BITS bits, ranks $run"
+    if [ -z "$hash" ] || [ "$hash" != "${first[$run]:=$hash}" ]; then
+      echo "error: expected the parameters ${first[$run]:-one}"
+      failed=1
+    fi
+  done
+}
+
+for bits in "${widths[@]}"; do LONGSPAN_VECTOR_BITS=$bits compare "$longspan" "as it is"; done
+for processor in znver3 skylake-avx512; do
   folder=$build/$processor
   mkdir -p "$folder"
   {
@@ -38,15 +55,7 @@ for processor in generic znver3 skylake-avx512; do
       cat "$folder/tests.log"
       failed=1
     fi
-    for run in "1" "2 parallel.cp=2" "2 parallel.cp=2 parallel.layout=CONTIGUOUS model.nsa.phi=LINEAR parallel.selected_exchange=FETCH"; do
-      # shellcheck disable=SC2086
-      hash=$(trained "$folder/longspan" $run)
-      echo "$hash  tuned for $processor, vectors of $bits bits, ranks $run"
-      if [ -z "$hash" ] || [ "$hash" != "${first[$run]:=$hash}" ]; then
-        echo "error: expected the parameters ${first[$run]:-one}"
-        failed=1
-      fi
-    done
+    compare "$folder/longspan" "tuned for $processor"
   done
 done
 exit $failed
