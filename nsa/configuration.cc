@@ -9,23 +9,20 @@ namespace longspan {
 namespace {
 
 void CheckSizes(const NSAConfig& c) {
-  const auto at_least = [](const char* name, int64_t value, int64_t least) {
-    if (value < least) Refuse(NSA_ERROR_INVALID_ARGUMENT, "{}: expected {} or more, found {}", name, least, value);
-  };
-  at_least("block_length", c.block_length, 1);
-  at_least("block_stride", c.block_stride, 1);
-  at_least("selection_block_size", c.selection_block_size, 1);
-  at_least("num_selected_blocks", c.num_selected_blocks, 1);
-  at_least("window_size", c.window_size, 1);
-  at_least("head_dim", c.head_dim, 1);
-  at_least("num_heads", c.num_heads, 1);
-  at_least("value_dim", c.value_dim, 0);
-  at_least("num_groups", c.num_groups, 1);
-  at_least("num_initial_blocks", c.num_initial_blocks, 0);
-  at_least("num_local_blocks", c.num_local_blocks, 0);
-  at_least("phi_hidden", c.phi_hidden, 0);
-  at_least("max_length", c.max_length, 1);
-  at_least("max_batch", c.max_batch, 1);
+  RequireAtLeast("block_length", c.block_length, 1);
+  RequireAtLeast("block_stride", c.block_stride, 1);
+  RequireAtLeast("selection_block_size", c.selection_block_size, 1);
+  RequireAtLeast("num_selected_blocks", c.num_selected_blocks, 1);
+  RequireAtLeast("window_size", c.window_size, 1);
+  RequireAtLeast("head_dim", c.head_dim, 1);
+  RequireAtLeast("num_heads", c.num_heads, 1);
+  RequireAtLeast("value_dim", c.value_dim, 0);
+  RequireAtLeast("num_groups", c.num_groups, 1);
+  RequireAtLeast("num_initial_blocks", c.num_initial_blocks, 0);
+  RequireAtLeast("num_local_blocks", c.num_local_blocks, 0);
+  RequireAtLeast("phi_hidden", c.phi_hidden, 0);
+  RequireAtLeast("max_length", c.max_length, 1);
+  RequireAtLeast("max_batch", c.max_batch, 1);
   const auto within = [](const char* name, int64_t value, int64_t first, int64_t last) {
     if (value < first || value > last) {
       Refuse(NSA_ERROR_INVALID_ARGUMENT, "{}: expected {} to {}, found {}", name, first, last, value);

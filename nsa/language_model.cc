@@ -13,13 +13,10 @@ namespace longspan {
 namespace {
 
 void CheckModel(const NSAModelConfig& c) {
-  const auto at_least = [](const char* name, int64_t value, int64_t least) {
-    if (value < least) Refuse(NSA_ERROR_INVALID_ARGUMENT, "{}: expected {} or more, found {}", name, least, value);
-  };
-  at_least("vocabulary", c.vocabulary, 1);
-  at_least("layers", c.layers, 1);
-  at_least("hidden", c.hidden, 1);
-  at_least("ffn", c.ffn, 1);
+  RequireAtLeast("vocabulary", c.vocabulary, 1);
+  RequireAtLeast("layers", c.layers, 1);
+  RequireAtLeast("hidden", c.hidden, 1);
+  RequireAtLeast("ffn", c.ffn, 1);
   const NSAConfig& attention = c.attention;
   if (c.sequence_length < attention.block_length || c.sequence_length % attention.block_stride != 0) {
     Refuse(NSA_ERROR_INVALID_ARGUMENT,

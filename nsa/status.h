@@ -33,6 +33,10 @@ T* Required(T* pointer, const char* name, const char* what) {
   return pointer;
 }
 
+inline void RequireAtLeast(const char* name, int64_t value, int64_t least) {
+  if (value < least) Refuse(NSA_ERROR_INVALID_ARGUMENT, "{}: expected {} or more, found {}", name, least, value);
+}
+
 // The status of the error being handled, whose sentence, after `call`, becomes the thread's last.
 NSAStatus CurrentError(const char* call) noexcept;
 

@@ -1,4 +1,4 @@
-// A group of one copies, a planned group refuses.
+// A group of one copies; a planned group counts on a planned device, and refuses elsewhere.
 #include "parallel/comm/local_comm.h"
 
 #include <gtest/gtest.h>
