@@ -145,6 +145,19 @@ void CheckData(const RunConfig& config, ProblemList* problems) {
     }
     return;
   }
+  if (data.format == DataFormat::kRetrieval) {
+    constexpr int64_t kLeastVocab = 64, kLeastLength = 256;
+    if (config.model.vocab < kLeastVocab) {
+      problems->Add("model.vocab = {} and data.format = RETRIEVAL disagree: set model.vocab to {} or more",
+                    config.model.vocab, kLeastVocab);
+    }
+    if (data.sequence_length < kLeastLength) {
+      problems->Add(
+          "data.sequence_length = {} and data.format = RETRIEVAL disagree: set data.sequence_length to {} or more",
+          data.sequence_length, kLeastLength);
+    }
+    return;
+  }
   if (data.train.empty()) {
     problems->Add("data.train = \"\": names no dataset; make one with `longspan data` and set data.train to its path");
   }

@@ -17,9 +17,10 @@ Dataset OpenDataset(DataFormat format, const std::string& path, const DatasetOpt
     case DataFormat::kNanogpt:
       return OpenNanogpt(path, options);
     case DataFormat::kFibonacci:
+    case DataFormat::kRetrieval:
       break;
   }
-  Fail(ExitCode::kConfig, "data.format = FIBONACCI reads no file, found {}", path);
+  Fail(ExitCode::kConfig, "data.format: what is generated reads no file, found {}", path);
 }
 
 DataFormat DetectFormat(const std::string& path) {

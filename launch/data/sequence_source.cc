@@ -6,6 +6,7 @@
 #include "launch/data/dataset_record.h"
 #include "launch/data/fibonacci.h"
 #include "launch/data/packed_source.h"
+#include "launch/data/retrieval.h"
 #include "runtime/error.h"
 
 namespace longspan {
@@ -40,6 +41,11 @@ Sources Open(const DataConfig& data, int64_t vocab, int64_t select_block) {
     }
     return {MakeFibonacciSource(FibonacciSplit::kTrain, data.sequence_length),
             MakeFibonacciSource(FibonacciSplit::kHeldOut, data.sequence_length),
+            {}};
+  }
+  if (data.format == DataFormat::kRetrieval) {
+    return {MakeRetrievalSource(vocab, data.sequence_length, false),
+            MakeRetrievalSource(vocab, data.sequence_length, true),
             {}};
   }
 
