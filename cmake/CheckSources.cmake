@@ -42,9 +42,11 @@ room(model                  runtime ${menu} parallel parallel/comm/comm.h)
 room(model/attention        runtime ${menu} parallel parallel/comm/comm.h model parallel/exchange)
 room(model/network          runtime ${menu} parallel parallel/comm/comm.h model model/attention)
 room(model/training         runtime ${menu} parallel parallel/comm/comm.h model model/network)
+room(model/decode           runtime ${menu} parallel parallel/comm/comm.h parallel/comm/local_comm.h model model/attention
+                            model/network)
 
 room(nsa                    runtime runtime/files ${menu} parallel parallel/comm/comm.h parallel/comm/local_comm.h
-                            model model/network model/training)
+                            model model/attention/branches.h model/decode model/network model/training)
 
 room(launch/config          runtime model/config.h parallel/config.h kernels/attention/nsa_config.h)
 room(launch/job             runtime parallel/comm parallel/config.h launch/config/run_config.h)
@@ -58,7 +60,7 @@ room(launch/train           runtime runtime/files ${menu} parallel parallel/comm
 room(launch/plan            runtime ${menu} parallel parallel/comm model model/network model/training
                             launch/config launch/train)
 room(launch/commands        runtime runtime/files ${menu} parallel parallel/comm parallel/exchange
-                            model model/attention model/network model/training
+                            model model/attention model/decode model/network model/training
                             launch/config launch/job launch/data launch/report launch/checkpoint launch/train
                             launch/plan launch/version.h)
 room(launch                 runtime launch/commands)

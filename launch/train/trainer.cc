@@ -50,7 +50,7 @@ class Trainer {
         options_(options),
         folder_(config, options.older, job.root()),
         stopping_(job, config, folder_.path()),
-        sources_(OpenData(config, mesh_.host_world(), stopping_)),
+        sources_(OpenData(config, mesh_.host_world(), [this] { return stopping_.wish() != 0; })),
         session_(job.Make<Session>(config.session(), device_, mesh_.cp(), dtype)),
         optimizer_({.device = session_.device(),
                     .ops = session_.ops(),
@@ -208,8 +208,8 @@ class Trainer {
     log_.Line(fmt::format("evaluating {} held-out sequences",
                           std::min(config_.train.eval_sequences, sources_.validation->size())));
     recorder_->Begin(RunPeriod::kEvaluation, step);
-    const std::optional<HeldOut> found =
-        Evaluate(job_, session_, *sources_.validation, config_, gradients_.loss_sum(), stopping_);
+    const std::optional<HeldOut> found = Evaluate(job_, session_, *sources_.validation, config_, gradients_.loss_sum(),
+                                                  [this] { return stopping_.Poll(); });
     recorder_->End();
     if (!found) return;
     log_.Eval(step, found->loss, found->labels);
