@@ -13,11 +13,15 @@ namespace longspan {
 namespace {
 
 struct Given {
-  std::string run, trace;
-  bool json = false;
+  std::string run, trace, output;
+  bool json = false, html = false;
 };
 
 int Report(const Given& given) {
+  if (given.html) {
+    fmt::print("{}\n", WriteReportPage(given.run, given.output));
+    return 0;
+  }
   const ProfileData data = ReadProfiles(given.run);
   if (!given.trace.empty()) {
     fmt::print("{}\n", WriteChromeTrace(data, given.trace));
@@ -32,17 +36,21 @@ std::function<int()> AddReport(CLI::App& app) {
   const auto given = std::make_shared<Given>();
   app.add_option("run", given->run, "A run's folder")->required()->type_name("RUN");
   CLI::Option* const json = app.add_flag("--json", given->json, "Print the numbers as JSON");
+  CLI::Option* const html =
+      app.add_flag("--html", given->html, "Write them with charts to RUN/profile/report.html")->excludes(json);
+  app.add_option("--output", given->output, "Where --html writes instead")->type_name("FILE.html")->needs(html);
   app.add_option("--trace", given->trace, "Write the steps in full detail as a timeline of all ranks")
       ->type_name("FILE.json")
-      ->excludes(json);
+      ->excludes(json)
+      ->excludes(html);
   return [given] { return Report(*given); };
 }
 
 }  // namespace
 
 extern const Command kReport = {"report", "Show where the time of a run went, while it goes on or later", R"(
-A run writes profile/rankNNNNN.pb for each rank every few seconds (keys profile.*), and profile/report.txt and report.json
-when it ends. The report says, of the training steps:
+A run writes profile/rankNNNNN.pb for each rank every few seconds (keys profile.*), and profile/report.txt, report.json and
+report.html when it ends; the last needs a program built with Chart.js (libjs-chart.js), here or elsewhere. The report says, of the training steps:
   the largest costs, and what to try
   which ranks are slow by their own doing: in which stage, since which step, and what steps would save were they like the
   others. Classes: compute, host (its thread did not run), data (its loader), link

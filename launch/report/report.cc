@@ -4,7 +4,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "runtime/count.h"
+#include "launch/report/page.h"
 #include "runtime/error.h"
 #include "runtime/files/output_file.h"
 
@@ -30,7 +30,8 @@ json ToJson(const StageRow& row) {
             {"max", seconds.max},
             {"mean", seconds.mean},
             {"imbalance", seconds.imbalance()},
-            {"slowest", seconds.slowest}}},
+            {"slowest", seconds.slowest},
+            {"by_rank", seconds.by_rank}}},
           {"flops", row.flops},
           {"bytes", row.bytes}};
 }
@@ -84,6 +85,8 @@ json ListOf(const std::vector<Row>& rows) {
   return list;
 }
 
+std::string PagePath(const std::string& run_folder) { return run_folder + "/profile/report.html"; }
+
 void WriteText(const std::string& path, const std::string& text) {
   OutputFile file(path);
   file.Write(text.data(), std::ssize(text));
@@ -133,11 +136,22 @@ std::string ReportJson(const Summary& summary) {
 }
 
 std::string WriteReport(const std::string& run_folder) {
-  const Summary summary = Summarize(ReadProfiles(run_folder));
+  const ProfileData data = ReadProfiles(run_folder);
+  const Summary summary = Summarize(data);
   const std::string text = ReportText(summary);
   WriteText(run_folder + "/profile/report.txt", text);
   WriteText(run_folder + "/profile/report.json", ReportJson(summary));
-  return text;
+  if (!HasPages()) return text + "\nno report.html: this program was built without libjs-chart.js\n";
+  const std::string page = PagePath(run_folder);
+  WriteText(page, ReportPage(data, summary, ReadMetrics(run_folder)));
+  return text + fmt::format("\nwith charts: {}\n", page);
+}
+
+std::string WriteReportPage(const std::string& run_folder, const std::string& path) {
+  const ProfileData data = ReadProfiles(run_folder);
+  const std::string page = path.empty() ? PagePath(run_folder) : path;
+  WriteText(page, ReportPage(data, Summarize(data), ReadMetrics(run_folder)));
+  return page;
 }
 
 }  // namespace longspan

@@ -1,0 +1,8 @@
+// Of a build without Chart.js.
+#include "launch/report/page.h"
+
+namespace longspan {
+
+const char* ReportTemplate() { return nullptr; }
+
+}  // namespace longspan
