@@ -28,6 +28,7 @@ RunMetrics ReadMetrics(const std::string& run_folder) {
     if (line["kind"] == "step") {
       metrics.steps.push_back({.step = static_cast<int64_t>(step),
                                .loss = NumberOf(line, "loss"),
+                               .tokens = NumberOf(line, "tokens"),
                                .tokens_per_second = NumberOf(line, "tokens_per_second"),
                                .memory = NumberOf(line, "memory_mib") * (1 << 20),
                                .coverage = NumberOf(line, "coverage"),

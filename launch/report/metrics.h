@@ -10,7 +10,7 @@ namespace longspan {
 struct StepMetric {
   int64_t step = 0;
   double loss = 0;  // NaN: none
-  double tokens_per_second = 0;
+  double tokens = 0, tokens_per_second = 0;
   double memory = 0;    // bytes
   double coverage = 0;  // of the blocks of other ranks, what was fetched
   double borrowed = 0;  // bytes that a forward pass of one sequence brings to a rank

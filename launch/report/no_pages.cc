@@ -4,5 +4,6 @@
 namespace longspan {
 
 const char* ReportTemplate() { return nullptr; }
+const char* ScalingTemplate() { return nullptr; }
 
 }  // namespace longspan

@@ -1,11 +1,14 @@
 #include "launch/report/page.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <utility>
 
-#include "launch/report/report.h"
 #include "runtime/error.h"
 
 namespace longspan {
@@ -178,17 +181,19 @@ std::string FillPage(const char* page, const std::string& data) {
 
 bool HasPages() { return ReportTemplate() != nullptr; }
 
-std::string ReportPage(const ProfileData& data, const Summary& summary, const RunMetrics& metrics) {
+std::string ScalingPage(const std::string& json) { return FillPage(ScalingTemplate(), json); }
+
+std::string ReportPage(const ReportedRun& run) {
   json own, timeline;
-  const StepTable steps = CommonSteps(data);
+  const StepTable steps = CommonSteps(run.data);
   if (!steps[0].empty()) {
-    const std::vector<size_t> ranks = OutstandingRanks(summary);
-    own = OwnTimes(steps, summary, ranks);
-    timeline = Timeline(steps, summary, ranks);
+    const std::vector<size_t> ranks = OutstandingRanks(run.summary);
+    own = OwnTimes(steps, run.summary, ranks);
+    timeline = Timeline(steps, run.summary, ranks);
   }
   return FillPage(ReportTemplate(),
-                  fmt::format(R"({{"report":{},"metrics":{},"own":{},"timeline":{}}})", ReportJson(summary),
-                              Dump(MetricsJson(metrics)), Dump(own), Dump(timeline)));
+                  fmt::format(R"({{"report":{},"metrics":{},"own":{},"timeline":{}}})", ReportJson(run.summary),
+                              Dump(MetricsJson(run.metrics)), Dump(own), Dump(timeline)));
 }
 
 }  // namespace longspan

@@ -10,20 +10,20 @@
 #pragma once
 
 #include <string>
-#include <vector>
 
-#include "launch/report/metrics.h"
-#include "launch/report/profile_data.h"
-#include "launch/report/summary.h"
+#include "launch/report/report.h"
 
 namespace longspan {
 
 bool HasPages();  // false in a build without Chart.js
 
 // Throws Error (io) in a build without Chart.js, saying how to come by the page.
-std::string ReportPage(const ProfileData& data, const Summary& summary, const RunMetrics& metrics);
+std::string ReportPage(const ReportedRun& run);
+// Of runs on different numbers of ranks (launch/report/scaling.h): its data is their JSON.
+std::string ScalingPage(const std::string& json);
 
 // As built (cmake/EmbedPage.cmake), "@DATA@" where data goes; null in a build without Chart.js (no_pages.cc).
 const char* ReportTemplate();
+const char* ScalingTemplate();
 
 }  // namespace longspan

@@ -1,7 +1,5 @@
 #include "launch/report/report.h"
 
-#include <algorithm>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "launch/report/page.h"
@@ -85,8 +83,6 @@ json ListOf(const std::vector<Row>& rows) {
   return list;
 }
 
-std::string PagePath(const std::string& run_folder) { return run_folder + "/profile/report.html"; }
-
 void WriteText(const std::string& path, const std::string& text) {
   OutputFile file(path);
   file.Write(text.data(), std::ssize(text));
@@ -135,22 +131,23 @@ std::string ReportJson(const Summary& summary) {
   return report.dump(1, ' ', false, json::error_handler_t::replace) + "\n";
 }
 
-std::string WriteReport(const std::string& run_folder) {
-  const ProfileData data = ReadProfiles(run_folder);
-  const Summary summary = Summarize(data);
-  const std::string text = ReportText(summary);
-  WriteText(run_folder + "/profile/report.txt", text);
-  WriteText(run_folder + "/profile/report.json", ReportJson(summary));
-  if (!HasPages()) return text + "\nno report.html: this program was built without libjs-chart.js\n";
-  const std::string page = PagePath(run_folder);
-  WriteText(page, ReportPage(data, summary, ReadMetrics(run_folder)));
-  return text + fmt::format("\nwith charts: {}\n", page);
+ReportedRun ReadRun(const std::string& folder) {
+  ReportedRun run{.data = ReadProfiles(folder), .summary = {}, .metrics = ReadMetrics(folder)};
+  run.summary = Summarize(run.data);
+  return run;
 }
 
-std::string WriteReportPage(const std::string& run_folder, const std::string& path) {
-  const ProfileData data = ReadProfiles(run_folder);
-  const std::string page = path.empty() ? PagePath(run_folder) : path;
-  WriteText(page, ReportPage(data, Summarize(data), ReadMetrics(run_folder)));
+std::string WriteReport(const ReportedRun& run) {
+  const std::string folder = run.data.folder + "/profile/", text = ReportText(run.summary);
+  WriteText(folder + "report.txt", text);
+  WriteText(folder + "report.json", ReportJson(run.summary));
+  if (!HasPages()) return text + "\nno report.html: this program was built without libjs-chart.js\n";
+  return text + fmt::format("\nwith charts: {}\n", WriteReportPage(run, ""));
+}
+
+std::string WriteReportPage(const ReportedRun& run, const std::string& path) {
+  const std::string page = path.empty() ? run.data.folder + "/profile/report.html" : path;
+  WriteText(page, ReportPage(run));
   return page;
 }
 

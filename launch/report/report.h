@@ -21,17 +21,25 @@
 
 #include <string>
 
+#include "launch/report/metrics.h"
 #include "launch/report/summary.h"
 
 namespace longspan {
+
+struct ReportedRun {
+  ProfileData data;
+  Summary summary;
+  RunMetrics metrics;
+};
+ReportedRun ReadRun(const std::string& folder);  // throws Error (io) where there is no profile
 
 std::string ReportText(const Summary& summary);  // lines of 120 columns at most
 std::string ReportJson(const Summary& summary);
 
 // Writes FOLDER/profile/report.txt, report.json and, where the program has pages, report.html; returns the text, behind
 // it where the page is. Throws Error (io).
-std::string WriteReport(const std::string& run_folder);
+std::string WriteReport(const ReportedRun& run);
 // Writes report.html alone, to `path` or, where it is empty, to its place in the run; returns where. Throws Error (io).
-std::string WriteReportPage(const std::string& run_folder, const std::string& path);
+std::string WriteReportPage(const ReportedRun& run, const std::string& path);
 
 }  // namespace longspan

@@ -31,9 +31,14 @@ def make_run(longspan, mpirun, scratch):
     run = f"{scratch}/{NAME}"
     os.makedirs(os.path.dirname(run))
     os.rename(f"{scratch}/run", run)
-    page = f"{scratch}/page.html"
+    page, scaling = f"{scratch}/page.html", f"{scratch}/scaling.html"
     subprocess.run([longspan, "report", run, "--html", "--output", page], check=True, stdout=subprocess.DEVNULL)
-    return page
+    alone = command[3:] + ["name=alone", "parallel.cp=1"]
+    said = subprocess.run(alone, capture_output=True, text=True)
+    expect(said.returncode == 0, said.stdout + said.stderr)
+    subprocess.run([longspan, "report", "--scaling", run, f"{scratch}/alone", "--html", "--output", scaling], check=True,
+                   stdout=subprocess.DEVNULL)
+    return page, scaling
 
 
 def check(browser, what):
@@ -54,7 +59,7 @@ def main():
     if not chromium:
         print("skipped: chromium is not installed")
         sys.exit(77)
-    page = make_run(longspan, mpirun, scratch)
+    page, scaling = make_run(longspan, mpirun, scratch)
     browser = Browser(chromium)
     try:
         browser.size(1280, 900)
@@ -91,8 +96,14 @@ def main():
         browser.call("Emulation.setEmulatedMedia", features=[])
         expect(len(browser.call("Page.printToPDF")["data"]) > 20000, "nothing is printed")
         check(browser, "printed")
+        browser.open(scaling)
+        check(browser, "scaling, 390 wide")
+        browser.size(1280, 900)
+        check(browser, "scaling, 1280 wide")
+        expect(browser.evaluate("charts.length") == 2, "scaling has not two charts")
+        expect(browser.evaluate("window.hostile") is None, "the run's name ran as a script")
         asked = {url for url in browser.requests if not url.startswith("data:")}
-        expect(len(asked) == 1, f"the page asks for {asked}")
+        expect(len(asked) == 2, f"the pages ask for {asked}")
     finally:
         browser.close()
     print("passed")

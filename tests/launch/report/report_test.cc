@@ -169,6 +169,24 @@ TEST_F(Reports, APageHoldsAllThatItShowsAndNoElementOfARun) {
   EXPECT_EQ(html.find("<script>f()"), std::string::npos);
 }
 
+TEST_F(Reports, RunsBesideEachOther) {
+  Train(1, "train.steps=8 parallel.cp=1");
+  std::filesystem::rename(folder_ / "runs/run", folder_ / "runs/one");
+  Train(2, "train.steps=8");
+  const std::string one = folder_ / "runs/one", two = folder_ / "runs/run", page = folder_ / "scaling.html";
+  EXPECT_EQ(RunProgram(folder_, 1, fmt::format("report '{}' --compare '{}'", one, two), &said_), 0) << said_;
+  EXPECT_NE(said_.find("parallel.cp"), std::string::npos) << said_;
+  EXPECT_NE(said_.find("waiting for other ranks"), std::string::npos) << said_;
+  EXPECT_EQ(RunProgram(folder_, 1, fmt::format("report --scaling '{}' '{}'", one, two), &said_), 0) << said_;
+  EXPECT_NE(said_.find("strong scaling, "), std::string::npos) << said_;
+  const int drawn =
+      RunProgram(folder_, 1, fmt::format("report --scaling '{}' '{}' --html --output '{}'", one, two, page), &said_);
+  EXPECT_TRUE(drawn == 0 || said_.find("without Chart.js") != std::string::npos) << said_;
+  EXPECT_EQ(RunProgram(folder_, 1, "report", &said_), 64) << said_;
+  EXPECT_EQ(RunProgram(folder_, 1, fmt::format("report '{}' --compare '{}'", one, folder_ / "none"), &said_), 74)
+      << said_;
+}
+
 TEST_F(Reports, AResumedRunHasItsRestartAndLostSteps) {
   Train(2, "train.steps=4 checkpoint.at_end=true");
   // Four more that come after the last save.
