@@ -12,7 +12,6 @@
 #include "launch/job/signals.h"
 #include "launch/job/world.h"
 #include "launch/report/recorder.h"
-#include "launch/report/report.h"
 #include "launch/train/about.h"
 #include "launch/train/announcement.h"
 #include "launch/train/anomalies.h"
@@ -240,7 +239,7 @@ class Trainer {
     mesh_.host_world().Barrier();  // all have written
     if (!job_.root() || config_.profile.level == ProfileDetail::kOff) return;
     try {
-      log_.Line(WriteReport(folder_.path()));
+      log_.Line(options_.report(folder_.path()));
     } catch (const Error& error) {
       log_.Line(fmt::format("warning: no report: {}", error.what()));
     }
