@@ -374,6 +374,10 @@ std::vector<std::string> Problems(const RunConfig& config, int64_t world) {
   CheckCheckpoints(config.checkpoint, &problems);
   problems.Size("profile.first_step", config.profile.first_step);
   problems.Size("profile.steps", config.profile.steps, 0);
+  problems.NotNegative("comm.timeout", config.comm.timeout);
+  problems.NotNegative("comm.load_timeout", config.comm.load_timeout);
+  problems.NotNegative("comm.evaluation_timeout", config.comm.evaluation_timeout);
+  problems.NotNegative("comm.save_timeout", config.comm.save_timeout);
   return problems.lines;
 }
 

@@ -81,6 +81,7 @@ class Trainer {
                .checkpoints = checkpoints_,
                .anomalies = anomalies_,
                .stopping = stopping_}) {
+    job_.watchdog().SetFolder(folder_.path());
     optimizer_.Reserve(session_.arena(), session_.context().dtype, session_.context().gradient_dtype);
   }
 
@@ -285,7 +286,7 @@ class Trainer {
 int RunTrain(const RunConfig& config, const TrainOptions& options) {
   WatchStopSignals();
   const Machine machine = ChooseMachine(config.runtime);
-  Job job(machine.device, config.parallel);
+  Job job(machine.device, config.parallel, config.comm);
   return static_cast<int>(Trainer(job, machine.dtype, config, options).Run());
 }
 
