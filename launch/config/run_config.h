@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "model/config.h"
 #include "parallel/config.h"
@@ -16,7 +17,7 @@ enum class RuntimeDevice { kAuto, kCpu, kGpu };
 enum class RuntimeType { kAuto, kF32, kBf16 };
 enum class Graphs { kAuto, kOff, kOn };
 enum class ProfileDetail { kSteps, kOff, kFull };
-enum class DataFormat { kMegatron, kLlmc, kNanogpt, kFibonacci };
+enum class DataFormat { kMegatron, kLlmc, kNanogpt, kFibonacci, kRetrieval };
 
 struct RuntimeConfig {
   RuntimeDevice device = RuntimeDevice::kAuto;  // AUTO: GPUs where there are any
@@ -27,12 +28,13 @@ struct RuntimeConfig {
 
 struct DataConfig {
   DataFormat format = DataFormat::kMegatron;
-  std::string train;       // path prefix (MEGATRON: PREFIX.bin and PREFIX.idx) or file; not used by FIBONACCI
+  std::string train;       // path prefix (MEGATRON: PREFIX.bin and PREFIX.idx) or file; not used where it is generated
   std::string validation;  // the same; empty = the last `validation_fraction` of the training documents
   double validation_fraction = 0.05;
   int64_t sequence_length = 2048;  // S
   bool document_masks = true;      // attention does not cross documents
   uint64_t seed = 1;               // order of the training sequences
+  std::vector<std::string> blend;  // several datasets (launch/config/blend.h); then train and validation are empty
   bool operator==(const DataConfig&) const = default;
 };
 

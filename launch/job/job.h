@@ -5,6 +5,7 @@
 #include <forward_list>
 #include <initializer_list>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -48,7 +49,10 @@ class Job {
     ReduceOp op;
   };
   // Each number over all ranks, in rank order. Collective, the hosts wait for each other: once for all numbers.
-  std::vector<double> Reduce(std::initializer_list<Number> numbers);
+  std::vector<double> Reduce(std::span<const Number> numbers);
+  std::vector<double> Reduce(std::initializer_list<Number> numbers) {
+    return Reduce(std::span(numbers.begin(), numbers.size()));
+  }
   double Reduce(double value, ReduceOp op) { return Reduce({{value, op}})[0]; }
 
  private:
