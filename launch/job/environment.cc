@@ -18,7 +18,7 @@ namespace {
 constexpr std::string_view kBeginnings[] = {"NCCL_",          "OMP_",           "GOMP_",         "UCX_",
                                             "LONGSPAN_",      "OMPI_MCA_btl",   "OMPI_MCA_pml",  "OMPI_MCA_mtl",
                                             "OMPI_MCA_coll_", "OMPI_MCA_mpi_",  "OMPI_MCA_oob_", "OMPI_MCA_plm_",
-                                            "OMPI_MCA_rmaps", "OMPI_MCA_hwloc", "PMIX_MCA_"};
+                                            "OMPI_MCA_rmaps", "OMPI_MCA_hwloc", "PMIX_MCA_gds",  "PMIX_MCA_ptl"};
 constexpr std::string_view kNames[] = {"CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID",        "SLURM_JOB_NODELIST",
                                        "SLURM_NTASKS",         "SLURM_RESTART_COUNT", "SLURM_DISTRIBUTION",
                                        "SLURM_CPU_BIND",       "SLURM_MPI_TYPE"};
