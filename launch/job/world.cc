@@ -69,6 +69,14 @@ World::World() : exceptions_(std::uncaught_exceptions()) {
   MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
   MPI_Comm_size(MPI_COMM_WORLD, &size_);
   SetProcessIdentity(rank_, size_, NodeName());
+  // Started by srun without PMIx, or by another MPI's mpirun, each process believes to be the only one.
+  const Launched launched = AskLauncher();
+  if (size_ == 1 && launched.ranks > 1) {
+    Fail(ExitCode::kConfig,
+         "the launcher started {} processes, but MPI ({}) knows of this one only; start them with srun --mpi=pmix, or "
+         "with the mpirun of this MPI",
+         launched.ranks, MpiVersion());
+  }
 }
 
 World::~World() {

@@ -197,6 +197,7 @@ class Trainer {
                 .parameters = session_.model().params().parameters(),
                 .step_flops = step_flops_,
                 .peak_flops = peak_flops_,
+                .environment = job_.environment(),
                 .resumes = resumes(),
                 .after = state_.step,
                 .seconds = state_.seconds});
