@@ -23,6 +23,7 @@ class StalledJob {
     Reduce(world_, 1);
     const auto stage = InStage("test");
     const int rank = world_.rank();
+    if (rank == 1) fmt::print(stderr, "the fault\n");
     if (what == "extra" && rank == 1) world_.Barrier();
     if (what == "circle" && rank == 1) {
       world_.Barrier();

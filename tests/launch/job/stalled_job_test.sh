@@ -6,13 +6,18 @@ program=$1
 mpiexec=$2
 failures=0
 
-# check CASE CODE PART...: the job ends with CODE and says every PART
+# check CASE CODE PART...: the job ends with CODE and says every PART; prints the seconds from the fault to the verdict and
+# to the end
 check() {
-  local what=$1 code=$2 output found part start=$SECONDS
+  local what=$1 code=$2 output found part line times
   shift 2
-  output=$(timeout 60 "$mpiexec" -n 4 "$program" "$what" 2>&1)
+  times=$(mktemp)
+  output=$(timeout 60 "$mpiexec" -n 4 "$program" "$what" 2>&1 |
+    while IFS= read -r line; do echo "$EPOCHREALTIME $line" >>"$times" && echo "$line"; done; exit "${PIPESTATUS[0]}")
   found=$?
-  echo "$what: code $found after $((SECONDS - start)) s"
+  awk -v end="$EPOCHREALTIME" -v what="$what" -v code="$found" '/ the fault$/ { fault = $1 } / error: / { verdict = $1 }
+    END { printf "%s: code %d, verdict after %s s, end after %.1f s\n", what, code, verdict ? sprintf("%.1f", verdict - fault) : "-", end - fault }' "$times"
+  rm "$times"
   for part in "$@"; do
     grep -qF -- "$part" <<<"$output" || { echo "  lacks: $part"; found=-1; }
   done
