@@ -50,6 +50,8 @@ std::vector<Claim> Claims(const std::string& command, const RunConfig& config) {
   return claims;
 }
 
+}  // namespace
+
 int RunOnRanks(const std::string& command, const RunConfig& given, const std::function<int(const RunConfig&)>& run,
                bool only_ranks) {
   const World world;
@@ -58,8 +60,6 @@ int RunOnRanks(const std::string& command, const RunConfig& given, const std::fu
   if (!only_ranks) RefuseProblems(Problems(given, world.size()));
   return run(config);
 }
-
-}  // namespace
 
 std::shared_ptr<GivenConfig> AddConfig(CLI::App& app) {
   const auto given = std::make_shared<GivenConfig>();

@@ -5,6 +5,7 @@
 #include "launch/commands/command.h"
 #include "launch/commands/configured.h"
 #include "launch/commands/dry_run.h"
+#include "launch/report/report.h"
 #include "launch/train/trainer.h"
 #include "launch/version.h"
 
@@ -22,7 +23,8 @@ std::function<int()> AddTrain(CLI::App& app) {
   const auto run = AddConfigured(
       app,
       [given](const RunConfig& config) {
-        return RunTrain(config, {given->older(), Version()});
+        return RunTrain(config, {given->older(), Version(),
+                                 [](const std::string& folder) { return WriteReport(ReadRun(folder)); }});
       },
       [given](const RunConfig& config, int64_t world) {
         PrintPlan(config, world, {static_cast<int64_t>(given->device_memory), given->older()});
@@ -64,6 +66,7 @@ checkpoint and are done again. In it
   coverage           share of the blocks of other ranks that were fetched for the selected branch; 1 = all (GATHER)
   borrowed_mib       what the forward pass of a sequence brings to a rank from others
   allocations        of memory within the step: 0
+  epochs             of each dataset: how often its sequences were passed through by then
   selection          a hash by layer of the blocks that the queries of replica 0's last sequence chose; the same for
                      any number of ranks
 

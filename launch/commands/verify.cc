@@ -200,7 +200,7 @@ int Judge(Job& job, const std::string& wrong) {
 }
 
 int RunLinks(const RunConfig& config, const LinkOptions& options) {
-  Job job(ChooseMachine(config.runtime).device, config.parallel);
+  Job job(ChooseMachine(config.runtime).device, config.parallel, config.comm);
   if (job.root()) {
     fmt::print("longspan verify: links of {} = dp {} x cp {} on {}\n", Count(job.mesh().world().size(), "rank"),
                job.mesh().dp_size(), job.mesh().cp_size(), job.device().name());
@@ -225,7 +225,7 @@ int RunVerify(const RunConfig& config, const LinkOptions& options) {
   }
   const Machine machine = ChooseMachine(config.runtime);
   const Input input(config);
-  Job job(machine.device, config.parallel);
+  Job job(machine.device, config.parallel, config.comm);
   RequireAgreement(job.mesh().host_world(), ExitCode::kData, "the data", input.claims);
   Device& device = job.device();
   const bool gpu = machine.device == DeviceKind::kGpu;

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "kernels/attention/nsa_config.h"
+#include "launch/config/blend.h"
 #include "runtime/count.h"
 #include "runtime/problem_list.h"
 
@@ -133,9 +134,37 @@ void CheckSequence(const RunConfig& config, bool nsa_good, ProblemList* problems
   }
 }
 
+void CheckBlend(const RunConfig& config, ProblemList* problems) {
+  const DataConfig& data = config.data;
+  for (const auto& [key, path] : {std::pair("data.train", &data.train), {"data.validation", &data.validation}}) {
+    if (path->empty()) continue;
+    problems->Add("data.blend and {} = \"{}\" disagree: the entries of data.blend name all datasets; set {} to \"\"",
+                  key, *path, key);
+  }
+  bool held_out = false;
+  for (const std::string& entry : data.blend) {
+    BlendPart part;
+    part.validation_fraction = data.validation_fraction;
+    const std::string expected = ReadBlendEntry(entry, &part);
+    if (!expected.empty()) problems->Add("data.blend = \"{}\": {}", entry, expected);
+    held_out |= !part.validation.empty() || part.validation_fraction > 0;
+  }
+  if (!held_out && config.train.evaluates()) {
+    problems->Add(
+        "data.blend and train.eval_sequences = {} disagree: no entry holds anything out to evaluate on; give one "
+        "validation=PATH, or set data.validation_fraction above 0, or train.eval_interval to 0",
+        config.train.eval_sequences);
+  }
+}
+
 void CheckData(const RunConfig& config, ProblemList* problems) {
   const DataConfig& data = config.data;
   problems->Fraction("data.validation_fraction", data.validation_fraction, true);
+  const bool generated = data.format == DataFormat::kFibonacci || data.format == DataFormat::kRetrieval;
+  if (generated && !data.blend.empty()) {
+    problems->Add("data.blend and data.format = {} disagree: it is generated; set data.format to the files'",
+                  data.format == DataFormat::kFibonacci ? "FIBONACCI" : "RETRIEVAL");
+  }
   if (data.format == DataFormat::kFibonacci) {
     if (config.model.vocab < 10) {
       problems->Add(
@@ -143,6 +172,23 @@ void CheckData(const RunConfig& config, ProblemList* problems) {
           "to 10",
           config.model.vocab);
     }
+    return;
+  }
+  if (data.format == DataFormat::kRetrieval) {
+    constexpr int64_t kLeastVocab = 64, kLeastLength = 256;
+    if (config.model.vocab < kLeastVocab) {
+      problems->Add("model.vocab = {} and data.format = RETRIEVAL disagree: set model.vocab to {} or more",
+                    config.model.vocab, kLeastVocab);
+    }
+    if (data.sequence_length < kLeastLength) {
+      problems->Add(
+          "data.sequence_length = {} and data.format = RETRIEVAL disagree: set data.sequence_length to {} or more",
+          data.sequence_length, kLeastLength);
+    }
+    return;
+  }
+  if (!data.blend.empty()) {
+    CheckBlend(config, problems);
     return;
   }
   if (data.train.empty()) {
@@ -328,6 +374,10 @@ std::vector<std::string> Problems(const RunConfig& config, int64_t world) {
   CheckCheckpoints(config.checkpoint, &problems);
   problems.Size("profile.first_step", config.profile.first_step);
   problems.Size("profile.steps", config.profile.steps, 0);
+  problems.NotNegative("comm.timeout", config.comm.timeout);
+  problems.NotNegative("comm.load_timeout", config.comm.load_timeout);
+  problems.NotNegative("comm.evaluation_timeout", config.comm.evaluation_timeout);
+  problems.NotNegative("comm.save_timeout", config.comm.save_timeout);
   return problems.lines;
 }
 
