@@ -32,7 +32,7 @@ std::function<int()> AddConfigured(CLI::App& app, std::function<int(const RunCon
                                    std::function<bool()> only_ranks = nullptr);
 
 // Runs `run` with MPI running, as AddConfigured does, with a configuration without problems of its own. `command` is
-// what ranks must have alike besides.
+// what ranks must have alike besides. `only_ranks`: as there.
 int RunOnRanks(const std::string& command, const RunConfig& given, const std::function<int(const RunConfig&)>& run,
                bool only_ranks = false);
 

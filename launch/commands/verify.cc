@@ -200,7 +200,7 @@ int Judge(Job& job, const std::string& wrong) {
 }
 
 int RunLinks(const RunConfig& config, const LinkOptions& options) {
-  Job job(ChooseMachine(config.runtime).device, config.parallel);
+  Job job(ChooseMachine(config.runtime).device, config.parallel, config.comm);
   if (job.root()) {
     fmt::print("longspan verify: links of {} = dp {} x cp {} on {}\n", Count(job.mesh().world().size(), "rank"),
                job.mesh().dp_size(), job.mesh().cp_size(), job.device().name());

@@ -87,6 +87,7 @@ class Trainer {
 
   // Returns the exit code.
   ExitCode Run() {
+    folder_.RequireShared(mesh_.host_world());
     const int64_t shared = checkpoints_.MemoryBytes();
     const std::vector<HostMemory> host = PlannedHostMemory(session_, optimizer_, config_, shared);
     log_.Line(Announcement(config_, job_, session_, sources_, folder_.path(), options_.version, host));
