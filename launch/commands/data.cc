@@ -59,14 +59,24 @@ std::function<int()> AddData(CLI::App& app) {
       ->check(Fraction())
       ->type_name("FRACTION");
 
-  const auto path = std::make_shared<std::string>();
+  const auto shown = std::make_shared<DataInfoOptions>();
   CLI::App* const info = app.add_subcommand("info", "Print what a dataset holds");
-  info->add_option("path", *path, "A Megatron PREFIX, an llm.c or a nanoGPT file")->required()->type_name("PATH");
+  info->add_option("path", shown->path, "A Megatron PREFIX, an llm.c or a nanoGPT file, or a pattern of several")
+      ->required()
+      ->type_name("PATH");
+  info->add_option("--sequence-length", shown->sequence_lengths,
+                   "For which the share of padding is printed (2048, 16384, 65536); may be repeated")
+      ->allow_extra_args(false)
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 31))
+      ->type_name("TOKENS");
+  info->add_option("--select-block", shown->select_block, "model.nsa.select_block, where documents begin (64)")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 31))
+      ->type_name("TOKENS");
   info->footer(R"(
 Examples:
   longspan data info data/headers
-  longspan data info fineweb_train_000001.bin)");
-  return [options, path, info] { return info->parsed() ? RunDataInfo(*path) : RunData(*options); };
+  longspan data info --sequence-length 32768 'fineweb_train_*.bin')");
+  return [options, shown, info] { return info->parsed() ? RunDataInfo(*shown) : RunData(*options); };
 }
 
 }  // namespace

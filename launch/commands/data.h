@@ -1,7 +1,9 @@
 // `longspan data`: folders of text or code -> a tokenised Megatron dataset; `longspan data info`: what a dataset holds.
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <vector>
 
 #include "launch/data/find_files.h"
 
@@ -18,6 +20,12 @@ struct DataOptions {
 
 // Both print to standard output (progress to standard error), return 0 or throw Error (usage, data, io).
 int RunData(const DataOptions& options);
-int RunDataInfo(const std::string& path);  // a Megatron PREFIX, an llm.c or a nanoGPT file
+
+struct DataInfoOptions {
+  std::string path;  // a Megatron PREFIX, an llm.c or a nanoGPT file, a pattern
+  std::vector<int64_t> sequence_lengths = {2048, 16384, 65536};  // for which it says what packing leaves as padding
+  int64_t select_block = 64;
+};
+int RunDataInfo(const DataInfoOptions& options);
 
 }  // namespace longspan

@@ -240,14 +240,16 @@ TEST_F(DataCommand, WrongOptionsAreNamed) {
 TEST_F(DataCommand, InfoTellsWhatADatasetHolds) {
   Run();
   testing::internal::CaptureStdout();
-  EXPECT_EQ(RunDataInfo(options_.output), 0);
+  EXPECT_EQ(RunDataInfo({.path = options_.output, .sequence_lengths = {16, 32}, .select_block = 8}), 0);
   const std::string info = testing::internal::GetCapturedStdout();
   for (const char* part :
        {"Megatron, tokens of u8", "documents    4", "tokens       38", "tokenizer    byte\n", "largest id   116",
-        "shortest 2, median 9, mean 9.5, longest 20", "16 - 31           1     52.6%"}) {
+        "shortest 2, median 9, mean 9.5, longest 20", "16 - 31           1     52.6%",
+        // 9, 7, 20 and 2 tokens in blocks of 8: 9 | 7 8 | 12 | 2, and 16 | 9 | 7 4 | 2
+        "16          4, padding 40.6%          4, padding 40.6%"}) {
     EXPECT_NE(info.find(part), std::string::npos) << part << "\n" << info;
   }
-  ExpectError(ExitCode::kIo, {"nothing"}, [&] { RunDataInfo(folder_ / "nothing"); });
+  ExpectError(ExitCode::kIo, {"nothing"}, [&] { RunDataInfo({.path = folder_ / "nothing"}); });
 }
 
 }  // namespace
