@@ -5,13 +5,12 @@
 #include <string>
 #include <vector>
 
-#include "launch/data/find_files.h"
+#include "launch/commands/text_options.h"
 
 namespace longspan {
 
 struct DataOptions {
-  FileSelection files;
-  std::string jsonl_key;           // the files are JSON lines with the texts under this key; empty: each is a text
+  TextOptions texts;
   std::string tokenizer = "byte";  // byte | sentencepiece
   std::string model;               // SentencePiece .model file
   std::string output;              // PREFIX: writes PREFIX.bin, .idx and .json, replacing older ones
