@@ -1,7 +1,9 @@
-# longspan_test(<name> SOURCES <files> [LIBS <targets>] [RANKS <n> ...] [LABELS <label> ...] [TIMEOUT <s>] [ENVIRONMENT <VAR=value> ...])
+# longspan_test(<name> SOURCES <files> [LIBS <targets>] [RANKS <n> ...] [LABELS <label> ...] [TIMEOUT <s>] [PROCESSORS <n>]
+#               [ENVIRONMENT <VAR=value> ...])
 #
 # One executable; one ctest entry a rank count, named <name>.np<n>. More than one rank runs under mpirun, oversubscribed
-# where ranks outnumber cores. Exit code 77 means skipped.
+# where ranks outnumber cores. Exit code 77 means skipped. PROCESSORS: how many the test keeps busy, if not one a rank; where
+# there are fewer it runs alone.
 set(LONGSPAN_TEST_ENVIRONMENT
   OMP_NUM_THREADS=1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
   OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_btl_vader_single_copy_mechanism=none
@@ -35,7 +37,7 @@ function(longspan_add_entry test target ranks labels timeout environment)
 endfunction()
 
 function(longspan_test name)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "" "TIMEOUT" "SOURCES;LIBS;RANKS;LABELS;ENVIRONMENT")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "TIMEOUT;PROCESSORS" "SOURCES;LIBS;RANKS;LABELS;ENVIRONMENT")
   if(arg_UNPARSED_ARGUMENTS)
     message(FATAL_ERROR "longspan_test(${name}): unknown arguments ${arg_UNPARSED_ARGUMENTS}")
   endif()
@@ -56,5 +58,8 @@ function(longspan_test name)
   endif()
   foreach(ranks IN LISTS arg_RANKS)
     longspan_add_entry(${name}.np${ranks} ${name} ${ranks} "np${ranks};${arg_LABELS}" ${arg_TIMEOUT} "${arg_ENVIRONMENT}")
+    if(arg_PROCESSORS)
+      set_tests_properties(${name}.np${ranks} PROPERTIES PROCESSORS ${arg_PROCESSORS})
+    endif()
   endforeach()
 endfunction()

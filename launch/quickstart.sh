@@ -48,6 +48,7 @@ A byte-level transformer with Native Sparse Attention was trained on the headers
 $cp ranks (cp), $dp ran side by side (dp).
   runs/quickstart/metrics.jsonl        loss, gradient norm, speed and selection hashes of every step
   runs/quickstart/profile/report.txt   where the time went, by rank and stage: the report above; longspan report shows more
+  runs/quickstart/profile/report.html  the same with charts, for a browser
   runs/quickstart/config.textproto     every setting; change one with key.path=value, e.g.
 
 cd $(printf %q "$PWD") && export PATH=$(printf %q "$build"):\$PATH

@@ -38,8 +38,8 @@ class NsaBench {
     found_.tensor_bytes = arena_.bytes();
     found_.kernels = device_.kind() == DeviceKind::kCpu
                          ? "cpu"
-                         : ops_.attention->Kernels(*stream_, {bench_.dtype, bench_.heads, bench_.groups,
-                                                              bench_.key_width, bench_.value_width});
+                         : ops_.attention->Kernels(*stream_, {bench_.dtype, bench_.sizes.heads, bench_.sizes.kv_heads,
+                                                              bench_.sizes.key_width, bench_.sizes.value_width});
     MeasureDevice();
     Forward();
     found_.union_of_8 = UnionOfEight(HostValues<int32_t>(device_, *stream_, selected_), selected_.shape);
@@ -56,8 +56,8 @@ class NsaBench {
   }
 
   void Reserve() {
-    const auto [S, H, G, K, V] =
-        std::array{bench_.tokens, bench_.heads, bench_.groups, bench_.key_width, bench_.value_width};
+    const auto [S, H, G, K, V] = std::array{bench_.tokens, bench_.sizes.heads, bench_.sizes.kv_heads,
+                                            bench_.sizes.key_width, bench_.sizes.value_width};
     const int64_t rows = S / nsa_.stride;
     const DType type = bench_.dtype, fp32 = DType::kF32;
     Tensors({&q_}, "q", type, {S, H, K});
@@ -84,7 +84,7 @@ class NsaBench {
   }
 
   void ReservePhi(int64_t width, PhiWeights* weights, PhiWeights* gradients) {
-    ForPhi({nsa_.phi, bench_.groups, nsa_.block, width, 2 * width}, [&](size_t i, const Shape& shape) {
+    ForPhi({nsa_.phi, bench_.sizes.kv_heads, nsa_.block, width, 2 * width}, [&](size_t i, const Shape& shape) {
       Tensors({&(*weights)[i]}, kPhiNames[i], bench_.dtype, shape);
       if (bench_.backward) Tensors({&(*gradients)[i]}, kPhiNames[i], DType::kF32, shape);
     });
@@ -123,8 +123,8 @@ class NsaBench {
   void Fill() {
     for (const Tensor& x : {q_, k_, v_}) Normals(x, 1);
     Values(gates_, std::uniform_real_distribution<float>(0.1F, 0.9F));
-    FillPhi(phi_k_, bench_.key_width);
-    FillPhi(phi_v_, bench_.value_width);
+    FillPhi(phi_k_, bench_.sizes.key_width);
+    FillPhi(phi_v_, bench_.sizes.value_width);
     device_.FillBytes(*stream_, table_, 0);
     if (given_) HostCopy(device_, *stream_, HostView(bench_.selected.data(), given_.shape), given_);
     selected_ = given_ ? given_ : chosen_;
@@ -217,7 +217,7 @@ class NsaBench {
     args.q = q_;
     args.kv =
         i == kCmp ? KeysValues{k_cmp_, v_cmp_, {table_, k_cmp_.dim(0)}} : KeysValues{k_, v_, {table_, bench_.tokens}};
-    args.scale = 1 / std::sqrt(static_cast<double>(bench_.key_width));
+    args.scale = 1 / std::sqrt(static_cast<double>(bench_.sizes.key_width));
     args.o = o_[i];
     args.lse = lse_[i];
     return args;
@@ -315,12 +315,18 @@ class NsaBench {
 
 BenchCase DescribeNsaBench(const NsaBenchCase& bench) {
   BenchCase found;
-  found.sizes = {{"tokens", bench.tokens},           {"heads", bench.heads},
-                 {"groups", bench.groups},           {"key_width", bench.key_width},
-                 {"value_width", bench.value_width}, {"block", bench.nsa.block},
-                 {"stride", bench.nsa.stride},       {"select_block", bench.nsa.select_block},
-                 {"select", bench.nsa.select},       {"init", bench.nsa.init},
-                 {"local", bench.nsa.local},         {"window", bench.nsa.window}};
+  found.sizes = {{"tokens", bench.tokens},
+                 {"heads", bench.sizes.heads},
+                 {"groups", bench.sizes.kv_heads},
+                 {"key_width", bench.sizes.key_width},
+                 {"value_width", bench.sizes.value_width},
+                 {"block", bench.nsa.block},
+                 {"stride", bench.nsa.stride},
+                 {"select_block", bench.nsa.select_block},
+                 {"select", bench.nsa.select},
+                 {"init", bench.nsa.init},
+                 {"local", bench.nsa.local},
+                 {"window", bench.nsa.window}};
   found.phi = PhiName(bench.nsa.phi);
   found.selection = bench.selection;
   return found;

@@ -8,13 +8,15 @@
 
 #include "kernels/attention/nsa_config.h"
 #include "launch/report/bench_report.h"
+#include "model/attention/core.h"
 #include "runtime/device.h"
 #include "runtime/tensor.h"
 
 namespace longspan {
 
 struct NsaBenchCase {
-  int64_t tokens = 0, heads = 0, groups = 0, key_width = 0, value_width = 0;  // S, H, G, K, V
+  int64_t tokens = 0;  // S
+  AttentionCore::Sizes sizes{};
   NsaConfig nsa;
   DType dtype = DType::kF32;
   int64_t runs = 0;

@@ -40,9 +40,14 @@ Json StageJson(const BenchCase& found, const BenchStage& stage) {
   return json;
 }
 
+Json SizesJson(const std::vector<std::pair<std::string, int64_t>>& sizes) {
+  Json json = Json::object();
+  for (const auto& [name, size] : sizes) json[name] = size;
+  return json;
+}
+
 Json CaseJson(const BenchCase& found) {
-  Json json = {{"sizes", Json::object()}, {"phi", found.phi}, {"selection", found.selection}};
-  for (const auto& [name, size] : found.sizes) json["sizes"][name] = size;
+  Json json = {{"sizes", SizesJson(found.sizes)}, {"phi", found.phi}, {"selection", found.selection}};
   if (!found.error.empty()) {
     json["error"] = found.error;
     return json;
@@ -59,7 +64,46 @@ Json CaseJson(const BenchCase& found) {
   return json;
 }
 
+Json PassJson(const LayerPass& pass) {
+  return {{"ms", pass.ms}, {"best_ms", pass.best_ms}, {"exposed_ms", pass.exposed_ms}};
+}
+
+Json CaseJson(const LayerBenchCase& found) {
+  return {{"sizes", SizesJson(found.sizes)},
+          {"phi", found.phi},
+          {"layout", found.layout},
+          {"selected_exchange", found.selected_exchange},
+          {"kernels", found.kernels},
+          {"forward", PassJson(found.forward)},
+          {"backward", PassJson(found.backward)},
+          {"coverage", found.coverage},
+          {"borrowed_mib", Mib(found.borrowed_bytes)},
+          {"memory_mib", Mib(found.memory_bytes)},
+          {"selection", fmt::format("{:016x}", found.selection)}};
+}
+
+void Write(const std::string& path, const Json& json) {
+  const std::string text = json.dump(1) + "\n";
+  OutputFile file(path);
+  file.Write(text.data(), static_cast<int64_t>(text.size()));
+  file.Commit();
+}
+
 }  // namespace
+
+std::string LayerBenchHead() {
+  return fmt::format("{:>8}{:>14}{:>12}{:>10}{:>10}{:>9}{:>10}{:>9}{:>10}{:>10}{:>9}\n", "tokens", "H,G,K,V", "layout",
+                     "exchange", "forward", "exposed", "backward", "exposed", "coverage", "borrowed", "memory");
+}
+
+std::string LayerBenchRow(const LayerBenchCase& found) {
+  const auto size = [&](size_t i) { return found.sizes[i].second; };
+  const std::string shape = fmt::format("{},{},{},{}", size(1), size(2), size(3), size(4));
+  return fmt::format("{:>8}{:>14}{:>12}{:>10}{:>10.3f}{:>9.3f}{:>10.3f}{:>9.3f}{:>9.1f}%{:>10.1f}{:>9.0f}\n", size(0),
+                     shape, found.layout, found.selected_exchange, found.forward.ms, found.forward.exposed_ms,
+                     found.backward.ms, found.backward.exposed_ms, 100 * found.coverage, Mib(found.borrowed_bytes),
+                     Mib(found.memory_bytes));
+}
 
 std::string BenchTable(const BenchCase& found) {
   std::string text;
@@ -93,10 +137,15 @@ void WriteBenchReport(const std::string& path, const BenchReport& report) {
                {"runs", report.runs},
                {"cases", Json::array()}};
   for (const BenchCase& found : report.cases) json["cases"].push_back(CaseJson(found));
-  const std::string text = json.dump(1) + "\n";
-  OutputFile file(path);
-  file.Write(text.data(), static_cast<int64_t>(text.size()));
-  file.Commit();
+  Write(path, json);
+}
+
+void WriteBenchReport(const std::string& path, const LayerBenchReport& report) {
+  Json json = {{"version", report.version}, {"device", report.device}, {"dtype", report.dtype},
+               {"runs", report.runs},       {"ranks", report.ranks},   {"recompute", report.recompute},
+               {"cases", Json::array()}};
+  for (const LayerBenchCase& found : report.cases) json["cases"].push_back(CaseJson(found));
+  Write(path, json);
 }
 
 }  // namespace longspan

@@ -2,6 +2,9 @@
 // fetched blocks by owner, in the owner's order, so that each owner's message lands where it stays. Planned for the
 // worst case, every block of everybody: S rows.
 //
+// Gradients that come back are added in the order of ranks, the own among them, as GATHER's reduce-scatter adds: where
+// both add in that order (MPI), the choice of the exchange changes no bit.
+//
 // Who wants what is settled by one all-to-all of marks, a byte for each block of the receiver: S/b bytes a rank, of
 // fixed size.
 #include <algorithm>
@@ -26,9 +29,12 @@ class FetchExchangeImpl final : public FetchExchange {
         row_ops_(row_ops),
         gathered_(layout.GatheredPages(layout.unit())),
         own_blocks_(static_cast<int64_t>(gathered_.size()) / layout.ranks()),
+        own_host_(own_blocks_),
         lent_(layout.ranks()),
         borrowed_(layout.ranks()),
-        frame_("fetch exchange", layout.sequence(), layout.unit(), OwnPages(layout, cp.rank())) {}
+        frame_("fetch exchange", layout.sequence(), layout.unit(), OwnPages(layout, cp.rank())) {
+    std::iota(own_host_.begin(), own_host_.end(), 0);
+  }
 
   int64_t rows() const override { return frame_.rows(); }
   int64_t own_row() const override { return 0; }
@@ -50,11 +56,16 @@ class FetchExchangeImpl final : public FetchExchange {
     arena.Reserve(&wanted_, MemoryUse::kExchange, name + ".wanted", DType::kU8, {blocks});
     arena.Reserve(&asked_, MemoryUse::kExchange, name + ".asked", DType::kU8, {blocks});
     arena.Reserve(&lent_blocks_, MemoryUse::kWorkspace, name + ".lent_blocks", DType::kI32, {most_lent});
+    arena.Reserve(&own_index_, MemoryUse::kWorkspace, name + ".own_index", DType::kI32, {own_blocks_});
     staging_.resize(shapes.size());
+    lower_.resize(shapes.size());
     const DType wider = DTypeSize(gradient_dtype) > DTypeSize(dtype) ? gradient_dtype : dtype;
     for (size_t i = 0; i < shapes.size(); ++i) {
       arena.Reserve(&staging_[i], MemoryUse::kExchange, name + ".staging", wider,
                     {most_lent * layout_.unit(), shapes[i][0], shapes[i][1]});
+      if (cp_.rank() < 2) continue;
+      arena.Reserve(&lower_[i], MemoryUse::kExchange, name + ".lower", gradient_dtype,
+                    {layout_.tokens(), shapes[i][0], shapes[i][1]});
     }
   }
 
@@ -65,7 +76,9 @@ class FetchExchangeImpl final : public FetchExchange {
     wanted_host_ = {marks, gathered_.size()};
     asked_host_ = {marks + blocks, gathered_.size()};
     frame_.Upload(device, stream);
-    if (cp_.size() > 1) device.Copy(stream, place_, HostView(gathered_.data(), place_.shape));
+    if (cp_.size() == 1) return;
+    device.Copy(stream, place_, HostView(gathered_.data(), place_.shape));
+    device.Copy(stream, own_index_, HostView(own_host_.data(), own_index_.shape));
   }
 
   void Choose(Stream& stream, const Tensor& selected) override {
@@ -111,15 +124,30 @@ class FetchExchangeImpl final : public FetchExchange {
       AddTransfers(Transfer::Kind::kReceive, lent_, Staging(i, gradients[i].dtype), &batch);
     }
     cp_.SendReceive(stream, batch);
-    for (size_t i = 0; i < gradients.size(); ++i) {
-      const Tensor staging = Staging(i, gradients[i].dtype);
-      if (Total(lent_) > 0) row_ops_.Add(stream, AsBlocks(staging), LentBlocks(), OwnBlocks(gradients[i]));
-    }
+    for (size_t i = 0; i < gradients.size(); ++i) AddReturned(stream, i, OwnBlocks(gradients[i]));
   }
 
  private:
   static int64_t Total(const std::vector<int64_t>& counts) {
     return std::accumulate(counts.begin(), counts.end(), int64_t{0});
+  }
+
+  // own += what came back of tensor i, so that each sum goes from left to right over the ranks.
+  void AddReturned(Stream& stream, size_t i, const Tensor& own) {
+    const Tensor returned = AsBlocks(Staging(i, own.dtype)), blocks = LentBlocks();
+    const int64_t lower = std::accumulate(lent_.begin(), lent_.begin() + cp_.rank(), int64_t{0});
+    const int64_t higher = Total(lent_) - lower;
+    // Of two and more lower ranks the sum comes first.
+    const bool several = std::count_if(lent_.begin(), lent_.begin() + cp_.rank(), [](int64_t n) { return n > 0; }) > 1;
+    if (several) {
+      const Tensor sums = AsBlocks(lower_[i]);
+      row_ops_.Zero(stream, sums);
+      row_ops_.Add(stream, returned.Rows(0, lower), blocks.Rows(0, lower), sums);
+      row_ops_.Add(stream, sums, own_index_, own);
+    } else if (lower > 0) {
+      row_ops_.Add(stream, returned.Rows(0, lower), blocks.Rows(0, lower), own);
+    }
+    if (higher > 0) row_ops_.Add(stream, returned.Rows(lower, higher), blocks.Rows(lower, higher), own);
   }
 
   // From the marks: what goes to whom, what comes from whom, and where it will lie.
@@ -178,6 +206,7 @@ class FetchExchangeImpl final : public FetchExchange {
   Device* device_ = nullptr;
   std::vector<int32_t> gathered_;  // block -> place in a gather
   int64_t own_blocks_;             // of every rank
+  std::vector<int32_t> own_host_;  // 0, 1, .. own_blocks_ - 1
   HostBuffer marks_buffer_{"marks of selected blocks"};
   std::span<uint8_t> wanted_host_;  // [blocks] by place in a gather: this rank wants it
   std::span<uint8_t> asked_host_;   // [P, own blocks]: that rank wants this rank's block
@@ -187,7 +216,9 @@ class FetchExchangeImpl final : public FetchExchange {
   Tensor place_;                    // gathered_ on the device
   Tensor wanted_, asked_;           // the marks on the device
   Tensor lent_blocks_;              // lent_host_ on the device
+  Tensor own_index_;                // own_host_ on the device
   std::vector<Tensor> staging_;     // lent blocks packed, and their gradients when they come back
+  std::vector<Tensor> lower_;       // [T,G,W] sums of what came back from the ranks before this one
   ExchangeFrame frame_;
   int64_t borrowed_bytes_ = 0;
 };

@@ -1,4 +1,4 @@
-// `longspan bench nsa` on a CPU: what its JSON holds, and the selections that it draws.
+// `longspan bench` on a CPU: what its JSON holds, and the selections that it draws.
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
@@ -125,6 +125,47 @@ TEST_F(BenchTest, RefusesWhatItCannotTime) {
   refuse("--keep 0.5 --selected x", "--keep");
   refuse("--type bf16", "--type bf16: needs a GPU", ExitCode::kConfig);
   refuse("--json no/such/folder/file --tokens 64", "no/such/folder/file", ExitCode::kIo);
+}
+
+// The attention of a layer over ranks chooses the same blocks, whatever the ranks, layout and exchange.
+TEST_F(BenchTest, TimesALayerOverRanks) {
+  std::string selection;
+  for (const int ranks : {1, 2, 4}) {
+    const std::string arguments = fmt::format(
+        "bench layer {} --tokens 256 --layout HEAD_TAIL,CONTIGUOUS --selected-exchange GATHER,FETCH {} "
+        "--json '{}'",
+        kSmall, ranks == 2 ? "--phi MEAN --recompute" : "", folder_ / "json");
+    ASSERT_EQ(RunProgram(folder_, ranks, arguments, &said_), 0) << said_;
+    const json found = json::parse(ReadFile(folder_ / "json"));
+    EXPECT_EQ(found["ranks"], ranks);
+    EXPECT_EQ(found["recompute"], ranks == 2);
+    ASSERT_EQ(found["cases"].size(), 4U);
+    for (const json& one : found["cases"]) {
+      EXPECT_EQ(one["sizes"]["tokens"], 256);
+      for (const char* pass : {"forward", "backward"}) {
+        EXPECT_GT(one[pass]["best_ms"], 0);
+        EXPECT_GE(one[pass]["ms"], one[pass]["best_ms"]);
+        EXPECT_GE(one[pass]["exposed_ms"], 0);
+      }
+      EXPECT_GT(one["memory_mib"], 0);
+      EXPECT_EQ(one["borrowed_mib"].get<double>() > 0, ranks > 1) << one;
+      if (one["selected_exchange"] == "GATHER") {
+        EXPECT_EQ(one["coverage"], 1) << one;
+      } else {
+        EXPECT_LE(one["coverage"], 1) << one;
+      }
+      if (ranks == 2) continue;  // other compressed keys
+      if (selection.empty()) selection = one["selection"];
+      EXPECT_EQ(one["selection"], selection) << one;
+    }
+  }
+  const auto refuse = [&](const std::string& arguments, const std::string& part, ExitCode code) {
+    EXPECT_EQ(RunProgram(folder_, 2, "bench layer --device cpu " + arguments, &said_), static_cast<int>(code)) << said_;
+    EXPECT_NE(said_.find(part), std::string::npos) << said_;
+  };
+  refuse("--tokens 100", "--tokens 100: expected --block = 32 or more", ExitCode::kUsage);
+  refuse("--tokens 320", "cuts it in 4 chunks, each a multiple of 64 tokens; take 256 or 512", ExitCode::kConfig);
+  refuse("--layout BOTH", "--layout: expected HEAD_TAIL or CONTIGUOUS, found BOTH", ExitCode::kUsage);
 }
 
 TEST(BenchLists, AreWhatQueriesCanChoose) {

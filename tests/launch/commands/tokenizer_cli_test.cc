@@ -42,6 +42,8 @@ TEST_F(TokenizerCli, TheModelTravelsWithDatasetAndCheckpoint) {
   const std::string saved = folder_ / "runs/run/checkpoints/step-00000003";
   EXPECT_EQ(ReadFile(saved + "/tokenizer.model"), model);
   Expect(0, 1, "checkpoint verify " + saved, {"complete: "});
+  std::filesystem::rename(folder_ / "tok/a.model", folder_ / "tok/moved.model");
+  Expect(0, 1, "generate " + saved + " --prompt 'int value' --tokens 3", {"int value"});  // by its own
   Expect(0, 2, Arguments(keys + "train.steps=5 --resume"), {"done: 2 steps"});
   WriteFile(saved + "/tokenizer.model", model.substr(1) + "x");
   Expect(65, 1, "checkpoint verify " + saved, {"tokenizer.model", "checksum"});

@@ -84,6 +84,7 @@ TEST(Config, EnumNamesMeanTheSameInBothWorlds) {
       {"data.format=MEGATRON", [](auto& c) { return c.data.format == DataFormat::kMegatron; }},
       {"data.format=LLMC", [](auto& c) { return c.data.format == DataFormat::kLlmc; }},
       {"data.format=NANOGPT", [](auto& c) { return c.data.format == DataFormat::kNanogpt; }},
+      {"data.format=RETRIEVAL", [](auto& c) { return c.data.format == DataFormat::kRetrieval; }},
       {"data.format=FIBONACCI", [](auto& c) { return c.data.format == DataFormat::kFibonacci; }},
       {"data.packing=SEQUENTIAL", [](auto& c) { return c.data.packing == PackingKind::kSequential; }},
       {"data.packing=BEST_FIT", [](auto& c) { return c.data.packing == PackingKind::kBestFit; }},

@@ -17,7 +17,7 @@ constexpr double kForward = 0.010, kBackward = 0.020, kMove = 0.002;
 
 // What a rank does in a step besides.
 struct Extra {
-  double forward = 0, backward = 0, cpu = 0, data = 0, other = 0;
+  double forward = 0, backward = 0, cpu = 0, data = 0, other = 0, move = 0;
 };
 
 // Steps of `extra(rank, step)`, with 2% of noise.
@@ -48,17 +48,18 @@ ProfileData Made(const std::function<Extra(int, int)>& extra, bool gpu = false) 
       ProfilePeriod period;
       period.step = step;
       const double wait = sorted.back() - own[r];
-      period.seconds = own[r] + wait + kMove;
       const Extra& x = extras[r];
+      const double move = kMove + x.move;
+      period.seconds = own[r] + wait + move;
       const double backward = own[r] - kForward - x.forward - x.data - x.other;
       period.cells = {{.stage = "window", .pass = proto::FORWARD, .seconds = kForward + x.forward, .cpu = kForward},
                       {.stage = "window", .pass = proto::BACKWARD, .seconds = backward, .cpu = kBackward + x.cpu},
                       {.stage = "data", .kind = proto::WAIT, .seconds = x.data},
-                      {.stage = "reductions", .kind = proto::TRANSFER, .seconds = wait + kMove}};
+                      {.stage = "reductions", .kind = proto::TRANSFER, .seconds = wait + move}};
       ProfileTransfer transfer;
       transfer.span.kind = proto::TRANSFER;
       transfer.span.stage = "reductions";
-      transfer.span.seconds = wait + kMove;
+      transfer.span.seconds = wait + move;
       transfer.wait = wait;
       transfer.late = own[r] == sorted.back() ? sorted[kRanks - 1] - sorted[kRanks - 2] : 0;
       period.transfers.push_back(transfer);
@@ -130,6 +131,17 @@ TEST(Summary, DataComputeAndOneOff) {
   ASSERT_EQ(once.stragglers.size(), 1U);
   EXPECT_EQ(once.stragglers[0].single, std::vector<int64_t>{17});
   EXPECT_NE(ReportText(once).find("one-off, step 17"), std::string::npos);
+}
+
+TEST(Summary, ALinkIsSlowAlways) {
+  const Summary always = Summarize(Made([](int rank, int) { return Extra{.move = rank == 1 ? 0.02 : 0}; }));
+  ASSERT_EQ(always.stragglers.size(), 1U);
+  EXPECT_EQ(always.stragglers[0].rank, 1);
+  EXPECT_EQ(always.stragglers[0].what, SlowClass::kLink);
+  // A processor that others use shows in some steps.
+  const Summary some =
+      Summarize(Made([](int rank, int step) { return Extra{.move = rank == 1 && step % 2 == 0 ? 0.04 : 0}; }));
+  EXPECT_TRUE(some.stragglers.empty());
 }
 
 // Kernels hide a transfer on a stream beside them, but for what the compute stream stalls.

@@ -358,6 +358,55 @@ TEST_P(ExchangeTest, FetchOfWhatIsSelected) {
   }
 }
 
+// Where sums go in the order of ranks, gradients of any numbers have the same bits by both exchanges.
+TEST_P(ExchangeTest, FetchAddsInGathersOrder) {
+  const Layout layout = MakeLayout(LayoutKind::kHeadTail, 3);
+  own_ = OwnRows(layout, 1)[cp_->rank()];
+  const auto blocks = static_cast<int32_t>((layout.sequence() + kUnit - 1) / kUnit);
+  std::vector<int32_t> mine(layout.tokens() * 6, -1);
+  std::mt19937 random(cp_->rank());
+  for (int32_t& id : mine) id = random() % 2 == 0 ? static_cast<int32_t>(random() % blocks) : -1;
+  std::vector<bool> reached = own_;
+  for (const int32_t id : mine) {
+    if (id < 0) continue;
+    const int64_t end = std::min((id + 1) * kUnit, layout.sequence());
+    std::fill(reached.begin() + id * kUnit, reached.begin() + end, true);
+  }
+  std::vector<float> values[2];  // of own rows, by exchange
+  const auto gather = MakeGatherExchange(layout, *cp_, 1, kUnit);
+  const auto fetch = MakeFetchExchange(layout, *cp_, *ops_->rows);
+  for (Exchange* const exchange : {gather.get(), static_cast<Exchange*>(fetch.get())}) {
+    Prepare(*exchange);
+    if (exchange == fetch.get()) {
+      const test::Placed<int32_t> selected(*device_, *comm_, mine);
+      fetch->Choose(*comm_, selected.view().Reshape({layout.tokens(), 2, 3}));
+    }
+    table_->Pull(*device_, *comm_);
+    comm_->Synchronize();
+    for (const Mirror& x : host_gradients_) std::fill_n(x.host().As<float>(), x.host().size(), 0.0F);
+    std::mt19937 digits(100 + cp_->rank());
+    std::normal_distribution<float> normal;
+    ForReached(*exchange, reached, [&](size_t i, int64_t row, int64_t e, float*) {
+      At(*exchange, host_gradients_[i], row)[e] = normal(digits);
+    });
+    for (const Mirror& x : host_gradients_) x.Push(*device_, *comm_);
+    exchange->Backward(*comm_, gradients_);
+    for (const Mirror& x : host_gradients_) x.Pull(*device_, *comm_);
+    comm_->Synchronize();
+    ForReached(*exchange, own_, [&](size_t i, int64_t row, int64_t e, float*) {
+      values[exchange == fetch.get()].push_back(At(*exchange, host_gradients_[i], row)[e]);
+    });
+  }
+  // NCCL adds in an order of its own.
+  for (size_t i = 0; i < values[0].size(); ++i) {
+    if (device_->kind() == DeviceKind::kCpu) {
+      ASSERT_EQ(values[0][i], values[1][i]) << "value " << i;
+    } else {
+      ASSERT_NEAR(values[0][i], values[1][i], 1e-5) << "value " << i;
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Places, ExchangeTest, testing::ValuesIn(test::Places()), test::PlaceName);
 
 TEST(Exchange, RefusesWhatDoesNotFit) {

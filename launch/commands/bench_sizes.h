@@ -1,0 +1,38 @@
+// What the benchmarks of attention are told alike: sizes, device, type and how often.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kernels/attention/nsa_config.h"
+#include "model/attention/core.h"
+
+namespace CLI {  // NOLINT(readability-identifier-naming): CLI11's
+class App;
+}
+
+namespace longspan {
+
+enum class BenchDevice { kAuto, kCpu, kGpu };
+enum class BenchType { kAuto, kF32, kBf16 };
+
+struct BenchSizes {
+  std::vector<int64_t> tokens;                         // S; empty: not given
+  std::vector<std::string> shapes = {"64,4,128,128"};  // H,G,K,V
+  NsaConfig nsa;
+  BenchDevice device = BenchDevice::kAuto;  // AUTO: a GPU where there is one
+  BenchType type = BenchType::kAuto;        // AUTO: BF16 on a GPU
+  int64_t runs = 10;
+  std::string json;  // file; empty: none
+
+  bool OnGpu() const;
+  DType Type() const;                                               // Throws Error (configuration): BF16 on a CPU.
+  std::vector<int64_t> TokensOr(int64_t gpu, int64_t cpu) const;    // those given, else one of these
+  void Check() const;                                               // Throws Error (usage) naming the option.
+  static AttentionCore::Sizes ParseShape(const std::string& text);  // of one that the command line has let pass
+};
+
+// Adds the options to `app`; --select is by that name.
+void AddBenchSizes(CLI::App& app, BenchSizes* sizes);
+
+}  // namespace longspan
