@@ -80,7 +80,7 @@ library(hwloc         "^hwloc"                             launch/job/)
 library(cuBLAS        "^cublas"                            kernels/matmul/)
 library(zlib          "^zlib\\.h$"                         launch/data/gzip_stream.cc)
 library(Zstandard     "^zstd\\.h$"                         launch/data/zstd_stream.cc)
-library(SentencePiece "^sentencepiece"                     launch/data/sentencepiece.cc)
+library(SentencePiece "^sentencepiece"                     launch/data/sentencepiece)
 
 # ---- Words that the files of a folder do not contain ----------------------------------------------------------------------
 
