@@ -159,7 +159,7 @@ class Generator {
 
   void SayAll() {
     for (size_t i = 0; i < texts_.size(); ++i) {
-      Print(fmt::format("== prompt {}\n{}\n", i + 1, tokenizer_ ? tokenizer_->Decode(texts_[i]) : IdsText(texts_[i])));
+      Print(fmt::format("== prompt {}\n{}\n", i + 1, tokenizer_ ? Printable(tokenizer_->Decode(texts_[i])) : IdsText(texts_[i])));
     }
   }
 
