@@ -50,7 +50,7 @@ room(nsa                    runtime runtime/files ${menu} parallel parallel/comm
 
 room(launch/config          runtime model/config.h parallel/config.h kernels/attention/nsa_config.h)
 room(launch/job             runtime parallel/comm parallel/config.h launch/config/run_config.h)
-room(launch/data            runtime runtime/files parallel model launch/config/run_config.h)
+room(launch/data            runtime runtime/files parallel model launch/config/run_config.h launch/config/blend.h)
 room(launch/report          runtime runtime/files parallel/comm/comm.h parallel/comm/texts.h)
 room(launch/checkpoint      runtime runtime/files ${menu} parallel/comm/comm.h parallel/comm/texts.h model model/training
                             launch/config)
@@ -74,9 +74,11 @@ library(NVML          "^nvml\\.h$"                         runtime/)
 library(NVTX          "nvToolsExt|^nvtx"                   runtime/)
 library(CLI11         "^CLI/"                              launch/commands/ launch/main.cc)
 library(JSON          "^nlohmann/"                         runtime/files/ launch/report/ launch/train/run_log. launch/data/dataset_record.
-                                                           launch/checkpoint/manifest. launch/plan/rates.)
+                                                           launch/data/json_lines. launch/checkpoint/manifest. launch/checkpoint/hugging_face_ launch/plan/rates.)
 library(hwloc         "^hwloc"                             launch/job/)
 library(cuBLAS        "^cublas"                            kernels/matmul/)
+library(zlib          "^zlib\\.h$"                         launch/data/gzip_stream.cc)
+library(Zstandard     "^zstd\\.h$"                         launch/data/zstd_stream.cc)
 library(SentencePiece "^sentencepiece"                     launch/data/sentencepiece.cc)
 
 # ---- Words that the files of a folder do not contain ----------------------------------------------------------------------

@@ -2,23 +2,28 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <map>
 #include <utility>
 
+#include "launch/config/blend.h"
 #include "launch/config/config.h"
 
 namespace longspan {
 namespace {
 
-// Which documents are held out, and so not trained on.
+// Which documents of which datasets are held out, and how often the others are trained on.
 bool SameSplit(const DataConfig& a, const DataConfig& b) {
-  if (a.validation.empty() != b.validation.empty()) return false;
-  return !a.validation.empty() || a.validation_fraction == b.validation_fraction;
+  const std::vector<BlendPart> first = PartsOf(a), second = PartsOf(b);
+  return std::equal(first.begin(), first.end(), second.begin(), second.end(), [](const auto& x, const auto& y) {
+    if (x.weight != y.weight || x.validation.empty() != y.validation.empty()) return false;
+    return !x.validation.empty() || x.validation_fraction == y.validation_fraction;
+  });
 }
 
 // Whether with another value of the key the weights, or the place in the order of the data, would mean something else.
 bool Binds(const std::string& key, bool same_split) {
-  if (key == "data.validation" || key == "data.validation_fraction") return !same_split;
+  if (key == "data.validation" || key == "data.validation_fraction" || key == "data.blend") return !same_split;
   return key.starts_with("model.") || key == "data.sequence_length" || key == "data.document_masks" ||
          key == "data.seed";
 }
@@ -64,7 +69,7 @@ Differences Compare(const Manifest& saved, const RunConfig& config, const std::v
       return shown[key].empty() ? std::string("none") : shown[key];
     };
     // Other held-out data beside the same training data only measures otherwise.
-    auto& list = key == "data.validation" && same_split ? differences.changed : differences.refused;
+    auto& list = key.ends_with("validation") && same_split ? differences.changed : differences.refused;
     list.push_back(Difference(key, show(shown_then), show(shown_now)));
   }
   return differences;

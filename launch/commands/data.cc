@@ -6,11 +6,11 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <memory>
-#include <optional>
 
 #include "launch/commands/command.h"
 #include "launch/commands/option_values.h"
 #include "launch/data/dataset_builder.h"
+#include "launch/data/read_texts.h"
 #include "launch/train/progress.h"
 #include "runtime/count.h"
 #include "runtime/error.h"
@@ -49,6 +49,9 @@ std::function<int()> AddData(CLI::App& app) {
   app.add_option("--exclude", options->files.exclude, "Leave out files and folders that match; may be repeated")
       ->allow_extra_args(false)
       ->type_name("PATTERN");
+  app.add_option("--jsonl", options->jsonl_key,
+                 "The files are JSON lines (plain, gzip or zstd), each a document whose text is under KEY")
+      ->type_name("KEY");
   app.add_option("--tokenizer", options->tokenizer, "byte (default) or sentencepiece")->type_name("NAME");
   app.add_option("--model", options->model, "SentencePiece model")->type_name("FILE");
   app.add_option("--validation-fraction", options->validation_fraction,
@@ -69,10 +72,11 @@ Examples:
 }  // namespace
 
 extern const Command kData = {"data", "Turn folders of text or code into a tokenised dataset", R"(
-Every file becomes one document; train on the result with data.train=PREFIX.
+Every file becomes one document, or with --jsonl every line; train on the result with data.train=PREFIX.
 
 Examples:
   longspan data --output data/headers --include '*.h' --include '*.hpp' /usr/include
+  longspan data --output data/web --jsonl text --include '*.jsonl.zst' downloads
   longspan data info data/headers)",
                               AddData};
 
@@ -102,23 +106,23 @@ int RunData(const DataOptions& options) {
   DatasetBuilder builder(options.output, options.validation_fraction, *tokenizer);
   {
     Progress progress("tokenising", total_bytes);
-    int64_t bytes = 0;
-    for (const FoundFile& file : found.files) {
-      std::optional<MappedFile> mapped;
-      try {
-        mapped.emplace(file.path);
-      } catch (const Error&) {
-        if (found.unreadable++ == 0) found.first_unreadable = file.path;
-      }
-      if (mapped) builder.Add(std::move(*mapped));
-      bytes += file.bytes;
-      progress.Update(bytes, fmt::format("{} of {}", FormatBytes(bytes), FormatBytes(total_bytes)));
-    }
+    ReadTexts(found, options.jsonl_key,
+              {.file = [&](MappedFile file) { builder.Add(std::move(file)); },
+               .line = [&](std::string text, const std::string& name) { builder.Add(std::move(text), name); },
+               .progress =
+                   [&](int64_t bytes) {
+                     progress.Update(bytes, fmt::format("{} of {}", FormatBytes(bytes), FormatBytes(total_bytes)));
+                   }});
     builder.Finish();
   }
 
-  fmt::print("files        {} read, {} empty and {} binary skipped\n", builder.documents(), builder.empty(),
-             builder.binary());
+  if (options.jsonl_key.empty()) {
+    fmt::print("files        {} read, {} empty and {} binary skipped\n", builder.documents(), builder.empty(),
+               builder.binary());
+  } else {
+    fmt::print("files        {}: {}, {} empty ones skipped\n", std::ssize(found.files) - found.unreadable,
+               Count(builder.documents(), "document"), builder.empty());
+  }
   if (found.unreadable > 0) {
     fmt::print("unreadable   {}, the first {}\n", found.unreadable, found.first_unreadable);
   }
@@ -126,7 +130,7 @@ int RunData(const DataOptions& options) {
              FormatBytes(builder.text_bytes()),
              static_cast<double>(builder.text_bytes()) / static_cast<double>(std::max<int64_t>(builder.tokens(), 1)),
              WallSeconds() - start);
-  fmt::print("longest      {}: {}\n", Count(builder.longest(), "token"), builder.longest_path());
+  fmt::print("longest      {}: {}\n", Count(builder.longest(), "token"), builder.longest_name());
   fmt::print("vocabulary   {} (model.vocab), tokenizer {}\n", tokenizer->vocab(), options.tokenizer);
   for (const DatasetBuilder::Part& part : builder.parts()) {
     fmt::print("written      {}.bin, .idx, .json: {}, {}\n", part.prefix, Count(part.tokens.documents(), "document"),

@@ -9,6 +9,7 @@ namespace longspan {
 
 struct DataOptions {
   FileSelection files;
+  std::string jsonl_key;           // the files are JSON lines with the texts under this key; empty: each is a text
   std::string tokenizer = "byte";  // byte | sentencepiece
   std::string model;               // SentencePiece .model file
   std::string output;              // PREFIX: writes PREFIX.bin, .idx and .json, replacing older ones

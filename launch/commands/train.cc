@@ -64,6 +64,7 @@ checkpoint and are done again. In it
   coverage           share of the blocks of other ranks that were fetched for the selected branch; 1 = all (GATHER)
   borrowed_mib       what the forward pass of a sequence brings to a rank from others
   allocations        of memory within the step: 0
+  epochs             of each dataset: how often its sequences were passed through by then
   selection          a hash by layer of the blocks that the queries of replica 0's last sequence chose; the same for
                      any number of ranks
 

@@ -57,12 +57,15 @@ class Loader {
     if (!Known(key, value, false, kCommandLine)) return;
     ClearField(&run_, key);
     loaded_.sources[key] = kCommandLine;
-    if (!FindField(run_.GetDescriptor(), key)->is_repeated()) {
+    const auto* field = FindField(run_.GetDescriptor(), key);
+    if (!field->is_repeated()) {
       Set(key, value, ValueForm::kCommandLine, kCommandLine);
       return;
     }
-    std::erase_if(value, [](char c) { return c == '[' || c == ']' || c == ' '; });
-    if (value.empty()) Set(key, value, ValueForm::kCommandLine, kCommandLine);  // refused: the default would be taken
+    const bool texts = IsText(field);
+    if (!texts) std::erase_if(value, [](char c) { return c == '[' || c == ']' || c == ' '; });
+    if (value.empty() && !texts)
+      Set(key, value, ValueForm::kCommandLine, kCommandLine);  // refused: the default would be taken
     std::istringstream elements(value);
     for (std::string element; std::getline(elements, element, ',');) {
       Set(key, element, ValueForm::kCommandLine, kCommandLine);
@@ -88,12 +91,14 @@ class Loader {
   void FileValue(const TextprotoEntry& entry, const std::string& where) {
     if (!Known(entry.path, entry.value, false, where)) return;
     std::string& source = loaded_.sources[entry.path];
-    if (source != "default" && !FindField(run_.GetDescriptor(), entry.path)->is_repeated()) {
+    const auto* field = FindField(run_.GetDescriptor(), entry.path);
+    if (source != "default" && !field->is_repeated()) {
       loaded_.problems.push_back(fmt::format("{}: {} = {}: given twice; take out one (the other is at {})", where,
                                              entry.path, entry.value, source));
       return;
     }
     source = where;
+    if (field->is_repeated() && IsText(field) && entry.value.empty()) return;  // []
     Set(entry.path, entry.value, ValueForm::kFile, where);
   }
 

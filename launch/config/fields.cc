@@ -91,6 +91,11 @@ struct Reader {
       value = get.GetString(message, field);
     } else if constexpr (std::is_enum_v<T>) {
       value = static_cast<T>(get.GetEnumValue(message, field));
+    } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
+      value.clear();
+      for (int i = 0; i < get.FieldSize(message, field); ++i) {
+        value.push_back(get.GetRepeatedString(message, field, i));
+      }
     } else if (get.FieldSize(message, field) > 0) {  // a list: schemas have no default for it, RunConfig has
       value.clear();
       for (int i = 0; i < get.FieldSize(message, field); ++i) {
@@ -120,6 +125,9 @@ struct Writer {
       set.SetString(message, field, value);
     } else if constexpr (std::is_enum_v<T>) {
       set.SetEnumValue(message, field, static_cast<int>(value));
+    } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
+      set.ClearField(message, field);
+      for (const std::string& element : value) set.AddString(message, field, element);
     } else {
       set.ClearField(message, field);
       for (const auto& element : value) set.AddEnumValue(message, field, static_cast<int>(element));
@@ -130,6 +138,8 @@ struct Writer {
 }  // namespace
 
 bool IsGroup(const FieldDescriptor* field) { return field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE; }
+
+bool IsText(const FieldDescriptor* field) { return field->cpp_type() == FieldDescriptor::CPPTYPE_STRING; }
 
 const FieldDescriptor* FindField(const Descriptor* root, const std::string& path) {
   const size_t dot = path.find('.');
@@ -157,7 +167,11 @@ std::string SetField(Message* root, const std::string& path, const std::string& 
   Message* message = MutableHolder(root, path);
   const FieldDescriptor* field = message->GetDescriptor()->FindFieldByName(LastName(path));
   if (form == ValueForm::kCommandLine && field->cpp_type() == FieldDescriptor::CPPTYPE_STRING) {
-    message->GetReflection()->SetString(message, field, text);
+    if (field->is_repeated()) {
+      message->GetReflection()->AddString(message, field, text);
+    } else {
+      message->GetReflection()->SetString(message, field, text);
+    }
     return "";
   }
   Silent silent;

@@ -16,6 +16,7 @@ namespace longspan {
 const google::protobuf::FieldDescriptor* FindField(const google::protobuf::Descriptor* root, const std::string& path);
 
 bool IsGroup(const google::protobuf::FieldDescriptor* field);
+bool IsText(const google::protobuf::FieldDescriptor* field);  // or a list of texts
 
 // The value (or group) path most like `path`: fewest edits in the whole path and in its last name.
 std::string NearestPath(const google::protobuf::Descriptor* root, const std::string& path, bool group);

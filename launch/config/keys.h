@@ -6,7 +6,7 @@
 namespace longspan {
 
 // Calls visit("model.layers", config.model.layers) for each key, in the order of run.proto. `config` is a RunConfig or
-// a const one; values are integers, doubles, bools, strings, enums and a vector of AttentionKind.
+// a const one; values are integers, doubles, bools, strings, enums and vectors of AttentionKind and of strings.
 template <typename Config, typename Visitor>
 void VisitKeys(Config& config, Visitor&& visit) {
   visit("name", config.name);
@@ -70,6 +70,7 @@ void VisitKeys(Config& config, Visitor&& visit) {
   visit("data.sequence_length", data.sequence_length);
   visit("data.document_masks", data.document_masks);
   visit("data.seed", data.seed);
+  visit("data.blend", data.blend);
 
   auto& optimizer = config.optimizer;
   visit("optimizer.learning_rate", optimizer.learning_rate);

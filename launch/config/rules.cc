@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "kernels/attention/nsa_config.h"
+#include "launch/config/blend.h"
 #include "runtime/count.h"
 #include "runtime/problem_list.h"
 
@@ -133,10 +134,38 @@ void CheckSequence(const RunConfig& config, bool nsa_good, ProblemList* problems
   }
 }
 
+void CheckBlend(const RunConfig& config, ProblemList* problems) {
+  const DataConfig& data = config.data;
+  for (const auto& [key, path] : {std::pair("data.train", &data.train), {"data.validation", &data.validation}}) {
+    if (path->empty()) continue;
+    problems->Add("data.blend and {} = \"{}\" disagree: the entries of data.blend name all datasets; set {} to \"\"",
+                  key, *path, key);
+  }
+  bool held_out = false;
+  for (const std::string& entry : data.blend) {
+    BlendPart part;
+    part.validation_fraction = data.validation_fraction;
+    const std::string expected = ReadBlendEntry(entry, &part);
+    if (!expected.empty()) problems->Add("data.blend = \"{}\": {}", entry, expected);
+    held_out |= !part.validation.empty() || part.validation_fraction > 0;
+  }
+  if (!held_out && config.train.evaluates()) {
+    problems->Add(
+        "data.blend and train.eval_sequences = {} disagree: no entry holds anything out to evaluate on; give one "
+        "validation=PATH, or set data.validation_fraction above 0, or train.eval_interval to 0",
+        config.train.eval_sequences);
+  }
+}
+
 void CheckData(const RunConfig& config, ProblemList* problems) {
   const DataConfig& data = config.data;
   problems->Fraction("data.validation_fraction", data.validation_fraction, true);
-  if (data.format == DataFormat::kFibonacci) {
+  const bool fibonacci = data.format == DataFormat::kFibonacci;
+  if (!data.blend.empty() && (fibonacci || data.format == DataFormat::kRetrieval)) {
+    problems->Add("data.blend and data.format = {} disagree: it is generated; set data.format to the files'",
+                  fibonacci ? "FIBONACCI" : "RETRIEVAL");
+  }
+  if (fibonacci) {
     if (config.model.vocab < 10) {
       problems->Add(
           "model.vocab = {} and data.format = FIBONACCI disagree: its symbols are the digits 0 to 9; set model.vocab "
@@ -156,6 +185,10 @@ void CheckData(const RunConfig& config, ProblemList* problems) {
           "data.sequence_length = {} and data.format = RETRIEVAL disagree: set data.sequence_length to {} or more",
           data.sequence_length, kLeastLength);
     }
+    return;
+  }
+  if (!data.blend.empty()) {
+    CheckBlend(config, problems);
     return;
   }
   if (data.train.empty()) {

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "model/config.h"
 #include "parallel/config.h"
@@ -33,6 +34,7 @@ struct DataConfig {
   int64_t sequence_length = 2048;  // S
   bool document_masks = true;      // attention does not cross documents
   uint64_t seed = 1;               // order of the training sequences
+  std::vector<std::string> blend;  // several datasets (launch/config/blend.h); then train and validation are empty
   bool operator==(const DataConfig&) const = default;
 };
 

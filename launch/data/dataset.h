@@ -1,4 +1,4 @@
-// Dataset: the documents of a tokenised, memory-mapped file, whatever its format.
+// Dataset: the documents of tokenised, memory-mapped files, whatever their format.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,8 @@ const char* TokenTypeName(TokenType type);  // "u16"
 
 // A token id that is negative or not below the vocabulary, and its place.
 struct BadToken {
-  int64_t document;
+  std::string file;
+  int64_t document;  // of the file
   int64_t offset;
   int64_t id;
 };
@@ -36,9 +37,17 @@ class Dataset {
   // Tokens of `type` lie in `file` from byte `first_byte` on; document i is tokens [bounds[i], bounds[i+1]).
   Dataset(std::string format, MappedFile file, int64_t first_byte, TokenType type, std::vector<int64_t> bounds,
           int64_t vocab);
+  // The documents of several (one or more), one after another; `path` names them all. Throws Error (data) naming two
+  // files when their tokens are not of one type.
+  static Dataset Join(std::string path, std::vector<Dataset> datasets);
 
   const std::string& format() const { return format_; }  // "Megatron"
-  const std::string& path() const { return file_.path(); }
+  const std::string& path() const { return path_; }      // of its file, or what names its files
+  struct Span {
+    std::string path;  // of a file
+    int64_t documents, tokens;
+  };
+  std::vector<Span> files() const;
   TokenType type() const { return type_; }
   int64_t documents() const { return static_cast<int64_t>(bounds_.size()) - 1; }
   int64_t tokens() const { return bounds_.back(); }
@@ -50,27 +59,34 @@ class Dataset {
   // id. Breaks off when `stop`, asked every so many tokens, says so.
   std::optional<BadToken> FindBadToken(int64_t part = 0, int64_t parts = 1,
                                        const std::function<bool()>& stop = {}) const;
-  // What it is and a hash of its document bounds and of tokens all over it: the same for the same data, wherever the
-  // file lies, and hardly ever for other data.
+  // What it is and a hash of its document bounds and of tokens all over it: the same for the same data, wherever and in
+  // how many files it lies, and hardly ever for other data.
   std::string Fingerprint() const;
 
  private:
-  const std::byte* TokenAt(int64_t token) const { return file_.data() + first_byte_ + token * TokenBytes(type_); }
-  BadToken Locate(int64_t token) const;  // in the document that holds it
+  struct File {
+    MappedFile mapped;
+    int64_t first_byte;
+    int64_t first_document, first_token, end_token;  // of all
+  };
+  const File& FileOf(int64_t token) const;
+  const std::byte* TokenAt(int64_t token) const;  // followed by those of its file
+  BadToken Locate(int64_t token) const;
 
-  std::string format_;
-  MappedFile file_;
-  int64_t first_byte_;
+  std::string format_, path_;
+  std::vector<File> files_;
   TokenType type_;
   std::vector<int64_t> bounds_;  // ascending, from 0
   int64_t vocab_;
 };
 
-// Opens `path` (for Megatron the prefix of .bin and .idx). Throws Error: (io) when it cannot be read, (data) when it is
-// not what the format says, naming the file, the field or byte, what was expected and what was found.
+// Opens `path` (for Megatron the prefix of .bin and .idx). A path that is no file's is a pattern of the shell (* ?
+// [a-z]) and means all files that match, as one dataset in the order of their names (bytes). Throws Error: (io) when
+// one cannot be read or none matches, (data) when it is not what the format says, naming the file, the field or byte,
+// what was expected and what was found.
 Dataset OpenDataset(DataFormat format, const std::string& path, const DatasetOptions& options = {});
 
-// The format of a file or Megatron prefix, by its magic number; a file without one counts as nanoGPT's.
+// The format of files or Megatron prefixes, by the first one's magic number; a file without one counts as nanoGPT's.
 DataFormat DetectFormat(const std::string& path);
 
 }  // namespace longspan

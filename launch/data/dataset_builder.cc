@@ -18,7 +18,7 @@ namespace {
 // Text is tokenised in slices, several at a time, so that neither many small files nor a single huge one needs more
 // memory than a batch.
 constexpr int64_t kBatchBytes = int64_t{16} << 20;
-constexpr size_t kBatchFiles = 4096;
+constexpr size_t kBatchTexts = 4096;
 
 void MakeFolderOf(const std::string& prefix) {
   const auto folder = std::filesystem::path(prefix).parent_path();
@@ -63,16 +63,35 @@ void DatasetBuilder::Add(MappedFile file) {
     ++binary_;
     return;
   }
-  const std::string_view text(reinterpret_cast<const char*>(file.data()), file.size());
-  text_bytes_ += file.size();
+  Cut({reinterpret_cast<const char*>(file.data()), static_cast<size_t>(file.size())}, file.path());
+  files_.push_back(std::move(file));
+  FlushFull();
+}
+
+void DatasetBuilder::Add(std::string text, const std::string& name) {
+  if (text.empty()) {
+    ++empty_;
+    return;
+  }
+  std::list<std::string> one;
+  one.push_back(std::move(text));
+  Cut(one.front(), name);
+  texts_.splice(texts_.end(), one);
+  FlushFull();
+}
+
+void DatasetBuilder::Cut(std::string_view text, const std::string& name) {
+  text_bytes_ += static_cast<int64_t>(text.size());
   for (size_t number = 0; number * kSliceBytes < text.size(); ++number) {
     const size_t left = text.size() - number * kSliceBytes;
-    slices_.push_back({text, number, {}, left <= kSliceBytes ? file.path() : ""});
+    slices_.push_back({text, number, {}, left <= kSliceBytes ? name : ""});
     slice_bytes_ += static_cast<int64_t>(std::min(left, kSliceBytes));
     if (slice_bytes_ >= kBatchBytes) Flush();
   }
-  files_.push_back(std::move(file));
-  if (files_.size() >= kBatchFiles) Flush();
+}
+
+void DatasetBuilder::FlushFull() {
+  if (files_.size() + texts_.size() >= kBatchTexts) Flush();
 }
 
 void DatasetBuilder::Finish() {
@@ -125,14 +144,15 @@ void DatasetBuilder::Flush() {
     writer.EndDocument();
     if (length_ > longest_) {
       longest_ = length_;
-      longest_path_ = slice.ends;
+      longest_name_ = slice.ends;
     }
     length_ = 0;
   }
   slices_.clear();
   slice_bytes_ = 0;
-  // A file that Add is still cutting is not among these yet.
+  // What Add is still cutting is not among these yet.
   files_.clear();
+  texts_.clear();
 }
 
 // Held-out documents lie evenly among all, as many as the share asks for.

@@ -1,4 +1,4 @@
-// DatasetBuilder: files of text become a tokenised Megatron dataset, each one document.
+// DatasetBuilder: texts become a tokenised Megatron dataset, each one document.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +20,10 @@ class DatasetBuilder {
   // (io), also when another process writes one of them, and when a .json there is no dataset's.
   DatasetBuilder(const std::string& prefix, double held_out_share, const Tokenizer& tokenizer);
 
-  // Empty and binary files (a NUL byte) are skipped and counted. Tokenises on all threads, many files at a time.
+  // Empty and binary files (a NUL byte) and empty texts are skipped and counted. Tokenises on all threads, many texts
+  // at a time.
   void Add(MappedFile file);
+  void Add(std::string text, const std::string& name);
   // The files appear, all of them or none; until then older ones stay as they are. Throws Error: (data) when there was
   // no text or no token of it, (usage) when a part would be without documents.
   void Finish();
@@ -32,7 +34,7 @@ class DatasetBuilder {
   int64_t binary() const { return binary_; }
   int64_t text_bytes() const { return text_bytes_; }
   int64_t longest() const { return longest_; }  // tokens of the longest document
-  const std::string& longest_path() const { return longest_path_; }
+  const std::string& longest_name() const { return longest_name_; }
   // A dataset being written.
   struct Part {
     explicit Part(const std::string& prefix, int64_t vocab)
@@ -48,22 +50,25 @@ class DatasetBuilder {
     std::string_view text;  // of the whole document
     size_t number;
     std::vector<int32_t> ids;
-    std::string ends;  // path of the document that ends here; "" = it goes on
+    std::string ends;  // name of the document that ends here; "" = it goes on
   };
 
+  void Cut(std::string_view text, const std::string& name);
+  void FlushFull();
   void Flush();
   bool IsHeldOut(int64_t document) const;
 
   const Tokenizer& tokenizer_;
   const double held_out_share_;
   std::list<Part> parts_;
-  std::vector<MappedFile> files_;  // that the slices point into
+  std::vector<MappedFile> files_;  // what the slices point into
+  std::list<std::string> texts_;
   std::vector<Slice> slices_;
   int64_t slice_bytes_ = 0;
   int64_t empty_ = 0, binary_ = 0, text_bytes_ = 0;
   int64_t length_ = 0;  // of the document being written, in tokens
   int64_t longest_ = 0;
-  std::string longest_path_;
+  std::string longest_name_;
 };
 
 }  // namespace longspan

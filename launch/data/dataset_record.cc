@@ -1,5 +1,6 @@
 #include "launch/data/dataset_record.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -49,14 +50,34 @@ std::optional<DatasetRecord> ReadDatasetRecord(const std::string& path) {
 
 std::optional<DatasetRecord> RecordOf(const Dataset& dataset) {
   if (dataset.format() != "Megatron") return std::nullopt;
-  std::optional<DatasetRecord> record = ReadDatasetRecord(dataset.path());
-  if (record && (record->tokens != dataset.tokens() || record->documents != dataset.documents())) {
-    Fail(ExitCode::kData,
-         "{}.json: is of {} documents with {} tokens, but the dataset has {} with {}: one was replaced without the "
-         "other; remove the .json, or make the dataset again",
-         MegatronPrefix(dataset.path()), record->documents, record->tokens, dataset.documents(), dataset.tokens());
+  std::optional<DatasetRecord> all;
+  const std::vector<Dataset::Span> spans = dataset.files();
+  for (const Dataset::Span& file : spans) {
+    const std::optional<DatasetRecord> record = ReadDatasetRecord(file.path);
+    if (!record) return std::nullopt;
+    if (record->tokens != file.tokens || record->documents != file.documents) {
+      Fail(ExitCode::kData,
+           "{}.json: is of {} documents with {} tokens, but the dataset has {} with {}: one was replaced without the "
+           "other; remove the .json, or make the dataset again",
+           MegatronPrefix(file.path), record->documents, record->tokens, file.documents, file.tokens);
+    }
+    if (!all) {
+      all = record;
+      continue;
+    }
+    if (record->tokenizer != all->tokenizer || record->tokenizer_hash != all->tokenizer_hash) {
+      Fail(ExitCode::kData, "{}: expected one tokenizer, found {} in {} and {} in {}", dataset.path(), all->Tokenizer(),
+           spans.front().path, record->Tokenizer(), file.path);
+    }
+    all->tokens += record->tokens;
+    all->documents += record->documents;
+    all->largest_id = std::max(all->largest_id, record->largest_id);
   }
-  return record;
+  return all;
+}
+
+std::string DatasetRecord::Tokenizer() const {
+  return tokenizer_hash.empty() ? tokenizer : fmt::format("{} (model {})", tokenizer, tokenizer_hash);
 }
 
 void WriteDatasetRecord(const DatasetRecord& record, OutputFile* file) {

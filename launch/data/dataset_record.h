@@ -20,6 +20,7 @@ struct DatasetRecord {
   int64_t tokens = 0, documents = 0;
   int64_t largest_id = 0;
   bool operator==(const DatasetRecord&) const = default;
+  std::string Tokenizer() const;  // "sentencepiece (model 0123456789abcdef)"
 };
 
 // The record of the dataset `path` (with or without .bin or .idx). None when there is no file of that name, or one that
@@ -27,8 +28,9 @@ struct DatasetRecord {
 // should be.
 std::optional<DatasetRecord> ReadDatasetRecord(const std::string& path);
 
-// The same of an open dataset. Throws Error (data) also when the record counts other tokens or documents: then one of
-// the two was replaced without the other.
+// The same of an open dataset; of one in several files, where all have one, of them together. Throws Error (data) also
+// when a record counts other tokens or documents, since one of the two was replaced without the other, and when files
+// of one dataset are of different tokenizers.
 std::optional<DatasetRecord> RecordOf(const Dataset& dataset);
 
 void WriteDatasetRecord(const DatasetRecord& record, OutputFile* file);  // does not commit; throws Error (io)

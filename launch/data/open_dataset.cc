@@ -1,4 +1,7 @@
-// Which reader opens a file.
+// Which readers open which files.
+#include <glob.h>
+
+#include <algorithm>
 #include <filesystem>
 
 #include "launch/data/dataset.h"
@@ -7,8 +10,11 @@
 #include "runtime/error.h"
 
 namespace longspan {
+namespace {
 
-Dataset OpenDataset(DataFormat format, const std::string& path, const DatasetOptions& options) {
+namespace fs = std::filesystem;
+
+Dataset OpenOne(DataFormat format, const std::string& path, const DatasetOptions& options) {
   switch (format) {
     case DataFormat::kMegatron:
       return OpenMegatron(path, options);
@@ -23,8 +29,43 @@ Dataset OpenDataset(DataFormat format, const std::string& path, const DatasetOpt
   Fail(ExitCode::kConfig, "data.format: what is generated reads no file, found {}", path);
 }
 
+bool IsPattern(const std::string& path) {
+  return path.find_first_of("*?[") != std::string::npos && !fs::exists(path) && !fs::exists(path + ".idx");
+}
+
+// Those that match, by name.
+std::vector<std::string> Matches(const std::string& pattern) {
+  glob_t found{};
+  std::vector<std::string> paths;
+  if (glob(pattern.c_str(), GLOB_NOSORT, nullptr, &found) == 0) {
+    paths.assign(found.gl_pathv, found.gl_pathv + found.gl_pathc);
+  }
+  globfree(&found);
+  std::sort(paths.begin(), paths.end());
+  if (paths.empty()) Fail(ExitCode::kIo, "{}: expected files of such names, found none", pattern);
+  return paths;
+}
+
+}  // namespace
+
+Dataset OpenDataset(DataFormat format, const std::string& path, const DatasetOptions& options) {
+  if (!IsPattern(path)) return OpenOne(format, path, options);
+  const bool megatron = format == DataFormat::kMegatron;
+  std::vector<Dataset> datasets;
+  for (const std::string& file : Matches(megatron ? MegatronPrefix(path) + ".idx" : path)) {
+    datasets.push_back(OpenOne(format, file, options));
+  }
+  return Dataset::Join(path, std::move(datasets));
+}
+
 DataFormat DetectFormat(const std::string& path) {
-  if (std::filesystem::exists(MegatronPrefix(path) + ".idx")) return DataFormat::kMegatron;
+  if (IsPattern(path)) {
+    glob_t found{};
+    const bool megatron = glob((MegatronPrefix(path) + ".idx").c_str(), 0, nullptr, &found) == 0;
+    globfree(&found);
+    return megatron ? DataFormat::kMegatron : DetectFormat(Matches(path).front());
+  }
+  if (fs::exists(MegatronPrefix(path) + ".idx")) return DataFormat::kMegatron;
   const MappedFile file(path);
   return IsLlmc(file) ? DataFormat::kLlmc : DataFormat::kNanogpt;
 }

@@ -19,6 +19,13 @@ class SequenceSource {
   virtual int64_t size() const = 0;    // sequences
   virtual int64_t length() const = 0;  // S
   virtual int64_t labels() const = 0;  // of all sequences
+  // The datasets that it blends; one where it is no blend.
+  struct Part {
+    std::string name;     // its path
+    int64_t first, size;  // its sequences are numbers [first, first + size)
+    double weight;        // how often they come, against those of the others
+  };
+  virtual std::vector<Part> parts() const { return {{"", 0, size(), 1}}; }
   // Writes sequence `index` in [0, size): a pure function of it, whoever asks and in whatever order.
   //   tokens     [S]
   //   targets    [S], the next token of the same document; -1 = no label (a document's last token, padding)
@@ -35,7 +42,7 @@ struct Sources {
   std::unique_ptr<SequenceSource> train;
   std::unique_ptr<SequenceSource> validation;  // null when validation is empty and validation_fraction is 0
   struct File {
-    std::string key;  // that names it: "data.train"
+    std::string key;  // that names it: "data.train", "data.blend[0].validation"
     std::shared_ptr<const Dataset> dataset;
   };
   std::vector<File> files;  // that they read
@@ -43,7 +50,7 @@ struct Sources {
 
 // Opens what the configuration names. Documents start at multiples of `select_block` when data.document_masks is set.
 // Throws Error: a file that cannot be read (io), is not what it should be or has no label (data), too small to split,
-// or held-out data of another tokenizer (configuration).
+// or datasets of several tokenizers (configuration).
 Sources OpenSources(const DataConfig& data, int64_t vocab, int64_t select_block);
 
 // Reads part `part` of `parts` of the files whose ids could be outside the vocabulary `vocab`. Throws Error (data)

@@ -27,6 +27,11 @@ class StepLoader {
   // them threw.
   const std::vector<Batch>& Step(int64_t step);
 
+  // How often each dataset was passed through when the step ends.
+  std::vector<double> Epochs(int64_t step) const {
+    return loader_.order().Epochs(first_place_ + (step + 1 - first_step_) * sequences_per_step_);
+  }
+
  private:
   void Start(int64_t step);
 

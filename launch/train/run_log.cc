@@ -73,6 +73,13 @@ double SecondsSince(const std::string& path) {
   return std::chrono::duration<double>(std::filesystem::file_time_type::clock::now() - written).count();
 }
 
+// "epoch 0.25", of several datasets "epochs 0.25 to 1.50".
+std::string EpochText(const std::vector<double>& epochs) {
+  const auto [least, most] = std::minmax_element(epochs.begin(), epochs.end());
+  return epochs.size() == 1 ? fmt::format("epoch {:.2f}", *least)
+                            : fmt::format("epochs {:.2f} to {:.2f}", *least, *most);
+}
+
 // JSON has no NaN: what there is none of is null.
 json Number(double value, bool known) { return known ? json(value) : json(); }
 
@@ -161,6 +168,7 @@ void RunLog::Step(const StepMetrics& m) {
                {"coverage", m.coverage},
                {"borrowed_mib", m.borrowed_bytes / (1 << 20)},
                {"allocations", m.allocations},
+               {"epochs", m.epochs},
                {"selection", selection}};
   if (!m.cause.empty()) line["cause"] = m.cause;
   Write(line.dump());
@@ -169,9 +177,9 @@ void RunLog::Step(const StepMetrics& m) {
   if (m.step % config_.train.log_interval == 0 || m.step == 1 || m.step == steps || m.skipped) {
     Line(fmt::format(
         "step {}/{} | {} | gnorm {:.3f}{} | lr {:.2e} | {:.0f} ms | {} tok/s, {} labels/s | {:.0f}% of peak "
-        "| mem {} MiB",
+        "| mem {} MiB | {}",
         m.step, steps, loss, m.grad_norm, m.skipped ? ", update skipped" : "", m.learning_rate, m.seconds * 1e3,
-        FormatCount(tokens), FormatCount(labels), 100 * m.peak_share, m.memory_bytes >> 20));
+        FormatCount(tokens), FormatCount(labels), 100 * m.peak_share, m.memory_bytes >> 20, EpochText(m.epochs)));
   }
   if (!m.cause.empty()) Line(fmt::format("warning: step {}: {}", m.step, m.cause));
   progress_.Update(m.step, fmt::format("step {}/{}, {}", m.step, steps, loss));

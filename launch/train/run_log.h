@@ -6,7 +6,8 @@
 //    "dp":2,"cp":2,"device":"cpu (1 threads)","dtype":"f32","parameters":..,"step_tflop":..,"peak_tflops":..}
 //   {"kind":"step","step":1,"elapsed":..,"loss":..,"grad_norm":..,"loss_z":..,"norm_z":..,"skipped":false,"learning_rate":..,"ms":..,"tokens":..,
 //    "tokens_per_second":..,"labels":..,"labels_per_second":..,"peak_share":..,"memory_mib":..,"coverage":..,
-//    "borrowed_mib":..,"allocations":..,"selection":["<hash of layer 0, hex>",..],"cause":".." of a skipped one}
+//    "borrowed_mib":..,"allocations":..,"epochs":[..],"selection":["<hash of layer 0, hex>",..],"cause":".." of a
+//    skipped one}
 //   {"kind":"eval","step":..,"elapsed":..,"loss":..,"tokens":..}
 //   {"kind":"resume","after":STEP,"lost_steps":..,"lost_seconds":..,"down_seconds":..,"start_seconds":.., and all that
 //    "start" has}
@@ -54,6 +55,7 @@ struct StepMetrics {
   double coverage = 0;              // of remote blocks fetched; 1 for GATHER
   double borrowed_bytes = 0;        // that a forward pass of one sequence brings to a rank, the mean of all ranks
   int64_t allocations = 0;          // within the step, the most of all ranks (CountedAllocations): 0
+  std::vector<double> epochs;       // of each dataset of the blend: how often it was passed through by then
   std::vector<uint64_t> selection;  // by layer; of the last sequence of replica 0
   std::string cause;                // of the first of skipped updates: what was not finite
 };

@@ -72,6 +72,7 @@ std::optional<StepMetrics> TrainingStep::Run(int64_t step, Recorder& recorder) {
   metrics.memory_bytes = static_cast<int64_t>(all[3]);
   metrics.allocations = static_cast<int64_t>(all[4]);
   metrics.tokens = config_.train.sequences_per_step * config_.data.sequence_length;
+  metrics.epochs = gradients_.loader().Epochs(step);
   metrics.seconds = WallSeconds() - begin;
   metrics.peak_share = step_flops_ / metrics.seconds / peak_flops_;
   anomalies_.Record(&metrics);

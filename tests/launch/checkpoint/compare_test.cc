@@ -69,5 +69,27 @@ TEST_F(Compared, HeldOutData) {
   EXPECT_EQ(Compare().changed.size(), 2U);
 }
 
+// Datasets may move; in other shares their order means something else.
+TEST_F(Compared, Blends) {
+  config_.data.train = "";
+  config_.data.blend = {"1 a", "2 b validation=c"};
+  saved_.config = ConfigText(config_);
+  saved_.data =
+      data_ = {{"data.blend[0]", "A", "a"}, {"data.blend[1]", "B", "b"}, {"data.blend[1].validation", "C", "c"}};
+  config_.data.blend = {"1 moved/a", "2 moved/b validation=moved/c"};
+  data_[2].value = "D";
+  EXPECT_EQ(Compare().refused, Lines{});
+  EXPECT_EQ(Compare().changed.size(), 2U);
+  data_[1].value = "E";
+  EXPECT_EQ(Compare().refused, Lines{"data.blend[1]: B (b) in the checkpoint, E (b) now"});
+  data_[1].value = "B";
+  config_.data.blend = {"1 a", "3 b validation=c"};
+  EXPECT_EQ(Compare().refused.size(), 2U);  // and held-out data comes in other shares
+  config_.data.blend = {"1 a validation_fraction=0.1", "2 b validation=c"};
+  EXPECT_EQ(Compare().refused.front().substr(0, 11), "data.blend:");
+  config_.data.blend = {"1 a", "2 b validation=c", "1 d"};
+  EXPECT_EQ(Compare().refused.front().substr(0, 11), "data.blend:");
+}
+
 }  // namespace
 }  // namespace longspan

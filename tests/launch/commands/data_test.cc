@@ -181,6 +181,27 @@ TEST_F(DataCommand, AFileLongerThanASliceStaysOneDocument) {
   EXPECT_EQ(Text(dataset, 2), text);
 }
 
+TEST_F(DataCommand, EveryLineOfJsonBecomesADocument) {
+  std::string many;
+  for (int i = 0; i < 6000; ++i) many += fmt::format("{{\"n\": {}, \"body\": \"text {}\"}}\n", i, i);
+  WriteFile(folder_ / "json/b.jsonl", many);
+  WriteFile(folder_ / "json/a.jsonl", "{\"body\": \"\"}\n{\"body\": \"a\\nb\"}\n");
+  options_.files.inputs = {folder_ / "json"};
+  options_.jsonl_key = "body";
+  const std::string summary = Run();
+  EXPECT_NE(summary.find("files        2: 6001 documents, 1 empty ones skipped"), std::string::npos) << summary;
+  EXPECT_NE(summary.find("9 tokens: " + folder_ / "json/b.jsonl:1001"), std::string::npos) << summary;
+  const Dataset dataset = OpenDataset(DataFormat::kMegatron, options_.output);
+  ASSERT_EQ(dataset.documents(), 6001);
+  EXPECT_EQ(Text(dataset, 0), "a\nb");
+  EXPECT_EQ(Text(dataset, 6000), "text 5999");
+  const std::string before = ReadFile(options_.output + ".bin");
+
+  WriteFile(folder_ / "json/c.jsonl", "{\"body\": \"c\"}\n{\"text\": \"d\"}\n");
+  ExpectError(ExitCode::kData, {"json/c.jsonl:2", "\"body\""}, [&] { RunData(options_); });
+  EXPECT_EQ(ReadFile(options_.output + ".bin"), before);
+}
+
 TEST_F(DataCommand, HeldOutDocumentsAreSpreadEvenly) {
   for (int i = 0; i < 16; ++i) WriteFile(folder_ / fmt::format("in/x{:02}", i), fmt::format("{:02}", i));
   options_.validation_fraction = 0.25;

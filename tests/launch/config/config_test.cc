@@ -161,6 +161,8 @@ TEST(Config, RoundTripKeepsEveryValue) {
       value = static_cast<T>(1);
     } else if constexpr (std::is_arithmetic_v<T>) {
       value = static_cast<T>(next++) / (std::is_floating_point_v<T> ? 7 : 1);
+    } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
+      value = {fmt::format("1 a \"quoted\" path, {}", next++), "0.5 b"};
     } else {
       value = {AttentionKind::kWindow, AttentionKind::kNsa};
     }
@@ -181,6 +183,7 @@ TEST(Config, APrintedConfigurationIsAConfiguration) {
   };
   for (const Lines& overrides : std::vector<Lines>{
            {},
+           {"data.format=MEGATRON", "data.blend=1 a b,2.5 c validation=d"},
            {"name=a \"quoted\" # name", "model.attention=NSA,FULL,WINDOW", "optimizer.eps=1e-30", "data.train=C:\\x",
             "optimizer.learning_rate=0.1234567890123456", "data.seed=18446744073709551615", "model.tied_head=false"}}) {
     const LoadedConfig first = Parse(kGood, overrides), second = Parse(SourceTable(first));
@@ -193,6 +196,18 @@ TEST(Config, APrintedConfigurationIsAConfiguration) {
             {"run.textproto:2: model.layerz = 3", "run.textproto:3: model.nsa.window = x: expected a whole number",
              "run.textproto:4: expected a name after model."});
   EXPECT_EQ(Parse("data.format = FIBONACCI model.nsa { window = 3 }").config.model.nsa.window, 3);
+}
+
+TEST(Config, ListsOfTexts) {
+  const LoadedConfig file = Parse("data { blend: '0.7 data/code', blend: '0.3 my books, old validation=b' }");
+  EXPECT_EQ(file.config.data.blend, (Lines{"0.7 data/code", "0.3 my books, old validation=b"}));
+  EXPECT_EQ(file.sources.at("data.blend"), "run.textproto:1");
+  const auto given = [](const std::string& text) {
+    return Parse("data { blend: '1 x' }", {"data.blend=" + text}).config.data.blend;
+  };
+  EXPECT_EQ(given("0.7 data/code,0.3 data/books"), (Lines{"0.7 data/code", "0.3 data/books"}));
+  EXPECT_EQ(given("1 [a] b"), Lines{"1 [a] b"});
+  EXPECT_EQ(given(""), Lines{});
 }
 
 TEST(Config, NumbersAreDecimal) {

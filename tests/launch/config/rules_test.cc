@@ -4,9 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <functional>
 #include <limits>
 
+#include "launch/config/blend.h"
 #include "model/training/schedule.h"
 
 namespace longspan {
@@ -45,6 +47,40 @@ TEST(ConfigRules, DefaultsAreGoodOnceThereIsData) {
   EXPECT_TRUE(Problems(Good(), 0).empty());
   EXPECT_TRUE(Problems(Good(), 1).empty());
   EXPECT_TRUE(Problems(Good(), 2).empty());
+}
+
+TEST(ConfigRules, EntriesOfABlend) {
+  const auto read = [](const std::string& entry) {
+    BlendPart part;
+    EXPECT_EQ(ReadBlendEntry(entry, &part), "") << entry;
+    return part;
+  };
+  EXPECT_EQ(read("0.25 data/my code").weight, 0.25);
+  EXPECT_EQ(read("  3  data/my code ").train, "data/my code");
+  EXPECT_EQ(read("1 a b validation=c d").train, "a b");
+  EXPECT_EQ(read("1 a b validation=c d").validation, "c d");
+  EXPECT_EQ(read("1e3 a validation_fraction=0.5").validation_fraction, 0.5);
+  for (const auto& [entry, told] :
+       std::initializer_list<std::array<const char*, 2>>{{"", "WEIGHT PATH"},
+                                                         {"0.5", "WEIGHT PATH"},
+                                                         {"data/code", "WEIGHT PATH"},
+                                                         {"x data/code", "weight above 0, found x"},
+                                                         {"0 a", "weight above 0, found 0"},
+                                                         {"-1 a", "found -1"},
+                                                         {"nan a", "found nan"},
+                                                         {"inf a", "found inf"},
+                                                         {"1 a validation=", "no path after validation="},
+                                                         {"1 a validation_fraction=1", "0 to below 1, found 1"},
+                                                         {"1 a validation_fraction=x", "found x"},
+                                                         {"1 a validation b", "WEIGHT PATH"},
+                                                         {"1 validation=b", "WEIGHT PATH"}}) {
+    RunConfig config;
+    config.data.blend = {"1 good", entry};
+    const std::vector<std::string> problems = Problems(config, 0);
+    ASSERT_EQ(problems.size(), 1U) << entry;
+    EXPECT_NE(problems[0].find(told), std::string::npos) << problems[0];
+    EXPECT_NE(problems[0].find(std::string("data.blend = \"") + entry), std::string::npos) << problems[0];
+  }
 }
 
 TEST(ConfigRules, Runtime) {
@@ -208,6 +244,17 @@ TEST(ConfigRules, DataAndNames) {
       {[](auto& c) { c.name = "a/b"; }, {"name = \"a/b\""}},
       {[](auto& c) { c.output = ""; }, {"output = \"\""}},
       {[](auto& c) { c.data.train = ""; }, {"data.train = \"\": names no dataset", "longspan data"}},
+      {[](auto& c) { c.data.blend = {"1 a"}; }, {"data.blend and data.train = \"data/train\" disagree"}},
+      {[](auto& c) {
+         c.data.train = "";
+         c.data.blend = {"1 a validation_fraction=0", "2 b validation_fraction=0"};
+       },
+       {"data.blend and train.eval_sequences = 8 disagree"}},
+      {[](auto& c) {
+         c.data.format = DataFormat::kFibonacci;
+         c.data.blend = {"1 a"};
+       },
+       {"data.blend and data.format = FIBONACCI disagree"}},
       {[](auto& c) { c.data.validation_fraction = 1; }, {"data.validation_fraction = 1: must be 0 to below 1"}},
       {[](auto& c) { c.data.validation_fraction = 0; },
        {"data.validation_fraction = 0 and train.eval_sequences = 8 disagree"}},

@@ -4,6 +4,7 @@
 #include <numeric>
 #include <random>
 
+#include "launch/data/blended_source.h"
 #include "launch/data/dataset.h"
 #include "launch/data/megatron.h"
 #include "launch/data/packed_source.h"
@@ -145,6 +146,148 @@ TEST_F(Batches, TheOrderIsAFunctionOfSeedAndPlace) {
   }
   // Fixed for good: a checkpoint continues on another machine, with another library.
   EXPECT_EQ(ShuffledOrder(8, 1, 0), (std::vector<uint32_t>{7, 6, 0, 5, 2, 3, 1, 4}));
+}
+
+// A source of `size` sequences whose tokens say which it is.
+class Numbered : public SequenceSource {
+ public:
+  explicit Numbered(int64_t size) : size_(size) {}
+  int64_t size() const override { return size_; }
+  int64_t length() const override { return 4; }
+  int64_t labels() const override { return size_; }
+  std::string Summary() const override { return "numbered"; }
+  void Fill(int64_t index, std::span<int32_t> tokens, std::span<int32_t>, std::span<int32_t>) const override {
+    std::fill(tokens.begin(), tokens.end(), static_cast<int32_t>(1000 * size_ + index));
+  }
+
+ private:
+  const int64_t size_;
+};
+
+std::unique_ptr<SequenceSource> Blended(const std::vector<std::pair<int64_t, double>>& parts) {
+  std::vector<WeightedSource> sources;
+  for (const auto& [size, weight] : parts) sources.push_back({"", weight, std::make_unique<Numbered>(size)});
+  return Blend(std::move(sources));
+}
+
+TEST(Blend, NumbersGoThroughTheParts) {
+  const auto source = Blended({{3, 1}, {5, 2}, {2, 3}});
+  EXPECT_EQ(source->size(), 10);
+  EXPECT_EQ(source->labels(), 10);
+  Ids tokens(4), unused(4);
+  const Ids expected = {3000, 3001, 3002, 5000, 5001, 5002, 5003, 5004, 2000, 2001};
+  for (int64_t i = 0; i < 10; ++i) {
+    source->Fill(i, tokens, unused, unused);
+    EXPECT_EQ(tokens[3], expected[i]);
+  }
+  EXPECT_EQ(source->parts()[2].first, 8);
+  EXPECT_EQ(Blended({{7, 0.5}})->size(), 7);
+  EXPECT_EQ(Blend({}), nullptr);
+}
+
+// Every part has its share, in all beginnings of the order, and goes through all of its own before it begins again.
+TEST(Blend, PartsHaveTheirSharesEverywhere) {
+  for (const auto& parts : std::vector<std::vector<std::pair<int64_t, double>>>{
+           {{100, 1}, {100, 1}},
+           {{37, 0.7}, {501, 0.2}, {11, 0.1}},
+           {{1000, 0.001}, {3, 0.999}},
+           {{5, 1e-6}, {7, 3}, {11, 3}, {13, 3}, {17, 3}, {19, 0.5}, {23, 1 / 3.0}}}) {
+    const auto source = Blended(parts);
+    SequenceOrder order(source->parts(), 9);
+    double weights = 0;
+    for (const auto& part : parts) weights += part.second;
+    std::vector<int64_t> count(parts.size());
+    std::vector<std::vector<int64_t>> drawn(parts.size());
+    for (int64_t place = 0; place < 10'000; ++place) {
+      const std::vector<double> epochs = order.Epochs(place);
+      for (size_t i = 0; i < parts.size(); ++i) {
+        EXPECT_DOUBLE_EQ(epochs[i], static_cast<double>(count[i]) / static_cast<double>(parts[i].first));
+        ASSERT_LE(std::abs(static_cast<double>(count[i]) - static_cast<double>(place) * parts[i].second / weights),
+                  0.5 * static_cast<double>(parts.size()) + 1)
+            << "part " << i << ", place " << place;
+      }
+      const int64_t number = order.At(place);
+      size_t part = 0;
+      while (part + 1 < parts.size() && source->parts()[part + 1].first <= number) ++part;
+      ++count[part];
+      drawn[part].push_back(number - source->parts()[part].first);
+    }
+    for (size_t i = 0; i < parts.size(); ++i) {
+      // Within 1% of its share of 10,000.
+      EXPECT_NEAR(static_cast<double>(count[i]), 10'000 * parts[i].second / weights, 100) << i;
+      for (int64_t begin = 0; begin + parts[i].first <= std::ssize(drawn[i]); begin += parts[i].first) {
+        std::vector<int64_t> epoch(drawn[i].begin() + begin, drawn[i].begin() + begin + parts[i].first);
+        std::sort(epoch.begin(), epoch.end());
+        for (int64_t k = 0; k < parts[i].first; ++k) ASSERT_EQ(epoch[k], k);
+      }
+    }
+  }
+}
+
+// Neither what was asked before nor how many ranks ask changes the order: it is that of the places.
+TEST(Blend, TheOrderIsTheSameAfterAResumeAndOnAnotherWorld) {
+  const auto source = Blended({{37, 0.7}, {501, 0.2}, {11, 0.1}});
+  SequenceOrder order(source->parts(), 9);
+  std::vector<int64_t> numbers;
+  for (int64_t place = 0; place < 960; ++place) numbers.push_back(order.At(place));
+  for (const int64_t step : {0, 1, 17, 39}) {
+    for (const int64_t dp : {1, 2, 4, 8, 24}) {
+      for (int64_t replica = 0; replica < dp; ++replica) {
+        SequenceOrder resumed(source->parts(), 9);
+        for (int64_t micro = 0; micro < 24 / dp; ++micro) {
+          const int64_t place = BatchLoader::Place(step, 24, micro, dp, replica);
+          EXPECT_EQ(resumed.At(place), numbers[place]) << place;
+        }
+      }
+    }
+  }
+  SequenceOrder other(source->parts(), 10);
+  int64_t same = 0;
+  for (int64_t place = 0; place < 960; ++place) same += other.At(place) == numbers[place] ? 1 : 0;
+  EXPECT_LT(same, 300);
+  // Far away it is as quick, and as exact.
+  const int64_t far = int64_t{1} << 40;
+  SequenceOrder there(source->parts(), 9);
+  EXPECT_EQ(order.At(far), there.At(far));
+  const std::vector<double> epochs = order.Epochs(far);
+  EXPECT_NEAR(epochs[1] * 501, 0.2 * static_cast<double>(far), 3);
+  EXPECT_DOUBLE_EQ(epochs[0] * 37 + epochs[1] * 501 + epochs[2] * 11, static_cast<double>(far));
+}
+
+TEST_F(Batches, SourcesOfABlend) {
+  const std::string first = path_ + "1", second = path_ + "2", held_out = path_ + "3";
+  for (const auto& [path, documents] : {std::pair{first, 20}, {second, 10}, {held_out, 3}}) {
+    MegatronWriter writer(path, 100000);
+    for (int i = 0; i < documents; ++i) {
+      writer.Append(Ids(8, documents));
+      writer.EndDocument();
+    }
+    CommitAll(writer.Complete());
+  }
+  DataConfig data;
+  data.sequence_length = 8;
+  data.validation_fraction = 0.25;
+  data.blend = {"3 " + first, "1 " + second + " validation=" + held_out};
+  const Sources sources = OpenSources(data, 1000, 8);
+  EXPECT_EQ(sources.train->size(), 25);
+  EXPECT_EQ(sources.validation->size(), 8);
+  ASSERT_EQ(sources.train->parts().size(), 2U);
+  EXPECT_EQ(sources.train->parts()[1].name, second);
+  EXPECT_EQ(sources.train->parts()[1].first, 15);
+  EXPECT_EQ(sources.train->parts()[1].weight, 1);
+  EXPECT_EQ(Filled(*sources.validation, 4).tokens[0], 20);
+  EXPECT_EQ(Filled(*sources.validation, 5).tokens[0], 3);
+  ASSERT_EQ(sources.files.size(), 3U);
+  EXPECT_EQ(sources.files[2].key, "data.blend[1].validation");
+  for (const char* part : {"2 datasets blended: 25 sequences of 8", " 75.0% ", " 25.0% "}) {
+    EXPECT_NE(sources.train->Summary().find(part), std::string::npos) << sources.train->Summary();
+  }
+  data.blend = {"1 " + first, "1 " + second + " validation_fraction=0"};
+  EXPECT_EQ(OpenSources(data, 1000, 8).validation->size(), 5);
+  ExpectError(ExitCode::kData, {"data.blend[0]", first, "model.vocab = 20"},
+              [&] { CheckTokens(OpenSources(data, 20, 8), 20); });
+  data.blend = {"1 " + first, "1 " + path_ + "4"};
+  ExpectError(ExitCode::kIo, {path_ + "4"}, [&] { OpenSources(data, 1000, 8); });
 }
 
 TEST_F(Batches, ReplicasShareEveryStepOut) {

@@ -70,6 +70,23 @@ TEST_F(DatasetRecordTest, ARecordOfAnotherDatasetIsRefused) {
   ExpectError(ExitCode::kData, {"set.json", "4 tokens", "1 with 3"}, [&] { RecordOf(dataset); });
 }
 
+TEST_F(DatasetRecordTest, FilesOfOneDatasetHaveOneTokenizer) {
+  const auto add = [&](const std::string& name, const std::string& hash, int64_t largest) {
+    MakeDataset(folder_ / name);
+    OutputFile file(folder_ / (name + ".json"));
+    WriteDatasetRecord({"sentencepiece", hash, 3, 1, largest}, &file);
+    file.Commit();
+  };
+  const auto all = [&] { return RecordOf(OpenDataset(DataFormat::kMegatron, folder_ / "part*")); };
+  add("part0", "00ab", 3);
+  add("part1", "00ab", 9);
+  EXPECT_EQ(all(), (DatasetRecord{"sentencepiece", "00ab", 6, 2, 9}));
+  add("part1", "00ac", 9);
+  ExpectError(ExitCode::kData, {"part*", "(model 00ab) in", "part0.bin", "(model 00ac) in", "part1.bin"}, all);
+  std::filesystem::remove(folder_ / "part1.json");
+  EXPECT_FALSE(all());
+}
+
 TEST_F(DatasetRecordTest, HeldOutDataOfAnotherTokenizerIsRefused) {
   const std::string other = folder_ / "other";
   DataConfig data;

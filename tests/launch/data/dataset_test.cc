@@ -230,6 +230,104 @@ TEST_F(DatasetTest, NanogptDocumentsEndAtTheSeparator) {
               [&] { OpenFile(DataFormat::kNanogpt, Bytes<int32_t>(20240520, 1, 100) + std::string(1012, '\0')); });
 }
 
+// Several files are the one dataset that their documents would make in one file.
+TEST_F(DatasetTest, APatternMeansAllFilesThatMatch) {
+  const auto index = [](int32_t first, int32_t second) {
+    Index made;
+    made.sequences = 2;
+    made.lengths = Bytes<int32_t>(first, second);
+    made.offsets = Bytes<int64_t>(0, 2 * first);
+    made.documents = Bytes<int64_t>(0, 1, 2);
+    return made;
+  };
+  const auto write = [&](const std::string& name, const Index& made, const std::string& tokens) {
+    WriteFile(folder_ / (name + ".idx"), made.ToBytes());
+    WriteFile(folder_ / (name + ".bin"), tokens);
+  };
+  std::string tokens;
+  for (int i = 1; i <= 40; ++i) tokens += Bytes<uint16_t>(i);
+  write("part_1", index(7, 13), tokens.substr(0, 40));
+  write("part_0", index(11, 9), tokens.substr(40));
+  write("other", index(3, 0), tokens.substr(0, 6));
+  const Dataset set = OpenDataset(DataFormat::kMegatron, folder_ / "part_*");
+  EXPECT_EQ(set.path(), folder_ / "part_*");
+  ASSERT_EQ(set.documents(), 4);
+  EXPECT_EQ(set.tokens(), 40);
+  EXPECT_EQ(Document(set, 0).front(), 21);  // by name
+  EXPECT_EQ(Document(set, 1).back(), 40);
+  EXPECT_EQ(Document(set, 2), (Ids{1, 2, 3, 4, 5, 6, 7}));
+  EXPECT_EQ(Document(set, 3).back(), 20);
+  EXPECT_EQ(OpenDataset(DataFormat::kMegatron, folder_ / "part_*.bin").tokens(), 40);
+  EXPECT_EQ(DetectFormat(folder_ / "part_?"), DataFormat::kMegatron);
+  ASSERT_EQ(set.files().size(), 2U);
+  EXPECT_EQ(set.files()[1].path, folder_ / "part_1.bin");
+  EXPECT_EQ(set.files()[1].documents, 2);
+
+  Index whole;
+  whole.sequences = 4;
+  whole.bounds = 5;
+  whole.lengths = Bytes<int32_t>(11, 9, 7, 13);
+  whole.offsets = Bytes<int64_t>(0, 22, 40, 54);
+  whole.documents = Bytes<int64_t>(0, 1, 2, 3, 4);
+  EXPECT_EQ(set.Fingerprint(), OpenIndex(whole, tokens.substr(40) + tokens.substr(0, 40)).Fingerprint());
+
+  // Places are those within a file.
+  const DatasetOptions small = {.vocab = 16, .separator = {}};
+  ExpectError(ExitCode::kData, {folder_ / "part_1.bin", "document 1, offset 8: token id 16"}, [&] {
+    Ids ids(13);
+    OpenDataset(DataFormat::kMegatron, folder_ / "part_*", small).Read(3, 0, ids);
+  });
+  const Dataset bad = OpenDataset(DataFormat::kMegatron, folder_ / "part_*", small);
+  EXPECT_EQ(bad.FindBadToken()->file, folder_ / "part_0.bin");
+  EXPECT_FALSE(bad.FindBadToken(4, 8));  // 1 to 5 of the second file
+  ASSERT_TRUE(bad.FindBadToken(3, 4));
+  EXPECT_EQ(bad.FindBadToken(3, 4)->file, folder_ / "part_1.bin");
+  EXPECT_EQ(bad.FindBadToken(3, 4)->document, 1);
+  EXPECT_EQ(bad.FindBadToken(3, 4)->offset, 8);
+  EXPECT_EQ(bad.FindBadToken(1, 3)->file, folder_ / "part_0.bin");  // its part ends in the second file
+
+  Index wide = index(1, 1);
+  wide.type = 4;
+  wide.offsets = Bytes<int64_t>(0, 4);
+  write("part_2", wide, Bytes<int32_t>(1, 2));
+  ExpectError(ExitCode::kData, {"part_2.bin", "tokens of u16 as in", "part_0.bin", "found i32"},
+              [&] { OpenDataset(DataFormat::kMegatron, folder_ / "part_*"); });
+  std::filesystem::remove(folder_ / "part_2.bin");
+  ExpectError(ExitCode::kIo, {"part_2.bin"}, [&] { OpenDataset(DataFormat::kMegatron, folder_ / "part_*"); });
+  ExpectError(ExitCode::kIo, {"nothing_*", "found none"},
+              [&] { OpenDataset(DataFormat::kMegatron, folder_ / "nothing_*"); });
+  // A file of that very name is no pattern.
+  EXPECT_EQ(OpenFile(DataFormat::kNanogpt, Bytes<uint16_t>(1, 2)).tokens(), 2);
+  WriteFile(folder_ / "a[1]", Bytes<uint16_t>(1, 2, 3));
+  EXPECT_EQ(OpenDataset(DataFormat::kNanogpt, folder_ / "a[1]").tokens(), 3);
+}
+
+TEST_F(DatasetTest, ShardsOfLlmcAreOneDataset) {
+  const auto shard = [](auto magic, auto version, const std::string& tokens, int32_t count) {
+    std::string header = Bytes<int32_t>(magic, version, count);
+    header.resize(1024);
+    return header + tokens;
+  };
+  WriteFile(folder_ / "web_train_000001.bin", shard(20240801, 7, Bytes<uint32_t>(128000, 5, 100000, 128000, 6), 5));
+  WriteFile(folder_ / "web_train_000002.bin", shard(20240801, 7, Bytes<uint32_t>(128000, 7), 2));
+  const Dataset set = OpenDataset(DetectFormat(folder_ / "web_train_*.bin"), folder_ / "web_train_*.bin");
+  EXPECT_EQ(set.format(), "llm.c");
+  EXPECT_EQ(set.type(), TokenType::kU32);
+  ASSERT_EQ(set.documents(), 3);
+  EXPECT_EQ(Document(set, 0), (Ids{128000, 5, 100000}));
+  EXPECT_EQ(Document(set, 2), (Ids{128000, 7}));
+  // Cut off, overlong, and of another version.
+  for (const auto& [bytes, part] : {std::pair{shard(20240801, 7, Bytes<uint32_t>(1, 2), 3), "found 8 bytes"},
+                                    {shard(20240801, 7, Bytes<uint32_t>(1, 2), 1), "found 8 bytes"},
+                                    {shard(20240801, 1, Bytes<uint32_t>(1), 1), "version 7, found 1"},
+                                    {shard(20240801, 7, "", -5), "expected -5 tokens"},
+                                    {shard(20240801, 7, "", 0), "expected tokens, found none"}}) {
+    WriteFile(folder_ / "web_train_000002.bin", bytes);
+    ExpectError(ExitCode::kData, {"web_train_000002.bin", part},
+                [&] { OpenDataset(DataFormat::kLlmc, folder_ / "web_train_*.bin"); });
+  }
+}
+
 TEST_F(DatasetTest, IdsBeyondTheVocabularyAreNamed) {
   const Dataset dataset =
       OpenFile(DataFormat::kNanogpt, Bytes<uint16_t>(1, 2, 9, 3, 9, 12), {.vocab = 12, .separator = 9});

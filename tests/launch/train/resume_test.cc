@@ -72,6 +72,33 @@ TEST_F(Resume, BeforeAnyCheckpointFromTheFirstStep) {
   EXPECT_FALSE(fs::exists(Checkpoint("run", 35)));
 }
 
+// Its order is a function of the place: the same after a resume and on other ranks.
+TEST_F(Resume, ABlendGoesOnInItsOrder) {
+  WriteTokens("few", 400, 3);
+  const std::string blend = fmt::format("3 {},1 {}", folder_ / "tokens", folder_ / "few");
+  const std::string keys = fmt::format("data.train= 'data.blend={}' data.validation_fraction=0 ", blend);
+  Expect(0, 1, Arguments(keys + "train.steps=12 name=whole"),
+         {"2 datasets blended", "75.0%", "epochs 0.5", "done: 12"});
+  const std::string whole = Parameters();
+  Expect(0, 1, Arguments(keys + "train.steps=5"), {"done: 5 steps"});
+  Expect(0, 1, Arguments(keys + "train.steps=12 --resume"), {"done: 7 steps"});
+  EXPECT_EQ(Parameters(), whole);
+  EXPECT_EQ(Steps("run"), Steps("whole"));
+  Expect(0, 2, Arguments(keys + "train.steps=12 name=two"), {"done: 12"});
+  std::vector<nlohmann::json> one = Metrics("whole"), two = Metrics("two");
+  ASSERT_EQ(one.size(), two.size());
+  for (size_t i = 0; i < one.size(); ++i) {
+    if (one[i]["kind"] != "step") continue;
+    EXPECT_EQ(one[i]["epochs"], two[i]["epochs"]);
+    EXPECT_EQ(one[i]["labels"], two[i]["labels"]);
+    EXPECT_NEAR(one[i]["loss"].get<double>(), two[i]["loss"].get<double>(), 1e-4);
+  }
+  Expect(78, 1,
+         Arguments(fmt::format("data.train= 'data.blend=1 {0},1 {0}' data.validation_fraction=0 --resume",
+                               folder_ / "tokens")),
+         {"data.blend"});
+}
+
 // What is in memory alone reaches the disk before the run ends, however it ends.
 TEST_F(Resume, FromMemoryToTheDisk) {
   const std::string keys =
