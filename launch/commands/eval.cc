@@ -146,7 +146,8 @@ class Evaluator {
 
 int Eval(const GivenCheckpoint& given, const EvalOptions& options) {
   CheckpointReader checkpoint(NewestCheckpoint(given.path));
-  const RunConfig saved = SavedConfig(checkpoint, given.overrides, std::max(1, AskLauncher().ranks));
+  const RunConfig saved =
+      SavedConfig(checkpoint, given.overrides, std::max(1, AskLauncher().ranks), /*reads_data=*/true);
   return RunOnRanks("eval " + checkpoint.manifest().time, saved, [&](const RunConfig& config) {
     Evaluator evaluator(config, checkpoint, options);
     const EvalReport report = evaluator.Run(checkpoint);
