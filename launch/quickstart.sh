@@ -63,6 +63,7 @@ A byte-level transformer with Native Sparse Attention was trained on the headers
 $cp ranks (cp), $dp ran side by side (dp).
   $run/metrics.jsonl        loss, gradient norm, speed and selection hashes of every step
   $run/profile/report.txt   where the time went, by rank and stage: the report above; longspan report shows more
+  $run/profile/report.html  the same with charts, for a browser
   $run/config.textproto     every setting; change one with key.path=value and a name= of its own
   $run/checkpoints          what was saved: $(cat "$run/checkpoints/latest"); longspan checkpoint info, eval, generate read it
 It goes on to twice as many steps with

@@ -4,45 +4,124 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <map>
 #include <memory>
 
 #include "launch/commands/command.h"
+#include "launch/config/config.h"
 #include "launch/report/chrome_trace.h"
+#include "launch/report/compare.h"
+#include "launch/report/page.h"
+#include "launch/report/scaling.h"
+#include "runtime/error.h"
+#include "runtime/files/output_file.h"
 
 namespace longspan {
 namespace {
 
 struct Given {
-  std::string run, trace;
-  bool json = false;
+  std::string run, compare, trace, output;
+  std::vector<std::string> scaling;
+  bool json = false, html = false;
 };
 
-int Report(const Given& given) {
-  const ProfileData data = ReadProfiles(given.run);
-  if (!given.trace.empty()) {
-    fmt::print("{}\n", WriteChromeTrace(data, given.trace));
+// One that has steps.
+ReportedRun ReadMeasured(const std::string& folder) {
+  ReportedRun run = ReadRun(folder);
+  if (run.summary.steps == 0) Fail(ExitCode::kData, "{}: no training step that all ranks have recorded yet", folder);
+  return run;
+}
+
+std::map<std::string, std::string> KeysOf(const std::string& folder) {
+  const LoadedConfig loaded = ReadConfig(folder + "/config.textproto", {});
+  std::map<std::string, std::string> keys;
+  for (const auto& [key, value] : ConfigValues(loaded.config)) keys[key] = value;
+  return keys;
+}
+
+std::vector<KeyDifference> KeyDifferences(const std::string& a, const std::string& b) {
+  std::vector<KeyDifference> differences;
+  std::map<std::string, std::string> of_b = KeysOf(b);
+  for (const auto& [key, value] : KeysOf(a)) {
+    if (of_b[key] != value) differences.push_back({key, value, of_b[key]});
+  }
+  return differences;
+}
+
+int Compare(const Given& given) {
+  const ReportedRun a = ReadMeasured(given.run), b = ReadMeasured(given.compare);
+  const std::vector<KeyDifference> keys = KeyDifferences(given.run, given.compare);
+  fmt::print("{}", given.json ? ComparisonJson(a, b, keys) : ComparisonText(a, b, keys));
+  return 0;
+}
+
+int Scaling(const Given& given) {
+  std::vector<ReportedRun> runs;
+  for (const std::string& folder : given.scaling) {
+    runs.push_back(ReadMeasured(folder));
+    runs.back().data = {};
+  }
+  if (given.html) {
+    if (given.output.empty()) Fail(ExitCode::kUsage, "--scaling --html: expected --output FILE.html");
+    const std::string page = ScalingPage(ScalingJson(runs));
+    OutputFile file(given.output);
+    file.Write(page.data(), std::ssize(page));
+    file.Commit();
+    fmt::print("{}\n", given.output);
     return 0;
   }
-  const Summary summary = Summarize(data);
-  fmt::print("{}", given.json ? ReportJson(summary) : ReportText(summary));
+  fmt::print("{}", given.json ? ScalingJson(runs) : ScalingText(runs));
+  return 0;
+}
+
+int Report(const Given& given) {
+  if (given.run.empty() == given.scaling.empty()) {
+    Fail(ExitCode::kUsage, "expected one run's folder, or --scaling and several");
+  }
+  if (!given.scaling.empty()) return Scaling(given);
+  if (!given.compare.empty()) return Compare(given);
+  if (!given.trace.empty()) {
+    fmt::print("{}\n", WriteChromeTrace(ReadProfiles(given.run), given.trace));
+    return 0;
+  }
+  const ReportedRun run = ReadRun(given.run);
+  if (given.html) {
+    fmt::print("{}\n", WriteReportPage(run, given.output));
+    return 0;
+  }
+  fmt::print("{}", given.json ? ReportJson(run.summary) : ReportText(run.summary));
   return 0;
 }
 
 std::function<int()> AddReport(CLI::App& app) {
   const auto given = std::make_shared<Given>();
-  app.add_option("run", given->run, "A run's folder")->required()->type_name("RUN");
+  app.add_option("run", given->run, "A run's folder")->type_name("RUN");
   CLI::Option* const json = app.add_flag("--json", given->json, "Print the numbers as JSON");
-  app.add_option("--trace", given->trace, "Write the steps in full detail as a timeline of all ranks")
-      ->type_name("FILE.json")
-      ->excludes(json);
+  CLI::Option* const html =
+      app.add_flag("--html", given->html, "Write them with charts to RUN/profile/report.html")->excludes(json);
+  app.add_option("--output", given->output, "Where --html writes instead")->type_name("FILE.html")->needs(html);
+  CLI::Option* const trace =
+      app.add_option("--trace", given->trace, "Write the steps in full detail as a timeline of all ranks")
+          ->type_name("FILE.json")
+          ->excludes(json)
+          ->excludes(html);
+  CLI::Option* const compare = app.add_option("--compare", given->compare, "Set this run beside it")
+                                   ->type_name("RUN2")
+                                   ->excludes(html)
+                                   ->excludes(trace);
+  app.add_option("--scaling", given->scaling, "How throughput grows over runs on different numbers of ranks")
+      ->type_name("RUN")
+      ->excludes(compare)
+      ->excludes(trace);
   return [given] { return Report(*given); };
 }
 
 }  // namespace
 
 extern const Command kReport = {"report", "Show where the time of a run went, while it goes on or later", R"(
-A run writes profile/rankNNNNN.pb for each rank every few seconds (keys profile.*), and profile/report.txt and report.json
-when it ends. The report says, of the training steps:
+A run writes profile/rankNNNNN.pb for each rank every few seconds (keys profile.*), and profile/report.txt, report.json and
+report.html when it ends; the last needs a program built with Chart.js (libjs-chart.js), here or elsewhere. The report says,
+of the training steps:
   the largest costs, and what to try
   which ranks are slow by their own doing: in which stage, since which step, and what steps would save were they like the
   others. Classes: compute, host (its thread did not run), data (its loader), link
@@ -51,10 +130,12 @@ when it ends. The report says, of the training steps:
   stages of the model's own work over ranks; transfers by stage with their bandwidth
   and where the rest of the time went: start, data, saves, evaluation, restarts, steps done again.
 A missing or broken file is said; the rest is reported. The files' format: launch/report/profile.proto; that of the JSON:
-launch/report/report.h. The timeline opens in ui.perfetto.dev and chrome://tracing.
+launch/report/report.h, compare.h, scaling.h. The timeline opens in ui.perfetto.dev and chrome://tracing.
 
 Examples:
   longspan report runs/quickstart
+  longspan report runs/quickstart --compare runs/contiguous
+  longspan report --scaling runs/cp1 runs/cp2 runs/cp4 --html --output scaling.html
   longspan report runs/quickstart --trace trace.json)",
                                 AddReport};
 

@@ -5,6 +5,7 @@
 #include "launch/commands/command.h"
 #include "launch/commands/configured.h"
 #include "launch/commands/dry_run.h"
+#include "launch/report/report.h"
 #include "launch/train/trainer.h"
 #include "launch/version.h"
 
@@ -22,7 +23,8 @@ std::function<int()> AddTrain(CLI::App& app) {
   const auto run = AddConfigured(
       app,
       [given](const RunConfig& config) {
-        return RunTrain(config, {given->older(), Version()});
+        return RunTrain(config, {given->older(), Version(),
+                                 [](const std::string& folder) { return WriteReport(ReadRun(folder)); }});
       },
       [given](const RunConfig& config, int64_t world) {
         PrintPlan(config, world, {static_cast<int64_t>(given->device_memory), given->older()});

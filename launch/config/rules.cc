@@ -160,12 +160,12 @@ void CheckBlend(const RunConfig& config, ProblemList* problems) {
 void CheckData(const RunConfig& config, ProblemList* problems) {
   const DataConfig& data = config.data;
   problems->Fraction("data.validation_fraction", data.validation_fraction, true);
-  const bool fibonacci = data.format == DataFormat::kFibonacci;
-  if (!data.blend.empty() && (fibonacci || data.format == DataFormat::kRetrieval)) {
+  const bool generated = data.format == DataFormat::kFibonacci || data.format == DataFormat::kRetrieval;
+  if (generated && !data.blend.empty()) {
     problems->Add("data.blend and data.format = {} disagree: it is generated; set data.format to the files'",
-                  fibonacci ? "FIBONACCI" : "RETRIEVAL");
+                  data.format == DataFormat::kFibonacci ? "FIBONACCI" : "RETRIEVAL");
   }
-  if (fibonacci) {
+  if (data.format == DataFormat::kFibonacci) {
     if (config.model.vocab < 10) {
       problems->Add(
           "model.vocab = {} and data.format = FIBONACCI disagree: its symbols are the digits 0 to 9; set model.vocab "
@@ -374,6 +374,10 @@ std::vector<std::string> Problems(const RunConfig& config, int64_t world) {
   CheckCheckpoints(config.checkpoint, &problems);
   problems.Size("profile.first_step", config.profile.first_step);
   problems.Size("profile.steps", config.profile.steps, 0);
+  problems.NotNegative("comm.timeout", config.comm.timeout);
+  problems.NotNegative("comm.load_timeout", config.comm.load_timeout);
+  problems.NotNegative("comm.evaluation_timeout", config.comm.evaluation_timeout);
+  problems.NotNegative("comm.save_timeout", config.comm.save_timeout);
   return problems.lines;
 }
 

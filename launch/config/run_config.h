@@ -77,6 +77,15 @@ struct ProfileConfig {
   bool operator==(const ProfileConfig&) const = default;
 };
 
+// Seconds that a rank may wait in one transfer; 0 = no limit.
+struct CommConfig {
+  double timeout = 600;
+  double load_timeout = 3600;
+  double evaluation_timeout = 1800;
+  double save_timeout = 3600;
+  bool operator==(const CommConfig&) const = default;
+};
+
 struct RunConfig {
   std::string name = "run";
   std::string output = "runs";  // the run's folder is output/name
@@ -88,6 +97,7 @@ struct RunConfig {
   TrainConfig train;
   CheckpointConfig checkpoint;
   ProfileConfig profile;
+  CommConfig comm;
 
   SessionConfig session() const { return {model, parallel, data.sequence_length, train.keep}; }
   bool operator==(const RunConfig&) const = default;

@@ -6,8 +6,9 @@
 
 namespace longspan {
 
-Job::Job(DeviceKind device, const ParallelConfig& parallel)
-    : binding_(BindRank(device, parallel.share_gpu)),
+Job::Job(DeviceKind device, const ParallelConfig& parallel, const CommConfig& limits)
+    : watchdog_(limits),
+      binding_(BindRank(device, parallel.share_gpu)),
       mesh_(MakeMpiWorld(), parallel.dp, parallel.cp, *binding_.device, parallel.transport) {}
 
 int64_t Job::MemoryBytes() const {

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "runtime/count.h"
@@ -85,11 +84,7 @@ void AddPeriod(const ProfilePeriod& period, int rank, Events* events) {
     if (span.pass != proto::NONE) arguments["pass"] = PassName(span.pass);
     if (span.layer >= 0) arguments["layer"] = span.layer;
     if (span.kind == proto::TRANSFER || span.kind == proto::TRANSFER_BESIDE) {
-      const auto transfer =
-          std::find_if(period.transfers.begin(), period.transfers.end(), [&](const ProfileTransfer& candidate) {
-            return candidate.span.begin == span.begin && candidate.span.name == span.name;
-          });
-      if (transfer != period.transfers.end()) {
+      if (const ProfileTransfer* const transfer = TransferOf(period, span)) {
         arguments["bytes"] = transfer->bytes;
         arguments["waiting_ms"] = 1e3 * transfer->wait;
       }

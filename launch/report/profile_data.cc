@@ -200,6 +200,14 @@ void PutTimeAtZero(ProfileData* data) {
 
 }  // namespace
 
+const ProfileTransfer* TransferOf(const ProfilePeriod& period, const ProfileSpan& span) {
+  const auto found =
+      std::find_if(period.transfers.begin(), period.transfers.end(), [&](const ProfileTransfer& transfer) {
+        return transfer.span.begin == span.begin && transfer.span.name == span.name;
+      });
+  return found == period.transfers.end() ? nullptr : &*found;
+}
+
 const char* PassName(proto::Pass pass) {
   return pass == proto::FORWARD ? "forward" : pass == proto::BACKWARD ? "backward" : "";
 }

@@ -78,6 +78,9 @@ struct ProfileData {
 // Throws Error (io) where there is no profile at all.
 ProfileData ReadProfiles(const std::string& run_folder);
 
+// Of a span that is one; null where it is not known.
+const ProfileTransfer* TransferOf(const ProfilePeriod& period, const ProfileSpan& span);
+
 const char* PassName(proto::Pass pass);  // "forward", "backward", ""
 
 }  // namespace longspan

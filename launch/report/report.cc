@@ -1,10 +1,8 @@
 #include "launch/report/report.h"
 
-#include <algorithm>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "runtime/count.h"
+#include "launch/report/page.h"
 #include "runtime/error.h"
 #include "runtime/files/output_file.h"
 
@@ -30,7 +28,8 @@ json ToJson(const StageRow& row) {
             {"max", seconds.max},
             {"mean", seconds.mean},
             {"imbalance", seconds.imbalance()},
-            {"slowest", seconds.slowest}}},
+            {"slowest", seconds.slowest},
+            {"by_rank", seconds.by_rank}}},
           {"flops", row.flops},
           {"bytes", row.bytes}};
 }
@@ -132,12 +131,24 @@ std::string ReportJson(const Summary& summary) {
   return report.dump(1, ' ', false, json::error_handler_t::replace) + "\n";
 }
 
-std::string WriteReport(const std::string& run_folder) {
-  const Summary summary = Summarize(ReadProfiles(run_folder));
-  const std::string text = ReportText(summary);
-  WriteText(run_folder + "/profile/report.txt", text);
-  WriteText(run_folder + "/profile/report.json", ReportJson(summary));
-  return text;
+ReportedRun ReadRun(const std::string& folder) {
+  ReportedRun run{.data = ReadProfiles(folder), .summary = {}, .metrics = ReadMetrics(folder)};
+  run.summary = Summarize(run.data);
+  return run;
+}
+
+std::string WriteReport(const ReportedRun& run) {
+  const std::string folder = run.data.folder + "/profile/", text = ReportText(run.summary);
+  WriteText(folder + "report.txt", text);
+  WriteText(folder + "report.json", ReportJson(run.summary));
+  if (!HasPages()) return text + "\nno report.html: this program was built without libjs-chart.js\n";
+  return text + fmt::format("\nwith charts: {}\n", WriteReportPage(run, ""));
+}
+
+std::string WriteReportPage(const ReportedRun& run, const std::string& path) {
+  const std::string page = path.empty() ? run.data.folder + "/profile/report.html" : path;
+  WriteText(page, ReportPage(run));
+  return page;
 }
 
 }  // namespace longspan

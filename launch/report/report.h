@@ -7,7 +7,8 @@
 //    "flops":{"executed":..,"per_second":..,"peak_share":..},  of all ranks; peak as measured before the first step
 //    "breakdown":{"work","waiting","moving","data","other","hidden","step"},  mean of ranks; the first five add up to
 //    step "rank":[{"rank","host", what breakdown has, "own","awaited","cpu"},..],
-//    "stages":[{"stage","pass","layer","seconds":{"min","median","max","mean","imbalance","slowest"},"flops","bytes"},..],
+//    "stages":[{"stage","pass","layer","seconds":{"min","median","max","mean","imbalance","slowest",
+//      "by_rank":[..]},"flops","bytes"},..],
 //    "layers":[likewise by layer],
 //    "transfers":[{"stage","pass","name","beside","calls","bytes","waiting","moving","exposed","bus_bandwidth"},..],
 //    "stragglers":[{"rank","class","first_step","last_step","since_start","to_end","single","excess","ratio","saving",
@@ -20,14 +21,25 @@
 
 #include <string>
 
+#include "launch/report/metrics.h"
 #include "launch/report/summary.h"
 
 namespace longspan {
 
+struct ReportedRun {
+  ProfileData data;
+  Summary summary;
+  RunMetrics metrics;
+};
+ReportedRun ReadRun(const std::string& folder);  // throws Error (io) where there is no profile
+
 std::string ReportText(const Summary& summary);  // lines of 120 columns at most
 std::string ReportJson(const Summary& summary);
 
-// Writes FOLDER/profile/report.txt and report.json, and returns the text. Throws Error (io).
-std::string WriteReport(const std::string& run_folder);
+// Writes FOLDER/profile/report.txt, report.json and, where the program has pages, report.html; returns the text, behind
+// it where the page is. Throws Error (io).
+std::string WriteReport(const ReportedRun& run);
+// Writes report.html alone, to `path` or, where it is empty, to its place in the run; returns where. Throws Error (io).
+std::string WriteReportPage(const ReportedRun& run, const std::string& path);
 
 }  // namespace longspan

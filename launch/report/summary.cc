@@ -16,6 +16,7 @@ using StageKey = std::tuple<std::string, proto::Pass, int>;
 Spread SpreadOf(const std::vector<double>& values, const std::vector<RankProfile>& ranks) {
   Spread spread;
   if (values.empty()) return spread;
+  spread.by_rank = values;
   const auto [least, most] = std::minmax_element(values.begin(), values.end());
   spread.min = *least;
   spread.max = *most;

@@ -17,6 +17,7 @@ namespace longspan {
 struct Spread {
   double min = 0, median = 0, max = 0, mean = 0;  // of an even number the lower median
   int slowest = 0;                                // rank
+  std::vector<double> by_rank;                    // in the order of the summary's ranks
   double imbalance() const { return mean > 0 ? max / mean - 1 : 0; }
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "launch/data/batches.h"
+#include "parallel/comm/recorder.h"
 
 namespace longspan {
 namespace {
@@ -14,6 +15,7 @@ constexpr uint64_t kOrder = 1;
 std::optional<HeldOut> Evaluate(Job& job, Session& session, const SequenceSource& source, const RunConfig& config,
                                 const Tensor& loss_sum, const std::function<bool()>& stops,
                                 const std::function<void(const Batch& part)>& done) {
+  const InPhase phase(HostPhase::kEvaluate);
   const Mesh& mesh = job.mesh();
   BatchLoader loader(source, session.layout(), mesh.cp_index(), config.model.nsa, kOrder);
   const int64_t count = std::min(config.train.eval_sequences, source.size());

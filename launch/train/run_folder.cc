@@ -116,7 +116,7 @@ void RunFolder::Begin(const std::string& config_text) {
   std::error_code error;
   for (const fs::directory_entry& entry : fs::directory_iterator(path_ + "/profile", error)) {
     const std::string name = entry.path().filename().string();
-    const bool report = name == "report.txt" || name == "report.json";
+    const bool report = name == "report.txt" || name == "report.json" || name == "report.html";
     // A run that resumes goes on in its ranks' files.
     const bool recorded = older_ != OlderRun::kResume && name.starts_with("rank") && name.ends_with(".pb");
     if (report || recorded) fs::remove(entry.path(), error);

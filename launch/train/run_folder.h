@@ -1,6 +1,6 @@
 // RunFolder: the folder OUTPUT/NAME of a run, which one run at a time has and an older one keeps:
 //
-//   config.textproto  every key, as settled      profile/  rankNNNNN.pb, report.txt, report.json (launch/report)
+//   config.textproto  every key, as settled      profile/  rankNNNNN.pb, report.* (launch/report)
 //   metrics.jsonl     launch/train/run_log.h     lock      locked (flock) as long as the run lasts; says who by
 //   checkpoints/      launch/checkpoint/folder.h
 //   id                what the run's files elsewhere are called by (in memory: launch/checkpoint/checkpoint.h)

@@ -12,7 +12,6 @@
 #include "launch/job/signals.h"
 #include "launch/job/world.h"
 #include "launch/report/recorder.h"
-#include "launch/report/report.h"
 #include "launch/train/about.h"
 #include "launch/train/announcement.h"
 #include "launch/train/anomalies.h"
@@ -82,6 +81,7 @@ class Trainer {
                .checkpoints = checkpoints_,
                .anomalies = anomalies_,
                .stopping = stopping_}) {
+    job_.watchdog().SetFolder(folder_.path());
     optimizer_.Reserve(session_.arena(), session_.context().dtype, session_.context().gradient_dtype);
   }
 
@@ -241,7 +241,7 @@ class Trainer {
     mesh_.host_world().Barrier();  // all have written
     if (!job_.root() || config_.profile.level == ProfileDetail::kOff) return;
     try {
-      log_.Line(WriteReport(folder_.path()));
+      log_.Line(options_.report(folder_.path()));
     } catch (const Error& error) {
       log_.Line(fmt::format("warning: no report: {}", error.what()));
     }
@@ -287,7 +287,7 @@ class Trainer {
 int RunTrain(const RunConfig& config, const TrainOptions& options) {
   WatchStopSignals();
   const Machine machine = ChooseMachine(config.runtime);
-  Job job(machine.device, config.parallel);
+  Job job(machine.device, config.parallel, config.comm);
   return static_cast<int>(Trainer(job, machine.dtype, config, options).Run());
 }
 

@@ -136,6 +136,57 @@ TEST_F(Reports, ATimelineOfTheChosenSteps) {
   EXPECT_NE(said_.find("profile.level = FULL"), std::string::npos) << said_;
 }
 
+// Of what a browser makes of it: page_test.py.
+TEST_F(Reports, APageHoldsAllThatItShowsAndNoElementOfARun) {
+  Train(2, "train.steps=4");
+  const std::string page = folder_ / "runs/run/profile/report.html",
+                    hostile = folder_ / "</script><script>f()</script>";
+  if (said_.find("built without libjs-chart.js") != std::string::npos) {
+    EXPECT_EQ(RunProgram(folder_, 1, fmt::format("report '{}' --html", folder_ / "runs/run"), &said_), 74) << said_;
+    EXPECT_NE(said_.find("install libjs-chart.js"), std::string::npos) << said_;
+    GTEST_SKIP() << "built without libjs-chart.js";
+  }
+  EXPECT_NE(said_.find("with charts: " + page + "\n"), std::string::npos) << said_;
+  const auto data_of = [](const std::string& html) {
+    const std::string begin = "id=\"data\">";
+    const size_t at = html.find(begin) + begin.size();
+    return json::parse(html.substr(at, html.find("</script", at) - at));
+  };
+  const json data = data_of(ReadFile(page));
+  EXPECT_EQ(data["report"], json::parse(ReadFile(folder_ / "runs/run/profile/report.json")));
+  EXPECT_EQ(data["metrics"]["step"], json({1, 2, 3, 4}));
+  EXPECT_EQ(data["own"]["ranks"].size(), 2U);
+  EXPECT_EQ(data["timeline"]["step"], 4);
+  EXPECT_GT(data["timeline"]["spans"].size(), 50U);
+  std::filesystem::create_directories(std::filesystem::path(hostile).parent_path());
+  std::filesystem::rename(folder_ / "runs/run", hostile);
+  const std::string other = folder_ / "other.html";
+  EXPECT_EQ(RunProgram(folder_, 1, fmt::format("report '{}' --html --output '{}'", hostile, other), &said_), 0)
+      << said_;
+  EXPECT_EQ(said_, other + "\n");
+  const std::string html = ReadFile(other);
+  EXPECT_EQ(data_of(html)["report"]["run"], hostile);
+  EXPECT_EQ(html.find("<script>f()"), std::string::npos);
+}
+
+TEST_F(Reports, RunsBesideEachOther) {
+  Train(1, "train.steps=8 parallel.cp=1");
+  std::filesystem::rename(folder_ / "runs/run", folder_ / "runs/one");
+  Train(2, "train.steps=8");
+  const std::string one = folder_ / "runs/one", two = folder_ / "runs/run", page = folder_ / "scaling.html";
+  EXPECT_EQ(RunProgram(folder_, 1, fmt::format("report '{}' --compare '{}'", one, two), &said_), 0) << said_;
+  EXPECT_NE(said_.find("parallel.cp"), std::string::npos) << said_;
+  EXPECT_NE(said_.find("waiting for other ranks"), std::string::npos) << said_;
+  EXPECT_EQ(RunProgram(folder_, 1, fmt::format("report --scaling '{}' '{}'", one, two), &said_), 0) << said_;
+  EXPECT_NE(said_.find("strong scaling, "), std::string::npos) << said_;
+  const int drawn =
+      RunProgram(folder_, 1, fmt::format("report --scaling '{}' '{}' --html --output '{}'", one, two, page), &said_);
+  EXPECT_TRUE(drawn == 0 || said_.find("without Chart.js") != std::string::npos) << said_;
+  EXPECT_EQ(RunProgram(folder_, 1, "report", &said_), 64) << said_;
+  EXPECT_EQ(RunProgram(folder_, 1, fmt::format("report '{}' --compare '{}'", one, folder_ / "none"), &said_), 74)
+      << said_;
+}
+
 TEST_F(Reports, AResumedRunHasItsRestartAndLostSteps) {
   Train(2, "train.steps=4 checkpoint.at_end=true");
   // Four more that come after the last save.

@@ -1,0 +1,43 @@
+#include "launch/report/metrics.h"
+
+#include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+namespace longspan {
+namespace {
+
+using nlohmann::json;
+
+// NaN where there is none.
+double NumberOf(const json& line, const char* key) {
+  const auto found = line.find(key);
+  return found != line.end() && found->is_number() ? found->get<double>() : NAN;
+}
+
+}  // namespace
+
+RunMetrics ReadMetrics(const std::string& run_folder) {
+  RunMetrics metrics;
+  std::ifstream file(run_folder + "/metrics.jsonl", std::ios::binary);
+  for (std::string text; std::getline(file, text);) {
+    const json line = json::parse(text, nullptr, /*allow_exceptions=*/false);
+    if (!line.is_object() || !line.contains("kind")) continue;
+    const double step = NumberOf(line, "step");
+    if (!(step >= 1 && step < 1e15)) continue;
+    if (line["kind"] == "step") {
+      metrics.steps.push_back({.step = static_cast<int64_t>(step),
+                               .loss = NumberOf(line, "loss"),
+                               .tokens = NumberOf(line, "tokens"),
+                               .tokens_per_second = NumberOf(line, "tokens_per_second"),
+                               .memory = NumberOf(line, "memory_mib") * (1 << 20),
+                               .coverage = NumberOf(line, "coverage"),
+                               .borrowed = NumberOf(line, "borrowed_mib") * (1 << 20)});
+    } else if (line["kind"] == "eval") {
+      metrics.evaluations.push_back({static_cast<int64_t>(step), NumberOf(line, "loss")});
+    }
+  }
+  return metrics;
+}
+
+}  // namespace longspan

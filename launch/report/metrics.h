@@ -1,0 +1,31 @@
+// The metrics of a run (metrics.jsonl, launch/train/run_log.h), as reports show them.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace longspan {
+
+struct StepMetric {
+  int64_t step = 0;
+  double loss = 0;  // NaN: none
+  double tokens = 0, tokens_per_second = 0;
+  double memory = 0;    // bytes
+  double coverage = 0;  // of the blocks of other ranks, what was fetched
+  double borrowed = 0;  // bytes that a forward pass of one sequence brings to a rank
+};
+
+struct RunMetrics {
+  std::vector<StepMetric> steps;  // ascending; of a step done again the last
+  struct Evaluation {
+    int64_t step = 0;
+    double loss = 0;
+  };
+  std::vector<Evaluation> evaluations;
+};
+
+// What can be read of them: a run without metrics has none, and a line that is none is passed over.
+RunMetrics ReadMetrics(const std::string& run_folder);
+
+}  // namespace longspan
