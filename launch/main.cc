@@ -3,11 +3,11 @@
 
 namespace longspan {
 
-extern const Command kTrain, kVerify, kAttention, kData, kCheckpoint, kReport, kPlan, kBench;
+extern const Command kTrain, kEval, kGenerate, kVerify, kAttention, kData, kCheckpoint, kReport, kPlan, kBench;
 
 }  // namespace longspan
 
 int main(int argc, char** argv) {
   using namespace longspan;
-  return RunProgram({kTrain, kVerify, kAttention, kData, kCheckpoint, kReport, kPlan, kBench}, argc, argv);
+  return RunProgram({kTrain, kEval, kGenerate, kVerify, kAttention, kData, kCheckpoint, kReport, kPlan, kBench}, argc, argv);
 }

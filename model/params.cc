@@ -56,15 +56,19 @@ Param& ParamTable::Add(const std::string& name, const Shape& shape, Init init, b
   return param;
 }
 
-void ParamTable::Reserve(Arena& arena, DType dtype, DType gradient_dtype) {
+void ParamTable::ReserveWeights(Arena& arena, DType dtype) {
   arena.Reserve(&weights_, MemoryUse::kWeights, "weights", dtype, {size_});
+}
+
+void ParamTable::Reserve(Arena& arena, DType dtype, DType gradient_dtype) {
+  ReserveWeights(arena, dtype);
   arena.Reserve(&gradients_, MemoryUse::kGradients, "gradients", gradient_dtype, {size_});
 }
 
 void ParamTable::Bind() {
   for (const auto& param : params_) {
     param->weight = weights_.Rows(param->offset, param->size()).Reshape(param->shape);
-    param->gradient = gradients_.Rows(param->offset, param->size()).Reshape(param->shape);
+    if (gradients_) param->gradient = gradients_.Rows(param->offset, param->size()).Reshape(param->shape);
   }
 }
 

@@ -3,14 +3,26 @@
 #include <algorithm>
 #include <limits>
 
-#include "kernels/host_copy.h"
 #include "nsa/status.h"
 #include "runtime/rounding.h"
 
 namespace longspan {
 
 Cache::Cache(Context& context, int64_t num_pages)
-    : context_(context), num_pages_(num_pages), tokens_(context.config.max_batch) {
+    : context_(context),
+      num_pages_(num_pages),
+      kv_({.nsa = context.nsa,
+           .own_compression = !context.shared,
+           .own_window = !context.shared,
+           .groups = context.groups,
+           .key_width = context.key_width,
+           .value_width = context.value_width,
+           .dtype = context.dtype,
+           .sequences = context.config.max_batch,
+           .pages = num_pages,
+           .sequence_pages = context.max_pages(),
+           .step = NSA_MAX_NEW_TOKENS}),
+      tokens_(context.config.max_batch) {
   const NsaConfig& nsa = context.nsa;
   if (num_pages < 1 || num_pages > std::numeric_limits<int32_t>::max() / nsa.select_block) {
     Refuse(NSA_ERROR_INVALID_ARGUMENT, "num_pages: expected 1 to {}, found {}",
@@ -18,19 +30,7 @@ Cache::Cache(Context& context, int64_t num_pages)
   }
   context.weights().RequirePhi();
   const int64_t groups = context.groups, queries = context.config.max_batch * int64_t{NSA_MAX_NEW_TOKENS};
-  const auto reserve = [&](const char* name, int64_t rows, Store* store) {
-    arena_.Reserve(&store->k, MemoryUse::kActivations, std::string(name) + ".k", context.dtype,
-                   {rows, groups, context.key_width});
-    arena_.Reserve(&store->v, MemoryUse::kActivations, std::string(name) + ".v", context.dtype,
-                   {rows, groups, context.value_width});
-  };
-  reserve("pages", num_pages * nsa.select_block, &pages_);
-  reserve("summaries", num_pages * (nsa.select_block / nsa.stride), &summaries_);
-  reserve("new summaries", NSA_MAX_NEW_TOKENS / nsa.stride + 1, &new_summaries_);
-  if (!context.shared) {
-    ReserveRing("compression", nsa.block - 1, &cmp_ring_);
-    ReserveRing("window", nsa.window - 1, &win_ring_);
-  }
+  kv_.Reserve(arena_, "cache");
   const auto output = [&](Tensor* slot, const char* name, DType dtype, const Shape& shape) {
     arena_.Reserve(slot, MemoryUse::kWorkspace, name, dtype, shape);
   };
@@ -43,39 +43,13 @@ Cache::Cache(Context& context, int64_t num_pages)
   output(&logits_, "logits", context.dtype, {queries * context.heads, 3});
 }
 
-// For `tokens` before a step's and the step's own. What was written last and then taken back is behind both.
-void Cache::ReserveRing(const char* name, int64_t tokens, Ring* ring) {
-  const int64_t page = context_.nsa.select_block;
-  // The first and the last of the pages may hold one of those tokens alone; nor do NSA_MAX_NEW_TOKENS that were taken
-  // back reach around to the first.
-  ring->pages = std::min(CeilDiv(tokens + NSA_MAX_NEW_TOKENS - 1, page) + 1, context_.max_pages());
-  const int64_t rows = context_.config.max_batch * slot_rows(*ring);
-  arena_.Reserve(&ring->table, MemoryUse::kWorkspace, std::string(name) + ".table", DType::kI32,
-                 {context_.max_pages()});
-  arena_.Reserve(&ring->rows.k, MemoryUse::kActivations, std::string(name) + ".k", context_.dtype,
-                 {rows, context_.groups, context_.key_width});
-  arena_.Reserve(&ring->rows.v, MemoryUse::kActivations, std::string(name) + ".v", context_.dtype,
-                 {rows, context_.groups, context_.value_width});
-}
-
 void Cache::Start() {
   try {
     arena_.Commit(context_.device());
   } catch (const Error& error) {
     throw StatusError(NSA_ERROR_OUT_OF_MEMORY, error.what());
   }
-  // What was never written is read beside what was, and weighs nothing: it must be finite.
-  for (const Store* store : {&pages_, &summaries_, &cmp_ring_.rows, &win_ring_.rows}) {
-    for (const Tensor& x : {store->k, store->v}) {
-      if (x) context_.ops().rows->Zero(context_.stream(), x);
-    }
-  }
-  for (const Ring* ring : {&cmp_ring_, &win_ring_}) {
-    if (ring->pages == 0) continue;
-    std::vector<int32_t> table(ring->table.size());
-    for (size_t i = 0; i < table.size(); ++i) table[i] = static_cast<int32_t>(i % ring->pages);
-    HostCopy(context_.device(), context_.stream(), HostView(table.data(), ring->table.shape), ring->table);
-  }
+  kv_.Start(context_.device(), *context_.ops().rows, context_.stream());
 }
 
 Cache& Cache::Of(const NSACache* cache, const Context& context) {
@@ -124,11 +98,11 @@ Cache::Step Cache::Check(const NSADecodeStep* given) const {
   std::vector<bool> taken(config.max_batch, false);
   int64_t tokens = 0;
   for (int32_t i = 0; i < given->num_sequences; ++i) {
-    Entry entry{.sequence = given->sequences ? given->sequences[i] : i,
-                .length = given->lengths[i],
-                .count = given->new_tokens ? given->new_tokens[i] : 1,
-                .row = tokens,
-                .table = {}};
+    NewTokens entry{.sequence = given->sequences ? given->sequences[i] : i,
+                    .length = given->lengths[i],
+                    .count = given->new_tokens ? given->new_tokens[i] : 1,
+                    .row = tokens,
+                    .table = {}};
     if (entry.sequence < 0 || entry.sequence >= config.max_batch || taken[entry.sequence]) {
       Refuse(NSA_ERROR_INVALID_ARGUMENT, "sequences[{}]: expected one in [0,{}), each once, found {}", i,
              config.max_batch, entry.sequence);
@@ -177,35 +151,6 @@ Cache::Step Cache::Check(const NSADecodeStep* given) const {
   return step;
 }
 
-// ---- Where a sequence's rows lie
-// -----------------------------------------------------------------------------------------
-
-KeysValues Cache::PagesOf(const Entry& entry) const {
-  return {pages_.k, pages_.v, {entry.table, context_.nsa.select_block}};
-}
-
-KeysValues Cache::SummariesOf(const Entry& entry) const {
-  return {summaries_.k, summaries_.v, {entry.table, context_.nsa.select_block / context_.nsa.stride}};
-}
-
-KeysValues Cache::RingOf(const Ring& ring, const Entry& entry) const {
-  const int64_t first = entry.sequence * slot_rows(ring), rows = slot_rows(ring);
-  return {ring.rows.k.Rows(first, rows),
-          ring.rows.v.Rows(first, rows),
-          {ring.table.Rows(0, entry.table.size()), context_.nsa.select_block}};
-}
-
-KeysValues Cache::RawOf(int branch, const Entry& entry) const {
-  if (context_.shared || branch == kSlc) return PagesOf(entry);
-  return RingOf(branch == kCmp ? cmp_ring_ : win_ring_, entry);
-}
-
-void Cache::Put(const Segment& segment, const Tensor& k, const Tensor& v, const KeysValues& to) {
-  AttentionOps& attention = *context_.ops().attention;
-  attention.Store(context_.stream(), {{segment}, k, to.k, to.pages});
-  attention.Store(context_.stream(), {{segment}, v, to.v, to.pages});
-}
-
 // ---- Prefill
 // -----------------------------------------------------------------------------------------------------------
 
@@ -213,17 +158,15 @@ void Cache::Prefill(SequenceCall& call, int64_t sequence, const int32_t* page_ta
                     const Tensor& selected) {
   call.Forward(out, selected);
   const int64_t tokens = call.tokens();
-  Entry entry{.sequence = sequence, .length = 0, .count = tokens, .row = 0, .table = {}};
+  NewTokens entry{.sequence = sequence, .length = 0, .count = tokens, .row = 0, .table = {}};
   entry.table = Tensor(const_cast<int32_t*>(page_table), DType::kI32, context_.device().kind(),
                        {CeilDiv(tokens, context_.nsa.select_block)});
-  Put({0, tokens, 0}, call.k(kSlc), call.v(kSlc), PagesOf(entry));
-  Put({0, call.summary_k().dim(0), 0}, call.summary_k(), call.summary_v(), SummariesOf(entry));
+  AttentionOps& attention = *context_.ops().attention;
+  Stream& stream = context_.stream();
+  kv_.Append(attention, stream, entry, kSlc, call.k(kSlc), call.v(kSlc));
+  kv_.PutSummaries(attention, stream, entry, call.summary_k(), call.summary_v());
   if (!context_.shared) {
-    for (int branch : {kCmp, kWin}) {
-      // The last that the ring holds.
-      const int64_t count = std::min(tokens, slot_rows(branch == kCmp ? cmp_ring_ : win_ring_)), first = tokens - count;
-      Put({first, count, first}, call.k(branch), call.v(branch), RawOf(branch, entry));
-    }
+    for (int branch : {kCmp, kWin}) kv_.Append(attention, stream, entry, branch, call.k(branch), call.v(branch));
   }
   Hold(sequence, 0, tokens);
 }
@@ -237,41 +180,12 @@ void Cache::Hold(int64_t sequence, int64_t length, int64_t count) {
 // ---- A step
 // --------------------------------------------------------------------------------------------------------------
 
-void Cache::AppendRows(const Entry& entry, const Step& step) {
-  const Segment segment = {entry.length, entry.count, entry.row};
-  for (int branch = 0; branch < (context_.shared ? 1 : 3); ++branch) {
-    Put(segment, step.k[branch], step.v[branch], RawOf(branch, entry));
-  }
-}
-
-// The compressed tokens that end in the new tokens.
-void Cache::Summarize(const Entry& entry) {
-  const NsaConfig& nsa = context_.nsa;
-  const int64_t begin = entry.length / nsa.stride, rows = (entry.length + entry.count) / nsa.stride - begin;
-  if (rows == 0) return;
-  const KeysValues raw = RawOf(kCmp, entry);
-  const Weights::Phis phis = context_.weights().values();
-  const Tensor k = new_summaries_.k.Rows(0, rows), v = new_summaries_.v.Rows(0, rows);
-  for (bool keys : {true, false}) {
-    context_.ops().attention->Compress(context_.stream(), {.segments = {{begin * nsa.stride, rows * nsa.stride, 0}},
-                                                           .x = keys ? raw.k : raw.v,
-                                                           .pages = raw.pages,
-                                                           .phi = nsa.phi,
-                                                           .block = nsa.block,
-                                                           .stride = nsa.stride,
-                                                           .weights = keys ? phis.k : phis.v,
-                                                           .y = keys ? k : v});
-  }
-  context_.RotateSummaries(k, context_.SummaryPositions(begin, rows), false);
-  Put({begin, rows, 0}, k, v, SummariesOf(entry));
-}
-
-void Cache::Attend(const Entry& entry, const Step& step) {
+void Cache::Attend(const NewTokens& entry, const Step& step) {
   const int64_t tokens = step.q.dim(0);
   Branches branches;
-  branches.segments = branches.window_segments = {{entry.length, entry.count, entry.row}};
+  branches.segments = branches.window_segments = {entry.segment()};
   branches.q = step.q;
-  branches.keys = {SummariesOf(entry), PagesOf(entry), RawOf(kWin, entry)};
+  branches.keys = {kv_.Summaries(entry), kv_.Raw(kSlc, entry), kv_.Raw(kWin, entry)};
   for (int branch : {kCmp, kSlc, kWin}) {
     branches.out.o[branch] = out_.o[branch].Rows(0, tokens);
     branches.out.lse[branch] = out_.lse[branch].Rows(0, tokens);
@@ -283,18 +197,23 @@ void Cache::Attend(const Entry& entry, const Step& step) {
 }
 
 void Cache::Decode(const Step& step) {
-  for (const Entry& entry : step.entries) {
-    AppendRows(entry, step);
-    Summarize(entry);
+  AttentionOps& attention = *context_.ops().attention;
+  const Weights::Phis phis = context_.weights().values();
+  for (const NewTokens& entry : step.entries) {
+    for (int branch = 0; branch < (context_.shared ? 1 : 3); ++branch) {
+      kv_.Append(attention, context_.stream(), entry, branch, step.k[branch], step.v[branch]);
+    }
+    kv_.Summarize(attention, context_.stream(), entry, phis.k, phis.v, [&](const Tensor& k, int64_t begin) {
+      context_.RotateSummaries(k, context_.SummaryPositions(begin, k.dim(0)), false);
+    });
     Attend(entry, step);
     Hold(entry.sequence, entry.length, entry.count);
   }
   const int64_t tokens = step.q.dim(0);
   const Tensor gates = step.gates ? step.gates : gates_.Rows(0, tokens);
   if (!step.gates) context_.MakeGates(step.q, logits_.Rows(0, tokens * context_.heads), gates);
-  context_.ops().attention->Combine(
-      context_.stream(),
-      {gates, out_.o[kCmp].Rows(0, tokens), out_.o[kSlc].Rows(0, tokens), out_.o[kWin].Rows(0, tokens), step.out});
+  attention.Combine(context_.stream(), {gates, out_.o[kCmp].Rows(0, tokens), out_.o[kSlc].Rows(0, tokens),
+                                        out_.o[kWin].Rows(0, tokens), step.out});
 }
 
 }  // namespace longspan

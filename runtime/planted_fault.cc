@@ -1,10 +1,15 @@
 #include "runtime/planted_fault.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <iterator>
+#include <string_view>
 #include <thread>
 #include <utility>
 
@@ -28,10 +33,12 @@ PlantedFault::PlantedFault() {
                                 how.data(), &fault.share, &step);
   fault.stage = stage.data();
   fault.step = step;
-  const std::string direction = pass.data(), manner = how.data();
+  const std::string direction = pass.data();
   fault.pass = direction == "forward" ? Pass::kForward : direction == "backward" ? Pass::kBackward : Pass::kNone;
-  fault.spins = manner == "spin";
-  if (found != 6 || (fault.pass == Pass::kNone && direction != "none") || (!fault.spins && manner != "sleep")) {
+  fault.how = how.data();
+  constexpr std::string_view kManners[] = {"sleep", "spin", "hang", "exit", "stop", "kill"};
+  const bool known = std::find(std::begin(kManners), std::end(kManners), fault.how) != std::end(kManners);
+  if (found != 6 || (fault.pass == Pass::kNone && direction != "none") || !known) {
     Fail(ExitCode::kConfig, "LONGSPAN_PLANTED_FAULT: expected RANK:STAGE:PASS:HOW:SHARE:STEP, found '{}'", text);
   }
   fault_ = fault;
@@ -39,6 +46,7 @@ PlantedFault::PlantedFault() {
 
 void PlantedFault::BeginStep(int rank, int64_t step, double seconds) {
   if (!fault_ || rank != fault_->rank) return;
+  armed_ = step >= fault_->step;
   const std::lock_guard lock(mutex_);
   if (seconds > 0) shortest_ = std::min(shortest_, seconds);
   const double usual = std::max(seconds - added_, shortest_);
@@ -53,13 +61,23 @@ void PlantedFault::Suffer(const Place& place) {
     seconds = std::exchange(due_, 0);
   }
   if (seconds <= 0) return;
-  if (!fault_->spins) {
+  if (fault_->how == "sleep") {
     std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
     return;
   }
   const double begin = WallSeconds();
   while (WallSeconds() - begin < seconds) {
   }
+}
+
+void PlantedFault::Befall(const Place& place) {
+  if (!armed_ || place.stage != fault_->stage || place.pass != fault_->pass) return;
+  if (place.layer >= 0 && place.layer != static_cast<int>(fault_->share)) return;
+  fmt::print(stderr, "planted fault: {}\n", fault_->how);
+  if (fault_->how == "exit") _exit(7);
+  if (fault_->how == "stop") kill(getpid(), SIGSTOP);
+  if (fault_->how == "kill") kill(getpid(), SIGKILL);
+  while (fault_->how == "hang") pause();
 }
 
 }  // namespace longspan

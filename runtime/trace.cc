@@ -143,6 +143,7 @@ void Launch(Stream& stream, const char* name, const Cost& cost, std::function<vo
     static thread_local CpuClock clock;
     span.begin = WallSeconds();
     const double cpu = clock.At(span.begin);
+    PlantedFault::Get().Strike(span.place);
     task();
     PlantedFault::Get().SlowDown(span.place);
     // Within a system call the thread may lose its core: that is time of the span.

@@ -10,6 +10,7 @@
 #include "kernels/host_copy.h"
 #include "launch/checkpoint/on_ranks.h"
 #include "launch/checkpoint/reader.h"
+#include "parallel/comm/recorder.h"
 #include "runtime/error.h"
 #include "runtime/trace.h"
 
@@ -155,6 +156,7 @@ void Checkpoints::Reserve() {
 }
 
 void Checkpoints::AfterStep(const RunState& state) {
+  const InPhase phase(HostPhase::kSave);
   disk_saver_.Advance();
   memory_saver_.Advance();
   const bool last = state.step == config_.train.steps;
@@ -170,6 +172,7 @@ void Checkpoints::AfterStep(const RunState& state) {
 }
 
 bool Checkpoints::Save(const RunState& state) {
+  const InPhase phase(HostPhase::kSave);
   if (disk_saver_.under_way() != state.step && disk_saver_.saved() != state.step) {
     disk_saver_.Finish();
     saved_at_ = WallSeconds();
@@ -180,6 +183,7 @@ bool Checkpoints::Save(const RunState& state) {
 }
 
 void Checkpoints::Finish() {
+  const InPhase phase(HostPhase::kSave);
   disk_saver_.Finish();
   memory_saver_.Finish();
 }

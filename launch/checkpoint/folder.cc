@@ -128,6 +128,15 @@ void CheckpointFolder::SetAside(const std::string& checkpoint) const {
 
 void CheckpointFolder::Remove(const std::string& checkpoint) const { RemoveComplete(checkpoint); }
 
+std::string NewestCheckpoint(const std::string& path) {
+  if (!fs::is_directory(path)) Fail(ExitCode::kIo, "{}: expected a folder", path);
+  for (const std::string& folder : {path, path + "/checkpoints"}) {
+    const auto found = CheckpointFolder(folder).List();
+    if (!found.empty()) return found[0].path;
+  }
+  return path;
+}
+
 void SyncFile(const std::string& path) {
   const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (file >= 0 || errno != ENOENT) Sync(file, path);

@@ -45,6 +45,10 @@ class CheckpointFolder {
   const std::string path_;
 };
 
+// Of a checkpoint, a folder of checkpoints or a run's folder; of the latter two the newest named as complete. Throws
+// Error (io) when it is no folder.
+std::string NewestCheckpoint(const std::string& path);
+
 // What was written to a file, if there is one, is on the disk afterwards. Throws Error (io).
 void SyncFile(const std::string& path);
 

@@ -1,5 +1,6 @@
 #include "launch/checkpoint/snapshot.h"
 
+#include "launch/checkpoint/weights.h"
 #include "runtime/files/safetensors.h"
 
 namespace longspan {
@@ -7,7 +8,7 @@ namespace longspan {
 std::vector<std::pair<std::string, Tensor>> NamedTensors(const std::vector<Optimizer::State>& states) {
   std::vector<std::pair<std::string, Tensor>> tensors;
   for (const Optimizer::State& state : states) {
-    tensors.emplace_back("weight." + state.name, state.weight);
+    tensors.emplace_back(WeightName(state.name), state.weight);
     tensors.emplace_back("adamw.m." + state.name, state.m);
     tensors.emplace_back("adamw.v." + state.name, state.v);
   }

@@ -3,7 +3,6 @@
 #include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
-#include <filesystem>
 #include <memory>
 #include <numeric>
 
@@ -18,24 +17,12 @@
 namespace longspan {
 namespace {
 
-namespace fs = std::filesystem;
-
-// Of a checkpoint, a folder of checkpoints or a run's folder; of the latter two the newest.
-std::string FindCheckpoint(const std::string& path) {
-  if (!fs::is_directory(path)) Fail(ExitCode::kIo, "{}: expected a folder", path);
-  for (const std::string& folder : {path, path + "/checkpoints"}) {
-    const auto found = CheckpointFolder(folder).List();
-    if (!found.empty()) return found[0].path;
-  }
-  return path;
-}
-
 int64_t Elements(const std::vector<int64_t>& shape) {
   return std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
 }
 
 int PrintInfo(const std::string& path) {
-  const CheckpointReader reader(FindCheckpoint(path));
+  const CheckpointReader reader(NewestCheckpoint(path));
   const Manifest& m = reader.manifest();
   int64_t parameters = 0;
   for (const auto& [name, entry] : m.tensors) {
@@ -63,7 +50,7 @@ int PrintInfo(const std::string& path) {
 // Looks at all files, so that one run says all that is wrong.
 int Verify(const std::string& path) {
   const double begin = WallSeconds();
-  const CheckpointReader reader(FindCheckpoint(path));
+  const CheckpointReader reader(NewestCheckpoint(path));
   std::vector<std::string> problems;
   for (const auto& [name, file] : reader.manifest().files) {
     try {

@@ -50,6 +50,8 @@ std::vector<Claim> Claims(const std::string& command, const RunConfig& config) {
   return claims;
 }
 
+}  // namespace
+
 int RunOnRanks(const std::string& command, const RunConfig& given, const std::function<int(const RunConfig&)>& run) {
   const World world;
   const RunConfig config = Settle(given, world.size());
@@ -57,8 +59,6 @@ int RunOnRanks(const std::string& command, const RunConfig& given, const std::fu
   RefuseProblems(Problems(given, world.size()));
   return run(config);
 }
-
-}  // namespace
 
 std::shared_ptr<GivenConfig> AddConfig(CLI::App& app) {
   const auto given = std::make_shared<GivenConfig>();

@@ -28,6 +28,10 @@ std::shared_ptr<GivenConfig> AddConfig(CLI::App& app);
 std::function<int()> AddConfigured(CLI::App& app, std::function<int(const RunConfig& config)> run,
                                    std::function<void(const RunConfig& config, int64_t world)> plan = nullptr);
 
+// Runs `run` with MPI running, as AddConfigured does, with a configuration without problems of its own. `command` is
+// what ranks must have alike besides.
+int RunOnRanks(const std::string& command, const RunConfig& given, const std::function<int(const RunConfig&)>& run);
+
 // With what this machine and the number of ranks decide.
 RunConfig Settle(RunConfig config, int ranks);
 

@@ -165,7 +165,7 @@ int RunVerify(const RunConfig& config) {
   }
   const Machine machine = ChooseMachine(config.runtime);
   const Input input(config);
-  Job job(machine.device, config.parallel);
+  Job job(machine.device, config.parallel, config.comm);
   RequireAgreement(job.mesh().host_world(), ExitCode::kData, "the data", input.claims);
   Device& device = job.device();
   const bool gpu = machine.device == DeviceKind::kGpu;

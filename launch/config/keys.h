@@ -114,6 +114,12 @@ void VisitKeys(Config& config, Visitor&& visit) {
   visit("profile.level", profile.level);
   visit("profile.first_step", profile.first_step);
   visit("profile.steps", profile.steps);
+
+  auto& comm = config.comm;
+  visit("comm.timeout", comm.timeout);
+  visit("comm.load_timeout", comm.load_timeout);
+  visit("comm.evaluation_timeout", comm.evaluation_timeout);
+  visit("comm.save_timeout", comm.save_timeout);
 }
 
 }  // namespace longspan

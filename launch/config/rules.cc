@@ -160,6 +160,11 @@ void CheckBlend(const RunConfig& config, ProblemList* problems) {
 void CheckData(const RunConfig& config, ProblemList* problems) {
   const DataConfig& data = config.data;
   problems->Fraction("data.validation_fraction", data.validation_fraction, true);
+  const bool generated = data.format == DataFormat::kFibonacci || data.format == DataFormat::kRetrieval;
+  if (generated && !data.blend.empty()) {
+    problems->Add("data.blend and data.format = {} disagree: it is generated; set data.format to the files'",
+                  data.format == DataFormat::kFibonacci ? "FIBONACCI" : "RETRIEVAL");
+  }
   if (data.format == DataFormat::kFibonacci) {
     if (config.model.vocab < 10) {
       problems->Add(
@@ -167,8 +172,18 @@ void CheckData(const RunConfig& config, ProblemList* problems) {
           "to 10",
           config.model.vocab);
     }
-    if (!data.blend.empty()) {
-      problems->Add("data.blend and data.format = FIBONACCI disagree: it is generated; set data.format to the files'");
+    return;
+  }
+  if (data.format == DataFormat::kRetrieval) {
+    constexpr int64_t kLeastVocab = 64, kLeastLength = 256;
+    if (config.model.vocab < kLeastVocab) {
+      problems->Add("model.vocab = {} and data.format = RETRIEVAL disagree: set model.vocab to {} or more",
+                    config.model.vocab, kLeastVocab);
+    }
+    if (data.sequence_length < kLeastLength) {
+      problems->Add(
+          "data.sequence_length = {} and data.format = RETRIEVAL disagree: set data.sequence_length to {} or more",
+          data.sequence_length, kLeastLength);
     }
     return;
   }
@@ -359,6 +374,10 @@ std::vector<std::string> Problems(const RunConfig& config, int64_t world) {
   CheckCheckpoints(config.checkpoint, &problems);
   problems.Size("profile.first_step", config.profile.first_step);
   problems.Size("profile.steps", config.profile.steps, 0);
+  problems.NotNegative("comm.timeout", config.comm.timeout);
+  problems.NotNegative("comm.load_timeout", config.comm.load_timeout);
+  problems.NotNegative("comm.evaluation_timeout", config.comm.evaluation_timeout);
+  problems.NotNegative("comm.save_timeout", config.comm.save_timeout);
   return problems.lines;
 }
 

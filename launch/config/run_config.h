@@ -17,7 +17,7 @@ enum class RuntimeDevice { kAuto, kCpu, kGpu };
 enum class RuntimeType { kAuto, kF32, kBf16 };
 enum class Graphs { kAuto, kOff, kOn };
 enum class ProfileDetail { kSteps, kOff, kFull };
-enum class DataFormat { kMegatron, kLlmc, kNanogpt, kFibonacci };
+enum class DataFormat { kMegatron, kLlmc, kNanogpt, kFibonacci, kRetrieval };
 
 struct RuntimeConfig {
   RuntimeDevice device = RuntimeDevice::kAuto;  // AUTO: GPUs where there are any
@@ -28,7 +28,7 @@ struct RuntimeConfig {
 
 struct DataConfig {
   DataFormat format = DataFormat::kMegatron;
-  std::string train;       // path prefix (MEGATRON: PREFIX.bin and PREFIX.idx) or file; not used by FIBONACCI
+  std::string train;       // path prefix (MEGATRON: PREFIX.bin and PREFIX.idx) or file; not used where it is generated
   std::string validation;  // the same; empty = the last `validation_fraction` of the training documents
   double validation_fraction = 0.05;
   int64_t sequence_length = 2048;  // S
@@ -76,6 +76,15 @@ struct ProfileConfig {
   bool operator==(const ProfileConfig&) const = default;
 };
 
+// Seconds that a rank may wait in one transfer; 0 = no limit.
+struct CommConfig {
+  double timeout = 600;
+  double load_timeout = 3600;
+  double evaluation_timeout = 1800;
+  double save_timeout = 3600;
+  bool operator==(const CommConfig&) const = default;
+};
+
 struct RunConfig {
   std::string name = "run";
   std::string output = "runs";  // the run's folder is output/name
@@ -87,6 +96,7 @@ struct RunConfig {
   TrainConfig train;
   CheckpointConfig checkpoint;
   ProfileConfig profile;
+  CommConfig comm;
 
   SessionConfig session() const { return {model, parallel, data.sequence_length, train.keep}; }
   bool operator==(const RunConfig&) const = default;

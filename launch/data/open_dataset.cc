@@ -23,9 +23,10 @@ Dataset OpenOne(DataFormat format, const std::string& path, const DatasetOptions
     case DataFormat::kNanogpt:
       return OpenNanogpt(path, options);
     case DataFormat::kFibonacci:
+    case DataFormat::kRetrieval:
       break;
   }
-  Fail(ExitCode::kConfig, "data.format = FIBONACCI reads no file, found {}", path);
+  Fail(ExitCode::kConfig, "data.format: what is generated reads no file, found {}", path);
 }
 
 bool IsPattern(const std::string& path) {

@@ -9,6 +9,7 @@
 #include "launch/data/dataset_record.h"
 #include "launch/data/fibonacci.h"
 #include "launch/data/packed_source.h"
+#include "launch/data/retrieval.h"
 #include "runtime/error.h"
 
 namespace longspan {
@@ -41,16 +42,29 @@ void RequireLabels(const SequenceSource& source, const std::string& key) {
        source.Summary());
 }
 
+// Of formats whose sequences are made, not read.
+Sources Generated(const DataConfig& data, int64_t vocab) {
+  switch (data.format) {
+    case DataFormat::kFibonacci:
+      if (vocab < kFibonacciSymbols) {
+        Fail(ExitCode::kConfig, "model.vocab = {}: data.format FIBONACCI needs {}", vocab, kFibonacciSymbols);
+      }
+      return {MakeFibonacciSource(FibonacciSplit::kTrain, data.sequence_length),
+              MakeFibonacciSource(FibonacciSplit::kHeldOut, data.sequence_length),
+              {}};
+    case DataFormat::kRetrieval:
+      return {MakeRetrievalSource(vocab, data.sequence_length, false),
+              MakeRetrievalSource(vocab, data.sequence_length, true),
+              {}};
+    default:
+      return {};
+  }
+}
+
 }  // namespace
 
 Sources OpenSources(const DataConfig& data, int64_t vocab, int64_t select_block) {
-  if (data.format == DataFormat::kFibonacci) {
-    if (vocab < kFibonacciSymbols) {
-      Fail(ExitCode::kConfig, "model.vocab = {}: data.format FIBONACCI needs {}", vocab, kFibonacciSymbols);
-    }
-    Sources sources = {MakeFibonacciSource(FibonacciSplit::kTrain, data.sequence_length),
-                       MakeFibonacciSource(FibonacciSplit::kHeldOut, data.sequence_length),
-                       {}};
+  if (Sources sources = Generated(data, vocab); sources.train) {
     RequireLabels(*sources.train, "data.train");
     RequireLabels(*sources.validation, "data.validation_fraction");
     return sources;

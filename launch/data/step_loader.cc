@@ -27,6 +27,7 @@ void StepLoader::Start(int64_t step) {
   loading_ = std::async(std::launch::async, [this, step] {
     const auto stage = InStage("load");
     for (size_t micro = 0; micro < next_.size(); ++micro) {
+      PlantedFault::Get().Strike(CurrentPlace());
       loader_.Load(first_place_ + BatchLoader::Place(step - first_step_, sequences_per_step_,
                                                      static_cast<int64_t>(micro), replica_.count, replica_.index),
                    next_[micro]);

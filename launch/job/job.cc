@@ -6,15 +6,16 @@
 
 namespace longspan {
 
-Job::Job(DeviceKind device, const ParallelConfig& parallel)
-    : binding_(BindRank(device, parallel.share_gpu)),
+Job::Job(DeviceKind device, const ParallelConfig& parallel, const CommConfig& limits)
+    : watchdog_(limits),
+      binding_(BindRank(device, parallel.share_gpu)),
       mesh_(MakeMpiWorld(), parallel.dp, parallel.cp, *binding_.device, parallel.transport) {}
 
 int64_t Job::MemoryBytes() const {
   return device().kind() == DeviceKind::kCpu ? AnonymousBytes() : available_ - device().AvailableBytes();
 }
 
-std::vector<double> Job::Reduce(std::initializer_list<Number> numbers) {
+std::vector<double> Job::Reduce(std::span<const Number> numbers) {
   const auto stage = InStage("agreement");
   Communicator& world = mesh_.host_world();
   const auto count = static_cast<int64_t>(numbers.size());
@@ -25,7 +26,7 @@ std::vector<double> Job::Reduce(std::initializer_list<Number> numbers) {
   for (int64_t i = 0; i < count; ++i) {
     std::vector<const void*> parts;
     for (int rank = 0; rank < world.size(); ++rank) parts.push_back(&all[rank * count + i]);
-    ReduceInOrder(DType::kF64, numbers.begin()[i].op, parts, &own[i], 1);
+    ReduceInOrder(DType::kF64, numbers[i].op, parts, &own[i], 1);
   }
   return own;
 }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <mpi.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -40,7 +41,10 @@ int FromEnvironment(std::initializer_list<const char*> variables) {
   return 0;
 }
 
+std::atomic<bool> end_left_to_others = false;
+
 [[noreturn]] void EndAllRanks(ExitCode code, const std::string& message) {
+  while (end_left_to_others) std::this_thread::sleep_for(std::chrono::seconds(1));
   // A wrong configuration fails on all ranks alike: rank 0 gets the time to say so for all. Before MPI runs it is the
   // launcher that ends the others then, and takes its time.
   if (ProcessRank() != 0) std::this_thread::sleep_for(std::chrono::milliseconds(MpiIsRunning() ? 500 : 3000));
@@ -85,6 +89,8 @@ std::string MpiVersion() {
   const std::string version(text, static_cast<size_t>(length));
   return version.substr(0, version.find_first_of(",\n"));
 }
+
+void LeaveEndToOthers() { end_left_to_others = true; }
 
 int RunAndReport(const std::function<int()>& run) {
   try {

@@ -33,6 +33,9 @@ Launched AskLauncher();
 std::string NodeName();    // as MPI, which must run, calls this node
 std::string MpiVersion();  // "Open MPI v4.1.4"
 
+// From now on another thread ends the job and says why: errors of RunAndReport neither speak nor end anything.
+void LeaveEndToOthers();
+
 // Runs `run` and returns its exit code. What it throws is printed once, and ends this process, and with it all ranks of
 // the job, with the error's exit code: another rank may be waiting for this one.
 int RunAndReport(const std::function<int()>& run);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "launch/data/batches.h"
+#include "parallel/comm/recorder.h"
 
 namespace longspan {
 namespace {
@@ -12,7 +13,9 @@ constexpr uint64_t kOrder = 1;
 }  // namespace
 
 std::optional<HeldOut> Evaluate(Job& job, Session& session, const SequenceSource& source, const RunConfig& config,
-                                const Tensor& loss_sum, Stopping& stopping) {
+                                const Tensor& loss_sum, const std::function<bool()>& stops,
+                                const std::function<void(const Batch& part)>& done) {
+  const InPhase phase(HostPhase::kEvaluate);
   const Mesh& mesh = job.mesh();
   BatchLoader loader(source, session.layout(), mesh.cp_index(), config.model.nsa, kOrder);
   const int64_t count = std::min(config.train.eval_sequences, source.size());
@@ -20,7 +23,7 @@ std::optional<HeldOut> Evaluate(Job& job, Session& session, const SequenceSource
   Batch batch;
   session.ops().rows->Zero(session.compute(), loss_sum);
   for (int64_t first = 0; first < count; first += mesh.dp_size()) {
-    if (stopping.Poll()) return std::nullopt;
+    if (stops()) return std::nullopt;
     const int64_t place = first + mesh.dp_index();
     if (place >= count) continue;
     loader.Load(place, batch);
@@ -29,6 +32,7 @@ std::optional<HeldOut> Evaluate(Job& job, Session& session, const SequenceSource
     session.model().Forward(session.inputs());
     session.ops().train->AddSum(session.compute(), session.model().token_loss(), loss_sum);
     labels += static_cast<double>(batch.labels);
+    if (done) done(batch);
   }
   const std::vector<double> sums =
       job.Reduce({{session.ToHost<double>(loss_sum)[0], ReduceOp::kSum}, {labels, ReduceOp::kSum}});

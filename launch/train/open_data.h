@@ -1,12 +1,12 @@
 // What all ranks of a run train on.
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "launch/config/run_config.h"
 #include "launch/data/sequence_source.h"
 #include "launch/job/agreement.h"
-#include "launch/train/stopping.h"
 #include "parallel/comm/comm.h"
 
 namespace longspan {
@@ -15,7 +15,7 @@ namespace longspan {
 std::vector<Claim> ClaimsOf(const Sources& sources);
 
 // Collective over `world`, on host memory. Throws Error naming the key where the ranks do not have the same data, or
-// these have a token outside the vocabulary: each looks at its part of them, until the run is to stop.
-Sources OpenData(const RunConfig& config, Communicator& world, Stopping& stopping);
+// these have a token outside the vocabulary: each looks at its part of them, until `stop` says so.
+Sources OpenData(const RunConfig& config, Communicator& world, const std::function<bool()>& stop = {});
 
 }  // namespace longspan

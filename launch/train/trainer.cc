@@ -49,7 +49,7 @@ class Trainer {
         options_(options),
         folder_(config, options.older, job.root()),
         stopping_(job, config, folder_.path()),
-        sources_(OpenData(config, mesh_.host_world(), stopping_)),
+        sources_(OpenData(config, mesh_.host_world(), [this] { return stopping_.wish() != 0; })),
         session_(job.Make<Session>(config.session(), device_, mesh_.cp(), dtype)),
         optimizer_({.device = session_.device(),
                     .ops = session_.ops(),
@@ -81,6 +81,7 @@ class Trainer {
                .checkpoints = checkpoints_,
                .anomalies = anomalies_,
                .stopping = stopping_}) {
+    job_.watchdog().SetFolder(folder_.path());
     optimizer_.Reserve(session_.arena(), session_.context().dtype, session_.context().gradient_dtype);
   }
 
@@ -207,8 +208,8 @@ class Trainer {
     log_.Line(fmt::format("evaluating {} held-out sequences",
                           std::min(config_.train.eval_sequences, sources_.validation->size())));
     recorder_->Begin(RunPeriod::kEvaluation, step);
-    const std::optional<HeldOut> found =
-        Evaluate(job_, session_, *sources_.validation, config_, gradients_.loss_sum(), stopping_);
+    const std::optional<HeldOut> found = Evaluate(job_, session_, *sources_.validation, config_, gradients_.loss_sum(),
+                                                  [this] { return stopping_.Poll(); });
     recorder_->End();
     if (!found) return;
     log_.Eval(step, found->loss, found->labels);
@@ -285,7 +286,7 @@ class Trainer {
 int RunTrain(const RunConfig& config, const TrainOptions& options) {
   WatchStopSignals();
   const Machine machine = ChooseMachine(config.runtime);
-  Job job(machine.device, config.parallel);
+  Job job(machine.device, config.parallel, config.comm);
   return static_cast<int>(Trainer(job, machine.dtype, config, options).Run());
 }
 

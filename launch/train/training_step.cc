@@ -6,6 +6,7 @@
 #include "launch/train/replicas.h"
 #include "launch/train/selections.h"
 #include "model/training/schedule.h"
+#include "parallel/comm/recorder.h"
 #include "runtime/memory.h"
 #include "runtime/place.h"
 #include "runtime/trace.h"
@@ -33,6 +34,7 @@ std::optional<StepMetrics> TrainingStep::Run(int64_t step, Recorder& recorder) {
   const Mesh& mesh = job_.mesh();
   const double begin = WallSeconds();
   recorder.Begin(RunPeriod::kStep, step);
+  FlightRecorder::Get().SetStep(step);
   const int64_t allocations = CountedAllocations().allocations;
   const StepGradients::Loaded loaded = gradients_.Load(step);
   if (stopping_.agreed()) return std::nullopt;

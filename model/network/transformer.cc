@@ -148,9 +148,9 @@ void Transformer::Forward(const SequenceInputs& inputs) {
                                                             .d_weight = {}});
 }
 
-void Transformer::Logits(const Tensor& logits) {
+void Transformer::Logits(const Tensor& logits, int64_t first) {
   context_.ops.dense->MatMul(context_.compute,
-                             {.a = normed_last_, .b = head_->weight, .c = logits, .transpose_b = true});
+                             {.a = normed_last_.Rows(first, logits.dim(0)), .b = head_->weight, .c = logits, .transpose_b = true});
 }
 
 void Transformer::ForwardBackward(const SequenceInputs& inputs, const GradientsReady& ready) {

@@ -28,8 +28,8 @@ class Transformer {
 
   // Fills token_loss().
   void Forward(const SequenceInputs& inputs);
-  // logits [T,X] of the last Forward.
-  void Logits(const Tensor& logits);
+  // logits [n,X] of n rows of the last Forward, from `first` on.
+  void Logits(const Tensor& logits, int64_t first = 0);
   // Forward, then adds loss_scale * d(sum of token losses)/d(weight) to every gradient (zero at the start). `ready` is
   // called for one part of the flat gradient buffer after another, once the compute stream has all of its kernels.
   using GradientsReady = std::function<void(int64_t begin, int64_t end)>;  // elements

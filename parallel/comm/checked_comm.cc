@@ -63,12 +63,30 @@ void CheckedCommunicator::CheckPair(const Call& call, const Tensor& send, const 
            DTypeName(receive.dtype));
 }
 
+void CheckedCommunicator::JoinRecorder() {
+  if (joined_ || size_ == 1 || !recorded()) return;
+  joined_ = true;
+  recorder_group_ = FlightRecorder::Get().AddGroup(group_, size_, rank_, memory_ == DeviceKind::kGpu);
+}
+
+int64_t CheckedCommunicator::RecordMaking(const char* name) {
+  JoinRecorder();
+  return FlightRecorder::Get().Enqueue(recorder_group_, {name, 0, 0, 0, DType::kU8});
+}
+
+void CheckedCommunicator::Record(Call* call, DType dtype, int64_t common) {
+  JoinRecorder();
+  call->record = FlightRecorder::Get().Enqueue(
+      recorder_group_, {call->name, call->sequence, static_cast<int64_t>(call->received), common, dtype});
+}
+
 void CheckedCommunicator::AllReduce(Stream& stream, const Tensor& x, ReduceOp op) {
   Call call = NextCall("comm.all_reduce");
   CheckTensor(call, "x", x);
   CheckReducible(call, x);
   const bool small = x.bytes() <= kSmallReduceBytes;
   call.received = static_cast<double>(x.bytes()) * (size_ - 1) * (small ? 1.0 : 2.0 / size_);
+  Record(&call, x.dtype, x.bytes());
   DoAllReduce(stream, call, x, op);
 }
 
@@ -81,6 +99,7 @@ void CheckedCommunicator::AllGather(Stream& stream, const Tensor& send, const Te
   LS_CHECK(send.size() == parts[rank_], "{}: send {} has {} elements, expected {}", call.Text(), send.shape.ToString(),
            send.size(), parts[rank_]);
   call.received = static_cast<double>(receive.bytes() - send.bytes());
+  Record(&call, send.dtype, receive.bytes());
   DoAllGather(stream, call, send, receive, parts);
 }
 
@@ -94,6 +113,7 @@ void CheckedCommunicator::ReduceScatter(Stream& stream, const Tensor& send, cons
   LS_CHECK(receive.size() == parts[rank_], "{}: receive {} has {} elements, expected {}", call.Text(),
            receive.shape.ToString(), receive.size(), parts[rank_]);
   call.received = static_cast<double>(receive.bytes()) * (size_ - 1);
+  Record(&call, send.dtype, send.bytes());
   DoReduceScatter(stream, call, send, receive, parts);
 }
 
@@ -106,6 +126,7 @@ void CheckedCommunicator::AllToAll(Stream& stream, const Tensor& send, const std
   LS_CHECK(send_counts[rank_] == receive_counts[rank_], "{}: this rank sends itself {} elements and expects {}",
            call.Text(), send_counts[rank_], receive_counts[rank_]);
   call.received = static_cast<double>((receive.size() - receive_counts[rank_]) * DTypeSize(receive.dtype));
+  Record(&call, send.dtype, -1);
   DoAllToAll(stream, call, send, send_counts, receive, receive_counts);
 }
 
@@ -118,6 +139,7 @@ void CheckedCommunicator::SendReceive(Stream& stream, const std::vector<Transfer
              transfer.peer, size_);
     if (!send && transfer.peer != rank_) call.received += static_cast<double>(transfer.tensor.bytes());
   }
+  Record(&call, batch.empty() ? DType::kU8 : batch[0].tensor.dtype, -1);
   DoSendReceive(stream, call, batch);
 }
 
@@ -126,14 +148,25 @@ void CheckedCommunicator::Broadcast(Stream& stream, const Tensor& x, int root) {
   CheckTensor(call, "x", x);
   LS_CHECK(root >= 0 && root < size_, "{}: root {} is not a rank of this group of {}", call.Text(), root, size_);
   call.received = rank_ == root ? 0.0 : static_cast<double>(x.bytes());
+  Record(&call, x.dtype, x.bytes());
   DoBroadcast(stream, call, x, root);
 }
 
+void CheckedCommunicator::Barrier() {
+  Call call = NextCall("comm.barrier");
+  Record(&call, DType::kU8, 0);
+  const Transferring transferring(call.record);
+  DoBarrier(call);
+}
+
 std::unique_ptr<Communicator> CheckedCommunicator::Split(int color, int key) {
-  const Call call = NextCall("comm.split");
+  Call call = NextCall("comm.split");
   LS_CHECK(color >= 0, "{}: color {} is negative", call.Text(), color);
+  Record(&call, DType::kU8, 0);
+  const Transferring transferring(call.record);
   auto part = DoSplit(call, color, key);
   part->group_ = GroupOf(group_, call.sequence, color);
+  part->JoinRecorder();  // though it may never come to its first transfer
   return part;
 }
 

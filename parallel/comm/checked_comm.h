@@ -1,5 +1,6 @@
-// What every communicator does alike before anything travels: it numbers the call, refuses wrong tensors by name, and
-// fills in the counts. The transports implement the Do... verbs and may rely on all that comm.h asks.
+// What every communicator does alike before anything travels: it numbers the call, refuses wrong tensors by name, fills
+// in the counts and tells the flight recorder. The transports implement the Do... verbs and may rely on all that comm.h
+// asks; they say when a recorded call starts and is done (Transferring).
 #pragma once
 
 #include <cstdint>
@@ -7,6 +8,7 @@
 #include <vector>
 
 #include "parallel/comm/comm.h"
+#include "parallel/comm/recorder.h"
 #include "runtime/trace.h"
 
 namespace longspan {
@@ -42,7 +44,7 @@ class CheckedCommunicator : public Communicator {
                 const std::vector<int64_t>& receive_counts) final;
   void SendReceive(Stream& stream, const std::vector<Transfer>& batch) final;
   void Broadcast(Stream& stream, const Tensor& x, int root) final;
-  void Barrier() final { DoBarrier(NextCall("comm.barrier")); }
+  void Barrier() final;
   std::unique_ptr<Communicator> Split(int color, int key) final;
 
  protected:
@@ -54,6 +56,7 @@ class CheckedCommunicator : public Communicator {
   struct Call : CommCall {
     uint32_t group = 0;
     double received = 0;
+    int64_t record = 0;  // of the flight recorder
     // Of its span; a group of one transfers nothing.
     TransferId id() const { return size > 1 ? TransferId{group, size, sequence} : TransferId{}; }
   };
@@ -68,12 +71,18 @@ class CheckedCommunicator : public Communicator {
   virtual void DoBroadcast(Stream& stream, const Call& call, const Tensor& x, int root) = 0;
   virtual void DoBarrier(const Call& call) = 0;
   virtual std::unique_ptr<CheckedCommunicator> DoSplit(const Call& call, int color, int key) = 0;
+  // The record of making this communicator, for the constructor of one that meets the others there.
+  int64_t RecordMaking(const char* name);
+  virtual bool recorded() const { return true; }  // false where another communicator does the work, or none
 
   // The others, beginning behind this rank: so that not all ranks turn to rank 0 first.
   std::vector<int> Peers() const;
 
  private:
   Call NextCall(const char* name) { return {{name, ++sequence_, rank_, size_}, group_}; }
+  // Once `received` is known. `common`: bytes that all ranks of the call give alike, -1 where each has its own.
+  void Record(Call* call, DType dtype, int64_t common);
+  void JoinRecorder();
   void CheckTensor(const Call& call, const char* name, const Tensor& x) const;
   void CheckPair(const Call& call, const Tensor& send, const Tensor& receive) const;
 
@@ -81,6 +90,8 @@ class CheckedCommunicator : public Communicator {
   const int rank_, size_;
   uint32_t group_;
   int64_t sequence_ = 0;
+  bool joined_ = false;
+  int recorder_group_ = -1;
 };
 
 }  // namespace longspan

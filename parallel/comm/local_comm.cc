@@ -15,6 +15,7 @@ class LocalCommunicator final : public CheckedCommunicator {
       : CheckedCommunicator(device.kind(), rank, size), device_(device) {}
 
  private:
+  bool recorded() const override { return false; }
   // False in a planned group, whose call this counts.
   bool Alone(Stream& stream, const Call& call) const {
     if (size() == 1) return true;

@@ -127,7 +127,11 @@ class MpiCommunicator final : public CheckedCommunicator {
   }
 
   static void Transfers(Stream& stream, const Call& call, std::function<void()> task) {
-    Launch(stream, call.name, {0, call.received}, std::move(task), call.id());
+    const auto recorded = [record = call.record, task = std::move(task)] {
+      const Transferring transferring(record);
+      task();
+    };
+    Launch(stream, call.name, {0, call.received}, recorded, call.id());
   }
 
   // Memory for received parts; it grows to its largest use and stays.

@@ -29,6 +29,9 @@ class NcclGuard {
 };
 void AbortNccl();
 
+// Tells the flight recorder which transfers are done. Returns what NCCL says went wrong, "" for nothing. Any thread.
+std::string PollNccl();
+
 // Sets what NCCL reads from the environment, for this process; before its first communicator. NVLink multicast
 // (NCCL_NVLS_ENABLE) is off unless set. NCCL refuses two ranks on one GPU of one host: `shared_gpus` gives every rank a
 // host name of its own and lets them meet over the loopback device, so all ranks must be on one node.

@@ -6,8 +6,11 @@
 #include <nccl.h>
 
 #include <algorithm>
+#include <array>
 #include <exception>
 #include <memory>
+#include <mutex>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -62,11 +65,57 @@ void CopyBytes(cudaStream_t stream, void* to, const void* from, int64_t bytes) {
 
 class NcclCommunicator;
 
-// Those of the process. One host thread makes, uses and ends them.
-std::vector<NcclCommunicator*>& Living() {
-  static std::vector<NcclCommunicator*> living;
+// Those of the process. One host thread makes, uses and ends them; another may poll and abort them.
+struct LivingCommunicators {
+  std::mutex mutex;
+  std::vector<NcclCommunicator*> all;
+};
+LivingCommunicators& Living() {
+  static LivingCommunicators& living = *new LivingCommunicators;
   return living;
 }
+
+// Which recorded calls of a communicator, all of one stream, the GPU has done. Where more are under way than there are
+// events, one event stands for several calls.
+class CallsUnderWay {
+ public:
+  ~CallsUnderWay() {
+    for (cudaEvent_t event : events_) {
+      if (event) cudaEventDestroy(event);
+    }
+  }
+  // The call has been enqueued. What is captured in a graph is not under way.
+  void Add(cudaStream_t stream, const CommCall& call, int64_t record) {
+    if (record == 0) return;
+    cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+    CudaCheck(cudaStreamIsCapturing(stream, &capture), call.name);
+    if (capture != cudaStreamCaptureStatusNone) return FlightRecorder::Get().Done(record);
+    const std::lock_guard lock(mutex_);
+    CudaCheck(cudaGetDevice(&device_), call.name);
+    if (count_ < kEvents) ++count_;
+    const size_t newest = (first_ + count_ - 1) % kEvents;
+    if (!events_[newest]) CudaCheck(cudaEventCreateWithFlags(&events_[newest], cudaEventDisableTiming), call.name);
+    CudaCheck(cudaEventRecord(events_[newest], stream), call.name);
+    records_[newest] = record;
+  }
+  void TellDone() {
+    const std::lock_guard lock(mutex_);
+    if (count_ > 0) cudaSetDevice(device_);  // a thread that has none would take, and wake, the first
+    while (count_ > 0 && cudaEventQuery(events_[first_]) == cudaSuccess) {
+      FlightRecorder::Get().DoneThrough(records_[first_]);
+      first_ = (first_ + 1) % kEvents;
+      --count_;
+    }
+  }
+
+ private:
+  static constexpr size_t kEvents = 64;
+  std::mutex mutex_;
+  std::array<cudaEvent_t, kEvents> events_{};
+  std::array<int64_t, kEvents> records_{};
+  size_t first_ = 0, count_ = 0;
+  int device_ = 0;
+};
 
 class NcclCommunicator final : public CheckedCommunicator {
  public:
@@ -76,6 +125,7 @@ class NcclCommunicator final : public CheckedCommunicator {
         device_(device) {
     if (size() == 1) return;
     const CommCall call = {"comm.make_nccl", 0, rank(), size()};
+    const Transferring making(RecordMaking(call.name));
     ncclUniqueId id{};
     if (rank() == 0) CheckNccl(ncclGetUniqueId(&id), call, nullptr);
     const auto host_stream = MakeCpuDevice()->MakeStream("bootstrap");
@@ -85,16 +135,20 @@ class NcclCommunicator final : public CheckedCommunicator {
     const auto stream = device_.MakeStream("bootstrap");
     CudaStream(*stream);  // makes the device current
     CheckNccl(ncclCommInitRank(&comm_, size(), id, rank()), call, nullptr);
-    Living().push_back(this);
+    const std::lock_guard lock(Living().mutex);
+    Living().all.push_back(this);
   }
 
   ~NcclCommunicator() override {
+    {
+      const std::lock_guard lock(Living().mutex);
+      std::erase(Living().all, this);
+    }
     if (comm_ && std::uncaught_exceptions() == exceptions_) {
       ncclCommDestroy(comm_);
       comm_ = nullptr;
     }
     Abort();
-    std::erase(Living(), this);
   }
   NcclCommunicator(const NcclCommunicator&) = delete;
   NcclCommunicator& operator=(const NcclCommunicator&) = delete;
@@ -103,9 +157,21 @@ class NcclCommunicator final : public CheckedCommunicator {
     if (comm_) ncclCommAbort(std::exchange(comm_, nullptr));
   }
 
+  // What went wrong since, "" for nothing. From any thread.
+  std::string Poll() {
+    calls_.TellDone();
+    ncclResult_t state = ncclSuccess;
+    if (!comm_ || ncclCommGetAsyncError(comm_, &state) != ncclSuccess || state == ncclSuccess ||
+        state == ncclInProgress) {
+      return "";
+    }
+    const char* const detail = ncclGetLastError(comm_);
+    return fmt::format("NCCL: {}{}{}", ncclGetErrorString(state), detail && *detail ? ": " : "", detail ? detail : "");
+  }
+
  private:
   void DoAllReduce(Stream& stream, const Call& call, const Tensor& x, ReduceOp op) override {
-    if (size() == 1 || x.size() == 0) return;
+    if (size() == 1 || x.size() == 0) return FlightRecorder::Get().Done(call.record);
     Launched(stream, call, [&](cudaStream_t cuda) {
       if (x.bytes() <= kSmallReduceBytes) {
         const int64_t stride = Stride(x.size(), x.dtype);
@@ -172,7 +238,7 @@ class NcclCommunicator final : public CheckedCommunicator {
   }
 
   void DoBroadcast(Stream& stream, const Call& call, const Tensor& x, int root) override {
-    if (size() == 1 || x.size() == 0) return;
+    if (size() == 1 || x.size() == 0) return FlightRecorder::Get().Done(call.record);
     Launched(stream, call, [&](cudaStream_t cuda) {
       CheckNccl(ncclBroadcast(x.data, x.data, x.bytes(), ncclInt8, root, comm_, cuda), call, comm_);
     });
@@ -192,6 +258,7 @@ class NcclCommunicator final : public CheckedCommunicator {
   void Launched(Stream& stream, const Call& call, const Work& work) {
     CheckState(call);
     LaunchGpu(stream, call.name, {0, call.received}, work, call.id());
+    calls_.Add(CudaStream(stream), call, call.record);
   }
 
   // Throws Error for what went wrong since the last call, here or at a peer.
@@ -287,6 +354,7 @@ class NcclCommunicator final : public CheckedCommunicator {
   Device& device_;
   ncclComm_t comm_ = nullptr;
   GpuScratch scratch_{"transfers"};
+  CallsUnderWay calls_;
   const int exceptions_ = std::uncaught_exceptions();
 };
 
@@ -301,7 +369,16 @@ std::string NcclVersion() {
 }
 
 void AbortNccl() {
-  for (NcclCommunicator* comm : Living()) comm->Abort();
+  const std::lock_guard lock(Living().mutex);
+  for (NcclCommunicator* comm : Living().all) comm->Abort();
+}
+
+std::string PollNccl() {
+  const std::lock_guard lock(Living().mutex);
+  for (NcclCommunicator* comm : Living().all) {
+    if (std::string wrong = comm->Poll(); !wrong.empty()) return wrong;
+  }
+  return "";
 }
 
 std::unique_ptr<Communicator> MakeNcclCommunicator(std::unique_ptr<Communicator> host, Device& device) {

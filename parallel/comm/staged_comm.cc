@@ -22,6 +22,7 @@ class StagedCommunicator final : public CheckedCommunicator {
   bool host_waits() const override { return size() > 1; }
 
  private:
+  bool recorded() const override { return false; }  // the host's is
   // Runs verb(host twins) on the host between the copies of `in` from the device and those of `out` back to it. The
   // twins come in the order of `tensors`.
   struct Staged {

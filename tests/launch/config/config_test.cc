@@ -84,6 +84,7 @@ TEST(Config, EnumNamesMeanTheSameInBothWorlds) {
       {"data.format=MEGATRON", [](auto& c) { return c.data.format == DataFormat::kMegatron; }},
       {"data.format=LLMC", [](auto& c) { return c.data.format == DataFormat::kLlmc; }},
       {"data.format=NANOGPT", [](auto& c) { return c.data.format == DataFormat::kNanogpt; }},
+      {"data.format=RETRIEVAL", [](auto& c) { return c.data.format == DataFormat::kRetrieval; }},
       {"data.format=FIBONACCI", [](auto& c) { return c.data.format == DataFormat::kFibonacci; }},
       {"optimizer.schedule=CONSTANT", [](auto& c) { return c.optimizer.schedule == ScheduleKind::kConstant; }},
       {"optimizer.schedule=LINEAR", [](auto& c) { return c.optimizer.schedule == ScheduleKind::kLinear; }},

@@ -1,0 +1,44 @@
+// The retrieval task: does a model find one thing in a long document?
+//
+// Pairs of a key and a value, each of four tokens, lie in a haystack; at the document's end one of the keys stands
+// again, and its value is what comes next. One pair is a needle in a haystack; among several the right one must be told
+// from the others.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "launch/data/sequence_source.h"
+
+namespace longspan {
+
+inline constexpr int64_t kKeyTokens = 4, kValueTokens = 4, kPairTokens = kKeyTokens + kValueTokens;
+
+// What documents are made of.
+class RetrievalDocuments {
+ public:
+  // Ids [0,X/2) are the haystack, [X/2,3X/4) keys, the rest values: X = `vocab`, at least 64.
+  explicit RetrievalDocuments(int64_t vocab);
+  // A haystack of the source's sequences, keys and values of tokens that occur in it. The source outlives this.
+  explicit RetrievalDocuments(const SequenceSource& text);
+
+  struct Plan {
+    int64_t pairs = 1;    // at least one
+    int64_t queries = 1;  // keys that stand at the end, each followed by its value; at most `pairs`
+    double depth = -1;    // from 0, the beginning, to 1: where the pair of the last query lies; below 0 anywhere
+  };
+  // Fills a document of tokens.size() tokens by `seed` alone. Throws Error (usage) when the pairs do not fit.
+  void Fill(const Plan& plan, uint64_t seed, std::span<int32_t> tokens) const;
+
+ private:
+  const SequenceSource* text_ = nullptr;
+  std::vector<int32_t> noise_, keys_, values_;  // ids to draw from
+};
+
+// Sequences of one such document each for training: 16 pairs, all asked for at the end in any order, with labels on
+// the values alone. Throws Error (configuration) where they do not fit into `length`.
+std::unique_ptr<SequenceSource> MakeRetrievalSource(int64_t vocab, int64_t length, bool held_out);
+
+}  // namespace longspan

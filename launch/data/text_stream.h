@@ -1,0 +1,28 @@
+// TextStream: text that appears token by token.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "launch/data/tokenizer.h"
+
+namespace longspan {
+
+class TextStream {
+ public:
+  explicit TextStream(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+  // What the token adds to the text. A character of several bytes (UTF-8) comes when it is complete.
+  std::string Add(int32_t id);
+  std::string Rest();  // what was held back, at the end
+
+ private:
+  std::string Upto(size_t end);
+
+  const Tokenizer& tokenizer_;
+  std::vector<int32_t> ids_;
+  std::string text_;  // of all ids
+  size_t said_ = 0;   // bytes of it
+};
+
+}  // namespace longspan

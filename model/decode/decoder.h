@@ -1,0 +1,101 @@
+// Decoder: a model's forward pass token by token, for generation: what came before lies in caches (KvCache).
+//
+// One device, a batch of sequences of different lengths. Every token's logits are those of the training forward at its
+// position; on a CPU bit for bit.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "model/attention/branches.h"
+#include "model/attention/layer.h"
+#include "model/config.h"
+#include "model/context.h"
+#include "model/decode/kv_cache.h"
+#include "model/network/transformer.h"
+
+namespace longspan {
+
+class Decoder {
+ public:
+  struct Args {
+    ModelConfig model;
+    DType dtype = DType::kF32;
+    int64_t sequences = 1;
+    int64_t length = 0;  // tokens of a sequence, at most
+  };
+  // Plans the memory. The device outlives this.
+  Decoder(Device& device, const Args& args);
+  int64_t bytes() const { return arena_.bytes(); }  // that Start takes
+  // Allocates. All sequences are empty; the weights, params(), are the caller's to load.
+  void Start();
+
+  const ParamTable& params() const { return network_->params(); }
+  Stream& stream() { return *compute_; }
+
+  struct Entry {
+    int64_t sequence = 0;
+    std::span<const int32_t> tokens;  // one or more, in [0,X)
+  };
+  // Appends the tokens of each entry to its sequence, each of which has one entry at most, and returns the logits [X]
+  // of each entry's last token, on the host.
+  std::vector<std::vector<float>> Append(std::span<const Entry> entries);
+  int64_t length(int64_t sequence) const { return lengths_[sequence]; }
+  void Clear(int64_t sequence) { lengths_[sequence] = 0; }
+
+  static constexpr int64_t kStep = 256;  // tokens, of all sequences, that go through the layers together
+
+ private:
+  struct Projection {
+    Tensor weight, norm;  // [D,.]; [K] or null
+  };
+  struct Layer {
+    AttentionKind kind;
+    Tensor attention_norm, ffn_norm;  // [D]
+    Projection q;
+    std::vector<Projection> k, v;  // by branch, or one
+    Tensor gate, gate_bias, o;     // [D,3H], [3H], [H*V,D]
+    PhiWeights phi_k, phi_v;
+    Tensor ffn_gate, ffn_up, ffn_down;  // [D,F], [D,F], [F,D]
+    std::unique_ptr<KvCache> cache;
+  };
+
+  void ReserveStep();
+  void BindLayers();
+  // The tokens of `round`, `rows` in all, through all layers; the stream after the last lies in x_.
+  void Run(const std::vector<NewTokens>& round, int64_t rows);
+  void Attend(Layer& layer, const std::vector<NewTokens>& round, int64_t rows);
+  void Project(const Projection& projection, const Tensor& y);  // of normed_
+  void Rotate(const Tensor& from, const Tensor& to, const Tensor& positions);
+  void MatMul(const Tensor& a, const Tensor& b, const Tensor& c, const Tensor& add = {});
+  // Logits of these rows of x_.
+  std::vector<std::vector<float>> Logits(const std::vector<int32_t>& rows);
+
+  Device& device_;
+  const Args args_;
+  const int64_t pages_;  // of a sequence
+  Ops ops_;
+  std::unique_ptr<Stream> compute_;
+  std::unique_ptr<Communicator> alone_;
+  const Layout layout_;  // of nothing: the network's names and shapes of weights are used, not its forward
+  std::optional<Context> context_;
+  std::unique_ptr<Transformer> network_;
+  std::vector<Layer> layers_;
+  Arena arena_;
+  Rope rope_;
+  Tensor summary_positions_;  // [pages*b/d] I32 of compressed rows
+  Tensor table_;              // [sequences,pages] I32: sequence i has pages i*pages ..
+  // Of a step, [kStep,..].
+  Tensor tokens_, positions_, last_;    // I32
+  Tensor x_, middle_, normed_;          // [.,D]
+  Tensor q_, k_, rotated_k_, v_, out_;  // [.,H,K], [.,G,K] twice, [.,G,V], [.,H,V]
+  Tensor gate_logits_, gates_;          // [.,3H], [.,H,3]
+  BranchOutputs branch_;
+  Tensor ffn_gate_, ffn_up_, ffn_act_;  // [.,F]
+  Tensor last_x_, logits_;              // [sequences,D], [sequences,X]
+  std::vector<int64_t> lengths_;        // of each sequence
+};
+
+}  // namespace longspan

@@ -1,0 +1,50 @@
+// Text that appears token by token.
+#include "launch/data/text_stream.h"
+
+#include <gtest/gtest.h>
+
+namespace longspan {
+namespace {
+
+TEST(TextStream, CharactersComeWhole) {
+  const auto bytes = MakeByteTokenizer();
+  TextStream stream(*bytes);
+  const std::string text = "a\u00e4\u20ac\U0001F600z";  // of 1, 2, 3, 4 and 1 bytes
+  std::vector<std::string> said;
+  for (const char c : text) said.push_back(stream.Add(static_cast<uint8_t>(c)));
+  EXPECT_EQ(said, (std::vector<std::string>{"a", "", "\u00e4", "", "", "\u20ac", "", "", "", "\U0001F600", "z"}));
+  EXPECT_EQ(stream.Rest(), "");
+}
+
+TEST(TextStream, WhatNeverBecomesACharacterComesToo) {
+  const auto bytes = MakeByteTokenizer();
+  TextStream stream(*bytes);
+  std::string said;
+  for (const int id : {0x80, 0xE2, 0x78, 0xC3, 0xF0}) said += stream.Add(id);
+  EXPECT_EQ(said, "\x80\xE2x\xC3");
+  EXPECT_EQ(stream.Rest(), "\xF0");
+}
+
+// As SentencePiece's byte pieces: what is no character yet is U+FFFD for each byte.
+class Replacing : public Tokenizer {
+ public:
+  std::string kind() const override { return "replacing"; }
+  std::string hash() const override { return ""; }
+  int64_t vocab() const override { return 256; }
+  std::vector<int32_t> Encode(std::string_view) const override { return {}; }
+  Tokens EncodePlaced(std::string_view) const override { return {}; }
+  std::string Decode(std::span<const int32_t> ids) const override {
+    return ids.size() == 2 ? "\u00e4" : ids.size() == 1 ? "\uFFFD" : "\u00e4b";
+  }
+};
+
+TEST(TextStream, AReplacementWaitsForWhatItBecomes) {
+  const Replacing tokenizer;
+  TextStream stream(tokenizer);
+  EXPECT_EQ(stream.Add(0xC3), "");
+  EXPECT_EQ(stream.Add(0xA4), "\u00e4");
+  EXPECT_EQ(stream.Add('b'), "b");
+}
+
+}  // namespace
+}  // namespace longspan

@@ -1,0 +1,75 @@
+// A job of several ranks that hangs, or seems to: stalled_job CASE. Run by stalled_job_test.sh.
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <string>
+#include <thread>
+
+#include "launch/job/job.h"
+#include "launch/job/world.h"
+#include "parallel/comm/recorder.h"
+#include "runtime/error.h"
+#include "runtime/place.h"
+
+namespace longspan {
+namespace {
+
+constexpr double kTimeout = 1;
+
+class StalledJob {
+ public:
+  void Run(const std::string& what) {
+    FlightRecorder::Get().SetStep(1);
+    Reduce(world_, 1);
+    const auto stage = InStage("test");
+    const int rank = world_.rank();
+    if (what == "extra" && rank == 1) world_.Barrier();
+    if (what == "circle" && rank == 1) {
+      world_.Barrier();
+      Reduce(cp_, 1);
+    } else if (what == "circle") {
+      Reduce(cp_, 1);
+      world_.Barrier();
+    }
+    if (what == "spin" && rank == 2) Spin();
+    if (what == "evaluate") {
+      const InPhase phase(HostPhase::kEvaluate);
+      if (rank == 1) Sleep(2 * kTimeout);
+      Reduce(world_, 1);
+    }
+    // Meanwhile all processes are stopped for a while.
+    for (int i = 0; what == "suspend" && i < 6; ++i) {
+      if (rank == 1) Sleep(kTimeout / 2);
+      Reduce(world_, 1);
+    }
+    Reduce(world_, 1);
+  }
+
+ private:
+  static void Sleep(double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); }
+  // In code of its own, that knows no signals.
+  [[gnu::noinline]] static void Spin() {
+    std::atomic<int64_t> turns = 0;
+    for (;;) turns.fetch_add(1);
+  }
+  void Reduce(Communicator& group, int64_t count) {
+    std::array<float, 8> x{};
+    group.AllReduce(*stream_, HostView(x.data(), {count}), ReduceOp::kSum);
+  }
+
+  Job job_{DeviceKind::kCpu, {.cp = 2}, {.timeout = kTimeout}};
+  Communicator& world_ = job_.mesh().host_world();
+  Communicator& cp_ = job_.mesh().cp();
+  const std::unique_ptr<Stream> stream_ = MakeCpuDevice()->MakeStream("test");
+};
+
+}  // namespace
+}  // namespace longspan
+
+int main(int, char** argv) {
+  return longspan::RunAndReport([&] {
+    const longspan::World world;
+    longspan::StalledJob().Run(argv[1]);
+    return 0;
+  });
+}

@@ -1,0 +1,43 @@
+#!/bin/bash
+# stalled_job_test.sh PROGRAM MPIEXEC: how a job of four ranks, two a cp group, ends whose ranks may wait for 1 s, and that
+# one that only seems to hang goes on.
+set -u
+program=$1
+mpiexec=$2
+failures=0
+
+# check CASE CODE PART...: the job ends with CODE and says every PART
+check() {
+  local what=$1 code=$2 output found part start=$SECONDS
+  shift 2
+  output=$(timeout 60 "$mpiexec" -n 4 "$program" "$what" 2>&1)
+  found=$?
+  echo "$what: code $found after $((SECONDS - start)) s"
+  for part in "$@"; do
+    grep -qF -- "$part" <<<"$output" || { echo "  lacks: $part"; found=-1; }
+  done
+  [ "$found" = "$code" ] && return
+  echo "$output"
+  failures=$((failures + 1))
+}
+
+check none 0
+check evaluate 0
+check extra 76 "all_reduce of test, call " "ranks called different operations under this number" "rank 0: all_reduce" \
+  "rank 1: barrier" "rank 1 on "
+check circle 76 "ranks wait for each other in different operations" "all_reduce of test" "barrier of test"
+check spin 76 "not arrived: rank 2" "main thread at test" "StalledJob::Spin"
+
+"$mpiexec" -n 4 "$program" suspend &
+job=$!
+for ((i = 0; i < 400; ++i)); do
+  sleep 0.05
+  ranks=$(pgrep -P "$job")
+  [ "$(wc -w <<<"$ranks")" -lt 4 ] || break
+done
+sleep 0.5
+kill -STOP $ranks
+sleep 2
+kill -CONT $ranks
+wait "$job" || { echo "a job that was suspended for a while did not go on"; failures=$((failures + 1)); }
+exit $((failures > 0))
