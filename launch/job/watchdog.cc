@@ -304,19 +304,22 @@ class Watchdog::Guard {
     ring().alarm = 1;
     Save(meeting, Own(), rank_);
     std::vector<std::optional<SavedReport>> known(size_);
+    const auto look = [&](int rank) {
+      if (!known[rank]) known[rank] = LoadReport(PathOf(meeting, rank));
+      return known[rank].has_value();
+    };
+    const auto speaks = [&](int rank) { return look(rank) && known[rank]->by == rank; };
     for (;; Sleep(0.02)) {
       const double passed = WallSeconds() - begin;
       if (fs::exists(meeting + kVerdict, error)) End(ExitCode::kStalled, /*first=*/false);
-      int first = size_, there = 0;
-      for (int rank = 0; rank < size_; ++rank) {
-        if (!known[rank]) known[rank] = LoadReport(PathOf(meeting, rank));
-        if (!known[rank]) continue;
-        ++there;
-        if (known[rank]->by == rank) first = std::min(first, rank);
-      }
-      if (passed > kProxySeconds) WriteForPeers(meeting, known);
-      if (first == rank_ && (there == size_ || passed > kGatherSeconds)) break;
-      if (passed > kEndSeconds) break;  // who should speak does not
+      if (passed > kProxySeconds) WriteForPeers(meeting, look, speaks);
+      // In a large job all look at one rank's, and one at all.
+      int first = 0;
+      while (first < rank_ && !speaks(first)) ++first;
+      if (first < rank_ && passed < kEndSeconds) continue;
+      int there = 0;
+      for (int rank = 0; rank < size_; ++rank) there += look(rank) ? 1 : 0;
+      if (there == size_ || passed > kGatherSeconds) break;
     }
     std::vector<std::optional<RankReport>> ranks;
     for (auto& each : known) ranks.push_back(each ? std::optional(std::move(each->report)) : std::nullopt);
@@ -338,12 +341,13 @@ class Watchdog::Guard {
   }
 
   // The lowest rank of a node that wrote its own report writes those of peers that did not.
-  void WriteForPeers(const std::string& meeting, const std::vector<std::optional<SavedReport>>& known) {
+  template <typename Look, typename Speaks>
+  void WriteForPeers(const std::string& meeting, const Look& look, const Speaks& speaks) {
     for (const Peer& peer : peers_) {
-      if (peer.rank < rank_ && known[peer.rank] && known[peer.rank]->by == peer.rank) return;
+      if (peer.rank < rank_ && speaks(peer.rank)) return;
     }
     for (const Peer& peer : peers_) {
-      if (!known[peer.rank]) Save(meeting, Of(peer), rank_);
+      if (!look(peer.rank)) Save(meeting, Of(peer), rank_);
     }
   }
 

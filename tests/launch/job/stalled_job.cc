@@ -14,7 +14,7 @@
 namespace longspan {
 namespace {
 
-constexpr double kTimeout = 1;
+constexpr double kTimeout = 2;
 
 class StalledJob {
  public:
@@ -35,12 +35,12 @@ class StalledJob {
     if (what == "spin" && rank == 2) Spin();
     if (what == "evaluate") {
       const InPhase phase(HostPhase::kEvaluate);
-      if (rank == 1) Sleep(2 * kTimeout);
+      if (rank == 1) Sleep(1.5 * kTimeout);
       Reduce(world_, 1);
     }
     // Meanwhile all processes are stopped for a while.
     for (int i = 0; what == "suspend" && i < 6; ++i) {
-      if (rank == 1) Sleep(kTimeout / 2);
+      if (rank == 1) Sleep(kTimeout / 4);
       Reduce(world_, 1);
     }
     Reduce(world_, 1);

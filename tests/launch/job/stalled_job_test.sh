@@ -1,5 +1,5 @@
 #!/bin/bash
-# stalled_job_test.sh PROGRAM MPIEXEC: how a job of four ranks, two a cp group, ends whose ranks may wait for 1 s, and that
+# stalled_job_test.sh PROGRAM MPIEXEC: how a job of four ranks, two a cp group, ends whose ranks may wait for 2 s, and that
 # one that only seems to hang goes on.
 set -u
 program=$1
@@ -42,7 +42,7 @@ for ((i = 0; i < 400; ++i)); do
 done
 sleep 0.5
 kill -STOP $ranks
-sleep 2
+sleep 3
 kill -CONT $ranks
 wait "$job" || { echo "a job that was suspended for a while did not go on"; failures=$((failures + 1)); }
 exit $((failures > 0))
