@@ -74,7 +74,7 @@ library(NVML          "^nvml\\.h$"                         runtime/)
 library(NVTX          "nvToolsExt|^nvtx"                   runtime/)
 library(CLI11         "^CLI/"                              launch/commands/ launch/main.cc)
 library(JSON          "^nlohmann/"                         runtime/files/ launch/report/ launch/train/run_log. launch/data/dataset_record.
-                                                           launch/data/json_lines. launch/checkpoint/manifest. launch/plan/rates.
+                                                           launch/data/json_lines. launch/checkpoint/manifest. launch/checkpoint/hugging_face_ launch/plan/rates.
                                                            launch/job/rank_report.)
 library(hwloc         "^hwloc"                             launch/job/)
 library(cuBLAS        "^cublas"                            kernels/matmul/)

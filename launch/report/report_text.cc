@@ -60,11 +60,10 @@ std::string Stragglers(const Summary& summary) {
   text += fmt::format("  {:>5} {:<8} {:<24} {:<28} {:>9} {:>7} {:>14}\n", "rank", "class", "when", "where", "excess ms",
                       "ratio", "saved at median");
   for (const Straggler& straggler : summary.stragglers) {
-    text += fmt::format(
-        "  {:>5} {:<8} {:<24} {:<28} {:>9.2f} {:>6.2f}x {:>13.1f}%\n", straggler.rank, ClassName(straggler.what),
-        When(straggler),
-        straggler.stage.empty() ? "spread over stages" : StageName(straggler.stage, straggler.pass, straggler.layer),
-        Ms(straggler.excess), straggler.ratio, 100 * straggler.saving_share);
+    text += fmt::format("  {:>5} {:<8} {:<24} {:<28} {:>9.2f} {:>6.2f}x {:>13.1f}%\n", straggler.rank,
+                        ClassName(straggler.what), When(straggler),
+                        WhereOf(straggler).empty() ? "spread over stages" : WhereOf(straggler), Ms(straggler.excess),
+                        straggler.ratio, 100 * straggler.saving_share);
   }
   return text;
 }
@@ -152,6 +151,15 @@ std::string Transfers(const Summary& summary) {
     text += fmt::format("  {:<28} {:<16} {:>7.4g} {:>10.3f} {:>10.3f} {:>10.3f} {:>10.3f} {:>9.3f}\n",
                         StageName(row.stage, row.pass), name, row.calls, row.bytes / (1 << 20), Ms(row.waiting),
                         Ms(row.moving), Ms(row.exposed), row.moving > 0 ? row.bytes / row.moving * 1e-9 : 0.0);
+  }
+  if (!summary.links.empty()) {
+    const auto slowest = std::min_element(summary.links.begin(), summary.links.end(),
+                                          [](const LinkRow& a, const LinkRow& b) { return a.newest < b.newest; });
+    std::vector<double> newest;
+    for (const LinkRow& link : summary.links) newest.push_back(link.newest);
+    text += fmt::format(
+        "  messages of 256 KiB to the next rank: {:.3g} GB/s at the median, {:.3g} from rank {} to {}, the slowest\n",
+        LowerMedian(newest) * 1e-9, slowest->newest * 1e-9, slowest->from, slowest->to);
   }
   return text + fmt::format(
                     "  exposed communication: {:.2f} ms of a step, {:.1f}%: waiting {:.2f}, moving {:.2f}; "

@@ -99,6 +99,7 @@ class Trainer {
         job_.Reduce(MeasurePeak(device_, session_.ops(), session_.compute(), session_.context().dtype), ReduceOp::kSum);
     session_.Start(config_.train.seed);
     optimizer_.Start(config_.train.seed);
+    if (state_.step == 0) TakeInitialWeights(config_, session_, optimizer_, log_);
     checkpoints_.Reserve();
     if (!Rehearse()) return Stop();
     Begin();
