@@ -34,6 +34,7 @@ RunConfig SavedConfig(const CheckpointReader& checkpoint, const std::vector<std:
                                    fmt::format("train.sequences_per_step={}", ranks),
                                    "train.recompute=FULL",
                                    "train.offload=false",
+                                   "data.stages=",
                                    "train.frozen_selection=",
                                    "train.record_selection="};
   keys.insert(keys.end(), overrides.begin(), overrides.end());
