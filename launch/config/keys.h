@@ -102,6 +102,7 @@ void VisitKeys(Config& config, Visitor&& visit) {
   visit("train.record_selection", train.record_selection);
   visit("train.record_step", train.record_step);
   visit("train.frozen_selection", train.frozen_selection);
+  visit("train.initial_weights", train.initial_weights);
 
   auto& checkpoint = config.checkpoint;
   visit("checkpoint.interval", checkpoint.interval);

@@ -56,6 +56,7 @@ struct TrainConfig {
   std::string record_selection;    // selection file to write; empty = none
   int64_t record_step = 0;         // whose sequences it is of; 0 = the last
   std::string frozen_selection;    // selection file that the layers take; empty = they choose
+  std::string initial_weights;     // checkpoint, or run, that step 0 has its weights of; empty = they are drawn
 
   bool evaluates() const { return eval_interval > 0 && eval_sequences > 0; }
   bool operator==(const TrainConfig&) const = default;

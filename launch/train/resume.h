@@ -6,6 +6,8 @@
 #include "launch/config/stages.h"
 #include "launch/data/step_loader.h"
 #include "launch/train/run_log.h"
+#include "model/network/session.h"
+#include "model/training/optimizer.h"
 
 namespace longspan {
 
@@ -17,5 +19,9 @@ void RequireStepsLeft(const RunState& found, const RunConfig& config);
 // (data, configuration), as Checkpoints::Find, and when the run has gone beyond train.steps.
 RunState FindPlace(Checkpoints& checkpoints, const RunConfig& config, const Stage& stage, StepLoader& steps,
                    RunLog& log);
+
+// Collective. A run that begins gets the weights of train.initial_weights, where that is set, and says of what model
+// they are. Throws Error (io, data) when they are not there or not of the model's shapes.
+void TakeInitialWeights(const RunConfig& config, Session& session, Optimizer& optimizer, RunLog& log);
 
 }  // namespace longspan
