@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <numeric>
 
+#include "launch/checkpoint/folder.h"
 #include "launch/config/config.h"
 #include "launch/train/about.h"
 #include "runtime/error.h"
@@ -78,6 +79,8 @@ std::unique_ptr<Tokenizer> TokenizerOf(const CheckpointReader& checkpoint, const
   const std::string trained = TrainedTokenizer(checkpoint);
   if (given.empty()) {
     if (trained.starts_with("byte")) return MakeByteTokenizer();
+    const std::string model = checkpoint.path() + "/" + kTokenizerName;
+    if (checkpoint.manifest().files.contains(kTokenizerName)) return LoadSentencePiece(model);
     Fail(ExitCode::kUsage, "{}: its tokenizer is {}: give --tokenizer, or --ids", checkpoint.path(),
          trained.empty() ? "not known" : trained);
   }

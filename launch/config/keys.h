@@ -71,6 +71,7 @@ void VisitKeys(Config& config, Visitor&& visit) {
   visit("data.document_masks", data.document_masks);
   visit("data.seed", data.seed);
   visit("data.blend", data.blend);
+  visit("data.packing", data.packing);
 
   auto& optimizer = config.optimizer;
   visit("optimizer.learning_rate", optimizer.learning_rate);

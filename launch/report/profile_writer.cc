@@ -101,6 +101,17 @@ void ProfileWriter::Add(const ClockDifference& difference, double at) {
   file_.Add(entry);
 }
 
+void ProfileWriter::Add(const LinkSpeed& speed, double at) {
+  if (speed.peer < 0) return;
+  proto::Entry entry;
+  proto::Link& link = *entry.mutable_link();
+  link.set_begin(Since(at));
+  link.set_peer(static_cast<uint32_t>(speed.peer));
+  link.set_time(Ns(speed.seconds));
+  link.set_bytes(static_cast<uint64_t>(speed.bytes));
+  file_.Add(entry);
+}
+
 void ProfileWriter::Add(const PeriodRecord& record) {
   proto::Entry entry;
   proto::Period& period = *entry.mutable_period();

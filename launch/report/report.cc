@@ -42,6 +42,10 @@ json ToJson(const TransferRow& row) {
           {"exposed", row.exposed}, {"bus_bandwidth", row.moving > 0 ? json(row.bytes / row.moving) : json(nullptr)}};
 }
 
+json ToJson(const LinkRow& row) {
+  return {{"from", row.from}, {"to", row.to}, {"newest", row.newest}, {"best", row.best}};
+}
+
 json ToJson(const Straggler& straggler) {
   return {{"rank", straggler.rank},
           {"class", ClassName(straggler.what)},
@@ -57,7 +61,8 @@ json ToJson(const Straggler& straggler) {
           {"stage", straggler.stage},
           {"pass", PassName(straggler.pass)},
           {"layer", straggler.layer},
-          {"stage_share", straggler.stage_share}};
+          {"stage_share", straggler.stage_share},
+          {"link", straggler.link}};
 }
 
 json ToJson(const Ledger& ledger) {
@@ -125,6 +130,7 @@ std::string ReportJson(const Summary& summary) {
   report["stages"] = ListOf(summary.stages);
   report["layers"] = ListOf(summary.layers);
   report["transfers"] = ListOf(summary.transfers);
+  report["links"] = ListOf(summary.links);
   report["stragglers"] = ListOf(summary.stragglers);
   report["ledger"] = ToJson(summary.ledger);
   report["costs"] = ListOf(summary.costs);

@@ -11,8 +11,9 @@
 //      "by_rank":[..]},"flops","bytes"},..],
 //    "layers":[likewise by layer],
 //    "transfers":[{"stage","pass","name","beside","calls","bytes","waiting","moving","exposed","bus_bandwidth"},..],
+//    "links":[{"from","to","newest","best"},..],  bytes a second of a message to the next rank
 //    "stragglers":[{"rank","class","first_step","last_step","since_start","to_end","single","excess","ratio","saving",
-//                   "saving_share","stage","pass","layer","stage_share"},..],
+//                   "saving_share","stage","pass","layer","stage_share","link"},..],
 //    "ledger":{"total","startup","training","data","checkpoint","evaluation","lost","lost_steps","stopped","restarts",
 //              "other"},  seconds of the whole run
 //    "costs":[{"seconds","what","advice"},..]}

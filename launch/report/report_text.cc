@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
+#include <set>
 #include <utility>
 
 #include "launch/report/report.h"
@@ -58,11 +60,30 @@ std::string Stragglers(const Summary& summary) {
   text += fmt::format("  {:>5} {:<8} {:<24} {:<28} {:>9} {:>7} {:>14}\n", "rank", "class", "when", "where", "excess ms",
                       "ratio", "saved at median");
   for (const Straggler& straggler : summary.stragglers) {
-    text += fmt::format(
-        "  {:>5} {:<8} {:<24} {:<28} {:>9.2f} {:>6.2f}x {:>13.1f}%\n", straggler.rank, ClassName(straggler.what),
-        When(straggler),
-        straggler.stage.empty() ? "spread over stages" : StageName(straggler.stage, straggler.pass, straggler.layer),
-        Ms(straggler.excess), straggler.ratio, 100 * straggler.saving_share);
+    text += fmt::format("  {:>5} {:<8} {:<24} {:<28} {:>9.2f} {:>6.2f}x {:>13.1f}%\n", straggler.rank,
+                        ClassName(straggler.what), When(straggler),
+                        WhereOf(straggler).empty() ? "spread over stages" : WhereOf(straggler), Ms(straggler.excess),
+                        straggler.ratio, 100 * straggler.saving_share);
+  }
+  return text;
+}
+
+// On several nodes: where the slow ranks run.
+std::string SlowNodes(const Summary& summary) {
+  std::map<std::string, std::set<int>> hosts;
+  for (const RankRow& row : summary.ranks) hosts[row.host];
+  if (hosts.size() < 2) return "";
+  for (const Straggler& straggler : summary.stragglers) {
+    for (const RankRow& row : summary.ranks) {
+      if (row.rank == straggler.rank) hosts[row.host].insert(row.rank);
+    }
+  }
+  std::string text;
+  for (const auto& [host, slow] : hosts) {
+    const auto there = std::count_if(summary.ranks.begin(), summary.ranks.end(),
+                                     [&host](const RankRow& row) { return row.host == host; });
+    if (slow.empty()) continue;
+    text += fmt::format("  on node {}, which has {}: {}\n", host, Count(there, "rank"), fmt::join(slow, ", "));
   }
   return text;
 }
@@ -131,6 +152,15 @@ std::string Transfers(const Summary& summary) {
                         StageName(row.stage, row.pass), name, row.calls, row.bytes / (1 << 20), Ms(row.waiting),
                         Ms(row.moving), Ms(row.exposed), row.moving > 0 ? row.bytes / row.moving * 1e-9 : 0.0);
   }
+  if (!summary.links.empty()) {
+    const auto slowest = std::min_element(summary.links.begin(), summary.links.end(),
+                                          [](const LinkRow& a, const LinkRow& b) { return a.newest < b.newest; });
+    std::vector<double> newest;
+    for (const LinkRow& link : summary.links) newest.push_back(link.newest);
+    text += fmt::format(
+        "  messages of 256 KiB to the next rank: {:.3g} GB/s at the median, {:.3g} from rank {} to {}, the slowest\n",
+        LowerMedian(newest) * 1e-9, slowest->newest * 1e-9, slowest->from, slowest->to);
+  }
   return text + fmt::format(
                     "  exposed communication: {:.2f} ms of a step, {:.1f}%: waiting {:.2f}, moving {:.2f}; "
                     "hidden {:.2f}\n",
@@ -162,8 +192,8 @@ std::string ReportText(const Summary& summary) {
     for (const std::string& problem : summary.problems) text += fmt::format("  ! {}\n", problem);
     return text;
   }
-  std::string text =
-      Head(summary) + Costs(summary) + Stragglers(summary) + Ranks(summary) + Stages(summary) + Transfers(summary);
+  std::string text = Head(summary) + Costs(summary) + Stragglers(summary) + SlowNodes(summary) + Ranks(summary) +
+                     Stages(summary) + Transfers(summary);
   const bool graphs = std::any_of(summary.stages.begin(), summary.stages.end(),
                                   [](const StageRow& row) { return row.stage == "graph"; });
   if (graphs) text += "  stages and transfers are not seen within graphs; runtime.graphs = OFF shows them\n";

@@ -96,6 +96,20 @@ std::vector<TransferRow> TransferRows(const StepTable& steps) {
   return list;
 }
 
+std::vector<LinkRow> LinkRows(const ProfileData& data) {
+  std::vector<LinkRow> rows;
+  for (const RankProfile& rank : data.ranks) {
+    if (rank.links.empty()) continue;
+    LinkRow row{.from = rank.rank, .to = rank.links.back().peer};
+    for (const ProfileLink& link : rank.links) {
+      row.newest = link.seconds > 0 ? link.bytes / link.seconds : 0;
+      row.best = std::max(row.best, row.newest);
+    }
+    rows.push_back(row);
+  }
+  return rows;
+}
+
 void AddTo(RankRow* sum, const RankRow& row, double share) {
   sum->step += row.step * share;
   sum->work += row.work * share;
@@ -137,6 +151,11 @@ std::string StageName(const std::string& stage, proto::Pass pass, int layer) {
   if (pass != proto::NONE) name += fmt::format(" {}", PassName(pass));
   if (layer >= 0) name += fmt::format(", layer {}", layer);
   return name;
+}
+
+std::string WhereOf(const Straggler& straggler) {
+  if (!straggler.link.empty()) return "link " + straggler.link;
+  return straggler.stage.empty() ? "" : StageName(straggler.stage, straggler.pass, straggler.layer);
 }
 
 RankRow RowOf(const ProfilePeriod& step) {
@@ -218,6 +237,7 @@ Summary Summarize(const ProfileData& data) {
   summary.stages = stages.Rows(data.ranks);
   summary.layers = layers.Rows(data.ranks);
   summary.transfers = TransferRows(steps);
+  summary.links = LinkRows(data);
   summary.stragglers = FindStragglers(data, steps);
   summary.costs = LargestCosts(summary);
   return summary;

@@ -44,7 +44,7 @@ function stragglers() {
   }
   $('stragglers').append(table(
     ['<rank', '<class', '<when', '<where', 'excess ms', 'ratio', 'saved at median'],
-    report.stragglers.map((s) => [s.rank, s.class, when(s), s.stage ? stageName(s) : 'spread over stages', ms(s.excess),
+    report.stragglers.map((s) => [s.rank, s.class, when(s), s.link ? 'link ' + s.link : s.stage ? stageName(s) : 'spread over stages', ms(s.excess),
       fixed(s.ratio) + 'x', percent(s.saving_share)])));
 }
 
