@@ -56,8 +56,7 @@ done
 trap "hand_on TERM" INT  # which what runs in the background ignores
 
 code=0 failed=0 stalled=0
-restarts_before=0 steps_before=0 seconds_before=0 down_before=0  # a run that does not resume begins its metrics
-case " $* " in *" --resume "*) read -r restarts_before steps_before seconds_before down_before <<<"$(costs)" ;; esac
+restarts_before=''  # until the first start has ended: one that resumes is no restart of ours
 command=("$@")
 while :; do
   before=$(saved)
@@ -71,6 +70,7 @@ while :; do
     [ "$status" -eq 127 ] || code=$status
   done
   child=
+  [ -n "$restarts_before" ] || read -r restarts_before steps_before seconds_before down_before <<<"$(costs)"
   case $code in 0 | 64 | 65 | 75 | 78 | 79) break ;; esac
   [ -z "$told" ] || break
   now=$(saved) last=$(taken)

@@ -7,7 +7,8 @@ needed=(g++ cmake ninja-build git openmpi-bin libopenmpi-dev protobuf-compiler l
         nlohmann-json3-dev libxxhash-dev libsentencepiece-dev zlib1g-dev libzstd-dev libhwloc-dev libjs-chart.js pkg-config)
 case ${1:-} in
   *tests) needed+=(libgtest-dev libeigen3-dev clang-format clang-tidy-19 libomp-19-dev) ;;&
-  all-tests) needed+=(qemu-user clang-19 libclang-rt-19-dev chromium python3) ;;
+  all-tests) needed+=(qemu-user clang-19 libclang-rt-19-dev chromium python3 iproute2 openssh-client openssh-server munge slurmctld
+                      slurmd slurm-client) ;;
 esac
 
 missing=()

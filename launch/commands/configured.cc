@@ -43,7 +43,7 @@ std::vector<Claim> Claims(const std::string& command, const RunConfig& config) {
   std::vector<Claim> claims = {{"program", Version(), ""}, {"command", command, ""}};
   for (const auto& [key, value] : ConfigValues(config)) {
     if (key != "output" && key != "data.train" && key != "data.validation" && key != "train.record_selection" &&
-        key != "train.frozen_selection") {
+        key != "train.frozen_selection" && key != "train.initial_weights") {
       claims.push_back({key, value, ""});
     }
   }
@@ -52,11 +52,12 @@ std::vector<Claim> Claims(const std::string& command, const RunConfig& config) {
 
 }  // namespace
 
-int RunOnRanks(const std::string& command, const RunConfig& given, const std::function<int(const RunConfig&)>& run) {
+int RunOnRanks(const std::string& command, const RunConfig& given, const std::function<int(const RunConfig&)>& run,
+               bool only_ranks) {
   const World world;
   const RunConfig config = Settle(given, world.size());
   RequireAgreement(*MakeMpiWorld(), ExitCode::kConfig, "the configuration", Claims(command, config));
-  RefuseProblems(Problems(given, world.size()));
+  if (!only_ranks) RefuseProblems(Problems(given, world.size()));
   return run(config);
 }
 
@@ -72,7 +73,8 @@ std::shared_ptr<GivenConfig> AddConfig(CLI::App& app) {
 }
 
 std::function<int()> AddConfigured(CLI::App& app, std::function<int(const RunConfig&)> run,
-                                   std::function<void(const RunConfig&, int64_t)> plan) {
+                                   std::function<void(const RunConfig&, int64_t)> plan,
+                                   std::function<bool()> only_ranks) {
   const auto config = AddConfig(app);
   const auto given = std::make_shared<Given>();
   app.add_flag("--print-config", given->print_config, "Print every value with its source, and end")
@@ -86,14 +88,17 @@ std::function<int()> AddConfigured(CLI::App& app, std::function<int(const RunCon
         ->transform(WholeNumber(1, 1 << 20))
         ->needs(dry_run);
   }
-  return [config, given, run, plan, command = app.get_name()] {
+  return [config, given, run, plan, only_ranks, command = app.get_name()] {
     const int64_t world = given->world > 0 || !given->dry_run ? given->world : AskLauncher().ranks;
-    const LoadedConfig loaded = ReadConfig(config->path, config->overrides, world);
+    LoadedConfig loaded = ReadConfig(config->path, config->overrides, world);
+    const bool any_model = only_ranks && only_ranks();
+    if (any_model) loaded.problems.resize(loaded.problems.size() - loaded.broken_rules);
     const bool speaks = AskLauncher().rank == 0;  // for all, who would say the same
     if (given->print_config && speaks) fmt::print("{}", SourceTable(loaded));
     RefuseProblems(loaded.problems);
     if (given->dry_run && speaks) plan(loaded.config, world);
-    return given->print_config || given->dry_run ? 0 : RunOnRanks(command, loaded.config, run);
+    if (given->print_config || given->dry_run) return 0;
+    return RunOnRanks(command, loaded.config, run, any_model);
   };
 }
 

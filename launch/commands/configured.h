@@ -25,12 +25,16 @@ std::shared_ptr<GivenConfig> AddConfig(CLI::App& app);
 //
 // `plan` adds --dry-run, which calls it on rank 0 for --world ranks (0 = what parallel.cp and .dp say); it prints, and
 // throws Error when the run could not be. Neither that nor --print-config needs MPI or a GPU.
+//
+// Where `only_ranks` says so, model, data and training need not fit the ranks: `run` does not use them.
 std::function<int()> AddConfigured(CLI::App& app, std::function<int(const RunConfig& config)> run,
-                                   std::function<void(const RunConfig& config, int64_t world)> plan = nullptr);
+                                   std::function<void(const RunConfig& config, int64_t world)> plan = nullptr,
+                                   std::function<bool()> only_ranks = nullptr);
 
 // Runs `run` with MPI running, as AddConfigured does, with a configuration without problems of its own. `command` is
-// what ranks must have alike besides.
-int RunOnRanks(const std::string& command, const RunConfig& given, const std::function<int(const RunConfig&)>& run);
+// what ranks must have alike besides. `only_ranks`: as there.
+int RunOnRanks(const std::string& command, const RunConfig& given, const std::function<int(const RunConfig&)>& run,
+               bool only_ranks = false);
 
 // With what this machine and the number of ranks decide.
 RunConfig Settle(RunConfig config, int ranks);

@@ -100,17 +100,27 @@ class Evaluator {
     report->sequence_length = config_.data.sequence_length;
     Said said(job_.root(), "held-out loss", report->sequences);
     PositionLosses positions(config_.data.sequence_length);
+    const std::vector<SequenceSource::Part> parts = sources_.validation->parts();
+    std::vector<Job::Number> of_parts(2 * parts.size(), {0, ReduceOp::kSum});  // losses, labels, of each
     int64_t done = 0;
     const auto found = Evaluate(
         job_, session_, *sources_.validation, config_, loss_sum_, [] { return false; },
         [&](const Batch& part) {
-          positions.Add(part, session_.ToHost<double>(session_.model().token_loss()));
+          const auto [sum, labels] = positions.Add(part, session_.ToHost<double>(session_.model().token_loss()));
+          size_t dataset = 0;
+          while (part.number >= parts[dataset].first + parts[dataset].size) ++dataset;
+          of_parts[2 * dataset].value += sum;
+          of_parts[2 * dataset + 1].value += static_cast<double>(labels);
           done += job_.mesh().dp_size();
           said.Update(std::min(done, report->sequences));
         });
     report->loss = {found->loss * static_cast<double>(found->labels), found->labels};
     for (const PositionBucket& bucket : positions.Sum(job_)) {
       report->positions.push_back({bucket.begin, bucket.end, {bucket.loss_sum, bucket.labels}});
+    }
+    const std::vector<double> sums = job_.Reduce(of_parts);
+    for (size_t i = 0; i < parts.size() && parts.size() > 1; ++i) {
+      report->datasets.push_back({parts[i].name, {sums[2 * i], static_cast<int64_t>(sums[2 * i + 1])}});
     }
   }
 
@@ -136,7 +146,8 @@ class Evaluator {
 
 int Eval(const GivenCheckpoint& given, const EvalOptions& options) {
   CheckpointReader checkpoint(NewestCheckpoint(given.path));
-  const RunConfig saved = SavedConfig(checkpoint, given.overrides, std::max(1, AskLauncher().ranks));
+  const RunConfig saved =
+      SavedConfig(checkpoint, given.overrides, std::max(1, AskLauncher().ranks), /*reads_data=*/true);
   return RunOnRanks("eval " + checkpoint.manifest().time, saved, [&](const RunConfig& config) {
     Evaluator evaluator(config, checkpoint, options);
     const EvalReport report = evaluator.Run(checkpoint);

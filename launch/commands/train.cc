@@ -74,6 +74,9 @@ checkpoint and are done again. In it
 A run stops in good order, saved and with exit code 75, by SIGUSR1, SIGUSR2, SIGTERM or SIGINT, a file OUTPUT/NAME/stop,
 or train.max_minutes; the last line says how to go on. mpirun forwards the first two and follows the others with SIGKILL.
 
+A rank that keeps others waiting for longer than comm.timeout (comm.load_timeout, .evaluation_timeout and .save_timeout
+outside of steps) ends the run with exit code 76 and a message that names it; OUTPUT/NAME/stall-ID has what all ranks did last.
+
 Examples:
   mpirun -np 4 longspan train --config configs/quickstart.textproto
   longspan train --config configs/nsa_1b.textproto parallel.cp=8 runtime.device=GPU --dry-run --world 16 --device-memory 80GiB

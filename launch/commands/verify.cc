@@ -1,6 +1,7 @@
 // `longspan verify`: before a long job, the same model and sequence on one rank and cut over the cp group.
 #include "launch/commands/verify.h"
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -15,11 +16,16 @@
 #include "launch/job/agreement.h"
 #include "launch/job/job.h"
 #include "launch/job/machine.h"
+#include "launch/job/world.h"
 #include "launch/train/open_data.h"
 #include "launch/train/selections.h"
+#include "launch/version.h"
 #include "model/network/session.h"
 #include "parallel/comm/local_comm.h"
+#include "parallel/comm/nccl.h"
+#include "parallel/comm/texts.h"
 #include "parallel/exchange/sequence_rows.h"
+#include "runtime/count.h"
 
 namespace longspan {
 namespace {
@@ -153,12 +159,66 @@ std::string Compare(const ParamTable& params, const Outcome& alone, const Outcom
   return wrong;
 }
 
+struct LinkOptions {
+  bool only = false;  // no gradients
+  std::string json;   // a file to write
+};
+
+// Measures the links and checks the collectives over all ranks and each of their groups, prints both, and returns what
+// is wrong. Collective.
+std::string VerifyLinks(Job& job, Stream& stream, const ParallelConfig& parallel, const std::string& json) {
+  const Mesh& mesh = job.mesh();
+  LinkReport found = MeasureLinks(job, stream);
+  found.version = Version();
+  const bool nccl = job.device().kind() == DeviceKind::kGpu && parallel.transport != Transport::kStaged && HasNccl();
+  found.transport = nccl ? NcclVersion() : MpiVersion();
+  std::string wrong;
+  for (Communicator* group : {&mesh.world(), &mesh.cp(), &mesh.dp()}) {
+    const CollectiveCheck check = CheckCollectives(*group, job.device(), stream);
+    found.collective_calls += check.calls;
+    if (wrong.empty() && !check.wrong.empty())
+      wrong = fmt::format("rank {}: {}", mesh.host_world().rank(), check.wrong);
+  }
+  for (const std::string& text : GatherTexts(mesh.host_world(), wrong)) {
+    if (found.wrong.empty()) found.wrong = text;
+  }
+  if (job.root()) {
+    fmt::print("{}  collectives: {} results, {}\n", LinkTable(found), found.collective_calls,
+               found.wrong.empty() ? "all exact" : "WRONG: " + found.wrong);
+    if (!json.empty()) WriteLinkReport(json, found);
+  }
+  return found.wrong;
+}
+
+// Ends the command: all ranks alike, `wrong` being known to rank 0 at least.
+int Judge(Job& job, const std::string& wrong) {
+  if (job.root()) fmt::print("{}\n", wrong.empty() ? "verify: good" : "verify: OFF");
+  if (job.Reduce(wrong.empty() ? 0 : 1, ReduceOp::kMax) != 0) {
+    Fail(ExitCode::kRankFailed, "verify: {}", job.root() ? wrong : "see rank 0");
+  }
+  return static_cast<int>(ExitCode::kOk);
+}
+
+int RunLinks(const RunConfig& config, const LinkOptions& options) {
+  Job job(ChooseMachine(config.runtime).device, config.parallel, config.comm);
+  if (job.root()) {
+    fmt::print("longspan verify: links of {} = dp {} x cp {} on {}\n", Count(job.mesh().world().size(), "rank"),
+               job.mesh().dp_size(), job.mesh().cp_size(), job.device().name());
+    fmt::print("{}", job.placement());
+  }
+  struct Made {
+    explicit Made(Device& device) : stream(device.MakeStream("comm")) {}
+    std::unique_ptr<Stream> stream;
+  };
+  return Judge(job, VerifyLinks(job, *job.Make<Made>(job.device()).stream, config.parallel, options.json));
+}
+
 // Runs one random sequence with uneven documents (with train.frozen_selection the first that it is of, with its blocks)
 // at cp=1 and at cp=P, prints a table of errors and the speed of the links. One rank holds the whole sequence: lower
 // data.sequence_length where that does not fit. Throws Error (rank failed) naming the worst parameter when one is off
 // by more than 1e-5 (BF16: 0.01), or when the losses are: on a CPU not one bit of a loss or a selection may differ; on
 // a GPU cp=1 is given the selection of cp=P; (configuration) when parallel.cp is 1, as there is nothing to compare.
-int RunVerify(const RunConfig& config) {
+int RunVerify(const RunConfig& config, const LinkOptions& options) {
   if (config.parallel.cp == 1) {
     Fail(ExitCode::kConfig,
          "parallel.cp = 1: verify compares ranks that share a sequence with one; set it to 2 or more");
@@ -184,23 +244,36 @@ int RunVerify(const RunConfig& config) {
     alone.Step();
     wrong = Compare(run.params(), OutcomeOf(alone, *self), parts, gpu ? GpuAllowed(machine.dtype) : kCpuAllowed);
   }
-  const std::string links = MeasureLinks(job.mesh().world(), device, run.session.comm());
-  if (job.root()) fmt::print("{}{}\n", links, wrong.empty() ? "verify: good" : "verify: OFF");
-  if (job.Reduce(wrong.empty() ? 0 : 1, ReduceOp::kMax) != 0) {
-    Fail(ExitCode::kRankFailed, "verify: {}", job.root() ? wrong : "see rank 0");
-  }
-  return static_cast<int>(ExitCode::kOk);
+  const std::string links = VerifyLinks(job, run.session.comm(), config.parallel, options.json);
+  return Judge(job, wrong.empty() ? links : wrong);
+}
+
+std::function<int()> AddVerify(CLI::App& app) {
+  const auto options = std::make_shared<LinkOptions>();
+  app.add_flag("--links", options->only,
+               "Only measure the links and check the collectives; no key but parallel.* and "
+               "runtime.* matters");
+  app.add_option("--json", options->json, "Write what was found of the links to this file")->type_name("FILE");
+  return AddConfigured(
+      app,
+      [options](const RunConfig& config) {
+        return options->only ? RunLinks(config, *options) : RunVerify(config, *options);
+      },
+      nullptr, [options] { return options->only; });
 }
 
 }  // namespace
 
 extern const Command kVerify = {"verify", "Compare gradients on one rank and on many, before a long job", R"(
-Compares the gradient of every parameter on one rank with that on parallel.cp ranks, and fails when one is off.
+Compares the gradient of every parameter on one rank with that on parallel.cp ranks, and fails when one is off. Then, or
+with --links alone, latency and bandwidth between every pair of ranks and around the rings of their groups, naming links
+far slower than others of their kind; and every collective on numbers whose sums are exact: it fails when one is wrong.
 
 Examples:
   mpirun -np 4 longspan verify --config configs/quickstart.textproto parallel.cp=4 parallel.dp=1
-  mpirun -np 2 longspan verify --config configs/fibonacci.textproto parallel.cp=2 parallel.selected_exchange=FETCH)",
-                                [](CLI::App& app) { return AddConfigured(app, RunVerify); }};
+  mpirun -np 2 longspan verify --config configs/fibonacci.textproto parallel.cp=2 parallel.selected_exchange=FETCH
+  mpirun -np 16 --hostfile hosts longspan verify --links --json links.json)",
+                                AddVerify};
 
 std::vector<GradientRow> CompareGradients(const ParamTable& params, std::span<const float> reference,
                                           std::span<const float> found) {

@@ -83,6 +83,7 @@ class Loader {
       const auto source = loaded_.sources.find(problem.substr(0, problem.find(' ')));
       const bool given = source != loaded_.sources.end() && source->second != "default";
       loaded_.problems.push_back(given ? source->second + ": " + problem : problem);
+      ++loaded_.broken_rules;
     }
     return loaded_;
   }

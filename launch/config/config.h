@@ -17,6 +17,7 @@ struct LoadedConfig {
   RunConfig config;                            // keys that could not be read have their defaults
   std::map<std::string, std::string> sources;  // of every key: "default", "FILE:LINE" or "command line"
   std::vector<std::string> problems;  // one line each; the rules between values (launch/config/rules.h) are checked too
+  int64_t broken_rules = 0;           // of problems, the last ones: those of rules, all else could be read
 };
 
 // Reads `text`; `name` is the file in messages. Overrides are "key.path=value", lists with commas. `world` is the

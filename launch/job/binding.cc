@@ -4,7 +4,6 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <array>
 #include <cstdlib>
 #include <string_view>
 #include <vector>
@@ -76,12 +75,12 @@ void ShareThreads(const std::string& cpus, Communicator& node) {
   omp_set_num_threads(std::max(1, omp_get_num_procs() / place.ranks));
 }
 
-std::string Row(std::array<std::string, 7> cells) {
-  for (std::string& cell : cells) {
-    if (cell.empty()) cell = "-";
-  }
-  const auto& [rank, node, device, cpus, numa, gpu_numa, bound] = cells;
-  return fmt::format("  {:>6}  {:<16} {:<32} {:<12} {:<5} {:<5} {}", rank, node, device, cpus, numa, gpu_numa, bound);
+std::string Versions(bool on_gpu) {
+  std::string text = MpiVersion();
+  if (!on_gpu) return text;
+  if (const std::string nccl = NcclVersion(); !nccl.empty()) text += ", " + nccl;
+  if (const std::string driver = DriverVersion(); !driver.empty()) text += ", driver " + driver;
+  return text;
 }
 
 }  // namespace
@@ -112,12 +111,14 @@ Binding BindRank(DeviceKind kind, bool share_gpu) {
 
   Binding binding;
   binding.device = on_gpu ? MakeGpuDevice(gpu) : MakeCpuDevice();
-  const std::vector<std::string> lines =
-      GatherTexts(*world, Row({std::to_string(world->rank()), NodeName(), binding.device->name(), own, map.Nodes(own),
-                               map.Nodes(near), bound}));
-  if (world->rank() != 0) return binding;
-  binding.table = Row({"rank", "node", "device", "cpus", "NUMA", "GPU's", "bound"}) + "\n";
-  for (const std::string& line : lines) binding.table += line + "\n";
+  binding.places = GatherPlaces(*world, {.node = NodeName(),
+                                         .device = binding.device->name(),
+                                         .bus = on_gpu ? GpuAddress(gpu) : "",
+                                         .cpus = own,
+                                         .numa = map.Nodes(own),
+                                         .gpu_numa = map.Nodes(near),
+                                         .bound = bound,
+                                         .versions = Versions(on_gpu)});
   return binding;
 }
 

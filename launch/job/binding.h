@@ -9,15 +9,16 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "launch/job/placement.h"
 #include "runtime/device.h"
 
 namespace longspan {
 
 struct Binding {
   std::unique_ptr<Device> device;
-  // For the startup print, on rank 0: rank, node, device, CPUs, their NUMA nodes, those near its GPU, and who bound it.
-  std::string table;
+  std::vector<RankPlace> places;  // of all ranks, on each
 };
 
 // Collective over all ranks, before threads are started and before anything else touches a GPU or NCCL, whose

@@ -45,7 +45,9 @@ std::string ResumeCommand(const std::vector<std::string>& own, const std::vector
 
 std::string ResumeCommand(int ranks) {
   const bool slurm = std::getenv("SLURM_STEP_NUM_TASKS") != nullptr && std::getenv("OMPI_COMM_WORLD_SIZE") == nullptr;
-  const std::string launcher = fmt::format("{} {}", slurm ? "srun -n" : "mpirun -np", ranks);
+  const char* const pmi = std::getenv("SLURM_MPI_TYPE");
+  const std::string srun = fmt::format("srun{} -n", pmi ? fmt::format(" --mpi={}", pmi) : "");
+  const std::string launcher = fmt::format("{} {}", slurm ? srun : "mpirun -np", ranks);
   std::vector<std::string> parent;
   if (std::getenv("OMPI_COMM_WORLD_SIZE") != nullptr) parent = ArgumentsOf(std::to_string(getppid()));
   return ResumeCommand(ArgumentsOf("self"), parent, ranks, launcher);

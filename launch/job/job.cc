@@ -1,15 +1,27 @@
 #include "launch/job/job.h"
 
+#include <fmt/format.h>
+
 #include "parallel/comm/rank_order.h"
 #include "runtime/memory.h"
 #include "runtime/place.h"
 
 namespace longspan {
+namespace {
+
+std::string PlacementText(const std::vector<RankPlace>& places, const Mesh& mesh, const Environment& environment) {
+  const std::string warnings = DifferentEnvironment(mesh.host_world(), environment);
+  return fmt::format("{}  environment {}\n{}{}", PlacementTable(places), EnvironmentText(environment),
+                     NeedlessSplit(places, mesh.cp_size()), warnings);
+}
+
+}  // namespace
 
 Job::Job(DeviceKind device, const ParallelConfig& parallel, const CommConfig& limits)
     : watchdog_(limits),
       binding_(BindRank(device, parallel.share_gpu)),
-      mesh_(MakeMpiWorld(), parallel.dp, parallel.cp, *binding_.device, parallel.transport) {}
+      mesh_(MakeMpiWorld(), parallel.dp, parallel.cp, *binding_.device, parallel.transport),
+      placement_(PlacementText(binding_.places, mesh_, environment_)) {}
 
 int64_t Job::MemoryBytes() const {
   return device().kind() == DeviceKind::kCpu ? AnonymousBytes() : available_ - device().AvailableBytes();

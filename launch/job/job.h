@@ -12,6 +12,7 @@
 
 #include "launch/config/run_config.h"
 #include "launch/job/binding.h"
+#include "launch/job/environment.h"
 #include "launch/job/watchdog.h"
 #include "parallel/comm/mesh.h"
 #include "parallel/comm/nccl.h"
@@ -31,7 +32,10 @@ class Job {
   bool root() const { return mesh_.host_world().rank() == 0; }
   // In use on the device: by the process on a CPU, gone since the job began on a GPU.
   int64_t MemoryBytes() const;
-  const std::string& placement() const { return binding_.table; }  // on rank 0: which rank computes where
+  const Environment& environment() const { return environment_; }  // of this rank
+  // For the startup: which rank computes where, on which versions, in which environment, and what is to be said against
+  // it. The same on all ranks.
+  const std::string& placement() const { return placement_; }
 
   // Makes what owns memory or streams of the device, or is about to transfer. The job owns it and ends NCCL's transfers
   // before it goes (NcclGuard), the last made first. Graphs with transfers in them live elsewhere, and go before the
@@ -61,6 +65,8 @@ class Job {
   const int64_t available_ = device().AvailableBytes();
   const std::unique_ptr<Stream> host_stream_ = MakeCpuDevice()->MakeStream("host");
   const Mesh mesh_;
+  const Environment environment_ = ReadEnvironment();
+  const std::string placement_;
   std::forward_list<std::shared_ptr<void>> owned_;
   const NcclGuard guard_;  // goes first
 };

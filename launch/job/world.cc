@@ -41,6 +41,20 @@ int FromEnvironment(std::initializer_list<const char*> variables) {
   return 0;
 }
 
+// Without it Open MPI would end within MPI_Init, with a code and a text of its own.
+void RequirePmi() {
+  const bool by_srun = FromEnvironment({"SLURM_STEP_NUM_TASKS"}) > 1;
+  for (const char* told : {"PMIX_RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK"}) {
+    if (std::getenv(told)) return;
+  }
+  if (!by_srun) return;
+  Fail(
+      ExitCode::kConfig,
+      "srun started {} processes without telling MPI of it: start them with srun --mpi=pmix (srun --mpi=list says what "
+      "it has), or with mpirun within the allocation",
+      AskLauncher().ranks);
+}
+
 std::atomic<bool> end_left_to_others = false;
 
 [[noreturn]] void EndAllRanks(ExitCode code, const std::string& message) {
@@ -64,11 +78,20 @@ Launched AskLauncher() {
 }
 
 World::World() : exceptions_(std::uncaught_exceptions()) {
+  RequirePmi();
   int provided = 0;
   MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided);
   MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
   MPI_Comm_size(MPI_COMM_WORLD, &size_);
   SetProcessIdentity(rank_, size_, NodeName());
+  // Started by another MPI's mpirun, each process believes to be the only one.
+  const Launched launched = AskLauncher();
+  if (size_ == 1 && launched.ranks > 1) {
+    Fail(ExitCode::kConfig,
+         "the launcher started {} processes, but MPI ({}) knows of this one only; start them with the mpirun of this "
+         "MPI",
+         launched.ranks, MpiVersion());
+  }
 }
 
 World::~World() {

@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
+#include <set>
 #include <utility>
 
 #include "launch/report/report.h"
@@ -67,6 +69,26 @@ std::string Stragglers(const Summary& summary) {
                         ClassName(straggler.what), When(straggler),
                         WhereOf(straggler).empty() ? "spread over stages" : WhereOf(straggler), Ms(straggler.excess),
                         straggler.ratio, 100 * straggler.saving_share);
+  }
+  return text;
+}
+
+// On several nodes: where the slow ranks run.
+std::string SlowNodes(const Summary& summary) {
+  std::map<std::string, std::set<int>> hosts;
+  for (const RankRow& row : summary.ranks) hosts[row.host];
+  if (hosts.size() < 2) return "";
+  for (const Straggler& straggler : summary.stragglers) {
+    for (const RankRow& row : summary.ranks) {
+      if (row.rank == straggler.rank) hosts[row.host].insert(row.rank);
+    }
+  }
+  std::string text;
+  for (const auto& [host, slow] : hosts) {
+    const auto there = std::count_if(summary.ranks.begin(), summary.ranks.end(),
+                                     [&host](const RankRow& row) { return row.host == host; });
+    if (slow.empty()) continue;
+    text += fmt::format("  on node {}, which has {}: {}\n", host, Count(there, "rank"), fmt::join(slow, ", "));
   }
   return text;
 }
@@ -202,8 +224,8 @@ std::string ReportText(const Summary& summary) {
     for (const std::string& problem : summary.problems) text += fmt::format("  ! {}\n", problem);
     return text;
   }
-  std::string text =
-      Head(summary) + Costs(summary) + Stragglers(summary) + Ranks(summary) + Stages(summary) + Transfers(summary);
+  std::string text = Head(summary) + Costs(summary) + Stragglers(summary) + SlowNodes(summary) + Ranks(summary) +
+                     Stages(summary) + Transfers(summary);
   const bool graphs = std::any_of(summary.stages.begin(), summary.stages.end(),
                                   [](const StageRow& row) { return row.stage == "graph"; });
   if (graphs) text += "  stages and transfers are not seen within graphs; runtime.graphs = OFF shows them\n";

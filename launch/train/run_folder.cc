@@ -6,12 +6,16 @@
 
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <random>
+#include <thread>
+#include <vector>
 
 #include "launch/checkpoint/folder.h"
+#include "parallel/comm/texts.h"
 #include "runtime/error.h"
 #include "runtime/files/output_file.h"
 
@@ -102,6 +106,27 @@ std::string RunFolder::ReadId(const std::string& path) {
   std::getline(file, id);
   const bool good = id.size() == 16 && id.find_first_not_of("0123456789abcdef") == std::string::npos;
   return good ? id : "";
+}
+
+void RunFolder::RequireShared(Communicator& world) const {
+  const std::string wanted = GatherTexts(world, id_)[0];
+  // A network's file system may take its time to show what is new.
+  bool seen = false;
+  for (int i = 0; i < 20 && !(seen = ReadId(path_) == wanted); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  }
+  std::array<char, 256> host{};
+  gethostname(host.data(), host.size() - 1);
+  std::string blind;
+  const std::vector<std::string> told = GatherTexts(world, seen ? "" : host.data());
+  for (size_t rank = 0; rank < told.size(); ++rank) {
+    if (!told[rank].empty()) blind += fmt::format("{}rank {} on {}", blind.empty() ? "" : ", ", rank, told[rank]);
+  }
+  if (blind.empty()) return;
+  throw Error(ExitCode::kConfig,
+              fmt::format("{}output: {} of rank 0 is not there for {}: it must lie where all nodes see it; give output "
+                          "by its full path in a folder that they share",
+                          ProcessPrefix(), path_, blind));
 }
 
 std::string RunFolder::Problem(const RunConfig& config, OlderRun older) {

@@ -3,12 +3,14 @@
 //   config.textproto  every key, as settled      profile/  rankNNNNN.pb, report.* (launch/report)
 //   metrics.jsonl     launch/train/run_log.h     lock      locked (flock) as long as the run lasts; says who by
 //   checkpoints/      launch/checkpoint/folder.h
+//   stall-ID/         why a start of it hung (launch/job/watchdog.h)
 //   id                what the run's files elsewhere are called by (in memory: launch/checkpoint/checkpoint.h)
 #pragma once
 
 #include <string>
 
 #include "launch/config/run_config.h"
+#include "parallel/comm/comm.h"
 
 namespace longspan {
 
@@ -25,6 +27,9 @@ class RunFolder {
   // 16 hexadecimal digits; "" when the folder has none.
   static std::string ReadId(const std::string& path);
   static std::string PathOf(const RunConfig& config);
+  // Collective over `world`, on host memory, after all have constructed theirs. Throws Error (configuration), naming
+  // the nodes, where some do not see the folder of the rank that writes: what they save would be lost to the others.
+  void RequireShared(Communicator& world) const;
 
   const std::string& path() const { return path_; }
   const std::string& id() const { return id_; }  // of the rank that writes

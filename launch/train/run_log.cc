@@ -121,7 +121,8 @@ void RunLog::Start(const StartMetrics& m) {
                {"dtype", m.dtype},
                {"parameters", m.parameters},
                {"step_tflop", m.step_flops * 1e-12},
-               {"peak_tflops", m.peak_flops * 1e-12}};
+               {"peak_tflops", m.peak_flops * 1e-12},
+               {"environment", m.environment}};
   if (m.resumes) {
     const double start = ProcessSeconds();
     line["after"] = m.after;

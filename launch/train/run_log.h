@@ -3,7 +3,8 @@
 //
 // metrics.jsonl, one object a line:
 //   {"kind":"start","version":"longspan ..","time":"2026-01-31T12:00:00Z","command":"longspan train ..","ranks":4,
-//    "dp":2,"cp":2,"device":"cpu (1 threads)","dtype":"f32","parameters":..,"step_tflop":..,"peak_tflops":..}
+//    "dp":2,"cp":2,"device":"cpu (1 threads)","dtype":"f32","parameters":..,"step_tflop":..,"peak_tflops":..,
+//    "environment":{"OMP_NUM_THREADS":"1",..}}
 //   {"kind":"step","step":1,"elapsed":..,"loss":..,"grad_norm":..,"loss_z":..,"norm_z":..,"skipped":false,"learning_rate":..,"ms":..,"tokens":..,
 //    "tokens_per_second":..,"labels":..,"labels_per_second":..,"peak_share":..,"memory_mib":..,"coverage":..,
 //    "borrowed_mib":..,"allocations":..,"epochs":[..],"selection":["<hash of layer 0, hex>",..],"cause":".." of a
@@ -19,6 +20,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -35,6 +37,7 @@ struct StartMetrics {
   int64_t parameters = 0;
   double step_flops = 0;  // of a step, all ranks, as counted beside the launches
   double peak_flops = 0;  // a second, of all ranks: of large matrix products, measured before the first step
+  std::map<std::string, std::string> environment;  // launch/job/environment.h, of rank 0
   bool resumes = false;
   int64_t after = 0;   // the step from which it goes on
   double seconds = 0;  // that it had trained until then

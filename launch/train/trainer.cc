@@ -71,7 +71,8 @@ class Trainer {
                               .memory = MemoryFolder(GatherTexts(mesh_.host_world(), folder_.id())[0]),
                               .node = NodeName(),
                               .about = AboutRun(config, job, dtype, sources_, options.version),
-                              .say = [this](const std::string& line) { log_.Line(line); }})),
+                              .say = [this](const std::string& line) { log_.Line(line); },
+                              .tokenizer = job.root() ? TokenizerModelOf(sources_) : ""})),
         gradients_(job, config, session_, optimizer_, sources_, stopping_),
         step_({.job = job,
                .config = config,
@@ -87,6 +88,7 @@ class Trainer {
 
   // Returns the exit code.
   ExitCode Run() {
+    folder_.RequireShared(mesh_.host_world());
     const int64_t shared = checkpoints_.MemoryBytes();
     const std::vector<HostMemory> host = PlannedHostMemory(session_, optimizer_, config_, shared);
     log_.Line(Announcement(config_, job_, session_, sources_, folder_.path(), options_.version, host));
@@ -97,6 +99,7 @@ class Trainer {
         job_.Reduce(MeasurePeak(device_, session_.ops(), session_.compute(), session_.context().dtype), ReduceOp::kSum);
     session_.Start(config_.train.seed);
     optimizer_.Start(config_.train.seed);
+    if (state_.step == 0) TakeInitialWeights(config_, session_, optimizer_, log_);
     checkpoints_.Reserve();
     if (!Rehearse()) return Stop();
     Begin();
@@ -197,6 +200,7 @@ class Trainer {
                 .parameters = session_.model().params().parameters(),
                 .step_flops = step_flops_,
                 .peak_flops = peak_flops_,
+                .environment = job_.environment(),
                 .resumes = resumes(),
                 .after = state_.step,
                 .seconds = state_.seconds});

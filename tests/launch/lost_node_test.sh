@@ -1,37 +1,28 @@
 #!/bin/bash
-# lost_node_test.sh LONGSPAN MPIEXEC: a run on three nodes goes on from memory when its ranks were killed and one node with
-# all that it held is gone, with the unbroken run's bits. The nodes are name spaces of this machine, each with a name and
-# a /dev/shm of its own; 77 where that may not be.
+# lost_node_test.sh LONGSPAN MPIEXEC: a run on three nodes (nodes.sh) goes on from memory when its ranks were killed and one
+# node with all that it held is gone, with the unbroken run's bits. 77 where nodes may not be made.
 set -u
+source "$(dirname "$0")/nodes.sh"
 longspan=$1 mpiexec=$2
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+enter_machine "$@"
 failures=0
 fail() { echo "$1"; failures=1; }
 
-mkdir "$folder"/shm-{a,b,c}
-cat >"$folder/agent" <<END
-#!/bin/bash
-node=\${1#node} && shift
-exec unshare --uts --mount bash -c 'hostname "node\$0" && mount --bind "$folder/shm-\$0" /dev/shm && exec sh -c "\$*"' "\$node" "\$@"
-END
-chmod +x "$folder/agent"
-"$folder/agent" nodea true 2>/dev/null || { echo "skipped: needs the right to make name spaces (root)"; exit 77; }
-printf 'node%s slots=2\n' a b c >"$folder/hosts"
-job=("$mpiexec" --mca plm_rsh_agent "$folder/agent" --hostfile "$folder/hosts" -np 6 "$longspan" train runtime.device=CPU
+make_nodes 3
+job=("${mpirun[@]}" -np 6 "$longspan" train runtime.device=CPU
   model.layers=1 model.hidden=16 model.heads=2 model.kv_heads=1 model.key_width=8 model.value_width=8 model.ffn=24 model.vocab=10
   model.nsa.block=8 model.nsa.stride=4 model.nsa.select_block=8 model.nsa.select=3 model.nsa.window=8 data.format=FIBONACCI
   data.sequence_length=64 optimizer.warmup_steps=0 optimizer.schedule=CONSTANT train.eval_interval=0 train.log_interval=100000
-  train.sequences_per_step=6 parallel.cp=2 checkpoint.minutes=0 train.steps=400 "output=$folder/runs")
+  train.sequences_per_step=6 parallel.cp=2 checkpoint.minutes=0 train.steps=100 "output=$folder/runs")
 parameters() { sed -nE 's/^done: .*parameters ([0-9a-f]+),.*/\1/p' "$1"; }
 
 "${job[@]}" name=whole >"$folder/whole" 2>&1 || { tail "$folder/whole"; fail "the unbroken run failed"; }
-for lost in a c; do
+for lost in n1 n3; do
   rm -rf "$folder/runs/run"
   "${job[@]}" name=run checkpoint.memory_interval=3 >"$folder/killed" 2>&1 &
   for ((i = 0; i < 1200; ++i)); do
     step=$(sed -nE 's/^\{.*"kind":"step".*"step":([0-9]+).*/\1/p' "$folder/runs/run/metrics.jsonl" 2>/dev/null | tail -n 1)
-    [ "${step:-0}" -lt 40 ] || break
+    [ "${step:-0}" -lt 30 ] || break
     sleep 0.05
   done
   for rank in $(pgrep -f "^$longspan train .*output=$folder/runs"); do kill -9 "$rank"; done

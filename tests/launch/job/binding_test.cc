@@ -116,11 +116,10 @@ TEST_F(OwnCores, ABoundThreadAndTheThreadsItStarts) {
   EXPECT_FALSE(map_.Bind(""));
 }
 
-// The lines of the table that end so, on rank 0.
-int64_t LinesEndingIn(const std::string& table, const std::string& end) {
-  int64_t count = 0;
-  for (size_t at = table.find(end + "\n"); at != std::string::npos; at = table.find(end + "\n", at + 1)) ++count;
-  return count;
+// Ranks that were bound so.
+int64_t BoundBy(const Binding& binding, const std::string& who) {
+  return std::count_if(binding.places.begin(), binding.places.end(),
+                       [&](const RankPlace& p) { return p.bound == who; });
 }
 
 class BoundRanks : public OwnCores {
@@ -131,16 +130,16 @@ class BoundRanks : public OwnCores {
     // The share of a whole machine, whatever the launcher of the test said.
     map_.Bind(map_.Allowed());
   }
-  int64_t Ranks() const { return rank_ == 0 ? size_ : 0; }
 
   int rank_ = 0, size_ = 0;
 };
 
-TEST_F(BoundRanks, TableHasALineForEachRank) {
+TEST_F(BoundRanks, EveryRankHasAPlace) {
   const Binding binding = BindRank(DeviceKind::kCpu, false);
   EXPECT_EQ(binding.device->kind(), DeviceKind::kCpu);
-  const auto lines = std::count(binding.table.begin(), binding.table.end(), '\n');
-  EXPECT_EQ(lines, rank_ == 0 ? size_ + 1 : 0) << binding.table;
+  ASSERT_EQ(std::ssize(binding.places), size_);
+  EXPECT_EQ(binding.places[rank_].cpus, map_.Own());
+  EXPECT_EQ(binding.places[rank_].device, binding.device->name());
 }
 
 // Equal parts of the machine when there are cores for all, else everything for everyone.
@@ -149,14 +148,14 @@ TEST_F(BoundRanks, RanksOfANodeShareItsCores) {
   const std::string share = map_.Share(map_.Allowed(), rank_, size_);
   EXPECT_EQ(map_.Own(), share.empty() ? map_.Allowed() : share);
   const bool bound = !share.empty() && share != map_.Allowed();
-  EXPECT_EQ(LinesEndingIn(binding.table, bound ? "by longspan" : "unbound"), Ranks()) << binding.table;
+  EXPECT_EQ(BoundBy(binding, bound ? "by longspan" : "unbound"), size_);
 }
 
 TEST_F(BoundRanks, TheUsersWordAgainstBinding) {
   const Variable off("LONGSPAN_BIND", "0");
   const Binding binding = BindRank(DeviceKind::kCpu, false);
   EXPECT_EQ(map_.Own(), map_.Allowed());
-  EXPECT_EQ(LinesEndingIn(binding.table, "unbound"), Ranks()) << binding.table;
+  EXPECT_EQ(BoundBy(binding, "unbound"), size_);
 }
 
 TEST_F(BoundRanks, WhatTheLauncherBoundStays) {
@@ -165,7 +164,7 @@ TEST_F(BoundRanks, WhatTheLauncherBoundStays) {
   ASSERT_TRUE(map_.Bind(first));
   const Binding binding = BindRank(DeviceKind::kCpu, false);
   EXPECT_EQ(map_.Own(), first);
-  EXPECT_EQ(LinesEndingIn(binding.table, "by launcher"), Ranks()) << binding.table;
+  EXPECT_EQ(BoundBy(binding, "by launcher"), size_);
 }
 
 // A thread for each CPU of a rank; ranks on the same CPUs share them out, one thread at least.
