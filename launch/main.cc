@@ -3,11 +3,14 @@
 
 namespace longspan {
 
-extern const Command kTrain, kEval, kGenerate, kVerify, kAttention, kData, kCheckpoint, kReport, kPlan, kBench;
+extern const Command kTrain, kEval, kGenerate, kExport, kImport, kVerify, kAttention, kData, kTokenizer, kCheckpoint,
+    kReport, kPlan, kBench;
 
 }  // namespace longspan
 
 int main(int argc, char** argv) {
   using namespace longspan;
-  return RunProgram({kTrain, kEval, kGenerate, kVerify, kAttention, kData, kCheckpoint, kReport, kPlan, kBench}, argc, argv);
+  return RunProgram({kTrain, kEval, kGenerate, kExport, kImport, kVerify, kAttention, kData, kTokenizer, kCheckpoint,
+                     kReport, kPlan, kBench},
+                    argc, argv);
 }

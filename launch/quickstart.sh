@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From a fresh clone to a trained model: installs what is missing, builds, makes a dataset of the C and C++ headers of this
-# machine, trains a small NSA model over 4 MPI ranks (cp=2 x dp=2), shows the report. Needs no GPU; uses those it finds.
+# machine, trains a small NSA model over 4 MPI ranks (cp=2 x dp=2), shows the report and a text that it writes. Needs no GPU; uses those it finds.
 # launch/quickstart.sh [key.path=value ...]; with LONGSPAN_BUILD=FOLDER it takes the longspan there and builds none.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -42,17 +42,34 @@ train+=(longspan train --config configs/quickstart.textproto "parallel.cp=$cp" "
         "data.train=${data}_train" "data.validation=${data}_validation")
 "${train[@]}" --overwrite "$@"
 
+run=runs/quickstart
+for given in "$@"; do
+  case $given in
+    name=*) run=$(dirname "$run")/${given#name=} ;;
+    output=*) run=${given#output=}/$(basename "$run") ;;
+  esac
+done
+steps=$(sed -n 's/^ *steps: \([0-9]*\)$/\1/p' "$run/config.textproto" | head -1)
+
+echo "== what it learned: the loss on held-out headers, and text that it writes on from a first line"
+longspan eval "$run" 2>/dev/null
+echo
+longspan generate "$run" runtime.device=CPU --prompt $'template <typename T>\n' --tokens 240 --temperature 0.6 --seed 1
+
 cat <<MSG
+
 == what happened
 A byte-level transformer with Native Sparse Attention was trained on the headers of this machine. Each sequence was cut over
 $cp ranks (cp), $dp ran side by side (dp).
-  runs/quickstart/metrics.jsonl        loss, gradient norm, speed and selection hashes of every step
-  runs/quickstart/profile/report.txt   where the time went, by rank and stage: the report above; longspan report shows more
-  runs/quickstart/profile/report.html  the same with charts, for a browser
-  runs/quickstart/config.textproto     every setting; change one with key.path=value, e.g.
+  $run/metrics.jsonl        loss, gradient norm, speed and selection hashes of every step
+  $run/profile/report.txt   where the time went, by rank and stage: the report above; longspan report shows more
+  $run/profile/report.html  the same with charts, for a browser
+  $run/config.textproto     every setting; change one with key.path=value and a name= of its own
+  $run/checkpoints          what was saved: $(cat "$run/checkpoints/latest"); longspan checkpoint info, eval, generate read it
+It goes on to twice as many steps with
 
 cd $(printf %q "$PWD") && export PATH=$(printf %q "$build"):\$PATH
-${train[*]} name=contiguous parallel.layout=CONTIGUOUS
+${train[*]} ${*:+$* }--resume train.steps=$((2 * steps))
 
   cmake --install ${build#"$PWD/"} --prefix ~/.local puts longspan into ~/.local/bin
 MSG

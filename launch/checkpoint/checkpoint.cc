@@ -35,7 +35,8 @@ Saver::Args SaverArgs(const Checkpoints::Args& args, const Tier& tier) {
                      .tier = tier,
                      .before = args.run + "/metrics.jsonl",
                      .about = args.about,
-                     .say = args.say};
+                     .say = args.say,
+                     .tokenizer = args.tokenizer};
   const CheckpointConfig& rules = args.config.checkpoint;
   result.copies = tier.in_memory() ? MemoryCopies(rules) : DiskCopies(rules);
   if (!tier.in_memory()) {

@@ -43,6 +43,7 @@ class Checkpoints {
     std::string node;    // this rank's
     Manifest about;      // what manifests say of the run besides time, state, tensors and files
     std::function<void(const std::string&)> say;  // a line to the log
+    std::string tokenizer = {};  // bytes of its model, which every save has with it as tokenizer.model; "": none
   };
   explicit Checkpoints(Args args);  // collective; what it refers to outlives it
 

@@ -25,7 +25,7 @@ bool SameSplit(const DataConfig& a, const DataConfig& b) {
 bool Binds(const std::string& key, bool same_split) {
   if (key == "data.validation" || key == "data.validation_fraction" || key == "data.blend") return !same_split;
   return key.starts_with("model.") || key == "data.sequence_length" || key == "data.document_masks" ||
-         key == "data.seed";
+         key == "data.packing" || key == "data.stages" || key == "data.seed";
 }
 
 std::string Difference(const std::string& key, const std::string& saved, const std::string& now) {

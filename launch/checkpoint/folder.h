@@ -17,6 +17,7 @@
 namespace longspan {
 
 constexpr const char* kManifestName = "manifest.json";
+constexpr const char* kTokenizerName = "tokenizer.model";  // of the data's tokenizer, where it has a model
 
 class CheckpointFolder {
  public:

@@ -7,6 +7,8 @@
 #include <utility>
 
 #include "launch/checkpoint/on_ranks.h"
+#include "runtime/files/checksum.h"
+#include "runtime/files/output_file.h"
 #include "runtime/trace.h"
 
 namespace longspan {
@@ -101,10 +103,19 @@ void Saver::Write(Pending& save) {
     if (tier_.keeper()) tier_.folder().Begin(save.state.step);
     return std::string();
   });
-  save.work = std::async(
-      std::launch::async,
-      [&snapshot = *save.snapshot, folder = tier_.folder().PartialOf(save.state.step),
-       name = fmt::format("shard-{:05}.safetensors", world_.rank())] { return snapshot.Write(folder, name).Text(); });
+  save.work =
+      std::async(std::launch::async, [&snapshot = *save.snapshot, folder = tier_.folder().PartialOf(save.state.step),
+                                      name = fmt::format("shard-{:05}.safetensors", world_.rank()),
+                                      tokenizer = world_.rank() == 0 ? args_.tokenizer : ""] {
+        Manifest part = snapshot.Write(folder, name);
+        if (!tokenizer.empty()) {
+          OutputFile file(folder + "/" + kTokenizerName);
+          file.Write(tokenizer.data(), std::ssize(tokenizer));
+          file.Commit();
+          part.files[kTokenizerName] = {std::ssize(tokenizer), ChecksumOf(tokenizer.data(), std::ssize(tokenizer))};
+        }
+        return part.Text();
+      });
   save.stage = Stage::kWritten;
 }
 

@@ -35,6 +35,7 @@ class Saver {
     std::string before;  // file that is on the disk before a save counts, where there is one
     Manifest about;      // what manifests say of the run besides time, state, tensors and files
     std::function<void(const std::string&)> say;  // a line to the log
+    std::string tokenizer = {};                   // bytes of its model, for kTokenizerName; "": none
   };
   explicit Saver(Args args);  // what it refers to outlives it
 

@@ -31,9 +31,7 @@ Manifest Snapshot::Write(const std::string& folder, const std::string& name) con
   Manifest part;
   if (tensors_.empty()) return part;
   for (const auto& [tensor_name, tensor] : tensors_) {
-    std::vector<int64_t> shape;
-    for (int i = 0; i < tensor.shape.rank(); ++i) shape.push_back(tensor.dim(i));
-    part.tensors[tensor_name] = {tensor.dtype, shape, {{name, 0, tensor.size()}}};
+    part.tensors[tensor_name] = {tensor.dtype, Dimensions(tensor.shape), {{name, 0, tensor.size()}}};
   }
   const WrittenFile written = WriteSafetensors(folder + "/" + name, tensors_);
   part.files[name] = {written.bytes, written.checksum};

@@ -91,18 +91,7 @@ class LayerBench {
 
   static LayerBenchCase Describe(const LayerCase& bench) {
     LayerBenchCase found;
-    found.sizes = {{"tokens", bench.tokens},
-                   {"heads", bench.sizes.heads},
-                   {"groups", bench.sizes.kv_heads},
-                   {"key_width", bench.sizes.key_width},
-                   {"value_width", bench.sizes.value_width},
-                   {"block", bench.nsa.block},
-                   {"stride", bench.nsa.stride},
-                   {"select_block", bench.nsa.select_block},
-                   {"select", bench.nsa.select},
-                   {"init", bench.nsa.init},
-                   {"local", bench.nsa.local},
-                   {"window", bench.nsa.window}};
+    found.sizes = NamedSizes(bench.tokens, bench.sizes, bench.nsa);
     found.phi = PhiName(bench.nsa.phi);
     found.layout = bench.layout == LayoutKind::kHeadTail ? "HEAD_TAIL" : "CONTIGUOUS";
     found.selected_exchange = bench.exchange == SelectedExchange::kGather ? "GATHER" : "FETCH";

@@ -10,6 +10,7 @@
 #include "kernels/ops.h"
 #include "launch/commands/attention_metadata.h"
 #include "launch/commands/bench_lists.h"
+#include "launch/commands/bench_sizes.h"
 #include "runtime/memory.h"
 #include "runtime/trace.h"
 
@@ -315,18 +316,7 @@ class NsaBench {
 
 BenchCase DescribeNsaBench(const NsaBenchCase& bench) {
   BenchCase found;
-  found.sizes = {{"tokens", bench.tokens},
-                 {"heads", bench.sizes.heads},
-                 {"groups", bench.sizes.kv_heads},
-                 {"key_width", bench.sizes.key_width},
-                 {"value_width", bench.sizes.value_width},
-                 {"block", bench.nsa.block},
-                 {"stride", bench.nsa.stride},
-                 {"select_block", bench.nsa.select_block},
-                 {"select", bench.nsa.select},
-                 {"init", bench.nsa.init},
-                 {"local", bench.nsa.local},
-                 {"window", bench.nsa.window}};
+  found.sizes = NamedSizes(bench.tokens, bench.sizes, bench.nsa);
   found.phi = PhiName(bench.nsa.phi);
   found.selection = bench.selection;
   return found;

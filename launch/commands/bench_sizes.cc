@@ -58,6 +58,22 @@ AttentionCore::Sizes BenchSizes::ParseShape(const std::string& text) {
   return sizes;
 }
 
+std::vector<std::pair<std::string, int64_t>> NamedSizes(int64_t tokens, const AttentionCore::Sizes& sizes,
+                                                        const NsaConfig& nsa) {
+  return {{"tokens", tokens},
+          {"heads", sizes.heads},
+          {"groups", sizes.kv_heads},
+          {"key_width", sizes.key_width},
+          {"value_width", sizes.value_width},
+          {"block", nsa.block},
+          {"stride", nsa.stride},
+          {"select_block", nsa.select_block},
+          {"select", nsa.select},
+          {"init", nsa.init},
+          {"local", nsa.local},
+          {"window", nsa.window}};
+}
+
 void AddBenchSizes(CLI::App& app, BenchSizes* sizes) {
   const auto size = [&](const std::string& name, int64_t* value, int64_t least, const char* what) {
     app.add_option(name, *value, what)

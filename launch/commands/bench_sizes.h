@@ -1,7 +1,9 @@
 // What the benchmarks of attention are told alike: sizes, device, type and how often.
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/attention/nsa_config.h"
@@ -31,6 +33,10 @@ struct BenchSizes {
   void Check() const;                                               // Throws Error (usage) naming the option.
   static AttentionCore::Sizes ParseShape(const std::string& text);  // of one that the command line has let pass
 };
+
+// A case's sizes by name, for its report.
+std::vector<std::pair<std::string, int64_t>> NamedSizes(int64_t tokens, const AttentionCore::Sizes& sizes,
+                                                        const NsaConfig& nsa);
 
 // Adds the options to `app`; --select is by that name.
 void AddBenchSizes(CLI::App& app, BenchSizes* sizes);

@@ -43,7 +43,7 @@ std::vector<Claim> Claims(const std::string& command, const RunConfig& config) {
   std::vector<Claim> claims = {{"program", Version(), ""}, {"command", command, ""}};
   for (const auto& [key, value] : ConfigValues(config)) {
     if (key != "output" && key != "data.train" && key != "data.validation" && key != "train.record_selection" &&
-        key != "train.frozen_selection") {
+        key != "train.frozen_selection" && key != "train.initial_weights") {
       claims.push_back({key, value, ""});
     }
   }

@@ -9,7 +9,9 @@
 
 #include "launch/commands/command.h"
 #include "launch/commands/option_values.h"
+#include "launch/commands/text_options.h"
 #include "launch/data/dataset_builder.h"
+#include "launch/data/dataset_record.h"
 #include "launch/data/read_texts.h"
 #include "launch/train/progress.h"
 #include "runtime/count.h"
@@ -20,38 +22,16 @@ namespace longspan {
 namespace {
 
 void CheckOptions(const DataOptions& options) {
-  if (options.files.inputs.empty()) Fail(ExitCode::kUsage, "data: expected at least one folder or file");
   if (options.output.empty()) Fail(ExitCode::kUsage, "data: expected --output PREFIX");
   if (!(options.validation_fraction >= 0 && options.validation_fraction < 1)) {
     Fail(ExitCode::kUsage, "--validation-fraction: expected 0 to below 1, found {}", options.validation_fraction);
   }
 }
 
-[[noreturn]] void RefuseNothing(const FileSelection& files, const FoundFiles& found) {
-  std::string why = "holds no file";
-  if (!files.include.empty() || !files.exclude.empty()) {
-    why = "no file in it matches";
-    for (const std::string& pattern : files.include) why += fmt::format(" --include '{}'", pattern);
-    for (const std::string& pattern : files.exclude) why += fmt::format(" --exclude '{}'", pattern);
-  }
-  if (found.unreadable > 0)
-    why += fmt::format("; unreadable: {}, the first {}", found.unreadable, found.first_unreadable);
-  Fail(ExitCode::kData, "{}: {}", fmt::join(files.inputs, ", "), why);
-}
-
 std::function<int()> AddData(CLI::App& app) {
   const auto options = std::make_shared<DataOptions>();
-  app.add_option("inputs", options->files.inputs, "Folders (searched to the bottom) and files")->type_name("PATH");
+  AddTextOptions(app, &options->texts);
   app.add_option("--output", options->output, "Writes PREFIX.bin, PREFIX.idx and PREFIX.json")->type_name("PREFIX");
-  app.add_option("--include", options->files.include, "Take only files that match (* ? [a-z]); may be repeated")
-      ->allow_extra_args(false)
-      ->type_name("PATTERN");
-  app.add_option("--exclude", options->files.exclude, "Leave out files and folders that match; may be repeated")
-      ->allow_extra_args(false)
-      ->type_name("PATTERN");
-  app.add_option("--jsonl", options->jsonl_key,
-                 "The files are JSON lines (plain, gzip or zstd), each a document whose text is under KEY")
-      ->type_name("KEY");
   app.add_option("--tokenizer", options->tokenizer, "byte (default) or sentencepiece")->type_name("NAME");
   app.add_option("--model", options->model, "SentencePiece model")->type_name("FILE");
   app.add_option("--validation-fraction", options->validation_fraction,
@@ -59,14 +39,24 @@ std::function<int()> AddData(CLI::App& app) {
       ->check(Fraction())
       ->type_name("FRACTION");
 
-  const auto path = std::make_shared<std::string>();
+  const auto shown = std::make_shared<DataInfoOptions>();
   CLI::App* const info = app.add_subcommand("info", "Print what a dataset holds");
-  info->add_option("path", *path, "A Megatron PREFIX, an llm.c or a nanoGPT file")->required()->type_name("PATH");
+  info->add_option("path", shown->path, "A Megatron PREFIX, an llm.c or a nanoGPT file, or a pattern of several")
+      ->required()
+      ->type_name("PATH");
+  info->add_option("--sequence-length", shown->sequence_lengths,
+                   "For which the share of padding is printed (2048, 16384, 65536); may be repeated")
+      ->allow_extra_args(false)
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 31))
+      ->type_name("TOKENS");
+  info->add_option("--select-block", shown->select_block, "model.nsa.select_block, where documents begin (64)")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 31))
+      ->type_name("TOKENS");
   info->footer(R"(
 Examples:
   longspan data info data/headers
-  longspan data info fineweb_train_000001.bin)");
-  return [options, path, info] { return info->parsed() ? RunDataInfo(*path) : RunData(*options); };
+  longspan data info --sequence-length 32768 'fineweb_train_*.bin')");
+  return [options, shown, info] { return info->parsed() ? RunDataInfo(*shown) : RunData(*options); };
 }
 
 }  // namespace
@@ -92,21 +82,20 @@ int RunData(const DataOptions& options) {
                options.model, fmt::join(lost, ", "),
                lost[0] == "line ends" ? ": every text becomes a single line" : "");
   }
-  FileSelection selection = options.files;
+  TextOptions texts = options.texts;
   for (const char* part : {"", "_train", "_validation"}) {
-    for (const char* ending : {".bin", ".idx", ".json"}) {
-      for (const char* state : {"", ".partial"}) selection.skip.push_back(options.output + part + ending + state);
+    for (const char* ending : {".bin", ".idx", ".json", kTokenizerEnding}) {
+      for (const char* state : {"", ".partial"}) texts.files.skip.push_back(options.output + part + ending + state);
     }
   }
-  FoundFiles found = FindFiles(selection);
-  if (found.files.empty()) RefuseNothing(options.files, found);
+  FoundFiles found = FindTexts(texts, "data");
   int64_t total_bytes = 0;
   for (const FoundFile& file : found.files) total_bytes += file.bytes;
 
   DatasetBuilder builder(options.output, options.validation_fraction, *tokenizer);
   {
     Progress progress("tokenising", total_bytes);
-    ReadTexts(found, options.jsonl_key,
+    ReadTexts(found, options.texts.jsonl_key,
               {.file = [&](MappedFile file) { builder.Add(std::move(file)); },
                .line = [&](std::string text, const std::string& name) { builder.Add(std::move(text), name); },
                .progress =
@@ -116,7 +105,7 @@ int RunData(const DataOptions& options) {
     builder.Finish();
   }
 
-  if (options.jsonl_key.empty()) {
+  if (options.texts.jsonl_key.empty()) {
     fmt::print("files        {} read, {} empty and {} binary skipped\n", builder.documents(), builder.empty(),
                builder.binary());
   } else {
@@ -133,7 +122,8 @@ int RunData(const DataOptions& options) {
   fmt::print("longest      {}: {}\n", Count(builder.longest(), "token"), builder.longest_name());
   fmt::print("vocabulary   {} (model.vocab), tokenizer {}\n", tokenizer->vocab(), options.tokenizer);
   for (const DatasetBuilder::Part& part : builder.parts()) {
-    fmt::print("written      {}.bin, .idx, .json: {}, {}\n", part.prefix, Count(part.tokens.documents(), "document"),
+    fmt::print("written      {}.bin, .idx, .json{}: {}, {}\n", part.prefix,
+               part.model ? fmt::format(", {}", kTokenizerEnding) : "", Count(part.tokens.documents(), "document"),
                Count(part.tokens.tokens(), "token"));
   }
   return 0;

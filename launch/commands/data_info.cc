@@ -9,6 +9,7 @@
 #include "launch/commands/data.h"
 #include "launch/data/dataset.h"
 #include "launch/data/dataset_record.h"
+#include "launch/data/packing.h"
 #include "launch/train/progress.h"
 
 namespace longspan {
@@ -56,9 +57,25 @@ void PrintHistogram(const std::vector<int64_t>& lengths, int64_t tokens) {
   }
 }
 
+// How many sequences it makes, and how much of them is padding.
+void PrintPacking(const Dataset& dataset, const DataInfoOptions& options) {
+  fmt::print("\n{:>24}  {:>24}  {:>24}\n", "packed in sequences of", "data.packing=SEQUENTIAL",
+             "data.packing=BEST_FIT");
+  for (const int64_t length : options.sequence_lengths) {
+    fmt::print("{:>24}", length);
+    for (const PackingKind kind : {PackingKind::kSequential, PackingKind::kBestFit}) {
+      const auto packer = MakePacker(dataset, 0, dataset.documents(),
+                                     {.length = length, .alignment = options.select_block, .kind = kind});
+      fmt::print("  {:>24}", fmt::format("{}, padding {:.1f}%", packer->size(), 100 * PaddingShare(*packer, length)));
+    }
+    fmt::print("\n");
+  }
+}
+
 }  // namespace
 
-int RunDataInfo(const std::string& path) {
+int RunDataInfo(const DataInfoOptions& options) {
+  const std::string& path = options.path;
   const Dataset dataset = OpenDataset(DetectFormat(path), path);
   const std::optional<DatasetRecord> record = RecordOf(dataset);
   std::vector<int64_t> lengths(dataset.documents());
@@ -67,6 +84,7 @@ int RunDataInfo(const std::string& path) {
   const int32_t largest = LargestToken(dataset);
 
   fmt::print("file         {}\n", dataset.path());
+  if (dataset.files().size() > 1) fmt::print("files        {}\n", dataset.files().size());
   fmt::print("format       {}, tokens of {}\n", dataset.format(), TokenTypeName(dataset.type()));
   fmt::print("documents    {}\n", dataset.documents());
   fmt::print("tokens       {}\n", dataset.tokens());
@@ -79,6 +97,7 @@ int RunDataInfo(const std::string& path) {
              lengths[lengths.size() / 2], static_cast<double>(dataset.tokens()) / static_cast<double>(lengths.size()),
              lengths.back());
   PrintHistogram(lengths, dataset.tokens());
+  PrintPacking(dataset, options);
   return 0;
 }
 

@@ -3,7 +3,9 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <filesystem>
 #include <memory>
+#include <optional>
 
 #include "launch/checkpoint/folder.h"
 #include "launch/checkpoint/weights.h"
@@ -24,6 +26,8 @@
 
 namespace longspan {
 namespace {
+
+namespace fs = std::filesystem;
 
 constexpr int64_t kMost = int64_t{1} << 40;
 
@@ -100,17 +104,27 @@ class Evaluator {
     report->sequence_length = config_.data.sequence_length;
     Said said(job_.root(), "held-out loss", report->sequences);
     PositionLosses positions(config_.data.sequence_length);
+    const std::vector<SequenceSource::Part> parts = sources_.validation->parts();
+    std::vector<Job::Number> of_parts(2 * parts.size(), {0, ReduceOp::kSum});  // losses, labels, of each
     int64_t done = 0;
     const auto found = Evaluate(
         job_, session_, *sources_.validation, config_, loss_sum_, [] { return false; },
         [&](const Batch& part) {
-          positions.Add(part, session_.ToHost<double>(session_.model().token_loss()));
+          const auto [sum, labels] = positions.Add(part, session_.ToHost<double>(session_.model().token_loss()));
+          size_t dataset = 0;
+          while (part.number >= parts[dataset].first + parts[dataset].size) ++dataset;
+          of_parts[2 * dataset].value += sum;
+          of_parts[2 * dataset + 1].value += static_cast<double>(labels);
           done += job_.mesh().dp_size();
           said.Update(std::min(done, report->sequences));
         });
     report->loss = {found->loss * static_cast<double>(found->labels), found->labels};
     for (const PositionBucket& bucket : positions.Sum(job_)) {
       report->positions.push_back({bucket.begin, bucket.end, {bucket.loss_sum, bucket.labels}});
+    }
+    const std::vector<double> sums = job_.Reduce(of_parts);
+    for (size_t i = 0; i < parts.size() && parts.size() > 1; ++i) {
+      report->datasets.push_back({parts[i].name, {sums[2 * i], static_cast<int64_t>(sums[2 * i + 1])}});
     }
   }
 
@@ -134,15 +148,26 @@ class Evaluator {
   Tensor loss_sum_;
 };
 
+// Where the run's report shows it; somebody else's folder may not be written to.
+void LeaveInRun(const std::string& run, const EvalReport& report) {
+  try {
+    WriteEvalJson(run + "/eval.json", report);
+  } catch (const Error& error) {
+    fmt::print(stderr, "warning: {}\n", error.what());
+  }
+}
+
 int Eval(const GivenCheckpoint& given, const EvalOptions& options) {
   CheckpointReader checkpoint(NewestCheckpoint(given.path));
-  const RunConfig saved = SavedConfig(checkpoint, given.overrides, std::max(1, AskLauncher().ranks));
+  const RunConfig saved =
+      SavedConfig(checkpoint, given.overrides, std::max(1, AskLauncher().ranks), /*reads_data=*/true);
   return RunOnRanks("eval " + checkpoint.manifest().time, saved, [&](const RunConfig& config) {
     Evaluator evaluator(config, checkpoint, options);
     const EvalReport report = evaluator.Run(checkpoint);
     if (!evaluator.root()) return 0;
     fmt::print("{}", EvalText(report));
     if (!options.json.empty()) WriteEvalJson(options.json, report);
+    if (fs::is_directory(given.path + "/checkpoints")) LeaveInRun(given.path, report);
     return 0;
   });
 }
@@ -179,7 +204,7 @@ extern const Command kEval = {"eval", "Measure a saved model on held-out data", 
 The loss over train.eval_sequences held-out sequences, which is what train says of the same checkpoint, overall and by the
 position of a token in its document: where more context helps, it falls. Keys choose others: data.validation,
 train.eval_sequences, data.sequence_length, runtime.device, parallel.cp. The numbers are the same on any ranks, up to
-rounding.
+rounding. Given a run's folder it leaves them in eval.json there, of which longspan report --html shows the loss by position.
 
 --retrieval asks for one thing in a long document, by its length and the depth at which it lies: pairs of a key and a value
 (four tokens each) lie in a haystack, the document ends with one of the keys, and the value must be the model's first

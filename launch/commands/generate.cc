@@ -24,6 +24,7 @@
 #include "model/decode/sampler.h"
 #include "runtime/count.h"
 #include "runtime/error.h"
+#include "runtime/files/safetensors.h"
 #include "runtime/trace.h"
 
 namespace longspan {
@@ -31,7 +32,7 @@ namespace {
 
 struct GenerateOptions {
   std::vector<std::string> prompts, files;
-  std::string tokenizer;
+  std::string tokenizer, logits;
   bool ids = false;
   int64_t tokens = 256;
   Sampling sampling;
@@ -118,8 +119,10 @@ class Generator {
     if (!streams) progress.emplace("generate", options_.tokens);
     if (streams) Begin();
     const double begin = WallSeconds();
+    if (!options_.logits.empty()) ReadAllButLast(entries[0]);
     for (int64_t step = 0; step < options_.tokens; ++step) {
       const auto logits = decoder_->Append(entries);
+      Keep(logits[0]);
       for (size_t i = 0; i < texts_.size(); ++i) {
         texts_[i].push_back(samplers[i].Next(logits[i]));
         entries[i].tokens = std::span(texts_[i]).last(1);
@@ -133,6 +136,7 @@ class Generator {
     } else {
       SayAll();
     }
+    if (!options_.logits.empty()) WriteLogits();
     const double seconds = WallSeconds() - begin;
     const auto tokens = static_cast<double>(options_.tokens * std::ssize(texts_));
     fmt::print(stderr, "{} in {:.2f} s, {:.0f} tokens/s on {}\n", Count(static_cast<int64_t>(tokens), "token"), seconds,
@@ -140,6 +144,22 @@ class Generator {
   }
 
  private:
+  // Token by token, for the logits after each.
+  void ReadAllButLast(Decoder::Entry& entry) {
+    for (; entry.tokens.size() > 1; entry.tokens = entry.tokens.subspan(1)) {
+      const Decoder::Entry next{entry.sequence, entry.tokens.first(1)};
+      Keep(decoder_->Append({&next, 1})[0]);
+    }
+  }
+  void Keep(const std::vector<float>& logits) {
+    if (!options_.logits.empty()) logits_.insert(logits_.end(), logits.begin(), logits.end());
+  }
+  void WriteLogits() {
+    const auto rows = std::ssize(texts_[0]) - 1;
+    WriteSafetensors(options_.logits, {{"tokens", HostView(texts_[0].data(), {rows})},
+                                       {"logits", HostView(logits_.data(), {rows, std::ssize(logits_) / rows})}});
+  }
+
   // One text appears as it comes.
   void Begin() {
     if (tokenizer_) {
@@ -159,7 +179,8 @@ class Generator {
 
   void SayAll() {
     for (size_t i = 0; i < texts_.size(); ++i) {
-      Print(fmt::format("== prompt {}\n{}\n", i + 1, tokenizer_ ? tokenizer_->Decode(texts_[i]) : IdsText(texts_[i])));
+      Print(fmt::format("== prompt {}\n{}\n", i + 1,
+                        tokenizer_ ? Printable(tokenizer_->Decode(texts_[i])) : IdsText(texts_[i])));
     }
   }
 
@@ -170,14 +191,18 @@ class Generator {
   std::unique_ptr<Decoder> decoder_;
   std::vector<std::vector<int32_t>> texts_;
   std::optional<TextStream> stream_;
+  std::vector<float> logits_;  // after each token of the only text, where they are wanted
 };
 
 int Generate(const GivenCheckpoint& given, const GenerateOptions& options) {
+  if (!options.logits.empty() && options.prompts.size() + options.files.size() != 1) {
+    Fail(ExitCode::kUsage, "--logits: expected one prompt, found {}", options.prompts.size() + options.files.size());
+  }
   if (AskLauncher().ranks > 1) {
     Fail(ExitCode::kUsage, "generate runs in one process, found {} ranks: leave mpirun away", AskLauncher().ranks);
   }
   CheckpointReader checkpoint(NewestCheckpoint(given.path));
-  const RunConfig config = Settle(SavedConfig(checkpoint, given.overrides, 1), 1);
+  const RunConfig config = Settle(SavedConfig(checkpoint, given.overrides, 1, /*reads_data=*/false), 1);
   Generator(config, checkpoint, options).Run();
   return 0;
 }
@@ -198,6 +223,9 @@ std::function<int()> AddGenerate(CLI::App& app) {
       ->transform(WholeNumber(1, int64_t{1} << 31))
       ->type_name("N")
       ->capture_default_str();
+  app.add_option("--logits", options->logits,
+                 "Where the logits after each token go, of one prompt: safetensors, tokens [n] and logits [n,X]")
+      ->type_name("FILE");
   app.add_option("--temperature", options->sampling.temperature, "Of the softmax; 0 takes the likeliest token")
       ->check(CLI::Range(0.0, 1e6).description(""))
       ->type_name("T")

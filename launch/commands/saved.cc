@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <numeric>
 
+#include "launch/checkpoint/folder.h"
 #include "launch/config/config.h"
 #include "launch/train/about.h"
 #include "runtime/error.h"
@@ -21,7 +22,13 @@ std::shared_ptr<GivenCheckpoint> AddCheckpointAndKeys(CLI::App& app) {
   return given;
 }
 
-RunConfig SavedConfig(const CheckpointReader& checkpoint, const std::vector<std::string>& overrides, int64_t ranks) {
+void AllowNoData(LoadedConfig* config) {
+  std::erase_if(config->problems,
+                [](const std::string& problem) { return problem.find("data.train = \"\": ") != std::string::npos; });
+}
+
+RunConfig SavedConfig(const CheckpointReader& checkpoint, const std::vector<std::string>& overrides, int64_t ranks,
+                      bool reads_data) {
   const std::string name = checkpoint.path() + ": config";
   const RunConfig saved = ParseConfig(checkpoint.manifest().config, name, {}, 0).config;
   // What the run's own ranks and machine settled, and what only training asks for.
@@ -33,10 +40,13 @@ RunConfig SavedConfig(const CheckpointReader& checkpoint, const std::vector<std:
                                    fmt::format("train.sequences_per_step={}", ranks),
                                    "train.recompute=FULL",
                                    "train.offload=false",
+                                   "data.stages=",
                                    "train.frozen_selection=",
+                                   "train.initial_weights=",
                                    "train.record_selection="};
   keys.insert(keys.end(), overrides.begin(), overrides.end());
-  const LoadedConfig loaded = ParseConfig(checkpoint.manifest().config, name, keys, ranks);
+  LoadedConfig loaded = ParseConfig(checkpoint.manifest().config, name, keys, ranks);
+  if (!reads_data) AllowNoData(&loaded);
   RefuseProblems(loaded.problems);
   const auto then = ConfigValues(saved), now = ConfigValues(loaded.config);
   for (size_t i = 0; i < now.size(); ++i) {
@@ -59,13 +69,19 @@ void RequireItsTokenizer(const CheckpointReader& checkpoint, const Sources& sour
   }
 }
 
-std::unique_ptr<Tokenizer> TokenizerOf(const CheckpointReader& checkpoint, const std::string& given) {
-  std::string trained;  // "byte ", "sentencepiece HASH"
+std::string TrainedTokenizer(const CheckpointReader& checkpoint) {
   for (const DataClaim& claim : checkpoint.manifest().data) {
-    if (claim.key.starts_with("tokenizer")) trained = claim.value;
+    if (claim.key.starts_with("tokenizer")) return claim.value;
   }
+  return "";
+}
+
+std::unique_ptr<Tokenizer> TokenizerOf(const CheckpointReader& checkpoint, const std::string& given) {
+  const std::string trained = TrainedTokenizer(checkpoint);
   if (given.empty()) {
     if (trained.starts_with("byte")) return MakeByteTokenizer();
+    const std::string model = checkpoint.path() + "/" + kTokenizerName;
+    if (checkpoint.manifest().files.contains(kTokenizerName)) return LoadSentencePiece(model);
     Fail(ExitCode::kUsage, "{}: its tokenizer is {}: give --tokenizer, or --ids", checkpoint.path(),
          trained.empty() ? "not known" : trained);
   }

@@ -5,6 +5,7 @@
 #include "launch/commands/command.h"
 #include "launch/commands/configured.h"
 #include "launch/commands/dry_run.h"
+#include "launch/commands/planned_run.h"
 #include "launch/report/report.h"
 #include "launch/train/trainer.h"
 #include "launch/version.h"
@@ -24,7 +25,7 @@ std::function<int()> AddTrain(CLI::App& app) {
       app,
       [given](const RunConfig& config) {
         return RunTrain(config, {given->older(), Version(),
-                                 [](const std::string& folder) { return WriteReport(ReadRun(folder)); }});
+                                 [](const std::string& folder) { return WriteReport(ReadPlannedRun(folder)); }});
       },
       [given](const RunConfig& config, int64_t world) {
         PrintPlan(config, world, {static_cast<int64_t>(given->device_memory), given->older()});
@@ -72,6 +73,9 @@ checkpoint and are done again. In it
 
 A run stops in good order, saved and with exit code 75, by SIGUSR1, SIGUSR2, SIGTERM or SIGINT, a file OUTPUT/NAME/stop,
 or train.max_minutes; the last line says how to go on. mpirun forwards the first two and follows the others with SIGKILL.
+
+A rank that keeps others waiting for longer than comm.timeout (comm.load_timeout, .evaluation_timeout and .save_timeout
+outside of steps) ends the run with exit code 76 and a message that names it; OUTPUT/NAME/stall-ID has what all ranks did last.
 
 Examples:
   mpirun -np 4 longspan train --config configs/quickstart.textproto

@@ -71,6 +71,8 @@ void VisitKeys(Config& config, Visitor&& visit) {
   visit("data.document_masks", data.document_masks);
   visit("data.seed", data.seed);
   visit("data.blend", data.blend);
+  visit("data.packing", data.packing);
+  visit("data.stages", data.stages);
 
   auto& optimizer = config.optimizer;
   visit("optimizer.learning_rate", optimizer.learning_rate);
@@ -100,6 +102,7 @@ void VisitKeys(Config& config, Visitor&& visit) {
   visit("train.record_selection", train.record_selection);
   visit("train.record_step", train.record_step);
   visit("train.frozen_selection", train.frozen_selection);
+  visit("train.initial_weights", train.initial_weights);
 
   auto& checkpoint = config.checkpoint;
   visit("checkpoint.interval", checkpoint.interval);

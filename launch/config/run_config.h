@@ -17,6 +17,7 @@ enum class RuntimeDevice { kAuto, kCpu, kGpu };
 enum class RuntimeType { kAuto, kF32, kBf16 };
 enum class Graphs { kAuto, kOff, kOn };
 enum class ProfileDetail { kSteps, kOff, kFull };
+enum class PackingKind { kSequential, kBestFit };
 enum class DataFormat { kMegatron, kLlmc, kNanogpt, kFibonacci, kRetrieval };
 
 struct RuntimeConfig {
@@ -34,7 +35,9 @@ struct DataConfig {
   int64_t sequence_length = 2048;  // S
   bool document_masks = true;      // attention does not cross documents
   uint64_t seed = 1;               // order of the training sequences
-  std::vector<std::string> blend;  // several datasets (launch/config/blend.h); then train and validation are empty
+  PackingKind packing = PackingKind::kSequential;
+  std::vector<std::string> stages;  // of shorter sequences, before those of sequence_length (launch/config/stages.h)
+  std::vector<std::string> blend;   // several datasets (launch/config/blend.h); then train and validation are empty
   bool operator==(const DataConfig&) const = default;
 };
 
@@ -53,6 +56,7 @@ struct TrainConfig {
   std::string record_selection;    // selection file to write; empty = none
   int64_t record_step = 0;         // whose sequences it is of; 0 = the last
   std::string frozen_selection;    // selection file that the layers take; empty = they choose
+  std::string initial_weights;     // checkpoint, or run, that step 0 has its weights of; empty = they are drawn
 
   bool evaluates() const { return eval_interval > 0 && eval_sequences > 0; }
   bool operator==(const TrainConfig&) const = default;

@@ -40,8 +40,13 @@ DatasetBuilder::DatasetBuilder(const std::string& prefix, double held_out_share,
       Fail(ExitCode::kIo, "{}.json: is no record of a dataset, and would be replaced by one; choose another --output",
            part);
     }
-    parts_.emplace_back(part, tokenizer.vocab());
+    parts_.emplace_back(part, tokenizer);
   }
+}
+
+DatasetBuilder::Part::Part(const std::string& prefix, const Tokenizer& tokenizer)
+    : prefix(prefix), tokens(prefix, tokenizer.vocab()), record(prefix + ".json") {
+  if (!tokenizer.model().empty()) model.emplace(prefix + kTokenizerEnding);
 }
 
 int64_t DatasetBuilder::documents() const {
@@ -117,7 +122,13 @@ void DatasetBuilder::Finish() {
                         .largest_id = written.largest_id()},
                        &part.record);
     const std::vector<OutputFile*> pair = part.tokens.Complete();
-    files.insert(files.end(), {pair[0], &part.record, pair[1]});
+    files.insert(files.end(), {pair[0], &part.record});
+    if (part.model) {
+      const std::string model = tokenizer_.model();
+      part.model->Write(model.data(), std::ssize(model));
+      files.push_back(&*part.model);
+    }
+    files.push_back(pair[1]);
   }
   CommitAll(files);
 }

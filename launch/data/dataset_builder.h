@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <list>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,9 +16,9 @@ namespace longspan {
 
 class DatasetBuilder {
  public:
-  // Replaces `prefix`.bin, .idx and .json (DatasetRecord), whose folder is made. Above 0, a share of the documents is
-  // held out: then `prefix`_train and `prefix`_validation are written. The tokenizer outlives the builder. Throws Error
-  // (io), also when another process writes one of them, and when a .json there is no dataset's.
+  // Replaces `prefix`.bin, .idx, .json and .tokenizer.model (DatasetRecord), whose folder is made. Above 0, a share of
+  // the documents is held out: then `prefix`_train and `prefix`_validation are written. The tokenizer outlives the
+  // builder. Throws Error (io), also when another process writes one of them, and when a .json there is no dataset's.
   DatasetBuilder(const std::string& prefix, double held_out_share, const Tokenizer& tokenizer);
 
   // Empty and binary files (a NUL byte) and empty texts are skipped and counted. Tokenises on all threads, many texts
@@ -37,11 +38,11 @@ class DatasetBuilder {
   const std::string& longest_name() const { return longest_name_; }
   // A dataset being written.
   struct Part {
-    explicit Part(const std::string& prefix, int64_t vocab)
-        : prefix(prefix), tokens(prefix, vocab), record(prefix + ".json") {}
+    Part(const std::string& prefix, const Tokenizer& tokenizer);
     const std::string prefix;
     MegatronWriter tokens;
     OutputFile record;
+    std::optional<OutputFile> model;  // of a tokenizer that has one
   };
   const std::list<Part>& parts() const { return parts_; }  // one, or train and validation
 

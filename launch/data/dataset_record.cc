@@ -6,6 +6,7 @@
 
 #include "launch/data/megatron.h"
 #include "runtime/error.h"
+#include "runtime/files/checksum.h"
 #include "runtime/files/mapped_file.h"
 
 namespace longspan {
@@ -74,6 +75,19 @@ std::optional<DatasetRecord> RecordOf(const Dataset& dataset) {
     all->largest_id = std::max(all->largest_id, record->largest_id);
   }
   return all;
+}
+
+std::string TokenizerModelOf(const Dataset& dataset) {
+  const std::optional<DatasetRecord> record = RecordOf(dataset);
+  if (!record || record->tokenizer_hash.empty()) return "";
+  for (const Dataset::Span& span : dataset.files()) {
+    const std::string path = MegatronPrefix(span.path) + kTokenizerEnding;
+    if (!std::filesystem::is_regular_file(path)) continue;
+    const MappedFile file(path);
+    if (ChecksumText(ChecksumOf(file.data(), file.size())) != record->tokenizer_hash) continue;
+    return {reinterpret_cast<const char*>(file.data()), static_cast<size_t>(file.size())};
+  }
+  return "";
 }
 
 std::string DatasetRecord::Tokenizer() const {

@@ -2,7 +2,8 @@
 //
 //   {"tokenizer": "sentencepiece", "tokenizer_hash": "<hex>", "tokens": N, "documents": N, "largest_id": N}
 //
-// `longspan data` writes it; datasets of other makers have none.
+// `longspan data` writes it, and where the tokenizer has a model that too, as PREFIX.tokenizer.model; datasets of other
+// makers have neither.
 #pragma once
 
 #include <cstdint>
@@ -32,6 +33,11 @@ std::optional<DatasetRecord> ReadDatasetRecord(const std::string& path);
 // when a record counts other tokens or documents, since one of the two was replaced without the other, and when files
 // of one dataset are of different tokenizers.
 std::optional<DatasetRecord> RecordOf(const Dataset& dataset);
+
+inline constexpr const char* kTokenizerEnding = ".tokenizer.model";
+
+// The bytes of the model of the dataset's tokenizer, where it lies beside it and is the one of the record; "" else.
+std::string TokenizerModelOf(const Dataset& dataset);
 
 void WriteDatasetRecord(const DatasetRecord& record, OutputFile* file);  // does not commit; throws Error (io)
 

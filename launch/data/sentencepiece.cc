@@ -15,13 +15,22 @@ class SentencePieceTokenizer : public Tokenizer {
   explicit SentencePieceTokenizer(const std::string& model) : model_(model) {
     const MappedFile file(model);  // for a clear error when it cannot be read
     hash_ = fmt::format("{:016x}", XXH3_64bits(file.data(), file.size()));
+    model_bytes_.assign(reinterpret_cast<const char*>(file.data()), file.size());
+    if (model_bytes_.find_first_not_of(" \t\r\n") == model_bytes_.find('{') &&
+        model_bytes_.find('{') != std::string::npos) {
+      Fail(
+          ExitCode::kData,
+          "{}: expected a SentencePiece model, found JSON: Hugging Face's tokenizer.json is not read; take the model's "
+          "SentencePiece file (tokenizer.model) if it has one, or make one by `longspan tokenizer train`",
+          model);
+    }
     if (file.size() == 0) Fail(ExitCode::kData, "{}: expected a SentencePiece model, found an empty file", model);
-    const auto status = processor_.LoadFromSerializedProto(
-        std::string_view(reinterpret_cast<const char*>(file.data()), static_cast<size_t>(file.size())));
+    const auto status = processor_.LoadFromSerializedProto(model_bytes_);
     if (!status.ok()) Fail(ExitCode::kData, "{}: expected a SentencePiece model: {}", model, status.ToString());
   }
   std::string kind() const override { return "sentencepiece"; }
   std::string hash() const override { return hash_; }
+  std::string model() const override { return model_bytes_; }
   int64_t vocab() const override { return processor_.GetPieceSize(); }
   std::vector<int32_t> Encode(std::string_view text) const override {
     std::vector<int32_t> ids;
@@ -50,7 +59,7 @@ class SentencePieceTokenizer : public Tokenizer {
   }
 
  private:
-  std::string model_, hash_;
+  std::string model_, hash_, model_bytes_;
   sentencepiece::SentencePieceProcessor processor_;
 };
 

@@ -70,7 +70,8 @@ Sources OpenSources(const DataConfig& data, int64_t vocab, int64_t select_block)
     return sources;
   }
 
-  const Packing packing{data.sequence_length, data.document_masks ? select_block : 1, data.document_masks};
+  const Packing packing{data.sequence_length, data.document_masks ? select_block : 1, data.document_masks,
+                        data.packing};
   Sources sources;
   std::vector<WeightedSource> train, validation;
   const auto open = [&](const std::string& key, const std::string& path) {

@@ -3,16 +3,20 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "launch/data/tokenizer.h"
 
 namespace longspan {
 
+// The text with U+FFFD for each byte that is no text: of no character (UTF-8), or one that controls a terminal.
+std::string Printable(std::string_view text);
+
 class TextStream {
  public:
   explicit TextStream(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
-  // What the token adds to the text. A character of several bytes (UTF-8) comes when it is complete.
+  // What the token adds to the text, printable. A character of several bytes (UTF-8) comes when it is complete.
   std::string Add(int32_t id);
   std::string Rest();  // what was held back, at the end
 

@@ -21,6 +21,7 @@ class Tokenizer {
   virtual ~Tokenizer() = default;
   virtual std::string kind() const = 0;                                  // "byte", "sentencepiece"
   virtual std::string hash() const = 0;                                  // of the model, 16 hex digits; "" without one
+  virtual std::string model() const { return ""; }                       // its bytes; "" without one
   virtual int64_t vocab() const = 0;                                     // ids are below it
   virtual std::vector<int32_t> Encode(std::string_view text) const = 0;  // safe from several threads, as the next
   virtual Tokens EncodePlaced(std::string_view text) const = 0;          // the same ids
@@ -30,8 +31,9 @@ class Tokenizer {
 // One id per byte, 256 in all. No id marks the end of a document: the dataset's index does.
 std::unique_ptr<Tokenizer> MakeByteTokenizer();
 
-// A trained SentencePiece .model file. No beginning or end marks are added; what the model's normaliser changes (many
-// replace line ends by spaces) stays changed. Throws Error (io, data) when the file is not such a model.
+// A trained SentencePiece .model file (Hugging Face's tokenizer.json is refused by name). No beginning or end marks are
+// added; what the model's normaliser changes (many replace line ends by spaces) stays changed. Throws Error (io, data)
+// when the file is not such a model.
 std::unique_ptr<Tokenizer> LoadSentencePiece(const std::string& model);
 
 // Which of "line ends", "runs of spaces" and "tabs" do not come back from the tokenizer's ids.

@@ -7,7 +7,6 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 
-#include "runtime/files/output_file.h"
 #include "runtime/trace.h"
 
 namespace longspan {
@@ -146,7 +145,7 @@ std::string DescribePhase(const RankReport& report) {
   return "";
 }
 
-void SaveReport(const std::string& path, const RankReport& report, int by) {
+std::string SavedText(const RankReport& report, int by) {
   json groups = json::array(), transfers = json::array();
   for (const RankReport::Group& group : report.groups) {
     groups.push_back({group.id, group.instance, group.size, group.rank, group.device, group.arrived});
@@ -168,10 +167,7 @@ void SaveReport(const std::string& path, const RankReport& report, int by) {
                     {"stopped", report.stopped},
                     {"gone", report.gone},
                     {"threads", report.threads}};
-  const std::string text = all.dump(-1, ' ', false, json::error_handler_t::replace);
-  OutputFile file(path);
-  file.Write(text.data(), std::ssize(text));
-  file.Commit();
+  return all.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
 std::optional<SavedReport> LoadReport(const std::string& path) {

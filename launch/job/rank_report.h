@@ -58,8 +58,8 @@ std::string Describe(const RankReport::Transfer& transfer);
 // "in step 5", "saving"
 std::string DescribePhase(const RankReport& report);
 
-// A file that has all of a report, and who wrote it.
-void SaveReport(const std::string& path, const RankReport& report, int by);
+// What a file has of a report, and who wrote it.
+std::string SavedText(const RankReport& report, int by);
 struct SavedReport {
   RankReport report;
   int by = 0;

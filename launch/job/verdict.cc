@@ -17,7 +17,7 @@ namespace {
 using Transfer = RankReport::Transfer;
 using GroupKey = std::tuple<uint32_t, int, bool>;  // id, instance, device
 
-constexpr size_t kMostOthers = 16;  // lines of ranks that only wait
+constexpr size_t kMost = 16;  // ranks of a list
 
 GroupKey KeyOf(const RankReport::Group& group) { return {group.id, group.instance, group.device}; }
 
@@ -206,7 +206,7 @@ std::string StallVerdict(const std::vector<std::optional<RankReport>>& ranks, co
   if (witness < 0) {
     std::string text =
         fmt::format("communication stalled: hosts wait for their GPUs, in nothing that is recorded ({})", limit);
-    for (int rank = 0; rank < std::min<int>(job.size(), kMostOthers); ++rank) text += Whereabouts(rank, ranks[rank]);
+    for (int rank = 0; rank < std::min<int>(job.size(), kMost); ++rank) text += Whereabouts(rank, ranks[rank]);
     return text;
   }
   const Meeting& meeting = job.meetings().at(witness);
@@ -226,14 +226,18 @@ std::string StallVerdict(const std::vector<std::optional<RankReport>>& ranks, co
     if (!meeting.missing.empty()) text += "\n  not arrived: " + NamedRanks(meeting.missing);
     if (guilt == Guilt::kCircle) text += "\n  ranks wait for each other in different operations:";
   }
-  for (const int rank : told) text += Whereabouts(rank, ranks[rank]);
+  size_t named = 0;
+  for (const int rank : told) {
+    if (++named <= kMost) text += Whereabouts(rank, ranks[rank]);
+  }
+  if (named > kMost) text += fmt::format("\n  and {} more like these", named - kMost);
   size_t others = 0;
   for (const auto& [rank, at] : job.meetings()) {
-    if (told.contains(rank) || ++others > kMostOthers) continue;
+    if (told.contains(rank) || ++others > kMost) continue;
     text += fmt::format("\n  rank {} on {}: waits for {:.1f} s in {}{}", rank, job.at(rank).node, job.Waited(rank),
                         Describe(*job.Waiting(rank)), at.missing.empty() ? "" : ", for " + NamedRanks(at.missing));
   }
-  if (others > kMostOthers) text += fmt::format("\n  and {} more wait", others - kMostOthers);
+  if (others > kMost) text += fmt::format("\n  and {} more wait", others - kMost);
   return text;
 }
 

@@ -35,7 +35,6 @@
 #include "parallel/comm/recorder.h"
 #include "parallel/comm/texts.h"
 #include "runtime/error.h"
-#include "runtime/files/output_file.h"
 #include "runtime/trace.h"
 
 namespace longspan {
@@ -50,6 +49,7 @@ constexpr const char* kVerdict = "/verdict.txt";
 constexpr double kTick = 0.1;           // seconds between looks
 constexpr double kProxySeconds = 0.5;   // after which others write for a rank of their node
 constexpr double kGatherSeconds = 1.2;  // after which ranks of which there is no word are passed over
+constexpr double kFailedSeconds = 2;    // in which a rank that failed should have ended the job itself
 constexpr double kEndSeconds = 3;       // in which the launcher should have ended all
 
 void Sleep(double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); }
@@ -81,7 +81,7 @@ void RemoveRemains() {
       const FlightRing* const ring = MapRing(file.path());
       if (!ring) continue;
       ++rings;
-      if (kill(ring->pid, 0) == 0 || errno != ESRCH) ++alive;
+      if (ring->pid_space != PidSpace() || kill(ring->pid, 0) == 0 || errno != ESRCH) ++alive;
       munmap(const_cast<FlightRing*>(ring), sizeof(FlightRing));
     }
     if (rings > 0 && alive == 0) fs::remove_all(folder.path(), error);
@@ -93,13 +93,12 @@ std::string RandomId() {
   return fmt::format("{:08x}{:08x}", random(), random());
 }
 
+// Appears whole; not for sure on the disk, for which nobody waits. What cannot be written is missing.
 void WriteText(const std::string& path, const std::string& text) {
-  try {
-    OutputFile file(path);
-    file.Write(text.data(), std::ssize(text));
-    file.Commit();
-  } catch (const Error&) {  // the message itself does not need it
-  }
+  const std::string partial = fmt::format("{}.{}", path, getpid());
+  std::ofstream(partial, std::ios::binary) << text;
+  std::error_code error;
+  fs::rename(partial, path, error);
 }
 
 }  // namespace
@@ -124,7 +123,8 @@ class Watchdog::Guard {
     GatherTexts(*world, "");  // all rings are there
     for (int rank = 0; rank < size_; ++rank) {
       const FlightRing* const ring = rank == rank_ ? nullptr : MapRing(RingPath(rank));
-      if (ring) peers_.push_back({rank, ring, static_cast<int>(syscall(SYS_pidfd_open, ring->pid, 0))});
+      if (ring && ring->pid_space == PidSpace())
+        peers_.push_back({rank, ring, static_cast<int>(syscall(SYS_pidfd_open, ring->pid, 0))});
     }
     if (!FlightRecorder::Get().ring()) return;
     PrepareStacks();
@@ -156,10 +156,15 @@ class Watchdog::Guard {
  private:
   std::string RingPath(int rank) const { return fmt::format("{}/rank{:05}", shared_, rank); }
   bool across_nodes() const { return std::ssize(peers_) + 1 < size_; }
+  // In the run's folder; "" as long as it is not known.
+  std::string Archive() {
+    const std::lock_guard lock(mutex_);
+    return folder_.empty() ? "" : fmt::format("{}/stall-{}", folder_, id_);
+  }
   // Where ranks leave each other what they know.
   std::string Meeting() {
-    const std::lock_guard lock(mutex_);
-    return folder_.empty() ? shared_ : fmt::format("{}/stall-{}", folder_, id_);
+    const std::string archive = Archive();
+    return across_nodes() && !archive.empty() ? archive : shared_;
   }
   static FlightRing& ring() { return *FlightRecorder::Get().ring(); }
 
@@ -191,9 +196,10 @@ class Watchdog::Guard {
       const double passed = std::min(now - last, 3 * kTick);
       last = now;
       const std::string failure = PollNccl();
+      failed_ = failure.empty() ? 0 : failed_ + passed;
       if (const Peer* const lost = Lost()) {
         SayLost(*lost);
-      } else if (!failure.empty()) {
+      } else if (failed_ > kFailedSeconds) {
         Convict(failure);
       } else if (Alarmed()) {
         Convict(Alarm());
@@ -286,10 +292,7 @@ class Watchdog::Guard {
     return fmt::format("{}/rank{:05}.json", meeting, rank);
   }
   static void Save(const std::string& meeting, const RankReport& report, int by) {
-    try {
-      SaveReport(PathOf(meeting, report.rank), report, by);
-    } catch (const Error&) {  // there is no word of it
-    }
+    WriteText(PathOf(meeting, report.rank), SavedText(report, by));
   }
 
   // Gathers what all ranks know, and ends the job. `reason`: what it was found by.
@@ -297,56 +300,64 @@ class Watchdog::Guard {
     const double begin = WallSeconds();
     const std::string meeting = Meeting();
     std::error_code error;
+    if (!fs::exists(shared_, error)) End(ExitCode::kStalled, /*first=*/false);  // all is said
     fs::create_directories(meeting, error);
     if (!Alarmed()) WriteText(meeting + kAlarm, reason);
     ring().alarm = 1;
     Save(meeting, Own(), rank_);
     std::vector<std::optional<SavedReport>> known(size_);
+    const auto look = [&](int rank) {
+      if (!known[rank]) known[rank] = LoadReport(PathOf(meeting, rank));
+      return known[rank].has_value();
+    };
+    const auto speaks = [&](int rank) { return look(rank) && known[rank]->by == rank; };
     for (;; Sleep(0.02)) {
       const double passed = WallSeconds() - begin;
-      if (fs::exists(meeting + kVerdict, error)) End(std::nullopt, ExitCode::kStalled);
-      int first = size_, writers = 0, there = 0;
-      for (int rank = 0; rank < size_; ++rank) {
-        if (!known[rank]) known[rank] = LoadReport(PathOf(meeting, rank));
-        if (!known[rank]) continue;
-        ++there;
-        if (known[rank]->by != rank) continue;
-        ++writers;
-        first = std::min(first, rank);
-      }
-      if (passed > kProxySeconds) WriteForPeers(meeting, known);
-      if (first == rank_ && (there == size_ || passed > kGatherSeconds)) break;
-      if (passed > kEndSeconds) break;  // who should speak does not
+      if (fs::exists(meeting + kVerdict, error)) End(ExitCode::kStalled, /*first=*/false);
+      if (passed > kProxySeconds) WriteForPeers(meeting, look, speaks);
+      // In a large job all look at one rank's, and one at all.
+      int first = 0;
+      while (first < rank_ && !speaks(first)) ++first;
+      if (first < rank_ && passed < kEndSeconds) continue;
+      int there = 0;
+      for (int rank = 0; rank < size_; ++rank) there += look(rank) ? 1 : 0;
+      if (there == size_ || passed > kGatherSeconds) break;
     }
     std::vector<std::optional<RankReport>> ranks;
     for (auto& each : known) ranks.push_back(each ? std::optional(std::move(each->report)) : std::nullopt);
     const std::string verdict = StallVerdict(ranks, reason);
-    SaveTexts(meeting, ranks);
+    Say(verdict);
     WriteText(meeting + kVerdict, verdict + "\n");
+    if (const std::string archive = Archive(); !archive.empty()) {
+      SaveTexts(archive, ranks);
+      WriteText(archive + kVerdict, verdict + "\n");
+    }
     for (int rank = 0; rank < size_; ++rank) fs::remove(PathOf(meeting, rank), error);
-    End(verdict + Place(meeting), ExitCode::kStalled);
+    const double said = WallSeconds();
+    while (WallSeconds() - said < kProxySeconds && !std::all_of(peers_.begin(), peers_.end(), [](const Peer& peer) {
+             return peer.ring->finished != 0 || Of(peer).stopped;
+           })) {
+      Sleep(0.02);
+    }
+    End(ExitCode::kStalled, /*first=*/true);
   }
 
   // The lowest rank of a node that wrote its own report writes those of peers that did not.
-  void WriteForPeers(const std::string& meeting, const std::vector<std::optional<SavedReport>>& known) {
+  template <typename Look, typename Speaks>
+  void WriteForPeers(const std::string& meeting, const Look& look, const Speaks& speaks) {
     for (const Peer& peer : peers_) {
-      if (peer.rank < rank_ && known[peer.rank] && known[peer.rank]->by == peer.rank) return;
+      if (peer.rank < rank_ && speaks(peer.rank)) return;
     }
     for (const Peer& peer : peers_) {
-      if (!known[peer.rank]) Save(meeting, Of(peer), rank_);
+      if (!look(peer.rank)) Save(meeting, Of(peer), rank_);
     }
   }
 
-  // Of whose texts there is a folder of the run to keep them.
-  std::string Place(const std::string& meeting) const {
-    return meeting == shared_ ? "" : fmt::format("\n  the last transfers of every rank: {}/rank*.txt", meeting);
-  }
-  void SaveTexts(const std::string& meeting, const std::vector<std::optional<RankReport>>& ranks) const {
-    if (meeting == shared_) return;
+  static void SaveTexts(const std::string& archive, const std::vector<std::optional<RankReport>>& ranks) {
     std::error_code error;
-    fs::create_directories(meeting, error);
+    fs::create_directories(archive, error);
     for (const auto& report : ranks) {
-      if (report) WriteText(fmt::format("{}/rank{:05}.txt", meeting, report->rank), ReportText(*report));
+      if (report) WriteText(fmt::format("{}/rank{:05}.txt", archive, report->rank), ReportText(*report));
     }
   }
 
@@ -357,21 +368,32 @@ class Watchdog::Guard {
     std::vector<std::optional<RankReport>> ranks(size_);
     for (const Peer& peer : peers_) ranks[peer.rank] = Of(peer);
     ranks[rank_] = ReadRing(ring());
-    const std::string meeting = Meeting();
-    SaveTexts(meeting, ranks);
-    End(LossVerdict(*ranks[lost.rank]) + Place(meeting), ExitCode::kRankFailed);
+    Say(LossVerdict(*ranks[lost.rank]));
+    if (const std::string archive = Archive(); !archive.empty()) SaveTexts(archive, ranks);
+    End(ExitCode::kRankFailed, /*first=*/true);
   }
 
-  // Ends the job; the rank that has something to say says it.
-  [[noreturn]] void End(const std::optional<std::string>& message, ExitCode code) {
+  void Say(std::string message) {
     LeaveEndToOthers();
+    if (const std::string archive = Archive(); !archive.empty()) {
+      message += fmt::format("\n  the last transfers of every rank: {}/rank*.txt", archive);
+    }
+    // Past the streams, whose locks a thread that hangs may hold.
+    message = fmt::format("error: {}{}\n", ProcessPrefix(), message);
+    [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, message.data(), message.size());
+  }
+
+  // `first`: this rank ends the job; otherwise another does.
+  [[noreturn]] void End(ExitCode code, bool first) {
+    LeaveEndToOthers();
+    ring().finished = 1;
     std::error_code error;
-    if (Meeting() != shared_) fs::remove_all(shared_, error);  // else others may still have to read it
-    if (message) {
-      std::fflush(stdout);
-      fmt::print(stderr, "error: {}{}\n", ProcessPrefix(), *message);
+    if (first || Meeting() != shared_) fs::remove_all(shared_, error);
+    // None of this may keep the end waiting.
+    std::thread([] { std::fflush(stdout); }).detach();
+    if (first) {
       std::thread([] { AbortNccl(); }).detach();
-      Sleep(HasNccl() ? 0.3 : 0);
+      Sleep(HasNccl() ? 0.3 : 0.02);
       std::thread([code] { MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code)); }).detach();
     }
     Sleep(kEndSeconds);
@@ -392,6 +414,7 @@ class Watchdog::Guard {
   // Of the thread.
   int64_t oldest_ = 1, newest_ = 0;  // records: the first that may not be done, the last
   double waited_ = 0, idle_ = 0;     // seconds: in one transfer; without a new record or one done
+  double failed_ = 0;                // seconds since NCCL said so
   bool looked_ = false;              // at a peer that ended
   std::thread thread_;
 };

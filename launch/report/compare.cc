@@ -104,8 +104,7 @@ std::string BlamedIn(const Summary& run) {
   std::string text;
   for (const Straggler& straggler : run.stragglers) {
     text += fmt::format("{}rank {} ({}{}), {:.1f}% saved at the median", text.empty() ? "" : "; ", straggler.rank,
-                        ClassName(straggler.what),
-                        straggler.stage.empty() ? "" : ", " + StageName(straggler.stage, straggler.pass),
+                        ClassName(straggler.what), WhereOf(straggler).empty() ? "" : ", " + WhereOf(straggler),
                         100 * straggler.saving_share);
   }
   return text.empty() ? "no rank stands out" : text;

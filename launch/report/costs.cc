@@ -61,29 +61,28 @@ std::string AdviceOnStage(const std::string& stage) {
 std::vector<Finding> LargestCosts(const Summary& summary) {
   std::vector<Finding> costs;
   const RankRow& mean = summary.mean;
-  double explained = 0;
+  double waiting = mean.waiting, moving = mean.moving;  // that no straggler explains
   for (const Straggler& straggler : summary.stragglers) {
     const auto part = static_cast<double>(straggler.last_step - straggler.first_step + 1) /
                       static_cast<double>(std::max<int64_t>(1, summary.last_step - summary.first_step + 1));
     const double seconds = straggler.single.empty() ? straggler.saving * std::min(1.0, part) : straggler.saving;
-    explained += seconds;
-    costs.push_back(
-        {seconds,
-         fmt::format("rank {} is slow by its own doing ({}{}); the others wait for it", straggler.rank,
-                     ClassName(straggler.what),
-                     straggler.stage.empty() ? "" : ", " + StageName(straggler.stage, straggler.pass, straggler.layer)),
-         AdviceOn(straggler)});
+    (straggler.what == SlowClass::kLink ? moving : waiting) -= seconds;
+    std::string why = WhereOf(straggler);  // of a link that is its class, too
+    if (straggler.link.empty()) why = std::string(ClassName(straggler.what)) + (why.empty() ? "" : ", " + why);
+    costs.push_back({seconds,
+                     fmt::format("rank {} is slow by its own doing ({}); the others wait for it", straggler.rank, why),
+                     AdviceOn(straggler)});
   }
-  if (const double rest = mean.waiting - explained; rest > 0) {
-    costs.push_back({rest, "ranks wait for each other, no one rank for long enough to be named",
+  if (waiting > 0) {
+    costs.push_back({waiting, "ranks wait for each other, no one rank for long enough to be named",
                      summary.ranks.size() > 1
                          ? "fewer ranks than cores, and no other programs on these; documents of even length"
                          : ""});
   }
-  if (mean.moving > 0 && !summary.transfers.empty()) {
+  if (moving > 0 && !summary.transfers.empty()) {
     const auto most = std::max_element(summary.transfers.begin(), summary.transfers.end(),
                                        [](const TransferRow& a, const TransferRow& b) { return a.moving < b.moving; });
-    costs.push_back({mean.moving,
+    costs.push_back({moving,
                      fmt::format("data moves between ranks and nothing hides it, most of it for {}",
                                  StageName(most->stage, most->pass)),
                      AdviceOnTransfer(most->stage)});

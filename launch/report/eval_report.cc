@@ -60,6 +60,10 @@ std::string EvalText(const EvalReport& report) {
     text += fmt::format("{:>20}{:>12}{:>12}\n", fmt::format("{} to {}", bucket.begin, bucket.end - 1),
                         LossText(bucket.loss), bucket.loss.labels);
   }
+  if (!report.datasets.empty()) text += fmt::format("\n{:>12}{:>12}  dataset\n", "loss", "labels");
+  for (const EvalReport::Dataset& dataset : report.datasets) {
+    text += fmt::format("{:>12}{:>12}  {}\n", LossText(dataset.loss), dataset.loss.labels, dataset.name);
+  }
   std::set<int64_t> pairs;
   for (const EvalReport::Retrieval& cell : report.retrieval) pairs.insert(cell.pairs);
   for (const int64_t count : pairs) text += RetrievalTable(report, count);
@@ -67,12 +71,15 @@ std::string EvalText(const EvalReport& report) {
 }
 
 void WriteEvalJson(const std::string& path, const EvalReport& report) {
-  Json positions = Json::array(), retrieval = Json::array();
+  Json positions = Json::array(), datasets = Json::array(), retrieval = Json::array();
   for (const EvalReport::Positions& bucket : report.positions) {
     positions.push_back({{"begin", bucket.begin},
                          {"end", bucket.end},
                          {"loss", LossJson(bucket.loss)},
                          {"labels", bucket.loss.labels}});
+  }
+  for (const EvalReport::Dataset& dataset : report.datasets) {
+    datasets.push_back({{"name", dataset.name}, {"loss", LossJson(dataset.loss)}, {"labels", dataset.loss.labels}});
   }
   for (const EvalReport::Retrieval& cell : report.retrieval) {
     retrieval.push_back({{"length", cell.length},
@@ -85,7 +92,8 @@ void WriteEvalJson(const std::string& path, const EvalReport& report) {
                       {"device", report.device},         {"dtype", report.dtype},
                       {"sequences", report.sequences},   {"sequence_length", report.sequence_length},
                       {"loss", LossJson(report.loss)},   {"labels", report.loss.labels},
-                      {"positions", positions},          {"retrieval", retrieval}};
+                      {"positions", positions},          {"datasets", datasets},
+                      {"retrieval", retrieval}};
   OutputFile file(path);
   const std::string text = whole.dump(2) + "\n";
   file.Write(text.data(), std::ssize(text));

@@ -34,6 +34,10 @@ class Reader {
         Add(entry.period());
       } else if (entry.has_layers()) {
         for (const proto::Cell& cell : entry.layers().cells()) rank_.layers.push_back(CellOf(cell));
+      } else if (entry.has_link()) {
+        const proto::Link& link = entry.link();
+        rank_.links.push_back({1e-9 * static_cast<double>(link.begin()), static_cast<int>(link.peer()),
+                               1e-9 * static_cast<double>(link.time()), static_cast<double>(link.bytes())});
       } else if (entry.has_end()) {
         rank_.ended = true;
         Reach(1e-9 * static_cast<double>(entry.end().begin()));
@@ -43,6 +47,7 @@ class Reader {
 
   // With times on the clock of rank 0.
   RankProfile Take() {
+    for (ProfileLink& link : rank_.links) link.begin = OnCommonClock(link.begin);
     for (ProfilePeriod& period : rank_.periods) {
       period.begin = OnCommonClock(period.begin);
       for (ProfileTransfer& transfer : period.transfers) transfer.span.begin = OnCommonClock(transfer.span.begin);
@@ -190,6 +195,7 @@ void PutTimeAtZero(ProfileData* data) {
   double first = 1e300;
   for (const RankProfile& rank : data->ranks) first = std::min(first, rank.header.begin());
   for (RankProfile& rank : data->ranks) {
+    for (ProfileLink& link : rank.links) link.begin -= first;
     for (ProfilePeriod& period : rank.periods) {
       period.begin -= first;
       for (ProfileTransfer& transfer : period.transfers) transfer.span.begin -= first;

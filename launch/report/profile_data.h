@@ -57,12 +57,20 @@ struct ProfileSession {
   std::vector<double> step_seconds;  // from first_step on
 };
 
+// A message to another rank on host memory.
+struct ProfileLink {
+  double begin = 0;  // on the common clock
+  int peer = 0;
+  double seconds = 0, bytes = 0;
+};
+
 struct RankProfile {
   int rank = 0;
   proto::Header header;
   bool ended = false;                    // in good order
   std::vector<ProfilePeriod> periods;    // of the newest session
   std::vector<ProfileCell> layers;       // sums over its training steps
+  std::vector<ProfileLink> links;        // to the next rank, as measured now and then
   std::vector<ProfileSession> sessions;  // oldest first
   double clock_error = 0;                // seconds, the largest
 };

@@ -89,6 +89,11 @@ void ProfileWriter::Begin(uint64_t session, int rank, int ranks, const Device& d
   header.set_first_step(facts.first_step);
   header.set_step_flops(facts.step_flops);
   header.set_peak_flops(facts.peak_flops);
+  for (const auto& [use, bytes] : facts.memory) {
+    proto::Memory& memory = *header.add_memory();
+    memory.set_use(use);
+    memory.set_bytes(static_cast<uint64_t>(bytes));
+  }
   file_.Add(entry);
 }
 
@@ -98,6 +103,17 @@ void ProfileWriter::Add(const ClockDifference& difference, double at) {
   clock.set_begin(Since(at));
   clock.set_ahead(std::llround(difference.ahead * 1e9));
   clock.set_error(Ns(difference.error));
+  file_.Add(entry);
+}
+
+void ProfileWriter::Add(const LinkSpeed& speed, double at) {
+  if (speed.peer < 0) return;
+  proto::Entry entry;
+  proto::Link& link = *entry.mutable_link();
+  link.set_begin(Since(at));
+  link.set_peer(static_cast<uint32_t>(speed.peer));
+  link.set_time(Ns(speed.seconds));
+  link.set_bytes(static_cast<uint64_t>(speed.bytes));
   file_.Add(entry);
 }
 

@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "launch/report/clocks.h"
+#include "launch/report/link_speed.h"
 #include "launch/report/profile_file.h"
 #include "launch/report/recorder.h"
 
@@ -18,6 +19,7 @@ class ProfileWriter {
 
   void Begin(uint64_t session, int rank, int ranks, const Device& device, const RunFacts& facts);
   void Add(const ClockDifference& difference, double at);
+  void Add(const LinkSpeed& link, double at);
   void Add(const PeriodRecord& period);
   void End();
   void Write();  // to the file; throws Error (io)

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "launch/report/clocks.h"
+#include "launch/report/link_speed.h"
 #include "launch/report/profile_writer.h"
 #include "runtime/error.h"
 #include "runtime/planted_fault.h"
@@ -15,7 +16,7 @@
 namespace longspan {
 namespace {
 
-constexpr double kWriteSeconds = 2, kCompareSeconds = 60;
+constexpr double kWriteSeconds = 2, kCompareSeconds = 10;
 constexpr double kLeastSeconds = 1e-3;  // of a period between two steps
 
 // The same on all ranks, larger at every start.
@@ -70,7 +71,10 @@ void Recorder::CompareClocksNow() {
   args_.device.CompareClocks(args_.compute);
   const ClockDifference difference = CompareClocks(*clocks_);
   compared_ = WallSeconds();
-  if (writer_) writer_->Add(difference, compared_);
+  const LinkSpeed link = MeasureNextLink(*clocks_);
+  if (!writer_) return;
+  writer_->Add(difference, compared_);
+  writer_->Add(link, compared_);
 }
 
 void Recorder::Begin(RunPeriod what, int64_t step) {

@@ -28,6 +28,11 @@ std::string Head(const Summary& summary) {
   text += fmt::format("  a step takes {:.2f} ms (median of the slowest rank {:.2f}), {:.4g} GFLOP at {:.4g} GFLOP/s",
                       Ms(summary.step), Ms(summary.step_median), header.step_flops() * 1e-9, rate * 1e-9);
   if (header.peak_flops() > 0) text += fmt::format(", {:.1f}% of the measured peak", 100 * rate / header.peak_flops());
+  if (summary.dense_flops > 0 && header.peak_flops() > 0) {
+    text +=
+        fmt::format("\n  dense-equivalent {:.4g} GFLOP, {:.4g} GFLOP/s: as if every query attended to all before it",
+                    summary.dense_flops * 1e-9, summary.dense_flops / summary.step * 1e-9);
+  }
   text += fmt::format("\n  clocks of the ranks agree within {:.3g} ms\n", Ms(summary.clock_error));
   return text;
 }
@@ -60,11 +65,10 @@ std::string Stragglers(const Summary& summary) {
   text += fmt::format("  {:>5} {:<8} {:<24} {:<28} {:>9} {:>7} {:>14}\n", "rank", "class", "when", "where", "excess ms",
                       "ratio", "saved at median");
   for (const Straggler& straggler : summary.stragglers) {
-    text += fmt::format(
-        "  {:>5} {:<8} {:<24} {:<28} {:>9.2f} {:>6.2f}x {:>13.1f}%\n", straggler.rank, ClassName(straggler.what),
-        When(straggler),
-        straggler.stage.empty() ? "spread over stages" : StageName(straggler.stage, straggler.pass, straggler.layer),
-        Ms(straggler.excess), straggler.ratio, 100 * straggler.saving_share);
+    text += fmt::format("  {:>5} {:<8} {:<24} {:<28} {:>9.2f} {:>6.2f}x {:>13.1f}%\n", straggler.rank,
+                        ClassName(straggler.what), When(straggler),
+                        WhereOf(straggler).empty() ? "spread over stages" : WhereOf(straggler), Ms(straggler.excess),
+                        straggler.ratio, 100 * straggler.saving_share);
   }
   return text;
 }
@@ -153,11 +157,47 @@ std::string Transfers(const Summary& summary) {
                         StageName(row.stage, row.pass), name, row.calls, row.bytes / (1 << 20), Ms(row.waiting),
                         Ms(row.moving), Ms(row.exposed), row.moving > 0 ? row.bytes / row.moving * 1e-9 : 0.0);
   }
+  if (!summary.links.empty()) {
+    const auto slowest = std::min_element(summary.links.begin(), summary.links.end(),
+                                          [](const LinkRow& a, const LinkRow& b) { return a.newest < b.newest; });
+    std::vector<double> newest;
+    for (const LinkRow& link : summary.links) newest.push_back(link.newest);
+    text += fmt::format(
+        "  messages of 256 KiB to the next rank: {:.3g} GB/s at the median, {:.3g} from rank {} to {}, the slowest\n",
+        LowerMedian(newest) * 1e-9, slowest->newest * 1e-9, slowest->from, slowest->to);
+  }
   return text + fmt::format(
                     "  exposed communication: {:.2f} ms of a step, {:.1f}%: waiting {:.2f}, moving {:.2f}; "
                     "hidden {:.2f}\n",
                     Ms(summary.exposed()), 100 * summary.exposed() / summary.step, Ms(summary.mean.waiting),
                     Ms(summary.mean.moving), Ms(summary.mean.hidden));
+}
+
+std::string Memory(const Summary& summary) {
+  std::string text = "\nmemory of a rank's device, MiB\n";
+  for (const MemoryOfUse& row : summary.memory) {
+    text += fmt::format("  {:<28} {:>10.2f}", row.use, row.max / (1 << 20));
+    text += row.min < row.max ? fmt::format("   {:.2f} on the rank that has least\n", row.min / (1 << 20)) : "\n";
+  }
+  return text;
+}
+
+std::string Plan(const Summary& summary) {
+  if (summary.plan.empty()) return "";
+  std::string text =
+      fmt::format("\nthe plan beside it (longspan plan), of a rank's step\n  {:<28} {:>12} {:>12} {:>10}\n", "",
+                  "planned", "measured", "off by");
+  for (const PlanRow& row : summary.plan) {
+    const bool bytes = row.unit == "bytes", flops = row.unit == "FLOP";
+    const double scale = bytes ? 1.0 / (1 << 20) : flops ? 1e-9 : 1e3;
+    const double off = row.planned > 0 ? row.measured / row.planned - 1 : 0;
+    text += fmt::format("  {:<28} {:>12.3f} {:>12.3f} {:>+9.1f}%  {}\n", row.what, scale * row.planned,
+                        scale * row.measured, 100 * off,
+                        bytes   ? "MiB"
+                        : flops ? "GFLOP"
+                                : "ms");
+  }
+  return text;
 }
 
 std::string LedgerText(const Summary& summary) {
@@ -189,7 +229,7 @@ std::string ReportText(const Summary& summary) {
   const bool graphs = std::any_of(summary.stages.begin(), summary.stages.end(),
                                   [](const StageRow& row) { return row.stage == "graph"; });
   if (graphs) text += "  stages and transfers are not seen within graphs; runtime.graphs = OFF shows them\n";
-  return text + LedgerText(summary);
+  return text + Memory(summary) + Plan(summary) + LedgerText(summary);
 }
 
 }  // namespace longspan

@@ -13,8 +13,6 @@ namespace {
 constexpr double kLeastExcess = 0.15, kLeastSaving = 0.03;
 constexpr int64_t kLeastSteps = 6;  // that a slow-down lasts, else it is one-off
 constexpr double kOneOff = 1.0;     // excess of a single slow step
-constexpr double kSlowLink = 2.0;   // times the median rank's time of moving data, in
-constexpr double kSlowSteps = 0.8;  // of the steps: a processor that others use is slow now and then, a link always
 constexpr size_t kMostSingle = 5;   // that are named
 
 // [ranks][steps]: own time beyond the median rank's, in parts of a usual own time.
@@ -170,36 +168,6 @@ void Explain(const ProfileData& data, const StepTable& steps, size_t rank, size_
   }
 }
 
-// A rank all of whose transfers move slowly, beside ranks of the same work.
-void FindSlowLinks(const ProfileData& data, const StepTable& steps, std::vector<Straggler>* found) {
-  std::vector<Parts> all;
-  const size_t count = steps[0].size();
-  std::vector<double> slow_steps(steps.size());
-  for (size_t i = 0; i < count; ++i) {
-    std::vector<double> moving;
-    for (const auto& own : steps) moving.push_back(RowOf(*own[i]).moving);
-    const double median = LowerMedian(moving);
-    for (size_t r = 0; r < steps.size(); ++r) slow_steps[r] += moving[r] >= kSlowLink * median ? 1 : 0;
-  }
-  for (const auto& own : steps) all.push_back(PartsOf(own, 0, count));
-  const double median = MedianOf(all, &Parts::moving);
-  for (size_t r = 0; r < all.size(); ++r) {
-    const double excess = all[r].moving - median;
-    if (all.size() < 3 || excess < kLeastExcess * all[r].step || all[r].moving < kSlowLink * median) continue;
-    if (slow_steps[r] < kSlowSteps * static_cast<double>(count)) continue;
-    Straggler link;
-    link.rank = data.ranks[r].rank;
-    link.what = SlowClass::kLink;
-    link.first_step = steps[r].front()->step;
-    link.last_step = steps[r].back()->step;
-    link.since_start = link.to_end = true;
-    link.excess = link.saving = excess;
-    link.ratio = all[r].moving / std::max(1e-12, median);
-    link.saving_share = excess / all[r].step;
-    found->push_back(link);
-  }
-}
-
 }  // namespace
 
 std::vector<Straggler> FindStragglers(const ProfileData& data, const StepTable& steps) {
@@ -243,7 +211,7 @@ std::vector<Straggler> FindStragglers(const ProfileData& data, const StepTable& 
     straggler.saving_share = saving / seconds;
     if (straggler.saving_share >= kLeastSaving / 2) found.push_back(straggler);
   }
-  FindSlowLinks(data, steps, &found);
+  for (const Straggler& link : FindSlowLinks(data, steps)) found.push_back(link);
   std::sort(found.begin(), found.end(),
             [](const Straggler& a, const Straggler& b) { return a.saving_share > b.saving_share; });
   return found;

@@ -96,6 +96,39 @@ std::vector<TransferRow> TransferRows(const StepTable& steps) {
   return list;
 }
 
+std::vector<MemoryOfUse> MemoryRows(const ProfileData& data) {
+  std::vector<MemoryOfUse> rows;
+  const auto add = [&](const std::string& use, double bytes) {
+    auto row = std::find_if(rows.begin(), rows.end(), [&](const MemoryOfUse& known) { return known.use == use; });
+    if (row == rows.end()) row = rows.insert(rows.end(), {use, bytes, bytes});
+    row->min = std::min(row->min, bytes);
+    row->max = std::max(row->max, bytes);
+  };
+  for (const RankProfile& rank : data.ranks) {
+    for (const proto::Memory& use : rank.header.memory()) add(use.use(), static_cast<double>(use.bytes()));
+  }
+  for (const RankProfile& rank : data.ranks) {
+    double most = 0;
+    for (const ProfilePeriod& period : rank.periods) most = std::max(most, period.memory);
+    add("in use", most);
+  }
+  return rows;
+}
+
+std::vector<LinkRow> LinkRows(const ProfileData& data) {
+  std::vector<LinkRow> rows;
+  for (const RankProfile& rank : data.ranks) {
+    if (rank.links.empty()) continue;
+    LinkRow row{.from = rank.rank, .to = rank.links.back().peer};
+    for (const ProfileLink& link : rank.links) {
+      row.newest = link.seconds > 0 ? link.bytes / link.seconds : 0;
+      row.best = std::max(row.best, row.newest);
+    }
+    rows.push_back(row);
+  }
+  return rows;
+}
+
 void AddTo(RankRow* sum, const RankRow& row, double share) {
   sum->step += row.step * share;
   sum->work += row.work * share;
@@ -137,6 +170,11 @@ std::string StageName(const std::string& stage, proto::Pass pass, int layer) {
   if (pass != proto::NONE) name += fmt::format(" {}", PassName(pass));
   if (layer >= 0) name += fmt::format(", layer {}", layer);
   return name;
+}
+
+std::string WhereOf(const Straggler& straggler) {
+  if (!straggler.link.empty()) return "link " + straggler.link;
+  return straggler.stage.empty() ? "" : StageName(straggler.stage, straggler.pass, straggler.layer);
 }
 
 RankRow RowOf(const ProfilePeriod& step) {
@@ -218,6 +256,8 @@ Summary Summarize(const ProfileData& data) {
   summary.stages = stages.Rows(data.ranks);
   summary.layers = layers.Rows(data.ranks);
   summary.transfers = TransferRows(steps);
+  summary.links = LinkRows(data);
+  summary.memory = MemoryRows(data);
   summary.stragglers = FindStragglers(data, steps);
   summary.costs = LargestCosts(summary);
   return summary;

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "launch/report/planned.h"
 #include "launch/report/profile_data.h"
 
 namespace longspan {
@@ -37,6 +38,18 @@ struct TransferRow {
   // Of a step, means of ranks. Bytes are those received: over `moving` they are the bus bandwidth of NCCL's tests.
   double calls = 0, bytes = 0, waiting = 0, moving = 0;
   double exposed = 0;  // of both: what no kernel hid
+};
+
+// Of a rank's device, bytes over ranks: reserved for a use, or "in use", the most after any step.
+struct MemoryOfUse {
+  std::string use;
+  double min = 0, max = 0;
+};
+
+// Of messages on host memory from a rank to the next: bytes a second, newest and best of all.
+struct LinkRow {
+  int from = 0, to = 0;
+  double newest = 0, best = 0;
 };
 
 // Where the steps of a rank went. Parts add up to `step`.
@@ -71,6 +84,7 @@ struct Straggler {
   int layer = -1;
   double stage_share = 0;       // of the excess
   std::vector<int64_t> single;  // one-off: the steps, at most a few
+  std::string link;             // of a slow link: whose, "of n2" or "between n2 and n3"
 };
 
 // Seconds of rank 0, over all starts of the program.
@@ -100,6 +114,10 @@ struct Summary {
   RankRow mean;  // of ranks
   std::vector<StageRow> stages, layers;
   std::vector<TransferRow> transfers;
+  std::vector<LinkRow> links;
+  std::vector<MemoryOfUse> memory;
+  std::vector<PlanRow> plan;          // empty: there is none
+  double dense_flops = 0;             // of all ranks, as if every query attended to all before it; 0: not known
   std::vector<Straggler> stragglers;  // most saving first
   Ledger ledger;
   std::vector<Finding> costs;  // largest first
@@ -115,10 +133,14 @@ RankRow RowOf(const ProfilePeriod& step);  // of one
 double LowerMedian(std::vector<double> values);
 
 std::vector<Straggler> FindStragglers(const ProfileData& data, const StepTable& steps);
+// Nodes whose messages to neighbours take long beside those of others, as far as that costs steps; and GPUs all of
+// whose transfers move slowly. Links within a node are its memory: what makes them slow is its processors.
+std::vector<Straggler> FindSlowLinks(const ProfileData& data, const StepTable& steps);
 Ledger LedgerOf(const ProfileData& data);
 std::vector<Finding> LargestCosts(const Summary& summary);
 
 const char* ClassName(SlowClass what);
 std::string StageName(const std::string& stage, proto::Pass pass, int layer = -1);  // "window forward, layer 3"
+std::string WhereOf(const Straggler& straggler);  // its stage or link; "" where it is spread
 
 }  // namespace longspan

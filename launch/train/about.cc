@@ -18,6 +18,14 @@ std::vector<DataClaim> DataClaims(const Sources& sources) {
   return claims;
 }
 
+std::string TokenizerModelOf(const Sources& sources) {
+  for (const Sources::File& file : sources.files) {
+    std::string model = TokenizerModelOf(*file.dataset);
+    if (!model.empty()) return model;
+  }
+  return "";
+}
+
 Manifest AboutRun(const RunConfig& config, const Job& job, DType dtype, const Sources& sources,
                   const std::string& version) {
   Manifest about;

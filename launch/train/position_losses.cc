@@ -12,14 +12,19 @@ PositionLosses::PositionLosses(int64_t sequence) {
   }
 }
 
-void PositionLosses::Add(const Batch& part, std::span<const double> losses) {
+std::pair<double, int64_t> PositionLosses::Add(const Batch& part, std::span<const double> losses) {
+  double sum = 0;
+  int64_t labels = 0;
   for (size_t row = 0; row < part.targets.size(); ++row) {
     if (part.targets[row] < 0) continue;
     const auto bucket = std::find_if(buckets_.begin(), buckets_.end(),
                                      [&](const PositionBucket& b) { return part.positions[row] < b.end; });
     bucket->loss_sum += losses[row];
     ++bucket->labels;
+    sum += losses[row];
+    ++labels;
   }
+  return {sum, labels};
 }
 
 std::vector<PositionBucket> PositionLosses::Sum(Job& job) const {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "launch/job/job.h"
@@ -22,8 +23,8 @@ class PositionLosses {
   // Each bucket ends at twice the position of the one before it, the last at `sequence` (S); there are up to nine, and
   // the first holds at least 16 positions.
   explicit PositionLosses(int64_t sequence);
-  // The losses [T] of this rank's part of a sequence.
-  void Add(const Batch& part, std::span<const double> losses);
+  // The losses [T] of this rank's part of a sequence; returns their sum and number.
+  std::pair<double, int64_t> Add(const Batch& part, std::span<const double> losses);
   const std::vector<PositionBucket>& own() const { return buckets_; }  // of what was added
   // Collective: of all ranks.
   std::vector<PositionBucket> Sum(Job& job) const;

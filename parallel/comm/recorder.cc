@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -27,6 +28,11 @@ void Copy(std::string_view text, std::array<char, N>* to) {
 
 }  // namespace
 
+uint64_t PidSpace() {
+  struct stat status {};
+  return stat("/proc/self/ns/pid", &status) == 0 ? status.st_ino : 0;
+}
+
 FlightRecorder& FlightRecorder::Get() {
   static FlightRecorder recorder;
   return recorder;
@@ -48,6 +54,7 @@ void FlightRecorder::Open(const std::string& path, int rank, int size, const std
   ring->rank = rank;
   ring->size = size;
   ring->pid = getpid();
+  ring->pid_space = PidSpace();
   Copy(node, &ring->node);
   ring->phase_began = WallSeconds();
   path_ = path;
@@ -140,9 +147,9 @@ void FlightRecorder::DoneThrough(int64_t number) {
   const int32_t group = last->group;
   const double now = WallSeconds();
   for (FlightRing::Record* record = Find(number); record; record = Find(--number)) {
-    if (record->group != group) continue;
-    if (record->done.load(std::memory_order_relaxed) > 0) return;
-    record->done.store(now, std::memory_order_release);
+    if (record->group == group && record->done.load(std::memory_order_relaxed) == 0) {
+      record->done.store(now, std::memory_order_release);
+    }
   }
 }
 

@@ -48,6 +48,7 @@ struct FlightRing {
 
   int32_t rank = 0, size = 0;
   int32_t pid = 0;
+  uint64_t pid_space = 0;  // in which `pid` is a process (PidSpace)
   std::array<char, 64> node{};
   std::atomic<HostPhase> phase = HostPhase::kLoad;
   std::atomic<double> phase_began = 0;
@@ -59,6 +60,9 @@ struct FlightRing {
   std::array<Group, kGroups> groups;
   std::array<Record, kRecords> records;
 };
+
+// Two processes have it alike when they see each other's by their numbers: in one container, say.
+uint64_t PidSpace();
 
 class FlightRecorder {
  public:

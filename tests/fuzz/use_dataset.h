@@ -15,7 +15,8 @@ inline void Use(Dataset opened) {
   dataset->Fingerprint();
   dataset->FindBadToken();
   for (const bool masks : {true, false}) {
-    const auto source = MakePackedSource(dataset, 0, dataset->documents(), {64, masks ? 8 : 1, masks});
+    const PackingKind kind = masks ? PackingKind::kBestFit : PackingKind::kSequential;
+    const auto source = MakePackedSource(dataset, 0, dataset->documents(), {64, masks ? 8 : 1, masks, kind});
     std::vector<int32_t> tokens(64), targets(64), doc_start(64);
     for (const int64_t index : {int64_t{0}, source->size() / 2, source->size() - 1}) {
       source->Fill(index, tokens, targets, doc_start);

@@ -46,7 +46,7 @@ steps() { cat "$1" 2>/dev/null | grep -c '"kind":"step"'; }
 fresh "launch/quickstart.sh ${short[*]}"
 expect "the quickstart" 0 "^longspan [0-9.]+ \(revision" "^written +runs/quickstart-data/headers_train\.bin" \
   "ranks +[124] = dp [12] x cp [12], [0-9]+ tokens" "^step 3/3 \| loss [0-9.]+ " "^eval 3/3 \| held-out loss [0-9.]+ " "^done: 3 steps in " \
-  "^== what happened"
+  "^held-out loss [0-9.]+ over " "^template <typename T>$" "^== what happened"
 refuse "the quickstart" "^(error|warning):|"$'\033'
 for file in metrics.jsonl profile/report.txt config.textproto; do
   [ -s "runs/quickstart/$file" ] && continue
@@ -65,8 +65,14 @@ if [[ $(grep -c . <<<"$next") != 2 || $next != *" longspan train "* ]]; then
   echo "$next"
   failures=$((failures + 1))
 fi
+expected=$(sed -n 's/^eval .*held-out loss \([0-9.]*\) .*/\1/p' <<<"$output")
+found=$(printf %.4f "$(sed -n 's/^held-out loss \([0-9.]*\) .*/\1/p' <<<"$output")")
+[[ $found == "$expected" ]] || { echo "held-out loss of what was saved: expected $expected, found $found"; failures=$((failures + 1)); }
+fresh "$next"
+expect "the next command" 0 "resume +runs/quickstart/checkpoints/step-00000003, after step 3" "^done: 3 steps in .* results in runs/quickstart$"
+next="${next%% train.steps=*} name=contiguous parallel.layout=CONTIGUOUS"
 fresh "$next ${short[*]}"
-expect "the next command" 0 "^done: 3 steps in .* results in runs/contiguous$"
+expect "a run of another name" 0 "^done: 3 steps in .* results in runs/contiguous$"
 before=$(cat runs/contiguous/metrics.jsonl)
 fresh "$next ${short[*]}"
 expect "a second run of the name" 78 "^error: .*runs/contiguous.*--overwrite" "another name|set name"

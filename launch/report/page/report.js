@@ -44,7 +44,7 @@ function stragglers() {
   }
   $('stragglers').append(table(
     ['<rank', '<class', '<when', '<where', 'excess ms', 'ratio', 'saved at median'],
-    report.stragglers.map((s) => [s.rank, s.class, when(s), s.stage ? stageName(s) : 'spread over stages', ms(s.excess),
+    report.stragglers.map((s) => [s.rank, s.class, when(s), s.link ? 'link ' + s.link : s.stage ? stageName(s) : 'spread over stages', ms(s.excess),
       fixed(s.ratio) + 'x', percent(s.saving_share)])));
 }
 
@@ -166,6 +166,12 @@ function overSteps() {
     { label: 'held out', x: m.evaluations.map((e) => e[0]), y: m.evaluations.map((e) => e[1]), colour: colour('waiting'),
       dots: true, line: true },
   ], 'step', 'loss'));
+  if (m.positions.length > 0) {
+    chart('positions', () => curves([{ label: 'held out', x: m.positions.map((p) => p[1]), y: m.positions.map((p) => p[2]),
+      colour: colour('waiting'), dots: true, line: true }], 'position, up to', 'loss', { xType: 'logarithmic' }));
+  } else {
+    $('positions-section').hidden = true;
+  }
   chart('throughput', () => curves([{ label: 'tokens a second', x: m.step, y: m.tokens_per_second, colour: colour('good') }],
     'step', 'tokens a second', { zero: true }));
   chart('memory', () => curves([{ label: 'in use', x: m.step, y: m.memory.map((b) => b === null ? null : b / 2 ** 20),
@@ -181,6 +187,21 @@ function transfers() {
     report.transfers.map((t) => [stageName({ ...t, layer: -1 }), t.name.replace('comm.', ''), fixed(t.calls, 1),
       fixed(t.bytes / 2 ** 20, 3), ms(t.waiting, 3), ms(t.moving, 3), ms(t.exposed, 3),
       t.bus_bandwidth === null ? '–' : fixed(t.bus_bandwidth / 1e9, 3)])));
+}
+
+function memoryAndPlan() {
+  $('memory-rows').append(table(['<of a rank, MiB', 'most', 'least'],
+    report.memory.map((row) => [row.use, fixed(row.max / 2 ** 20), fixed(row.min / 2 ** 20)])));
+  if (report.plan.length === 0) {
+    $('plan-section').hidden = true;
+    return;
+  }
+  const units = { bytes: [2 ** -20, 'MiB'], FLOP: [1e-9, 'GFLOP'], seconds: [1e3, 'ms'] };
+  $('plan').append(table(['<', 'planned', 'measured', '<', 'off by'], report.plan.map((row) => {
+    const [scale, unit] = units[row.unit];
+    return [row.what, fixed(scale * row.planned, 3), fixed(scale * row.measured, 3), unit,
+      row.planned > 0 ? percent(row.measured / row.planned - 1) : '–'];
+  })));
 }
 
 function ledger() {
@@ -199,7 +220,7 @@ function ledger() {
   }));
 }
 
-for (const part of [header, costs, stragglers, ranks, heat, timeline, overSteps, transfers, ledger]) part();
+for (const part of [header, costs, stragglers, ranks, heat, timeline, overSteps, transfers, memoryAndPlan, ledger]) part();
 drawAlways();
 if (report.rank.length > 0) {
   const blamed = report.stragglers.length > 0 ? report.rank.findIndex((row) => row.rank === report.stragglers[0].rank) : 0;

@@ -26,12 +26,12 @@ class DataCommand : public testing::Test {
     WriteFile(folder_ / "in/sub/skip/d.h", "d\n");
     WriteFile(folder_ / "in/empty.h", "");
     WriteFile(folder_ / "in/binary.h", std::string("a\0b", 3));
-    options_.files.inputs = {folder_ / "in"};
+    options_.texts.files.inputs = {folder_ / "in"};
     options_.output = folder_ / "out/set";
   }
   Paths Find() {
     Paths paths;
-    for (const FoundFile& file : FindFiles(options_.files).files)
+    for (const FoundFile& file : FindFiles(options_.texts.files).files)
       paths.push_back(file.path.substr((folder_ / "").size()));
     return paths;
   }
@@ -51,22 +51,22 @@ class DataCommand : public testing::Test {
 
 TEST_F(DataCommand, FilesAreFoundInOneOrder) {
   EXPECT_EQ(Find(), (Paths{"in/a.cc", "in/b.h", "in/binary.h", "in/empty.h", "in/sub/c.h", "in/sub/skip/d.h"}));
-  options_.files.include = {"*.h"};
-  options_.files.exclude = {"skip", "b*"};
+  options_.texts.files.include = {"*.h"};
+  options_.texts.files.exclude = {"skip", "b*"};
   EXPECT_EQ(Find(), (Paths{"in/empty.h", "in/sub/c.h"}));
-  options_.files.exclude = {"*/sub/*"};
+  options_.texts.files.exclude = {"*/sub/*"};
   EXPECT_EQ(Find(), (Paths{"in/b.h", "in/binary.h", "in/empty.h"}));
-  options_.files.exclude = {"sub/", "b.h/"};  // folders alone
+  options_.texts.files.exclude = {"sub/", "b.h/"};  // folders alone
   EXPECT_EQ(Find(), (Paths{"in/b.h", "in/binary.h", "in/empty.h"}));
-  options_.files.exclude = {"*/sub/skip//"};
+  options_.texts.files.exclude = {"*/sub/skip//"};
   EXPECT_EQ(Find(), (Paths{"in/b.h", "in/binary.h", "in/empty.h", "in/sub/c.h"}));
-  options_.files.exclude = {"*/sub/*"};
-  options_.files.inputs.insert(options_.files.inputs.begin(),
-                               folder_ / "in/a.cc");  // named: taken whatever the patterns say
+  options_.texts.files.exclude = {"*/sub/*"};
+  options_.texts.files.inputs.insert(options_.texts.files.inputs.begin(),
+                                     folder_ / "in/a.cc");  // named: taken whatever the patterns say
   EXPECT_EQ(Find().front(), "in/a.cc");
-  options_.files.inputs = {folder_ / "nowhere"};
+  options_.texts.files.inputs = {folder_ / "nowhere"};
   ExpectError(ExitCode::kIo, {"nowhere"}, [&] { Find(); });
-  options_.files.inputs = {folder_ / "in", "/dev/null"};
+  options_.texts.files.inputs = {folder_ / "in", "/dev/null"};
   ExpectError(ExitCode::kIo, {"/dev/null", "a file or a folder"}, [&] { Find(); });
 }
 
@@ -90,8 +90,8 @@ TEST_F(DataCommand, LinksLeadNowhereTwice) {
   std::filesystem::create_directory_symlink(folder_ / "elsewhere", folder_ / "in/link");
   EXPECT_EQ(Find(), (Paths{"in/a.cc", "in/again.h", "in/binary.h", "in/empty.h", "in/link/e.h", "in/sub/c.h",
                            "in/sub/skip/d.h"}));
-  EXPECT_EQ(FindFiles(options_.files).unreadable, 1);
-  options_.files.inputs.push_back(folder_ / "in/sub");
+  EXPECT_EQ(FindFiles(options_.texts.files).unreadable, 1);
+  options_.texts.files.inputs.push_back(folder_ / "in/sub");
   EXPECT_EQ(Find().size(), 7u);
 }
 
@@ -186,8 +186,8 @@ TEST_F(DataCommand, EveryLineOfJsonBecomesADocument) {
   for (int i = 0; i < 6000; ++i) many += fmt::format("{{\"n\": {}, \"body\": \"text {}\"}}\n", i, i);
   WriteFile(folder_ / "json/b.jsonl", many);
   WriteFile(folder_ / "json/a.jsonl", "{\"body\": \"\"}\n{\"body\": \"a\\nb\"}\n");
-  options_.files.inputs = {folder_ / "json"};
-  options_.jsonl_key = "body";
+  options_.texts.files.inputs = {folder_ / "json"};
+  options_.texts.jsonl_key = "body";
   const std::string summary = Run();
   EXPECT_NE(summary.find("files        2: 6001 documents, 1 empty ones skipped"), std::string::npos) << summary;
   EXPECT_NE(summary.find("9 tokens: " + folder_ / "json/b.jsonl:1001"), std::string::npos) << summary;
@@ -227,27 +227,29 @@ TEST_F(DataCommand, WrongOptionsAreNamed) {
     change(changed);
     return [changed] { RunData(changed); };
   };
-  ExpectError(ExitCode::kUsage, {"folder or file"}, with([](DataOptions& o) { o.files.inputs.clear(); }));
+  ExpectError(ExitCode::kUsage, {"folder or file"}, with([](DataOptions& o) { o.texts.files.inputs.clear(); }));
   ExpectError(ExitCode::kUsage, {"--output"}, with([](DataOptions& o) { o.output.clear(); }));
   ExpectError(ExitCode::kUsage, {"--validation-fraction", "1.5"},
               with([](DataOptions& o) { o.validation_fraction = 1.5; }));
   ExpectError(ExitCode::kUsage, {"--tokenizer"}, with([](DataOptions& o) { o.tokenizer = "words"; }));
   ExpectError(ExitCode::kData, {"no text", "1 file empty, 0 binary"},
-              with([](DataOptions& o) { o.files.include = {"empty*"}; }));
+              with([](DataOptions& o) { o.texts.files.include = {"empty*"}; }));
   ExpectError(ExitCode::kIo, {"b.h"}, with([&](DataOptions& o) { o.output = folder_ / "in/b.h/set"; }));
 }
 
 TEST_F(DataCommand, InfoTellsWhatADatasetHolds) {
   Run();
   testing::internal::CaptureStdout();
-  EXPECT_EQ(RunDataInfo(options_.output), 0);
+  EXPECT_EQ(RunDataInfo({.path = options_.output, .sequence_lengths = {16, 32}, .select_block = 8}), 0);
   const std::string info = testing::internal::GetCapturedStdout();
   for (const char* part :
        {"Megatron, tokens of u8", "documents    4", "tokens       38", "tokenizer    byte\n", "largest id   116",
-        "shortest 2, median 9, mean 9.5, longest 20", "16 - 31           1     52.6%"}) {
+        "shortest 2, median 9, mean 9.5, longest 20", "16 - 31           1     52.6%",
+        // 9, 7, 20 and 2 tokens in blocks of 8: 9 | 7 8 | 12 | 2, and 16 | 9 | 7 4 | 2
+        "16          4, padding 40.6%          4, padding 40.6%"}) {
     EXPECT_NE(info.find(part), std::string::npos) << part << "\n" << info;
   }
-  ExpectError(ExitCode::kIo, {"nothing"}, [&] { RunDataInfo(folder_ / "nothing"); });
+  ExpectError(ExitCode::kIo, {"nothing"}, [&] { RunDataInfo({.path = folder_ / "nothing"}); });
 }
 
 }  // namespace

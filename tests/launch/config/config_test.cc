@@ -86,6 +86,8 @@ TEST(Config, EnumNamesMeanTheSameInBothWorlds) {
       {"data.format=NANOGPT", [](auto& c) { return c.data.format == DataFormat::kNanogpt; }},
       {"data.format=RETRIEVAL", [](auto& c) { return c.data.format == DataFormat::kRetrieval; }},
       {"data.format=FIBONACCI", [](auto& c) { return c.data.format == DataFormat::kFibonacci; }},
+      {"data.packing=SEQUENTIAL", [](auto& c) { return c.data.packing == PackingKind::kSequential; }},
+      {"data.packing=BEST_FIT", [](auto& c) { return c.data.packing == PackingKind::kBestFit; }},
       {"optimizer.schedule=CONSTANT", [](auto& c) { return c.optimizer.schedule == ScheduleKind::kConstant; }},
       {"optimizer.schedule=LINEAR", [](auto& c) { return c.optimizer.schedule == ScheduleKind::kLinear; }},
       {"optimizer.schedule=COSINE", [](auto& c) { return c.optimizer.schedule == ScheduleKind::kCosine; }},

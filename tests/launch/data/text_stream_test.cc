@@ -21,8 +21,14 @@ TEST(TextStream, WhatNeverBecomesACharacterComesToo) {
   TextStream stream(*bytes);
   std::string said;
   for (const int id : {0x80, 0xE2, 0x78, 0xC3, 0xF0}) said += stream.Add(id);
-  EXPECT_EQ(said, "\x80\xE2x\xC3");
-  EXPECT_EQ(stream.Rest(), "\xF0");
+  EXPECT_EQ(said, "\uFFFD\uFFFDx\uFFFD");
+  EXPECT_EQ(stream.Rest(), "\uFFFD");
+}
+
+TEST(TextStream, NothingControlsATerminal) {
+  EXPECT_EQ(Printable("a\tb\n"), "a\tb\n");
+  EXPECT_EQ(Printable("\x1b[2J\x7f\r"), "\uFFFD[2J\uFFFD\uFFFD");
+  EXPECT_EQ(Printable("\xC0\x80\xE2\x82"), "\uFFFD\uFFFD\uFFFD\uFFFD");
 }
 
 // As SentencePiece's byte pieces: what is no character yet is U+FFFD for each byte.

@@ -8,6 +8,7 @@
 #include "launch/config/config.h"
 #include "launch/data/dataset_builder.h"
 #include "launch/data/encode_slice.h"
+#include "launch/data/train_tokenizer.h"
 #include "tests/support/files.h"
 
 namespace longspan {
@@ -115,12 +116,67 @@ TEST(SentencePiece, EncodesWithATrainedModel) {
   ExpectError(ExitCode::kData, {"no token found", "5 bytes"}, [&] { builder.Finish(); });
 }
 
+TEST(TokenizerTraining, GivesEveryTextBack) {
+  const std::string text = Words(60000, " ", "\n") + "\tif (x == 12345) {\r\n        return  x;\n\n\n}  海 морем 😀\n";
+  TextSample sample(1 << 20);
+  sample.Add(text);
+  TempFolder folder;
+  for (const char* type : {"unigram", "bpe"}) {
+    const std::string model = TrainTokenizer({.type = type, .vocab = 300}, sample);
+    EXPECT_EQ(TrainTokenizer({.type = type, .vocab = 300}, sample), model);
+    WriteFile(folder / "made.model", model);
+    const auto tokenizer = LoadSentencePiece(folder / "made.model");
+    EXPECT_EQ(tokenizer->vocab(), 300);
+    EXPECT_EQ(tokenizer->model(), model);
+    EXPECT_TRUE(WhatIsLost(*tokenizer).empty());
+    for (const std::string& one :
+         {text, std::string("  leading\t\n"), std::string("Ω≈ç√ not seen"), std::string(" ")}) {
+      EXPECT_EQ(tokenizer->Decode(tokenizer->Encode(one)), one) << type;
+    }
+    EXPECT_LT(tokenizer->Encode(text).size(), 3 * text.size() / 4);
+  }
+  TextSample small(1 << 20);
+  small.Add("few\n");
+  ExpectError(ExitCode::kUsage, {"--vocab 5000 --type bpe", "4 bytes", "Vocabulary size too high"},
+              [&] { TrainTokenizer({.type = "bpe", .vocab = 5000}, small); });
+}
+
+TEST(TokenizerTraining, TheSampleIsSpreadEvenly) {
+  TextSample all(1 << 20), part(2000);
+  std::string text;
+  for (int i = 0; i < 1000; ++i) text = fmt::format("{:09}\n", i), all.Add(text), part.Add(text);
+  EXPECT_EQ(all.lines().size(), 1000U);
+  EXPECT_EQ(all.bytes(), 10'000);
+  EXPECT_EQ(part.seen_bytes(), 10'000);
+  ASSERT_EQ(part.lines().size(), 125U);
+  for (size_t i = 0; i < part.lines().size(); ++i) EXPECT_EQ(part.lines()[i], fmt::format("{:09}\n", 8 * i));
+  // Long texts are cut at line ends, or between characters.
+  TextSample cut(1 << 20);
+  std::string lines;
+  for (int i = 0; i < 3000; ++i) lines += fmt::format("{}\n", i);
+  std::string wide = "a";
+  for (int i = 0; i < 3000; ++i) wide += "海";
+  cut.Add(lines);
+  cut.Add(wide);
+  std::string together;
+  for (const std::string& line : cut.lines()) {
+    EXPECT_LE(line.size(), TextSample::kLongestLine);
+    EXPECT_NE(static_cast<uint8_t>(line[0]) & 0xC0, 0x80);
+    together += line;
+  }
+  EXPECT_EQ(together, lines + wide);
+  EXPECT_EQ(cut.lines()[0].back(), '\n');
+}
+
 TEST(SentencePiece, WhatIsNoModelIsRefusedByName) {
   TempFolder folder;
   WriteFile(folder / "bad.model", "this is no model");
   WriteFile(folder / "empty.model", "");
   ExpectError(ExitCode::kData, {"bad.model"}, [&] { LoadSentencePiece(folder / "bad.model"); });
   ExpectError(ExitCode::kData, {"empty.model", "empty"}, [&] { LoadSentencePiece(folder / "empty.model"); });
+  WriteFile(folder / "tokenizer.json", "{\n  \"version\": \"1.0\", \"model\": {\"type\": \"BPE\"}}");
+  ExpectError(ExitCode::kData, {"tokenizer.json", "Hugging Face's tokenizer.json is not read", "tokenizer train"},
+              [&] { LoadSentencePiece(folder / "tokenizer.json"); });
   ExpectError(ExitCode::kIo, {"none.model"}, [&] { LoadSentencePiece(folder / "none.model"); });
 }
 

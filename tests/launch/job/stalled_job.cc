@@ -14,7 +14,7 @@
 namespace longspan {
 namespace {
 
-constexpr double kTimeout = 1;
+constexpr double kTimeout = 2;
 
 class StalledJob {
  public:
@@ -23,6 +23,7 @@ class StalledJob {
     Reduce(world_, 1);
     const auto stage = InStage("test");
     const int rank = world_.rank();
+    if (rank == 1) fmt::print(stderr, "the fault\n");
     if (what == "extra" && rank == 1) world_.Barrier();
     if (what == "circle" && rank == 1) {
       world_.Barrier();
@@ -34,12 +35,12 @@ class StalledJob {
     if (what == "spin" && rank == 2) Spin();
     if (what == "evaluate") {
       const InPhase phase(HostPhase::kEvaluate);
-      if (rank == 1) Sleep(2 * kTimeout);
+      if (rank == 1) Sleep(1.5 * kTimeout);
       Reduce(world_, 1);
     }
     // Meanwhile all processes are stopped for a while.
     for (int i = 0; what == "suspend" && i < 6; ++i) {
-      if (rank == 1) Sleep(kTimeout / 2);
+      if (rank == 1) Sleep(kTimeout / 4);
       Reduce(world_, 1);
     }
     Reduce(world_, 1);

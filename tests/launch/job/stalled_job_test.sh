@@ -1,18 +1,23 @@
 #!/bin/bash
-# stalled_job_test.sh PROGRAM MPIEXEC: how a job of four ranks, two a cp group, ends whose ranks may wait for 1 s, and that
+# stalled_job_test.sh PROGRAM MPIEXEC: how a job of four ranks, two a cp group, ends whose ranks may wait for 2 s, and that
 # one that only seems to hang goes on.
 set -u
 program=$1
 mpiexec=$2
 failures=0
 
-# check CASE CODE PART...: the job ends with CODE and says every PART
+# check CASE CODE PART...: the job ends with CODE and says every PART; prints the seconds from the fault to the verdict and
+# to the end
 check() {
-  local what=$1 code=$2 output found part start=$SECONDS
+  local what=$1 code=$2 output found part line times
   shift 2
-  output=$(timeout 60 "$mpiexec" -n 4 "$program" "$what" 2>&1)
+  times=$(mktemp)
+  output=$(timeout 60 "$mpiexec" -n 4 "$program" "$what" 2>&1 |
+    while IFS= read -r line; do echo "$EPOCHREALTIME $line" >>"$times" && echo "$line"; done; exit "${PIPESTATUS[0]}")
   found=$?
-  echo "$what: code $found after $((SECONDS - start)) s"
+  awk -v end="$EPOCHREALTIME" -v what="$what" -v code="$found" '/ the fault$/ { fault = $1 } / error: / { verdict = $1 }
+    END { printf "%s: code %d, verdict after %s s, end after %.1f s\n", what, code, verdict ? sprintf("%.1f", verdict - fault) : "-", end - fault }' "$times"
+  rm "$times"
   for part in "$@"; do
     grep -qF -- "$part" <<<"$output" || { echo "  lacks: $part"; found=-1; }
   done
@@ -37,7 +42,7 @@ for ((i = 0; i < 400; ++i)); do
 done
 sleep 0.5
 kill -STOP $ranks
-sleep 2
+sleep 3
 kill -CONT $ranks
 wait "$job" || { echo "a job that was suspended for a while did not go on"; failures=$((failures + 1)); }
 exit $((failures > 0))

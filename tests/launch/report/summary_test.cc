@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <functional>
 #include <random>
 
@@ -134,14 +135,57 @@ TEST(Summary, DataComputeAndOneOff) {
 }
 
 TEST(Summary, ALinkIsSlowAlways) {
-  const Summary always = Summarize(Made([](int rank, int) { return Extra{.move = rank == 1 ? 0.02 : 0}; }));
+  const auto move = [](int rank, int) { return Extra{.move = rank == 1 ? 0.02 : 0}; };
+  EXPECT_TRUE(Summarize(Made(move)).stragglers.empty());  // its processor may be as well
+  const Summary always = Summarize(Made(move, /*gpu=*/true));
   ASSERT_EQ(always.stragglers.size(), 1U);
   EXPECT_EQ(always.stragglers[0].rank, 1);
   EXPECT_EQ(always.stragglers[0].what, SlowClass::kLink);
   // A processor that others use shows in some steps.
   const Summary some =
-      Summarize(Made([](int rank, int step) { return Extra{.move = rank == 1 && step % 2 == 0 ? 0.04 : 0}; }));
+      Summarize(Made([](int rank, int step) { return Extra{.move = rank == 1 && step % 2 == 0 ? 0.04 : 0}; }, true));
   EXPECT_TRUE(some.stragglers.empty());
+}
+
+// Four ranks on nodes of these names, between which a message takes so long, in seconds by measurement and rank to its
+// next.
+Summary WithLinks(const std::vector<std::string>& hosts, const std::vector<std::array<double, kRanks>>& seconds) {
+  ProfileData data = Made([](int, int) { return Extra{.move = 0.02}; });
+  for (int r = 0; r < kRanks; ++r) {
+    data.ranks[r].header.set_host(hosts[r]);
+    for (size_t i = 0; i < seconds.size(); ++i) {
+      data.ranks[r].links.push_back({10.0 * static_cast<double>(i), (r + 1) % kRanks, seconds[i][r], 1 << 18});
+    }
+    double begin = 0;
+    for (ProfilePeriod& step : data.ranks[r].periods) step.begin = begin += 0.5;
+  }
+  return Summarize(data);
+}
+
+TEST(Summary, LinksBetweenNodes) {
+  const std::vector<std::string> nodes = {"n1", "n2", "n3", "n4"};
+  const Summary own = WithLinks(nodes, {{0.002, 0.002, 0.0001, 0.0001}});
+  ASSERT_EQ(own.stragglers.size(), 1U);
+  EXPECT_EQ(own.stragglers[0].rank, 1);
+  EXPECT_EQ(own.stragglers[0].what, SlowClass::kLink);
+  EXPECT_EQ(own.stragglers[0].link, "of n2");
+  EXPECT_TRUE(own.stragglers[0].since_start && own.stragglers[0].to_end);
+  EXPECT_NEAR(own.stragglers[0].saving, 0.95 * 0.022, 1e-6);
+  EXPECT_NE(ReportText(own).find("link of n2"), std::string::npos);
+  const Summary between = WithLinks(nodes, {{0.0001, 0.002, 0.0001, 0.0001}});
+  ASSERT_EQ(between.stragglers.size(), 1U);
+  EXPECT_EQ(between.stragglers[0].link, "between n2 and n3");
+  // Once is a disturbance, twice is not; and since when.
+  const std::array<double, kRanks> good = {0.0001, 0.0001, 0.0001, 0.0001}, slow = {0.0005, 0.0005, 0.0001, 0.0001};
+  EXPECT_TRUE(WithLinks(nodes, {good, slow}).stragglers.empty());
+  EXPECT_TRUE(WithLinks(nodes, {slow, good}).stragglers.empty());
+  const Summary later = WithLinks(nodes, {good, slow, slow});
+  ASSERT_EQ(later.stragglers.size(), 1U);
+  EXPECT_EQ(later.stragglers[0].first_step, 20);  // 10 s
+  EXPECT_FALSE(later.stragglers[0].since_start);
+  // Within a node, and where there are few, nothing is said.
+  EXPECT_TRUE(WithLinks({"n1", "n1", "n1", "n1"}, {{0.001, 0.001, 0.0001, 0.0001}}).stragglers.empty());
+  EXPECT_TRUE(WithLinks({"n1", "n1", "n2", "n2"}, {{0.0001, 0.001, 0.0001, 0.0001}}).stragglers.empty());
 }
 
 // Kernels hide a transfer on a stream beside them, but for what the compute stream stalls.

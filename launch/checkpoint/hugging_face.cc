@@ -1,0 +1,90 @@
+#include "launch/checkpoint/hugging_face.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <set>
+
+#include "kernels/host_copy.h"
+#include "runtime/error.h"
+
+namespace longspan {
+
+HuggingFaceName HuggingFaceNameOf(const std::string& parameter) {
+  static const std::map<std::string, std::string> kWhole = {{"embedding.weight", "model.embed_tokens.weight"},
+                                                            {"norm.weight", "model.norm.weight"},
+                                                            {"head.weight", "lm_head.weight"}};
+  if (const auto found = kWhole.find(parameter); found != kWhole.end()) return {found->second};
+  constexpr std::string_view kLayers = "layers.";
+  const size_t dot = parameter.find('.', kLayers.size());
+  LS_CHECK(parameter.starts_with(kLayers) && dot != std::string::npos, "no parameter is named {}", parameter);
+  const std::string layer = "model." + parameter.substr(0, dot + 1), name = parameter.substr(dot + 1);
+  if (name == "attention_norm.weight") return {layer + "input_layernorm.weight"};
+  if (name == "ffn_norm.weight") return {layer + "post_attention_layernorm.weight"};
+  const size_t part = name.find('.');
+  const std::string rest = name.substr(part + 1);  // "q.weight", "k_cmp_norm.weight", "phi_k.position", "gate.bias"
+  if (name.starts_with("ffn.")) return {layer + "mlp." + rest.substr(0, rest.find('.')) + "_proj.weight", true};
+  if (rest.starts_with("phi_") || rest.ends_with("_norm.weight")) return {layer + "self_attn." + rest};
+  const size_t end = rest.find('.');
+  return {layer + "self_attn." + rest.substr(0, end) + "_proj" + rest.substr(end), rest.ends_with(".weight")};
+}
+
+HuggingFaceTensors::HuggingFaceTensors(std::string folder) : folder_(std::move(folder)) {
+  namespace fs = std::filesystem;
+  if (!fs::is_directory(folder_)) Fail(ExitCode::kIo, "{}: expected a folder", folder_);
+  // An index says nothing that the files do not say themselves, but that there are several.
+  std::set<std::string> paths;
+  for (const auto& entry : fs::directory_iterator(folder_)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with("model") && name.ends_with(".safetensors")) paths.insert(entry.path().string());
+  }
+  if (paths.empty()) Fail(ExitCode::kData, "{}: expected model.safetensors or its shards, found none", folder_);
+  for (const std::string& path : paths) {
+    files_.push_back(SafetensorsFile::Open(path));
+    for (const std::string& name : files_.back().names()) {
+      if (!places_.emplace(name, files_.size() - 1).second) {
+        Fail(ExitCode::kData, "{}: {} is in two files", path, name);
+      }
+    }
+  }
+}
+
+std::vector<std::string> HuggingFaceTensors::names() const {
+  std::vector<std::string> names;
+  for (const auto& [name, file] : places_) names.push_back(name);
+  return names;
+}
+
+std::vector<float> HuggingFaceTensors::Read(const std::string& name, const Shape& shape) const {
+  const auto found = places_.find(name);
+  if (found == places_.end()) Fail(ExitCode::kData, "{}: expected a tensor {}, found none", folder_, name);
+  const Tensor tensor = files_[found->second].Get(name);
+  if (tensor.shape != shape) {
+    Fail(ExitCode::kData, "{}: {}: expected the shape {}, found {}", folder_, name, shape.ToString(),
+         tensor.shape.ToString());
+  }
+  if (tensor.dtype != DType::kF32 && tensor.dtype != DType::kF64 && tensor.dtype != DType::kBf16) {
+    Fail(ExitCode::kData, "{}: {}: expected F32, BF16 or F64, found {}", folder_, name, DTypeName(tensor.dtype));
+  }
+  std::vector<float> values(tensor.size());
+  const auto host = MakeCpuDevice();
+  const auto stream = host->MakeStream("host");
+  HostCopy(*host, *stream, tensor, HostView(values.data(), tensor.shape));
+  return values;
+}
+
+std::vector<float> Transposed(const std::vector<float>& x, int64_t rows, int64_t columns) {
+  constexpr int64_t kTile = 64;  // of columns: what is read of a row is used before it leaves the cache
+  std::vector<float> y(x.size());
+#pragma omp parallel for
+  for (int64_t begin = 0; begin < columns; begin += kTile) {
+    for (int64_t row = 0; row < rows; ++row) {
+      for (int64_t column = begin; column < std::min(begin + kTile, columns); ++column) {
+        y[column * rows + row] = x[row * columns + column];
+      }
+    }
+  }
+  return y;
+}
+
+}  // namespace longspan
