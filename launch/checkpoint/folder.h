@@ -47,7 +47,7 @@ class CheckpointFolder {
 };
 
 // Of a checkpoint, a folder of checkpoints or a run's folder; of the latter two the newest named as complete. Throws
-// Error (io) when it is no folder.
+// Error (io) when there is none.
 std::string NewestCheckpoint(const std::string& path);
 
 // What was written to a file, if there is one, is on the disk afterwards. Throws Error (io).
