@@ -40,6 +40,7 @@ RunConfig SavedConfig(const CheckpointReader& checkpoint, const std::vector<std:
                                    fmt::format("train.sequences_per_step={}", ranks),
                                    "train.recompute=FULL",
                                    "train.offload=false",
+                                   "data.stages=",
                                    "train.frozen_selection=",
                                    "train.initial_weights=",
                                    "train.record_selection="};

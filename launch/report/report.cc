@@ -42,6 +42,12 @@ json ToJson(const TransferRow& row) {
           {"exposed", row.exposed}, {"bus_bandwidth", row.moving > 0 ? json(row.bytes / row.moving) : json(nullptr)}};
 }
 
+json ToJson(const MemoryOfUse& row) { return {{"use", row.use}, {"min", row.min}, {"max", row.max}}; }
+
+json ToJson(const PlanRow& row) {
+  return {{"what", row.what}, {"unit", row.unit}, {"planned", row.planned}, {"measured", row.measured}};
+}
+
 json ToJson(const LinkRow& row) {
   return {{"from", row.from}, {"to", row.to}, {"newest", row.newest}, {"best", row.best}};
 }
@@ -118,7 +124,8 @@ std::string ReportJson(const Summary& summary) {
   const double rate = summary.step > 0 ? header.step_flops() / summary.step : 0;
   report["flops"] = {{"executed", header.step_flops()},
                      {"per_second", rate},
-                     {"peak_share", header.peak_flops() > 0 ? rate / header.peak_flops() : 0}};
+                     {"peak_share", header.peak_flops() > 0 ? rate / header.peak_flops() : 0},
+                     {"dense_equivalent", summary.dense_flops > 0 ? json(summary.dense_flops) : json()}};
   report["breakdown"] = ToJson(summary.mean);
   report["rank"] = json::array();
   for (const RankRow& row : summary.ranks) {
@@ -131,6 +138,8 @@ std::string ReportJson(const Summary& summary) {
   report["layers"] = ListOf(summary.layers);
   report["transfers"] = ListOf(summary.transfers);
   report["links"] = ListOf(summary.links);
+  report["memory"] = ListOf(summary.memory);
+  report["plan"] = ListOf(summary.plan);
   report["stragglers"] = ListOf(summary.stragglers);
   report["ledger"] = ToJson(summary.ledger);
   report["costs"] = ListOf(summary.costs);
@@ -141,6 +150,11 @@ ReportedRun ReadRun(const std::string& folder) {
   ReportedRun run{.data = ReadProfiles(folder), .summary = {}, .metrics = ReadMetrics(folder)};
   run.summary = Summarize(run.data);
   return run;
+}
+
+void AddPlan(const PlannedRun& plan, ReportedRun* run) {
+  run->summary.plan = BesidePlan(run->data, plan);
+  run->summary.dense_flops = plan.dense_flops;
 }
 
 std::string WriteReport(const ReportedRun& run) {

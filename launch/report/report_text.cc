@@ -28,6 +28,11 @@ std::string Head(const Summary& summary) {
   text += fmt::format("  a step takes {:.2f} ms (median of the slowest rank {:.2f}), {:.4g} GFLOP at {:.4g} GFLOP/s",
                       Ms(summary.step), Ms(summary.step_median), header.step_flops() * 1e-9, rate * 1e-9);
   if (header.peak_flops() > 0) text += fmt::format(", {:.1f}% of the measured peak", 100 * rate / header.peak_flops());
+  if (summary.dense_flops > 0 && header.peak_flops() > 0) {
+    text +=
+        fmt::format("\n  dense-equivalent {:.4g} GFLOP, {:.4g} GFLOP/s: as if every query attended to all before it",
+                    summary.dense_flops * 1e-9, summary.dense_flops / summary.step * 1e-9);
+  }
   text += fmt::format("\n  clocks of the ranks agree within {:.3g} ms\n", Ms(summary.clock_error));
   return text;
 }
@@ -168,6 +173,33 @@ std::string Transfers(const Summary& summary) {
                     Ms(summary.mean.moving), Ms(summary.mean.hidden));
 }
 
+std::string Memory(const Summary& summary) {
+  std::string text = "\nmemory of a rank's device, MiB\n";
+  for (const MemoryOfUse& row : summary.memory) {
+    text += fmt::format("  {:<28} {:>10.2f}", row.use, row.max / (1 << 20));
+    text += row.min < row.max ? fmt::format("   {:.2f} on the rank that has least\n", row.min / (1 << 20)) : "\n";
+  }
+  return text;
+}
+
+std::string Plan(const Summary& summary) {
+  if (summary.plan.empty()) return "";
+  std::string text =
+      fmt::format("\nthe plan beside it (longspan plan), of a rank's step\n  {:<28} {:>12} {:>12} {:>10}\n", "",
+                  "planned", "measured", "off by");
+  for (const PlanRow& row : summary.plan) {
+    const bool bytes = row.unit == "bytes", flops = row.unit == "FLOP";
+    const double scale = bytes ? 1.0 / (1 << 20) : flops ? 1e-9 : 1e3;
+    const double off = row.planned > 0 ? row.measured / row.planned - 1 : 0;
+    text += fmt::format("  {:<28} {:>12.3f} {:>12.3f} {:>+9.1f}%  {}\n", row.what, scale * row.planned,
+                        scale * row.measured, 100 * off,
+                        bytes   ? "MiB"
+                        : flops ? "GFLOP"
+                                : "ms");
+  }
+  return text;
+}
+
 std::string LedgerText(const Summary& summary) {
   const Ledger& ledger = summary.ledger;
   std::string text = fmt::format("\nwhere all {:.1f} s went: training {:.1f} ({:.1f}%)", ledger.total, ledger.training,
@@ -197,7 +229,7 @@ std::string ReportText(const Summary& summary) {
   const bool graphs = std::any_of(summary.stages.begin(), summary.stages.end(),
                                   [](const StageRow& row) { return row.stage == "graph"; });
   if (graphs) text += "  stages and transfers are not seen within graphs; runtime.graphs = OFF shows them\n";
-  return text + LedgerText(summary);
+  return text + Memory(summary) + Plan(summary) + LedgerText(summary);
 }
 
 }  // namespace longspan

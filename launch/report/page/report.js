@@ -189,6 +189,21 @@ function transfers() {
       t.bus_bandwidth === null ? '–' : fixed(t.bus_bandwidth / 1e9, 3)])));
 }
 
+function memoryAndPlan() {
+  $('memory-rows').append(table(['<of a rank, MiB', 'most', 'least'],
+    report.memory.map((row) => [row.use, fixed(row.max / 2 ** 20), fixed(row.min / 2 ** 20)])));
+  if (report.plan.length === 0) {
+    $('plan-section').hidden = true;
+    return;
+  }
+  const units = { bytes: [2 ** -20, 'MiB'], FLOP: [1e-9, 'GFLOP'], seconds: [1e3, 'ms'] };
+  $('plan').append(table(['<', 'planned', 'measured', '<', 'off by'], report.plan.map((row) => {
+    const [scale, unit] = units[row.unit];
+    return [row.what, fixed(scale * row.planned, 3), fixed(scale * row.measured, 3), unit,
+      row.planned > 0 ? percent(row.measured / row.planned - 1) : '–'];
+  })));
+}
+
 function ledger() {
   const kinds = [['training', 'good'], ['startup', 'work'], ['data', 'data'], ['checkpoint', 'moving'],
     ['evaluation', 'other'], ['lost', 'waiting'], ['stopped', 'line'], ['other', 'faint']];
@@ -205,7 +220,7 @@ function ledger() {
   }));
 }
 
-for (const part of [header, costs, stragglers, ranks, heat, timeline, overSteps, transfers, ledger]) part();
+for (const part of [header, costs, stragglers, ranks, heat, timeline, overSteps, transfers, memoryAndPlan, ledger]) part();
 drawAlways();
 if (report.rank.length > 0) {
   const blamed = report.stragglers.length > 0 ? report.rank.findIndex((row) => row.rank === report.stragglers[0].rank) : 0;

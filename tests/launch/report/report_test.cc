@@ -72,6 +72,34 @@ TEST_F(Reports, StepsAddUpAndTransfersAreCounted) {
   }
 }
 
+// FLOPs, memory and bytes of the plan are those of the run: exactly with GATHER.
+TEST_F(Reports, ThePlanBesideTheMeasurement) {
+  Train(4, "train.steps=8");
+  const json report = Report();
+  ASSERT_FALSE(report["plan"].empty()) << report["problems"];
+  std::map<std::string, std::pair<double, double>> rows;
+  for (const json& row : report["plan"]) rows[row["what"]] = {row["planned"], row["measured"]};
+  for (const char* what : {"received by all_gather", "received by reduce_scatter", "received by send_receive",
+                           "memory: weights", "memory: activations", "memory: optimizer", "computed"}) {
+    ASSERT_EQ(rows.count(what), 1U) << what << report["plan"];
+    EXPECT_GT(rows[what].first, 0) << what;
+    EXPECT_NEAR(rows[what].second / rows[what].first, 1, 1e-6) << what;
+  }
+  EXPECT_GT(report["flops"]["dense_equivalent"].get<double>(), report["flops"]["executed"].get<double>());
+  const auto use = [&](const std::string& name) {
+    for (const json& row : report["memory"]) {
+      if (row["use"] == name) return row["max"].get<double>();
+    }
+    return 0.0;
+  };
+  EXPECT_GT(use("weights"), 0);
+  EXPECT_GT(use("in use"), use("weights"));
+  std::filesystem::remove(folder_ / "runs/run/config.textproto");
+  const json without = Report();
+  EXPECT_TRUE(without["plan"].empty());
+  EXPECT_NE(without["problems"].dump().find("no plan beside it"), std::string::npos) << without["problems"];
+}
+
 TEST_F(Reports, AKilledRunHasItsProfile) {
   BackgroundRun run(4, Arguments("train.steps=100000"), folder_ / "said");
   run.AwaitText("rehearsal of the step");
