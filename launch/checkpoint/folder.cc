@@ -135,6 +135,10 @@ std::string NewestCheckpoint(const std::string& path) {
     const auto found = CheckpointFolder(folder).List();
     if (!found.empty()) return found[0].path;
   }
+  if (!fs::exists(path + "/" + kManifestName)) {
+    Fail(ExitCode::kIo, "{}: expected a checkpoint or a run that has one{}", path,
+         fs::exists(path + "/config.json") ? "; `longspan import` makes one of a model in Hugging Face's layout" : "");
+  }
   return path;
 }
 

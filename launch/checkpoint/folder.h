@@ -47,7 +47,7 @@ class CheckpointFolder {
 };
 
 // Of a checkpoint, a folder of checkpoints or a run's folder; of the latter two the newest named as complete. Throws
-// Error (io) when it is no folder.
+// Error (io) when there is none.
 std::string NewestCheckpoint(const std::string& path);
 
 // Writes a tokenizer's model, where it has one, into a save's folder, and notes it in the manifest. Throws Error (io).
