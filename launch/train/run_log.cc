@@ -187,6 +187,26 @@ void RunLog::Step(const StepMetrics& m) {
   progress_.Update(m.step, fmt::format("step {}/{}, {}", m.step, steps, loss));
 }
 
+void RunLog::Selection(int64_t step, const RecordedSelections& recorded) {
+  if (!writes_) return;
+  Line(recorded.line);
+  json list = json::array();
+  for (const auto& [layer, stats] : recorded.layers) {
+    list.push_back({{"layer", layer},
+                    {"local", stats.local},
+                    {"halo", stats.halo},
+                    {"remote", stats.remote},
+                    {"distinct_blocks", stats.distinct_blocks},
+                    {"distinct_share", stats.distinct_share},
+                    {"jaccard", stats.jaccard},
+                    {"hottest", stats.hottest},
+                    {"union_2", stats.union2},
+                    {"union_4", stats.union4},
+                    {"union_8", stats.union8}});
+  }
+  Write(json{{"kind", "selection"}, {"step", step}, {"layers", list}}.dump());
+}
+
 void RunLog::Eval(int64_t step, double loss, int64_t tokens) {
   if (!writes_) return;
   Write(json{
