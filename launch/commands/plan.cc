@@ -9,6 +9,7 @@
 #include "launch/commands/command.h"
 #include "launch/commands/configured.h"
 #include "launch/commands/option_values.h"
+#include "launch/commands/planned_run.h"
 #include "launch/config/config.h"
 #include "launch/plan/planned_step.h"
 #include "launch/plan/ranks_text.h"
@@ -21,35 +22,13 @@ namespace {
 
 struct Given {
   int64_t world = 0;
-  std::string rates;
-  double link_gbps = 0, latency_us = 20;
+  PlanRates rates;
   double coverage = 1;
   uint64_t device_memory = 0;
 };
 
-bool IsTransfer(const std::string& span) { return span.starts_with("comm."); }
-
-struct Times {
-  double compute = 0, transfers = 0;
-  std::map<std::string, double> spans;
-};
-
-Times TimesOf(const PlannedStep& step, const DeviceRates& rates, const Given& given) {
-  Times times;
-  for (const auto& [name, span] : step.spans) {
-    double& seconds = times.spans[name];
-    if (!IsTransfer(name)) {
-      times.compute += seconds = rates.Seconds(name, span);
-    } else if (given.link_gbps > 0) {
-      seconds = span.bytes / (1e9 * given.link_gbps) + 1e-6 * given.latency_us * static_cast<double>(span.count);
-      times.transfers += seconds;
-    }
-  }
-  return times;
-}
-
 // Longest, or most bytes, first.
-std::string SpanTable(const PlannedStep& step, const std::optional<Times>& times, bool transfers) {
+std::string SpanTable(const PlannedStep& step, const std::optional<PlannedTimes>& times, bool transfers) {
   std::vector<std::pair<std::string, SpanTotal>> rows;
   for (const auto& row : step.spans) {
     if (IsTransfer(row.first) == transfers) rows.push_back(row);
@@ -81,15 +60,15 @@ int Plan(const RunConfig& config, const Given& given) {
   rank.rank = BusiestRank(config, rank.dp);
   const int64_t ranks = rank.dp * parallel.cp;
   std::optional<DeviceRates> rates;
-  if (!given.rates.empty()) rates.emplace(given.rates, config);
+  if (!given.rates.path.empty()) rates.emplace(given.rates.path, config);
 
   const PlannedStep step = PlanStep(config, rank);
   fmt::print("{}\n{} parameters\n\nMemory of rank {} on {}, {}:\n{}", RanksText(config, rank.dp), step.parameters,
              rank.rank, DeviceName(rank.device), DTypeName(rank.dtype),
              MemoryTable(step.memory, given.device_memory > 0 ? static_cast<int64_t>(given.device_memory) : -1,
                          step.host_memory));
-  std::optional<Times> times;
-  if (rates) times = TimesOf(step, *rates, given);
+  std::optional<PlannedTimes> times;
+  if (rates) times = TimesOf(step, *rates, given.rates);
   fmt::print("\nA step of rank {}:\n{}", rank.rank, SpanTable(step, times, /*transfers=*/false));
   if (ranks > 1) fmt::print("{}", SpanTable(step, times, /*transfers=*/true));
 
@@ -116,7 +95,7 @@ int Plan(const RunConfig& config, const Given& given) {
   };
   if (ranks == 1) {
     line("step", most);
-  } else if (given.link_gbps > 0) {
+  } else if (given.rates.link_gbps > 0) {
     line("step, all hidden", least);
     line("step, none hidden", most);
     fmt::print("  exposed             {:.1f} ms at most, {:.1f}% of the step\n", 1e3 * (most - times->compute),
@@ -134,13 +113,13 @@ std::function<int()> AddPlan(CLI::App& app) {
   app.add_option("--world", given->world, "Ranks (default: what parallel.cp and .dp say)")
       ->type_name("N")
       ->transform(WholeNumber(1, 1 << 20));
-  app.add_option("--rates", given->rates, "How fast the device is: what longspan bench nsa --json wrote there")
+  app.add_option("--rates", given->rates.path, "How fast the device is: what longspan bench nsa --json wrote there")
       ->type_name("FILE");
-  app.add_option("--link-gbps", given->link_gbps, "GB/s that a rank receives, as large transfers reach it")
+  app.add_option("--link-gbps", given->rates.link_gbps, "GB/s that a rank receives, as large transfers reach it")
       ->type_name("GB/s")
       ->check(CLI::PositiveNumber.description(""))
       ->needs("--rates");
-  app.add_option("--latency-us", given->latency_us, "Microseconds of a transfer besides")
+  app.add_option("--latency-us", given->rates.latency_us, "Microseconds of a transfer besides")
       ->type_name("US")
       ->check(CLI::NonNegativeNumber.description(""))
       ->capture_default_str();

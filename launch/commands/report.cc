@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "launch/commands/command.h"
+#include "launch/commands/planned_run.h"
 #include "launch/config/config.h"
 #include "launch/report/chrome_trace.h"
 #include "launch/report/compare.h"
@@ -22,6 +23,7 @@ namespace {
 struct Given {
   std::string run, compare, trace, output;
   std::vector<std::string> scaling;
+  PlanRates rates;
   bool json = false, html = false;
 };
 
@@ -84,7 +86,7 @@ int Report(const Given& given) {
     fmt::print("{}\n", WriteChromeTrace(ReadProfiles(given.run), given.trace));
     return 0;
   }
-  const ReportedRun run = ReadRun(given.run);
+  const ReportedRun run = ReadPlannedRun(given.run, given.rates);
   if (given.html) {
     fmt::print("{}\n", WriteReportPage(run, given.output));
     return 0;
@@ -113,6 +115,13 @@ std::function<int()> AddReport(CLI::App& app) {
       ->type_name("RUN")
       ->excludes(compare)
       ->excludes(trace);
+  CLI::Option* const rates = app.add_option("--rates", given->rates.path,
+                                            "Plan the step's time, too: what longspan bench nsa --json wrote there")
+                                 ->type_name("FILE");
+  app.add_option("--link-gbps", given->rates.link_gbps, "GB/s that a rank receives, for that plan")
+      ->type_name("GB/s")
+      ->check(CLI::PositiveNumber.description(""))
+      ->needs(rates);
   return [given] { return Report(*given); };
 }
 
@@ -128,6 +137,8 @@ of the training steps:
   ranks: own time is the step without transfers. waiting is for the last rank to begin a transfer, moving is the transfer
   itself as far as kernels do not hide it; awaited is how long others waited for this rank
   stages of the model's own work over ranks; transfers by stage with their bandwidth
+  selection: what was fetched, and of a recorded one (train.record_selection) where blocks lie and what neighbours share
+  memory by use, and what longspan plan says of the run beside what was measured
   and where the rest of the time went: start, data, saves, evaluation, restarts, steps done again.
 A missing or broken file is said; the rest is reported. The files' format: launch/report/profile.proto; that of the JSON:
 launch/report/report.h, compare.h, scaling.h. The timeline opens in ui.perfetto.dev and chrome://tracing.

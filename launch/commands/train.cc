@@ -5,6 +5,7 @@
 #include "launch/commands/command.h"
 #include "launch/commands/configured.h"
 #include "launch/commands/dry_run.h"
+#include "launch/commands/planned_run.h"
 #include "launch/report/report.h"
 #include "launch/train/trainer.h"
 #include "launch/version.h"
@@ -24,7 +25,7 @@ std::function<int()> AddTrain(CLI::App& app) {
       app,
       [given](const RunConfig& config) {
         return RunTrain(config, {given->older(), Version(),
-                                 [](const std::string& folder) { return WriteReport(ReadRun(folder)); }});
+                                 [](const std::string& folder) { return WriteReport(ReadPlannedRun(folder)); }});
       },
       [given](const RunConfig& config, int64_t world) {
         PrintPlan(config, world, {static_cast<int64_t>(given->device_memory), given->older()});

@@ -89,6 +89,11 @@ void ProfileWriter::Begin(uint64_t session, int rank, int ranks, const Device& d
   header.set_first_step(facts.first_step);
   header.set_step_flops(facts.step_flops);
   header.set_peak_flops(facts.peak_flops);
+  for (const auto& [use, bytes] : facts.memory) {
+    proto::Memory& memory = *header.add_memory();
+    memory.set_use(use);
+    memory.set_bytes(static_cast<uint64_t>(bytes));
+  }
   file_.Add(entry);
 }
 

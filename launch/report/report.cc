@@ -1,5 +1,7 @@
 #include "launch/report/report.h"
 
+#include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "launch/report/page.h"
@@ -40,6 +42,26 @@ json ToJson(const TransferRow& row) {
           {"calls", row.calls},     {"bytes", row.bytes},
           {"waiting", row.waiting}, {"moving", row.moving},
           {"exposed", row.exposed}, {"bus_bandwidth", row.moving > 0 ? json(row.bytes / row.moving) : json(nullptr)}};
+}
+
+json ToJson(const MemoryOfUse& row) { return {{"use", row.use}, {"min", row.min}, {"max", row.max}}; }
+
+json ToJson(const PlanRow& row) {
+  return {{"what", row.what}, {"unit", row.unit}, {"planned", row.planned}, {"measured", row.measured}};
+}
+
+json ToJson(const SelectionMetric& row) {
+  return {{"layer", row.layer},
+          {"local", row.local},
+          {"halo", row.halo},
+          {"remote", row.remote},
+          {"distinct_blocks", row.distinct_blocks},
+          {"distinct_share", row.distinct_share},
+          {"jaccard", row.jaccard},
+          {"hottest", row.hottest},
+          {"union_2", row.union2},
+          {"union_4", row.union4},
+          {"union_8", row.union8}};
 }
 
 json ToJson(const LinkRow& row) {
@@ -88,6 +110,20 @@ json ListOf(const std::vector<Row>& rows) {
   return list;
 }
 
+void AddSelection(const RunMetrics& metrics, Summary* summary) {
+  summary->selection_step = metrics.selection_step;
+  summary->selection = metrics.selection;
+  double count = 0;
+  for (const StepMetric& step : metrics.steps) {
+    if (!std::isfinite(step.coverage) || !std::isfinite(step.borrowed)) continue;
+    summary->coverage += step.coverage;
+    summary->borrowed += step.borrowed;
+    count += 1;
+  }
+  summary->coverage /= std::max(1.0, count);
+  summary->borrowed /= std::max(1.0, count);
+}
+
 void WriteText(const std::string& path, const std::string& text) {
   OutputFile file(path);
   file.Write(text.data(), std::ssize(text));
@@ -118,7 +154,8 @@ std::string ReportJson(const Summary& summary) {
   const double rate = summary.step > 0 ? header.step_flops() / summary.step : 0;
   report["flops"] = {{"executed", header.step_flops()},
                      {"per_second", rate},
-                     {"peak_share", header.peak_flops() > 0 ? rate / header.peak_flops() : 0}};
+                     {"peak_share", header.peak_flops() > 0 ? rate / header.peak_flops() : 0},
+                     {"dense_equivalent", summary.dense_flops > 0 ? json(summary.dense_flops) : json()}};
   report["breakdown"] = ToJson(summary.mean);
   report["rank"] = json::array();
   for (const RankRow& row : summary.ranks) {
@@ -131,6 +168,12 @@ std::string ReportJson(const Summary& summary) {
   report["layers"] = ListOf(summary.layers);
   report["transfers"] = ListOf(summary.transfers);
   report["links"] = ListOf(summary.links);
+  report["selection"] = {{"coverage", summary.coverage},
+                         {"borrowed", summary.borrowed},
+                         {"step", summary.selection_step},
+                         {"layers", ListOf(summary.selection)}};
+  report["memory"] = ListOf(summary.memory);
+  report["plan"] = ListOf(summary.plan);
   report["stragglers"] = ListOf(summary.stragglers);
   report["ledger"] = ToJson(summary.ledger);
   report["costs"] = ListOf(summary.costs);
@@ -140,7 +183,13 @@ std::string ReportJson(const Summary& summary) {
 ReportedRun ReadRun(const std::string& folder) {
   ReportedRun run{.data = ReadProfiles(folder), .summary = {}, .metrics = ReadMetrics(folder)};
   run.summary = Summarize(run.data);
+  AddSelection(run.metrics, &run.summary);
   return run;
+}
+
+void AddPlan(const PlannedRun& plan, ReportedRun* run) {
+  run->summary.plan = BesidePlan(run->data, plan);
+  run->summary.dense_flops = plan.dense_flops;
 }
 
 std::string WriteReport(const ReportedRun& run) {

@@ -4,14 +4,19 @@
 //   {"version":1, "run":FOLDER, "program":.., "time":.., "running":BOOL, "ranks":N, "read":N, "problems":[TEXT,..],
 //    "clock_error":.., "dp":.., "cp":.., "device":..,
 //    "steps":{"first":..,"last":..,"count":..,"mean":..,"median":..},
-//    "flops":{"executed":..,"per_second":..,"peak_share":..},  of all ranks; peak as measured before the first step
-//    "breakdown":{"work","waiting","moving","data","other","hidden","step"},  mean of ranks; the first five add up to
-//    step "rank":[{"rank","host", what breakdown has, "own","awaited","cpu"},..],
+//    "flops":{"executed":..,"per_second":..,"peak_share":..,"dense_equivalent":..},  of all ranks; peak as measured
+//    before the first step "breakdown":{"work","waiting","moving","data","other","hidden","step"},  mean of ranks; the
+//    first five add up to step "rank":[{"rank","host", what breakdown has, "own","awaited","cpu"},..],
 //    "stages":[{"stage","pass","layer","seconds":{"min","median","max","mean","imbalance","slowest",
 //      "by_rank":[..]},"flops","bytes"},..],
 //    "layers":[likewise by layer],
 //    "transfers":[{"stage","pass","name","beside","calls","bytes","waiting","moving","exposed","bus_bandwidth"},..],
 //    "links":[{"from","to","newest","best"},..],  bytes a second of a message to the next rank
+//    "selection":{"coverage","borrowed","step","layers":[{"layer","local","halo","remote","distinct_blocks",
+//      "distinct_share","jaccard","hottest","union_2","union_4","union_8"},..]},  of train.record_selection; step 0:
+//      none
+//    "memory":[{"use","min","max"},..],  of a rank, over ranks: reserved, and "in use", the most after any step
+//    "plan":[{"what","unit","planned","measured"},..],  of one rank; empty where the run's configuration is not there
 //    "stragglers":[{"rank","class","first_step","last_step","since_start","to_end","single","excess","ratio","saving",
 //                   "saving_share","stage","pass","layer","stage_share","link"},..],
 //    "ledger":{"total","startup","training","data","checkpoint","evaluation","lost","lost_steps","stopped","restarts",
@@ -32,7 +37,8 @@ struct ReportedRun {
   Summary summary;
   RunMetrics metrics;
 };
-ReportedRun ReadRun(const std::string& folder);  // throws Error (io) where there is no profile
+ReportedRun ReadRun(const std::string& folder);          // throws Error (io) where there is no profile
+void AddPlan(const PlannedRun& plan, ReportedRun* run);  // beside what was measured
 
 std::string ReportText(const Summary& summary);  // lines of 120 columns at most
 std::string ReportJson(const Summary& summary);

@@ -28,6 +28,11 @@ std::string Head(const Summary& summary) {
   text += fmt::format("  a step takes {:.2f} ms (median of the slowest rank {:.2f}), {:.4g} GFLOP at {:.4g} GFLOP/s",
                       Ms(summary.step), Ms(summary.step_median), header.step_flops() * 1e-9, rate * 1e-9);
   if (header.peak_flops() > 0) text += fmt::format(", {:.1f}% of the measured peak", 100 * rate / header.peak_flops());
+  if (summary.dense_flops > 0 && header.peak_flops() > 0) {
+    text +=
+        fmt::format("\n  dense-equivalent {:.4g} GFLOP, {:.4g} GFLOP/s: as if every query attended to all before it",
+                    summary.dense_flops * 1e-9, summary.dense_flops / summary.step * 1e-9);
+  }
   text += fmt::format("\n  clocks of the ranks agree within {:.3g} ms\n", Ms(summary.clock_error));
   return text;
 }
@@ -168,6 +173,55 @@ std::string Transfers(const Summary& summary) {
                     Ms(summary.mean.moving), Ms(summary.mean.hidden));
 }
 
+std::string Memory(const Summary& summary) {
+  std::string text = "\nmemory of a rank's device, MiB\n";
+  for (const MemoryOfUse& row : summary.memory) {
+    text += fmt::format("  {:<28} {:>10.2f}", row.use, row.max / (1 << 20));
+    text += row.min < row.max ? fmt::format("   {:.2f} on the rank that has least\n", row.min / (1 << 20)) : "\n";
+  }
+  return text;
+}
+
+std::string Plan(const Summary& summary) {
+  if (summary.plan.empty()) return "";
+  std::string text =
+      fmt::format("\nthe plan beside it (longspan plan), of a rank's step\n  {:<28} {:>12} {:>12} {:>10}\n", "",
+                  "planned", "measured", "off by");
+  for (const PlanRow& row : summary.plan) {
+    const bool bytes = row.unit == "bytes", flops = row.unit == "FLOP";
+    const double scale = bytes ? 1.0 / (1 << 20) : flops ? 1e-9 : 1e3;
+    const double off = row.planned > 0 ? row.measured / row.planned - 1 : 0;
+    text += fmt::format("  {:<28} {:>12.3f} {:>12.3f} {:>+9.1f}%  {}\n", row.what, scale * row.planned,
+                        scale * row.measured, 100 * off,
+                        bytes   ? "MiB"
+                        : flops ? "GFLOP"
+                                : "ms");
+  }
+  return text;
+}
+
+std::string Selection(const Summary& summary) {
+  std::string text = fmt::format(
+      "\nselection: {:.1f}% of other ranks' blocks fetched, {:.3f} MiB borrowed by a forward pass of a sequence\n",
+      100 * summary.coverage, summary.borrowed / (1 << 20));
+  if (summary.selection.empty())
+    return text + "  train.record_selection shows which, and what neighbours have in common\n";
+  text += fmt::format(
+      "  before step {}: where the blocks lie; blocks that a rank's queries chose, and of those that they see; blocks "
+      "that\n"
+      "  neighbours share (Jaccard) and choose together; the block that most queries chose\n"
+      "  {:>5} {:>7} {:>7} {:>7} {:>9} {:>7} {:>8} {:>7} {:>7} {:>7} {:>8}\n",
+      summary.selection_step, "layer", "local", "halo", "remote", "distinct", "share", "Jaccard", "2", "4", "8",
+      "hottest");
+  for (const SelectionMetric& row : summary.selection) {
+    text += fmt::format(
+        "  {:>5} {:>6.1f}% {:>6.1f}% {:>6.1f}% {:>9.1f} {:>6.1f}% {:>8.3f} {:>7.1f} {:>7.1f} {:>7.1f} {:>7.1f}%\n",
+        row.layer, 100 * row.local, 100 * row.halo, 100 * row.remote, row.distinct_blocks, 100 * row.distinct_share,
+        row.jaccard, row.union2, row.union4, row.union8, 100 * row.hottest);
+  }
+  return text;
+}
+
 std::string LedgerText(const Summary& summary) {
   const Ledger& ledger = summary.ledger;
   std::string text = fmt::format("\nwhere all {:.1f} s went: training {:.1f} ({:.1f}%)", ledger.total, ledger.training,
@@ -197,7 +251,7 @@ std::string ReportText(const Summary& summary) {
   const bool graphs = std::any_of(summary.stages.begin(), summary.stages.end(),
                                   [](const StageRow& row) { return row.stage == "graph"; });
   if (graphs) text += "  stages and transfers are not seen within graphs; runtime.graphs = OFF shows them\n";
-  return text + LedgerText(summary);
+  return text + Selection(summary) + Memory(summary) + Plan(summary) + LedgerText(summary);
 }
 
 }  // namespace longspan

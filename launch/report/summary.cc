@@ -96,6 +96,25 @@ std::vector<TransferRow> TransferRows(const StepTable& steps) {
   return list;
 }
 
+std::vector<MemoryOfUse> MemoryRows(const ProfileData& data) {
+  std::vector<MemoryOfUse> rows;
+  const auto add = [&](const std::string& use, double bytes) {
+    auto row = std::find_if(rows.begin(), rows.end(), [&](const MemoryOfUse& known) { return known.use == use; });
+    if (row == rows.end()) row = rows.insert(rows.end(), {use, bytes, bytes});
+    row->min = std::min(row->min, bytes);
+    row->max = std::max(row->max, bytes);
+  };
+  for (const RankProfile& rank : data.ranks) {
+    for (const proto::Memory& use : rank.header.memory()) add(use.use(), static_cast<double>(use.bytes()));
+  }
+  for (const RankProfile& rank : data.ranks) {
+    double most = 0;
+    for (const ProfilePeriod& period : rank.periods) most = std::max(most, period.memory);
+    add("in use", most);
+  }
+  return rows;
+}
+
 std::vector<LinkRow> LinkRows(const ProfileData& data) {
   std::vector<LinkRow> rows;
   for (const RankProfile& rank : data.ranks) {
@@ -238,6 +257,7 @@ Summary Summarize(const ProfileData& data) {
   summary.layers = layers.Rows(data.ranks);
   summary.transfers = TransferRows(steps);
   summary.links = LinkRows(data);
+  summary.memory = MemoryRows(data);
   summary.stragglers = FindStragglers(data, steps);
   summary.costs = LargestCosts(summary);
   return summary;

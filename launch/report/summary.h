@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "launch/report/metrics.h"
+#include "launch/report/planned.h"
 #include "launch/report/profile_data.h"
 
 namespace longspan {
@@ -37,6 +39,12 @@ struct TransferRow {
   // Of a step, means of ranks. Bytes are those received: over `moving` they are the bus bandwidth of NCCL's tests.
   double calls = 0, bytes = 0, waiting = 0, moving = 0;
   double exposed = 0;  // of both: what no kernel hid
+};
+
+// Of a rank's device, bytes over ranks: reserved for a use, or "in use", the most after any step.
+struct MemoryOfUse {
+  std::string use;
+  double min = 0, max = 0;
 };
 
 // Of messages on host memory from a rank to the next: bytes a second, newest and best of all.
@@ -108,6 +116,13 @@ struct Summary {
   std::vector<StageRow> stages, layers;
   std::vector<TransferRow> transfers;
   std::vector<LinkRow> links;
+  std::vector<MemoryOfUse> memory;
+  std::vector<PlanRow> plan;  // empty: there is none
+  // Of the metrics: means over steps, bytes of a forward pass of one sequence; and the newest recorded selection.
+  double coverage = 0, borrowed = 0;
+  int64_t selection_step = 0;  // 0: none
+  std::vector<SelectionMetric> selection;
+  double dense_flops = 0;             // of all ranks, as if every query attended to all before it; 0: not known
   std::vector<Straggler> stragglers;  // most saving first
   Ledger ledger;
   std::vector<Finding> costs;  // largest first

@@ -166,6 +166,12 @@ function overSteps() {
     { label: 'held out', x: m.evaluations.map((e) => e[0]), y: m.evaluations.map((e) => e[1]), colour: colour('waiting'),
       dots: true, line: true },
   ], 'step', 'loss'));
+  if (m.positions.length > 0) {
+    chart('positions', () => curves([{ label: 'held out', x: m.positions.map((p) => p[1]), y: m.positions.map((p) => p[2]),
+      colour: colour('waiting'), dots: true, line: true }], 'position, up to', 'loss', { xType: 'logarithmic' }));
+  } else {
+    $('positions-section').hidden = true;
+  }
   chart('throughput', () => curves([{ label: 'tokens a second', x: m.step, y: m.tokens_per_second, colour: colour('good') }],
     'step', 'tokens a second', { zero: true }));
   chart('memory', () => curves([{ label: 'in use', x: m.step, y: m.memory.map((b) => b === null ? null : b / 2 ** 20),
@@ -181,6 +187,36 @@ function transfers() {
     report.transfers.map((t) => [stageName({ ...t, layer: -1 }), t.name.replace('comm.', ''), fixed(t.calls, 1),
       fixed(t.bytes / 2 ** 20, 3), ms(t.waiting, 3), ms(t.moving, 3), ms(t.exposed, 3),
       t.bus_bandwidth === null ? '–' : fixed(t.bus_bandwidth / 1e9, 3)])));
+}
+
+function memoryAndPlan() {
+  $('memory-rows').append(table(['<of a rank, MiB', 'most', 'least'],
+    report.memory.map((row) => [row.use, fixed(row.max / 2 ** 20), fixed(row.min / 2 ** 20)])));
+  if (report.plan.length === 0) {
+    $('plan-section').hidden = true;
+    return;
+  }
+  const units = { bytes: [2 ** -20, 'MiB'], FLOP: [1e-9, 'GFLOP'], seconds: [1e3, 'ms'] };
+  $('plan').append(table(['<', 'planned', 'measured', '<', 'off by'], report.plan.map((row) => {
+    const [scale, unit] = units[row.unit];
+    return [row.what, fixed(scale * row.planned, 3), fixed(scale * row.measured, 3), unit,
+      row.planned > 0 ? percent(row.measured / row.planned - 1) : '–'];
+  })));
+}
+
+function selection() {
+  const found = report.selection;
+  if (found.layers.length === 0) {
+    $('selection-rows').append(element('p', 'train.record_selection shows which blocks, and what neighbours have in common.', { className: 'note' }));
+    return;
+  }
+  $('selection-rows').append(
+    element('p', `Before step ${found.step}: where chosen blocks lie; how many a rank's queries chose, and of those that they ` +
+      'see; what neighbours share (Jaccard) and choose together; the block that most queries chose.', { className: 'note' }),
+    table(['layer', 'local', 'halo', 'remote', 'distinct', 'share', 'Jaccard', '2', '4', '8', 'hottest'],
+      found.layers.map((row) => [row.layer, percent(row.local), percent(row.halo), percent(row.remote),
+        fixed(row.distinct_blocks, 1), percent(row.distinct_share), fixed(row.jaccard, 3), fixed(row.union_2, 1),
+        fixed(row.union_4, 1), fixed(row.union_8, 1), percent(row.hottest)])));
 }
 
 function ledger() {
@@ -199,7 +235,7 @@ function ledger() {
   }));
 }
 
-for (const part of [header, costs, stragglers, ranks, heat, timeline, overSteps, transfers, ledger]) part();
+for (const part of [header, costs, stragglers, ranks, heat, timeline, overSteps, transfers, memoryAndPlan, selection, ledger]) part();
 drawAlways();
 if (report.rank.length > 0) {
   const blamed = report.stragglers.length > 0 ? report.rank.findIndex((row) => row.rank === report.stragglers[0].rank) : 0;

@@ -72,6 +72,41 @@ TEST_F(Reports, StepsAddUpAndTransfersAreCounted) {
   }
 }
 
+// FLOPs, memory and bytes of the plan are those of the run: exactly with GATHER.
+TEST_F(Reports, ThePlanBesideTheMeasurement) {
+  Train(4, fmt::format("train.steps=8 train.record_selection='{}'", folder_ / "selection"));
+  const json report = Report();
+  ASSERT_EQ(report["selection"]["layers"].size(), 1U);
+  const json& layer = report["selection"]["layers"][0];
+  EXPECT_NEAR(layer["local"].get<double>() + layer["halo"].get<double>() + layer["remote"].get<double>(), 1, 1e-9);
+  EXPECT_GT(layer["remote"], 0);
+  EXPECT_GT(layer["union_8"], layer["union_2"]);
+  EXPECT_EQ(report["selection"]["step"], 8);
+  EXPECT_EQ(report["selection"]["coverage"], 1);  // GATHER
+  ASSERT_FALSE(report["plan"].empty()) << report["problems"];
+  std::map<std::string, std::pair<double, double>> rows;
+  for (const json& row : report["plan"]) rows[row["what"]] = {row["planned"], row["measured"]};
+  for (const char* what : {"received by all_gather", "received by reduce_scatter", "received by send_receive",
+                           "memory: weights", "memory: activations", "memory: optimizer", "computed"}) {
+    ASSERT_EQ(rows.count(what), 1U) << what << report["plan"];
+    EXPECT_GT(rows[what].first, 0) << what;
+    EXPECT_NEAR(rows[what].second / rows[what].first, 1, 1e-6) << what;
+  }
+  EXPECT_GT(report["flops"]["dense_equivalent"].get<double>(), report["flops"]["executed"].get<double>());
+  const auto use = [&](const std::string& name) {
+    for (const json& row : report["memory"]) {
+      if (row["use"] == name) return row["max"].get<double>();
+    }
+    return 0.0;
+  };
+  EXPECT_GT(use("weights"), 0);
+  EXPECT_GT(use("in use"), use("weights"));
+  std::filesystem::remove(folder_ / "runs/run/config.textproto");
+  const json without = Report();
+  EXPECT_TRUE(without["plan"].empty());
+  EXPECT_NE(without["problems"].dump().find("no plan beside it"), std::string::npos) << without["problems"];
+}
+
 TEST_F(Reports, AKilledRunHasItsProfile) {
   BackgroundRun run(4, Arguments("train.steps=100000"), folder_ / "said");
   run.AwaitText("rehearsal of the step");
@@ -160,12 +195,16 @@ TEST_F(Reports, APageHoldsAllThatItShowsAndNoElementOfARun) {
   EXPECT_GT(data["timeline"]["spans"].size(), 50U);
   std::filesystem::create_directories(std::filesystem::path(hostile).parent_path());
   std::filesystem::rename(folder_ / "runs/run", hostile);
+  WriteFile(hostile + "/eval.json",
+            R"({"positions":[{"begin":0,"end":16,"loss":2.5},{"begin":16,"end":32,"loss":null}]})");
   const std::string other = folder_ / "other.html";
   EXPECT_EQ(RunProgram(folder_, 1, fmt::format("report '{}' --html --output '{}'", hostile, other), &said_), 0)
       << said_;
   EXPECT_EQ(said_, other + "\n");
   const std::string html = ReadFile(other);
   EXPECT_EQ(data_of(html)["report"]["run"], hostile);
+  EXPECT_EQ(data["metrics"]["positions"], json::array());
+  EXPECT_EQ(data_of(html)["metrics"]["positions"], json::parse("[[0,16,2.5]]"));
   EXPECT_EQ(html.find("<script>f()"), std::string::npos);
 }
 

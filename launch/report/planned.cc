@@ -1,0 +1,53 @@
+#include "launch/report/planned.h"
+
+#include <algorithm>
+#include <map>
+
+#include "launch/report/summary.h"
+
+namespace longspan {
+namespace {
+
+// Stages whose transfers are the program's own.
+bool OfTheProgram(const std::string& stage) { return stage == "agreement" || stage == "metrics"; }
+
+}  // namespace
+
+std::vector<PlanRow> BesidePlan(const ProfileData& data, const PlannedRun& plan) {
+  std::vector<PlanRow> rows;
+  const auto rank = std::find_if(data.ranks.begin(), data.ranks.end(),
+                                 [&](const RankProfile& profile) { return profile.rank == plan.rank; });
+  if (rank == data.ranks.end()) return rows;
+  std::map<std::string, double> memory, transfers;
+  for (const proto::Memory& use : rank->header.memory()) memory[use.use()] = static_cast<double>(use.bytes());
+  double flops = 0, seconds = 0, steps = 0, in_use = 0;
+  for (const ProfilePeriod& period : rank->periods) {
+    in_use = std::max(in_use, period.memory);
+    if (period.what != proto::Period::STEP) continue;
+    steps += 1;
+    seconds += period.seconds;
+    for (const ProfileCell& cell : period.cells) flops += cell.flops;
+    for (const ProfileTransfer& transfer : period.transfers) {
+      if (!OfTheProgram(transfer.span.stage)) transfers[transfer.span.name] += transfer.bytes;
+    }
+  }
+  if (steps == 0) return rows;
+  double planned_memory = 0;
+  for (const auto& [use, bytes] : plan.memory) {
+    rows.push_back({"memory: " + use, "bytes", bytes, memory[use]});
+    planned_memory += bytes;
+  }
+  // On a CPU its libraries, too.
+  rows.push_back({rank->header.gpu() ? "memory: all, most in use" : "memory: all of the process", "bytes",
+                  planned_memory, in_use});
+  for (const auto& [name, bytes] : plan.transfers) {
+    const std::string operation = name.starts_with("comm.") ? name.substr(5) : name;
+    rows.push_back({"received by " + operation, "bytes", bytes, transfers[name] / steps});
+  }
+  rows.push_back({"computed", "FLOP", plan.flops, flops / steps});
+  if (plan.least > 0) rows.push_back({"a step, transfers hidden", "seconds", plan.least, seconds / steps});
+  if (plan.most > plan.least) rows.push_back({"a step, transfers not hidden", "seconds", plan.most, seconds / steps});
+  return rows;
+}
+
+}  // namespace longspan
