@@ -9,6 +9,7 @@
 #include <filesystem>
 
 #include "runtime/error.h"
+#include "runtime/files/checksum.h"
 #include "runtime/files/output_file.h"
 
 namespace longspan {
@@ -139,6 +140,14 @@ std::string NewestCheckpoint(const std::string& path) {
          fs::exists(path + "/config.json") ? "; `longspan import` makes one of a model in Hugging Face's layout" : "");
   }
   return path;
+}
+
+void WriteTokenizerModel(const std::string& folder, const std::string& model, Manifest* manifest) {
+  if (model.empty()) return;
+  OutputFile file(folder + "/" + kTokenizerName);
+  file.Write(model.data(), std::ssize(model));
+  file.Commit();
+  manifest->files[kTokenizerName] = {std::ssize(model), ChecksumOf(model.data(), std::ssize(model))};
 }
 
 void SyncFile(const std::string& path) {

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <set>
 
 #include "kernels/host_copy.h"
@@ -53,6 +55,11 @@ std::vector<std::string> HuggingFaceTensors::names() const {
   std::vector<std::string> names;
   for (const auto& [name, file] : places_) names.push_back(name);
   return names;
+}
+
+std::string HuggingFaceTensors::tokenizer_model() const {
+  std::ifstream file(folder_ + "/tokenizer.model", std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
 }
 
 std::vector<float> HuggingFaceTensors::Read(const std::string& name, const Shape& shape) const {

@@ -137,6 +137,7 @@ of the training steps:
   ranks: own time is the step without transfers. waiting is for the last rank to begin a transfer, moving is the transfer
   itself as far as kernels do not hide it; awaited is how long others waited for this rank
   stages of the model's own work over ranks; transfers by stage with their bandwidth
+  selection: what was fetched, and of a recorded one (train.record_selection) where blocks lie and what neighbours share
   memory by use, and what longspan plan says of the run beside what was measured
   and where the rest of the time went: start, data, saves, evaluation, restarts, steps done again.
 A missing or broken file is said; the rest is reported. The files' format: launch/report/profile.proto; that of the JSON:

@@ -16,6 +16,25 @@ double NumberOf(const json& line, const char* key) {
   return found != line.end() && found->is_number() ? found->get<double>() : NAN;
 }
 
+std::vector<SelectionMetric> SelectionOf(const json& layers) {
+  std::vector<SelectionMetric> selection;
+  for (const json& layer : layers) {
+    if (!layer.is_object() || !(NumberOf(layer, "layer") >= 0)) continue;
+    selection.push_back({.layer = static_cast<int64_t>(NumberOf(layer, "layer")),
+                         .local = NumberOf(layer, "local"),
+                         .halo = NumberOf(layer, "halo"),
+                         .remote = NumberOf(layer, "remote"),
+                         .distinct_blocks = NumberOf(layer, "distinct_blocks"),
+                         .distinct_share = NumberOf(layer, "distinct_share"),
+                         .jaccard = NumberOf(layer, "jaccard"),
+                         .hottest = NumberOf(layer, "hottest"),
+                         .union2 = NumberOf(layer, "union_2"),
+                         .union4 = NumberOf(layer, "union_4"),
+                         .union8 = NumberOf(layer, "union_8")});
+  }
+  return selection;
+}
+
 }  // namespace
 
 RunMetrics ReadMetrics(const std::string& run_folder) {
@@ -34,6 +53,9 @@ RunMetrics ReadMetrics(const std::string& run_folder) {
                                .memory = NumberOf(line, "memory_mib") * (1 << 20),
                                .coverage = NumberOf(line, "coverage"),
                                .borrowed = NumberOf(line, "borrowed_mib") * (1 << 20)});
+    } else if (line["kind"] == "selection") {
+      metrics.selection_step = static_cast<int64_t>(step);
+      metrics.selection = SelectionOf(line.value("layers", json::array()));
     } else if (line["kind"] == "eval") {
       metrics.evaluations.push_back({static_cast<int64_t>(step), NumberOf(line, "loss")});
     }

@@ -17,6 +17,13 @@ struct StepMetric {
   double borrowed = 0;  // bytes that a forward pass of one sequence brings to a rank
 };
 
+// Of a layer's selection, as recorded last (launch/train/selection_stats.h).
+struct SelectionMetric {
+  int64_t layer = 0;
+  double local = 0, halo = 0, remote = 0, distinct_blocks = 0, distinct_share = 0, jaccard = 0, hottest = 0, union2 = 0,
+         union4 = 0, union8 = 0;
+};
+
 struct RunMetrics {
   std::vector<StepMetric> steps;  // ascending; of a step done again the last
   struct Evaluation {
@@ -24,6 +31,8 @@ struct RunMetrics {
     double loss = 0;
   };
   std::vector<Evaluation> evaluations;
+  int64_t selection_step = 0;  // 0: none was recorded
+  std::vector<SelectionMetric> selection;
   struct Positions {
     int64_t begin = 0, end = 0;  // of tokens in their document
     double loss = 0;

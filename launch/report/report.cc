@@ -1,5 +1,7 @@
 #include "launch/report/report.h"
 
+#include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "launch/report/page.h"
@@ -48,6 +50,20 @@ json ToJson(const PlanRow& row) {
   return {{"what", row.what}, {"unit", row.unit}, {"planned", row.planned}, {"measured", row.measured}};
 }
 
+json ToJson(const SelectionMetric& row) {
+  return {{"layer", row.layer},
+          {"local", row.local},
+          {"halo", row.halo},
+          {"remote", row.remote},
+          {"distinct_blocks", row.distinct_blocks},
+          {"distinct_share", row.distinct_share},
+          {"jaccard", row.jaccard},
+          {"hottest", row.hottest},
+          {"union_2", row.union2},
+          {"union_4", row.union4},
+          {"union_8", row.union8}};
+}
+
 json ToJson(const LinkRow& row) {
   return {{"from", row.from}, {"to", row.to}, {"newest", row.newest}, {"best", row.best}};
 }
@@ -94,6 +110,20 @@ json ListOf(const std::vector<Row>& rows) {
   return list;
 }
 
+void AddSelection(const RunMetrics& metrics, Summary* summary) {
+  summary->selection_step = metrics.selection_step;
+  summary->selection = metrics.selection;
+  double count = 0;
+  for (const StepMetric& step : metrics.steps) {
+    if (!std::isfinite(step.coverage) || !std::isfinite(step.borrowed)) continue;
+    summary->coverage += step.coverage;
+    summary->borrowed += step.borrowed;
+    count += 1;
+  }
+  summary->coverage /= std::max(1.0, count);
+  summary->borrowed /= std::max(1.0, count);
+}
+
 void WriteText(const std::string& path, const std::string& text) {
   OutputFile file(path);
   file.Write(text.data(), std::ssize(text));
@@ -138,6 +168,10 @@ std::string ReportJson(const Summary& summary) {
   report["layers"] = ListOf(summary.layers);
   report["transfers"] = ListOf(summary.transfers);
   report["links"] = ListOf(summary.links);
+  report["selection"] = {{"coverage", summary.coverage},
+                         {"borrowed", summary.borrowed},
+                         {"step", summary.selection_step},
+                         {"layers", ListOf(summary.selection)}};
   report["memory"] = ListOf(summary.memory);
   report["plan"] = ListOf(summary.plan);
   report["stragglers"] = ListOf(summary.stragglers);
@@ -149,6 +183,7 @@ std::string ReportJson(const Summary& summary) {
 ReportedRun ReadRun(const std::string& folder) {
   ReportedRun run{.data = ReadProfiles(folder), .summary = {}, .metrics = ReadMetrics(folder)};
   run.summary = Summarize(run.data);
+  AddSelection(run.metrics, &run.summary);
   return run;
 }
 

@@ -12,6 +12,9 @@
 //    "layers":[likewise by layer],
 //    "transfers":[{"stage","pass","name","beside","calls","bytes","waiting","moving","exposed","bus_bandwidth"},..],
 //    "links":[{"from","to","newest","best"},..],  bytes a second of a message to the next rank
+//    "selection":{"coverage","borrowed","step","layers":[{"layer","local","halo","remote","distinct_blocks",
+//      "distinct_share","jaccard","hottest","union_2","union_4","union_8"},..]},  of train.record_selection; step 0:
+//      none
 //    "memory":[{"use","min","max"},..],  of a rank, over ranks: reserved, and "in use", the most after any step
 //    "plan":[{"what","unit","planned","measured"},..],  of one rank; empty where the run's configuration is not there
 //    "stragglers":[{"rank","class","first_step","last_step","since_start","to_end","single","excess","ratio","saving",

@@ -200,6 +200,28 @@ std::string Plan(const Summary& summary) {
   return text;
 }
 
+std::string Selection(const Summary& summary) {
+  std::string text = fmt::format(
+      "\nselection: {:.1f}% of other ranks' blocks fetched, {:.3f} MiB borrowed by a forward pass of a sequence\n",
+      100 * summary.coverage, summary.borrowed / (1 << 20));
+  if (summary.selection.empty())
+    return text + "  train.record_selection shows which, and what neighbours have in common\n";
+  text += fmt::format(
+      "  before step {}: where the blocks lie; blocks that a rank's queries chose, and of those that they see; blocks "
+      "that\n"
+      "  neighbours share (Jaccard) and choose together; the block that most queries chose\n"
+      "  {:>5} {:>7} {:>7} {:>7} {:>9} {:>7} {:>8} {:>7} {:>7} {:>7} {:>8}\n",
+      summary.selection_step, "layer", "local", "halo", "remote", "distinct", "share", "Jaccard", "2", "4", "8",
+      "hottest");
+  for (const SelectionMetric& row : summary.selection) {
+    text += fmt::format(
+        "  {:>5} {:>6.1f}% {:>6.1f}% {:>6.1f}% {:>9.1f} {:>6.1f}% {:>8.3f} {:>7.1f} {:>7.1f} {:>7.1f} {:>7.1f}%\n",
+        row.layer, 100 * row.local, 100 * row.halo, 100 * row.remote, row.distinct_blocks, 100 * row.distinct_share,
+        row.jaccard, row.union2, row.union4, row.union8, 100 * row.hottest);
+  }
+  return text;
+}
+
 std::string LedgerText(const Summary& summary) {
   const Ledger& ledger = summary.ledger;
   std::string text = fmt::format("\nwhere all {:.1f} s went: training {:.1f} ({:.1f}%)", ledger.total, ledger.training,
@@ -229,7 +251,7 @@ std::string ReportText(const Summary& summary) {
   const bool graphs = std::any_of(summary.stages.begin(), summary.stages.end(),
                                   [](const StageRow& row) { return row.stage == "graph"; });
   if (graphs) text += "  stages and transfers are not seen within graphs; runtime.graphs = OFF shows them\n";
-  return text + Memory(summary) + Plan(summary) + LedgerText(summary);
+  return text + Selection(summary) + Memory(summary) + Plan(summary) + LedgerText(summary);
 }
 
 }  // namespace longspan

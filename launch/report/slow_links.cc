@@ -11,8 +11,9 @@ namespace longspan {
 namespace {
 
 constexpr double kLeastExcess = 0.15, kLeastSaving = 0.03;  // of a step
-constexpr double kSlowMessage = 3.0;  // times as long as a message takes on the links of the fastest quarter
-constexpr double kVerySlow = 10;      // times: once is enough
+constexpr double kSlowMessage =
+    3.0;  // times as long as a message usually takes: the median where one node, so two links, are slow
+constexpr double kVerySlow = 10;  // times: once is enough
 constexpr size_t kLeastLinks = 3;
 constexpr double kSlowMoving = 2.0;  // times the median rank's time of moving data, in
 constexpr double kSlowSteps = 0.8;   // of the steps
@@ -88,7 +89,7 @@ void FindBetweenNodes(const ProfileData& data, const StepTable& steps, std::vect
   std::vector<double> seconds;
   for (const NodeLink& link : links) seconds.push_back(link.seconds.back());
   std::sort(seconds.begin(), seconds.end());
-  const double usual = seconds[(seconds.size() - 1) / 4];
+  const double usual = seconds[(seconds.size() - 2) / 2];
   const auto is_slow = [&](const NodeLink& link) { return link.Now(usual) >= kSlowMessage * usual; };
   std::map<std::string, int> all, slow;  // links of each node
   std::map<std::string, double> slowest;

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "launch/report/metrics.h"
 #include "launch/report/planned.h"
 #include "launch/report/profile_data.h"
 
@@ -116,7 +117,11 @@ struct Summary {
   std::vector<TransferRow> transfers;
   std::vector<LinkRow> links;
   std::vector<MemoryOfUse> memory;
-  std::vector<PlanRow> plan;          // empty: there is none
+  std::vector<PlanRow> plan;  // empty: there is none
+  // Of the metrics: means over steps, bytes of a forward pass of one sequence; and the newest recorded selection.
+  double coverage = 0, borrowed = 0;
+  int64_t selection_step = 0;  // 0: none
+  std::vector<SelectionMetric> selection;
   double dense_flops = 0;             // of all ranks, as if every query attended to all before it; 0: not known
   std::vector<Straggler> stragglers;  // most saving first
   Ledger ledger;

@@ -75,6 +75,7 @@ double SecondsSince(const std::string& path) {
 
 // "epoch 0.25", of several datasets "epochs 0.25 to 1.50".
 std::string EpochText(const std::vector<double>& epochs) {
+  if (epochs.empty()) return "no epoch";
   const auto [least, most] = std::minmax_element(epochs.begin(), epochs.end());
   return epochs.size() == 1 ? fmt::format("epoch {:.2f}", *least)
                             : fmt::format("epochs {:.2f} to {:.2f}", *least, *most);
@@ -184,6 +185,26 @@ void RunLog::Step(const StepMetrics& m) {
   }
   if (!m.cause.empty()) Line(fmt::format("warning: step {}: {}", m.step, m.cause));
   progress_.Update(m.step, fmt::format("step {}/{}, {}", m.step, steps, loss));
+}
+
+void RunLog::Selection(int64_t step, const RecordedSelections& recorded) {
+  if (!writes_) return;
+  Line(recorded.line);
+  json list = json::array();
+  for (const auto& [layer, stats] : recorded.layers) {
+    list.push_back({{"layer", layer},
+                    {"local", stats.local},
+                    {"halo", stats.halo},
+                    {"remote", stats.remote},
+                    {"distinct_blocks", stats.distinct_blocks},
+                    {"distinct_share", stats.distinct_share},
+                    {"jaccard", stats.jaccard},
+                    {"hottest", stats.hottest},
+                    {"union_2", stats.union2},
+                    {"union_4", stats.union4},
+                    {"union_8", stats.union8}});
+  }
+  Write(json{{"kind", "selection"}, {"step", step}, {"layers", list}}.dump());
 }
 
 void RunLog::Eval(int64_t step, double loss, int64_t tokens) {

@@ -9,6 +9,9 @@
 //    "tokens_per_second":..,"labels":..,"labels_per_second":..,"peak_share":..,"memory_mib":..,"coverage":..,
 //    "borrowed_mib":..,"allocations":..,"epochs":[..],"selection":["<hash of layer 0, hex>",..],"cause":".." of a
 //    skipped one}
+//   {"kind":"selection","step":..,"layers":[{"layer":..,"local":..,"halo":..,"remote":..,"distinct_blocks":..,
+//    "distinct_share":..,"jaccard":..,"hottest":..,"union_2":..,"union_4":..,"union_8":..},..]}  before that step, of
+//    train.record_selection (launch/train/selection_stats.h)
 //   {"kind":"eval","step":..,"elapsed":..,"loss":..,"tokens":..}
 //   {"kind":"resume","after":STEP,"lost_steps":..,"lost_seconds":..,"down_seconds":..,"start_seconds":.., and all that
 //    "start" has}
@@ -20,13 +23,13 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "launch/config/run_config.h"
 #include "launch/train/progress.h"
+#include "launch/train/selection_stats.h"
 
 namespace longspan {
 
@@ -73,6 +76,7 @@ class RunLog {
   void Start(const StartMetrics& metrics);
   void Line(const std::string& text);  // to the console
   void Step(const StepMetrics& metrics);
+  void Selection(int64_t step, const RecordedSelections& recorded);
   void Eval(int64_t step, double loss, int64_t tokens);
   void Stop(int64_t step, const std::string& reason);  // before the last step
   void Finish() { progress_.Clear(); }

@@ -149,10 +149,11 @@ std::optional<GivenSelections> OpenGivenSelections(const RunConfig& config, cons
   return given;
 }
 
-std::string RecordSelections(Job& job, Session& session, const SequenceSource& source, const RunConfig& config,
-                             int64_t step) {
+RecordedSelections RecordSelections(Job& job, Session& session, const SequenceSource& source, const RunConfig& config,
+                                    int64_t step) {
   const Mesh& mesh = job.mesh();
-  if (mesh.dp_index() != 0) return "";
+  RecordedSelections recorded;
+  if (mesh.dp_index() != 0) return recorded;
   BatchLoader loader = MakeLoader(source, session.layout(), mesh.cp_index(), config);
   SelectionWriter writer(config.model.nsa.select_block);
   writer.Note("step", std::to_string(step));
@@ -167,13 +168,18 @@ std::string RecordSelections(Job& job, Session& session, const SequenceSource& s
     session.Load(batch);
     session.model().Forward(session.inputs());
     for (const int64_t layer : SelectingLayers(config.model)) {
-      if (job.root()) writer.Add(SelectionName(sequence, layer), selections[layer], WholeShape(config));
+      if (!job.root()) continue;
+      writer.Add(SelectionName(sequence, layer), selections[layer], WholeShape(config));
+      const double weight = 1 / static_cast<double>(sequences.size());
+      recorded.layers[layer].Add(
+          StatsOf(selections[layer], WholeShape(config), session.layout(), config.model.nsa.window), weight);
     }
   }
   ObserveSelections(session, config.model, nullptr);
   if (job.root()) writer.Write(config.train.record_selection);
-  return fmt::format("  selection  of step {}, sequences {}: {}", step, fmt::join(sequences, ", "),
-                     config.train.record_selection);
+  recorded.line = fmt::format("  selection  of step {}, sequences {}: {}", step, fmt::join(sequences, ", "),
+                              config.train.record_selection);
+  return recorded;
 }
 
 }  // namespace longspan

@@ -12,6 +12,7 @@
 #include "launch/job/agreement.h"
 #include "launch/job/job.h"
 #include "launch/train/selection_file.h"
+#include "launch/train/selection_stats.h"
 #include "model/network/session.h"
 
 namespace longspan {
@@ -70,8 +71,8 @@ std::optional<GivenSelections> OpenGivenSelections(const RunConfig& config, cons
 int64_t RecordStep(const TrainConfig& train, bool writes);
 
 // Writes train.record_selection: what the model, as it is now, chooses in the sequences of a step (from 1). Called by
-// all ranks; replica 0 runs them forward, rank 0 writes. Returns a line that says so.
-std::string RecordSelections(Job& job, Session& session, const SequenceSource& source, const RunConfig& config,
-                             int64_t step);
+// all ranks; replica 0 runs them forward, rank 0 writes.
+RecordedSelections RecordSelections(Job& job, Session& session, const SequenceSource& source, const RunConfig& config,
+                                    int64_t step);
 
 }  // namespace longspan

@@ -118,7 +118,9 @@ class Trainer {
     const double begin = WallSeconds();
     if (evaluation_due_) EvaluateHeldOut(first_);
     for (int64_t step = first_ + 1; step <= own().last_step && !stopping_.agreed(); ++step) {
-      if (step == record_step_) log_.Line(RecordSelections(job_, session_, *sources_.train, config_, step));
+      if (step == record_step_) {
+        log_.Selection(step, RecordSelections(job_, session_, *sources_.train, config_, step));
+      }
       const std::optional<StepMetrics> metrics = step_.Run(step, *recorder_);
       if (!metrics) break;
       log_.Step(*metrics);

@@ -204,6 +204,21 @@ function memoryAndPlan() {
   })));
 }
 
+function selection() {
+  const found = report.selection;
+  if (found.layers.length === 0) {
+    $('selection-rows').append(element('p', 'train.record_selection shows which blocks, and what neighbours have in common.', { className: 'note' }));
+    return;
+  }
+  $('selection-rows').append(
+    element('p', `Before step ${found.step}: where chosen blocks lie; how many a rank's queries chose, and of those that they ` +
+      'see; what neighbours share (Jaccard) and choose together; the block that most queries chose.', { className: 'note' }),
+    table(['layer', 'local', 'halo', 'remote', 'distinct', 'share', 'Jaccard', '2', '4', '8', 'hottest'],
+      found.layers.map((row) => [row.layer, percent(row.local), percent(row.halo), percent(row.remote),
+        fixed(row.distinct_blocks, 1), percent(row.distinct_share), fixed(row.jaccard, 3), fixed(row.union_2, 1),
+        fixed(row.union_4, 1), fixed(row.union_8, 1), percent(row.hottest)])));
+}
+
 function ledger() {
   const kinds = [['training', 'good'], ['startup', 'work'], ['data', 'data'], ['checkpoint', 'moving'],
     ['evaluation', 'other'], ['lost', 'waiting'], ['stopped', 'line'], ['other', 'faint']];
@@ -220,7 +235,7 @@ function ledger() {
   }));
 }
 
-for (const part of [header, costs, stragglers, ranks, heat, timeline, overSteps, transfers, memoryAndPlan, ledger]) part();
+for (const part of [header, costs, stragglers, ranks, heat, timeline, overSteps, transfers, memoryAndPlan, selection, ledger]) part();
 drawAlways();
 if (report.rank.length > 0) {
   const blamed = report.stragglers.length > 0 ? report.rank.findIndex((row) => row.rank === report.stragglers[0].rank) : 0;

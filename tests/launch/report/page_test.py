@@ -22,7 +22,7 @@ def make_run(longspan, mpirun, scratch):
     command = [mpirun, "-np", "4", longspan, "train", "name=run", f"output={scratch}"] + """runtime.device=CPU
         data.format=FIBONACCI model.vocab=16 model.layers=2 model.hidden=64 model.heads=4 model.kv_heads=2 model.ffn=128
         model.nsa.window=64 model.nsa.select=6 data.sequence_length=512 parallel.cp=2 parallel.selected_exchange=FETCH
-        train.steps=12 optimizer.warmup_steps=2 train.eval_interval=6 train.eval_sequences=4 checkpoint.at_end=false profile.steps=5""".split()
+        train.steps=12 optimizer.warmup_steps=2 train.eval_interval=6 train.eval_sequences=4 checkpoint.at_end=false profile.steps=5""".split() + [f"train.record_selection={scratch}/selection"]
     environment = dict(os.environ, LONGSPAN_PLANTED_FAULT="1:window:forward:sleep:0.5:1")
     said = subprocess.run(command, env=environment, capture_output=True, text=True)
     expect(said.returncode == 0, said.stdout + said.stderr)

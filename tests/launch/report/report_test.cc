@@ -74,8 +74,15 @@ TEST_F(Reports, StepsAddUpAndTransfersAreCounted) {
 
 // FLOPs, memory and bytes of the plan are those of the run: exactly with GATHER.
 TEST_F(Reports, ThePlanBesideTheMeasurement) {
-  Train(4, "train.steps=8");
+  Train(4, fmt::format("train.steps=8 train.record_selection='{}'", folder_ / "selection"));
   const json report = Report();
+  ASSERT_EQ(report["selection"]["layers"].size(), 1U);
+  const json& layer = report["selection"]["layers"][0];
+  EXPECT_NEAR(layer["local"].get<double>() + layer["halo"].get<double>() + layer["remote"].get<double>(), 1, 1e-9);
+  EXPECT_GT(layer["remote"], 0);
+  EXPECT_GT(layer["union_8"], layer["union_2"]);
+  EXPECT_EQ(report["selection"]["step"], 8);
+  EXPECT_EQ(report["selection"]["coverage"], 1);  // GATHER
   ASSERT_FALSE(report["plan"].empty()) << report["problems"];
   std::map<std::string, std::pair<double, double>> rows;
   for (const json& row : report["plan"]) rows[row["what"]] = {row["planned"], row["measured"]};
