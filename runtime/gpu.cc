@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "runtime/memory.h"
+#include "runtime/planted_fault.h"
 
 namespace longspan {
 namespace {
@@ -146,6 +147,7 @@ GpuSpan::GpuSpan(Stream& stream, const char* name, const Cost& cost, const Trans
   span_.transfer = transfer;
   span_.place = CurrentPlace();
   span_.lane = stream.lane();
+  PlantedFault::Get().Strike(span_.place);
   if (Capturing(stream_)) return;
   begin_ = EventPool::Get().Take(device_);
   CudaCheck(cudaEventRecord(begin_, stream_), name);

@@ -24,8 +24,8 @@ bool SameSplit(const DataConfig& a, const DataConfig& b) {
 // Whether with another value of the key the weights, or the place in the order of the data, would mean something else.
 bool Binds(const std::string& key, bool same_split) {
   if (key == "data.validation" || key == "data.validation_fraction" || key == "data.blend") return !same_split;
-  return key.starts_with("model.") || key == "data.sequence_length" || key == "data.document_masks" || key == "data.packing" ||
-         key == "data.seed";
+  return key.starts_with("model.") || key == "data.sequence_length" || key == "data.document_masks" ||
+         key == "data.packing" || key == "data.stages" || key == "data.seed";
 }
 
 std::string Difference(const std::string& key, const std::string& saved, const std::string& now) {

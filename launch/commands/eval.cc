@@ -3,7 +3,9 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <filesystem>
 #include <memory>
+#include <optional>
 
 #include "launch/checkpoint/folder.h"
 #include "launch/checkpoint/weights.h"
@@ -24,6 +26,8 @@
 
 namespace longspan {
 namespace {
+
+namespace fs = std::filesystem;
 
 constexpr int64_t kMost = int64_t{1} << 40;
 
@@ -144,6 +148,15 @@ class Evaluator {
   Tensor loss_sum_;
 };
 
+// Where the run's report shows it; somebody else's folder may not be written to.
+void LeaveInRun(const std::string& run, const EvalReport& report) {
+  try {
+    WriteEvalJson(run + "/eval.json", report);
+  } catch (const Error& error) {
+    fmt::print(stderr, "warning: {}\n", error.what());
+  }
+}
+
 int Eval(const GivenCheckpoint& given, const EvalOptions& options) {
   CheckpointReader checkpoint(NewestCheckpoint(given.path));
   const RunConfig saved =
@@ -154,6 +167,7 @@ int Eval(const GivenCheckpoint& given, const EvalOptions& options) {
     if (!evaluator.root()) return 0;
     fmt::print("{}", EvalText(report));
     if (!options.json.empty()) WriteEvalJson(options.json, report);
+    if (fs::is_directory(given.path + "/checkpoints")) LeaveInRun(given.path, report);
     return 0;
   });
 }
@@ -190,7 +204,7 @@ extern const Command kEval = {"eval", "Measure a saved model on held-out data", 
 The loss over train.eval_sequences held-out sequences, which is what train says of the same checkpoint, overall and by the
 position of a token in its document: where more context helps, it falls. Keys choose others: data.validation,
 train.eval_sequences, data.sequence_length, runtime.device, parallel.cp. The numbers are the same on any ranks, up to
-rounding.
+rounding. Given a run's folder it leaves them in eval.json there, of which longspan report --html shows the loss by position.
 
 --retrieval asks for one thing in a long document, by its length and the depth at which it lies: pairs of a key and a value
 (four tokens each) lie in a haystack, the document ends with one of the keys, and the value must be the model's first

@@ -9,6 +9,7 @@
 #include "launch/checkpoint/hugging_face_import.h"
 #include "launch/commands/command.h"
 #include "launch/commands/option_values.h"
+#include "launch/commands/saved.h"
 #include "launch/config/config.h"
 #include "launch/train/progress.h"
 #include "launch/version.h"
@@ -42,7 +43,7 @@ RunConfig ConfigOf(const HuggingFaceModel& from, const Given& given) {
   config.data.sequence_length = std::max(unit, std::min<int64_t>(from.positions, 131072) / unit * unit);
   config.train.initial_weights = fs::absolute(to).lexically_normal().string();
   LoadedConfig loaded = ParseConfig(ConfigText(config), given.from, given.overrides, 0);
-  std::erase_if(loaded.problems, [](const std::string& problem) { return problem.starts_with("data."); });
+  AllowNoData(&loaded);
   RefuseProblems(loaded.problems);
   ModelConfig same = from.model;  // but for what a dense model has not
   if (dense) {

@@ -22,6 +22,11 @@ std::shared_ptr<GivenCheckpoint> AddCheckpointAndKeys(CLI::App& app) {
   return given;
 }
 
+void AllowNoData(LoadedConfig* config) {
+  std::erase_if(config->problems,
+                [](const std::string& problem) { return problem.find("data.train = \"\": ") != std::string::npos; });
+}
+
 RunConfig SavedConfig(const CheckpointReader& checkpoint, const std::vector<std::string>& overrides, int64_t ranks,
                       bool reads_data) {
   const std::string name = checkpoint.path() + ": config";
@@ -35,14 +40,13 @@ RunConfig SavedConfig(const CheckpointReader& checkpoint, const std::vector<std:
                                    fmt::format("train.sequences_per_step={}", ranks),
                                    "train.recompute=FULL",
                                    "train.offload=false",
+                                   "data.stages=",
                                    "train.frozen_selection=",
                                    "train.initial_weights=",
                                    "train.record_selection="};
   keys.insert(keys.end(), overrides.begin(), overrides.end());
   LoadedConfig loaded = ParseConfig(checkpoint.manifest().config, name, keys, ranks);
-  if (!reads_data) {
-    std::erase_if(loaded.problems, [](const std::string& problem) { return problem.starts_with("data."); });
-  }
+  if (!reads_data) AllowNoData(&loaded);
   RefuseProblems(loaded.problems);
   const auto then = ConfigValues(saved), now = ConfigValues(loaded.config);
   for (size_t i = 0; i < now.size(); ++i) {

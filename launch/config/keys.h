@@ -72,6 +72,7 @@ void VisitKeys(Config& config, Visitor&& visit) {
   visit("data.seed", data.seed);
   visit("data.blend", data.blend);
   visit("data.packing", data.packing);
+  visit("data.stages", data.stages);
 
   auto& optimizer = config.optimizer;
   visit("optimizer.learning_rate", optimizer.learning_rate);

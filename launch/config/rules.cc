@@ -7,6 +7,7 @@
 
 #include "kernels/attention/nsa_config.h"
 #include "launch/config/blend.h"
+#include "launch/config/stages.h"
 #include "runtime/count.h"
 #include "runtime/problem_list.h"
 
@@ -131,6 +132,40 @@ void CheckSequence(const RunConfig& config, bool nsa_good, ProblemList* problems
         "to {}",
         parallel.cp, length, head_tail ? "HEAD_TAIL" : "CONTIGUOUS", chunks, nsa.select_block,
         chunks * nsa.select_block, NearestMultiples(length, chunks * nsa.select_block));
+  }
+}
+
+// Each as if it were all of the run.
+void CheckStages(const RunConfig& config, int64_t world, bool nsa_good, ProblemList* problems) {
+  int64_t length = 0;
+  for (const std::string& entry : config.data.stages) {
+    const auto add = [&](const std::string& problem) {
+      problems->lines.push_back(fmt::format("data.stages = \"{}\": {}", entry, problem));
+    };
+    Stage stage;
+    if (const std::string expected = ReadStageEntry(entry, &stage); !expected.empty()) {
+      add(expected);
+      return;
+    }
+    if (problems->lines.empty()) {  // else they would be said again
+      ProblemList own;
+      const RunConfig at = AtStage(config, stage);
+      CheckRanks(at, world, &own);
+      CheckSequence(at, nsa_good, &own);
+      for (const std::string& problem : own.lines) add(problem);
+    }
+    if (stage.sequence_length <= length) add("must be longer than the stage before");
+    length = stage.sequence_length;
+  }
+  if (config.data.stages.empty()) return;
+  if (config.data.sequence_length <= length) {
+    problems->Add(
+        "data.stages and data.sequence_length = {} disagree: the last stage must be longer than those before, {}",
+        config.data.sequence_length, length);
+  }
+  for (const auto& [key, path] : {std::pair("train.record_selection", &config.train.record_selection),
+                                  std::pair("train.frozen_selection", &config.train.frozen_selection)}) {
+    if (!path->empty()) problems->Add("data.stages and {} = \"{}\" disagree: selections are of one length", key, *path);
   }
 }
 
@@ -353,6 +388,7 @@ std::vector<std::string> Problems(const RunConfig& config, int64_t world) {
     }
   }
   CheckSequence(config, nsa.empty(), &problems);
+  CheckStages(config, world, nsa.empty(), &problems);
   CheckRuntime(config.runtime, &problems);
   CheckData(config, &problems);
   const TrainConfig& train = config.train;

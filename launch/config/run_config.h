@@ -36,7 +36,8 @@ struct DataConfig {
   bool document_masks = true;      // attention does not cross documents
   uint64_t seed = 1;               // order of the training sequences
   PackingKind packing = PackingKind::kSequential;
-  std::vector<std::string> blend;  // several datasets (launch/config/blend.h); then train and validation are empty
+  std::vector<std::string> stages;  // of shorter sequences, before those of sequence_length (launch/config/stages.h)
+  std::vector<std::string> blend;   // several datasets (launch/config/blend.h); then train and validation are empty
   bool operator==(const DataConfig&) const = default;
 };
 

@@ -49,6 +49,7 @@ constexpr const char* kVerdict = "/verdict.txt";
 constexpr double kTick = 0.1;           // seconds between looks
 constexpr double kProxySeconds = 0.5;   // after which others write for a rank of their node
 constexpr double kGatherSeconds = 1.2;  // after which ranks of which there is no word are passed over
+constexpr double kFailedSeconds = 2;    // in which a rank that failed should have ended the job itself
 constexpr double kEndSeconds = 3;       // in which the launcher should have ended all
 
 void Sleep(double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); }
@@ -195,9 +196,10 @@ class Watchdog::Guard {
       const double passed = std::min(now - last, 3 * kTick);
       last = now;
       const std::string failure = PollNccl();
+      failed_ = failure.empty() ? 0 : failed_ + passed;
       if (const Peer* const lost = Lost()) {
         SayLost(*lost);
-      } else if (!failure.empty()) {
+      } else if (failed_ > kFailedSeconds) {
         Convict(failure);
       } else if (Alarmed()) {
         Convict(Alarm());
@@ -412,6 +414,7 @@ class Watchdog::Guard {
   // Of the thread.
   int64_t oldest_ = 1, newest_ = 0;  // records: the first that may not be done, the last
   double waited_ = 0, idle_ = 0;     // seconds: in one transfer; without a new record or one done
+  double failed_ = 0;                // seconds since NCCL said so
   bool looked_ = false;              // at a peer that ended
   std::thread thread_;
 };

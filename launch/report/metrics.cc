@@ -11,6 +11,7 @@ using nlohmann::json;
 
 // NaN where there is none.
 double NumberOf(const json& line, const char* key) {
+  if (!line.is_object()) return NAN;
   const auto found = line.find(key);
   return found != line.end() && found->is_number() ? found->get<double>() : NAN;
 }
@@ -58,6 +59,14 @@ RunMetrics ReadMetrics(const std::string& run_folder) {
     } else if (line["kind"] == "eval") {
       metrics.evaluations.push_back({static_cast<int64_t>(step), NumberOf(line, "loss")});
     }
+  }
+  std::ifstream evaluated(run_folder + "/eval.json", std::ios::binary);
+  const json eval = json::parse(evaluated, nullptr, /*allow_exceptions=*/false);
+  if (!eval.is_object() || !eval.contains("positions") || !eval["positions"].is_array()) return metrics;
+  for (const json& bucket : eval["positions"]) {
+    const double begin = NumberOf(bucket, "begin"), end = NumberOf(bucket, "end"), loss = NumberOf(bucket, "loss");
+    if (!(begin >= 0 && end > begin && end < 1e15 && std::isfinite(loss))) continue;
+    metrics.positions.push_back({static_cast<int64_t>(begin), static_cast<int64_t>(end), loss});
   }
   return metrics;
 }

@@ -1,4 +1,5 @@
-// The metrics of a run (metrics.jsonl, launch/train/run_log.h), as reports show them.
+// The metrics of a run (metrics.jsonl, launch/train/run_log.h) and what `longspan eval` left in it (eval.json,
+// launch/report/eval_report.h), as reports show them.
 #pragma once
 
 #include <cstdint>
@@ -32,6 +33,11 @@ struct RunMetrics {
   std::vector<Evaluation> evaluations;
   int64_t selection_step = 0;  // 0: none was recorded
   std::vector<SelectionMetric> selection;
+  struct Positions {
+    int64_t begin = 0, end = 0;  // of tokens in their document
+    double loss = 0;
+  };
+  std::vector<Positions> positions;
 };
 
 // What can be read of them: a run without metrics has none, and a line that is none is passed over.

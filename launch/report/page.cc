@@ -53,6 +53,8 @@ json MetricsJson(const RunMetrics& metrics) {
   for (const auto& evaluation : metrics.evaluations) {
     if (std::isfinite(evaluation.loss)) result["evaluations"].push_back({evaluation.step, evaluation.loss});
   }
+  result["positions"] = json::array();
+  for (const auto& [begin, end, loss] : metrics.positions) result["positions"].push_back({begin, end, loss});
   return result;
 }
 

@@ -7,8 +7,9 @@
 
 namespace longspan {
 
-std::string Announcement(const RunConfig& config, const Job& job, Session& session, const Sources& sources,
-                         const std::string& folder, const std::string& version, const std::vector<HostMemory>& host) {
+std::string Announcement(const RunConfig& config, const std::string& stage, const Job& job, Session& session,
+                         const Sources& sources, const std::string& folder, const std::string& version,
+                         const std::vector<HostMemory>& host) {
   const ModelConfig& model = config.model;
   const Mesh& mesh = job.mesh();
   const DType dtype = session.context().dtype;
@@ -24,8 +25,8 @@ std::string Announcement(const RunConfig& config, const Job& job, Session& sessi
                       model.value_width, model.ffn, model.vocab);
   text += fmt::format("  data       {}\n", sources.train->Summary());
   if (sources.validation) text += fmt::format("  held out   {}\n", sources.validation->Summary());
-  text += fmt::format("  step       {} of {}, {}\n", Count(config.train.sequences_per_step, "sequence"),
-                      Count(config.data.sequence_length, "token"), Count(config.train.steps, "step"));
+  text += fmt::format("  step       {} of {}, {}{}\n", Count(config.train.sequences_per_step, "sequence"),
+                      Count(config.data.sequence_length, "token"), Count(config.train.steps, "step"), stage);
   if (job.device().kind() == DeviceKind::kGpu) {
     const AttentionSizes sizes = {dtype, model.heads, model.kv_heads, model.key_width, model.value_width};
     text += fmt::format("  attention  kernels {}, {} left to transfers\n",

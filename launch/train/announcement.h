@@ -12,9 +12,10 @@
 
 namespace longspan {
 
-// Lines: machine, `version` of the program, time, ranks, model, data, step, the run's `folder`, and the tables of ranks
-// and of the memory that will be allocated, `host` of it besides the device's. Of rank 0 alone.
-std::string Announcement(const RunConfig& config, const Job& job, Session& session, const Sources& sources,
-                         const std::string& folder, const std::string& version, const std::vector<HostMemory>& host);
+// Lines: machine, `version` of the program, time, ranks, model, data, step (and behind it `stage`), the run's `folder`,
+// and the tables of ranks and of the memory that will be allocated, `host` of it besides the device's. Of rank 0 alone.
+std::string Announcement(const RunConfig& config, const std::string& stage, const Job& job, Session& session,
+                         const Sources& sources, const std::string& folder, const std::string& version,
+                         const std::vector<HostMemory>& host);
 
 }  // namespace longspan

@@ -13,14 +13,15 @@ void RequireStepsLeft(const RunState& found, const RunConfig& config) {
        found.step);
 }
 
-RunState FindPlace(Checkpoints& checkpoints, const RunConfig& config, StepLoader& steps, RunLog& log) {
+RunState FindPlace(Checkpoints& checkpoints, const RunConfig& config, const Stage& stage, StepLoader& steps,
+                   RunLog& log) {
   const std::optional<RunState> found = checkpoints.Find();
   if (!found) {
     log.Line("  resume     there is no checkpoint: from the first step");
     return {};
   }
   RequireStepsLeft(*found, config);
-  steps.Continue(found->step + 1, found->sequences);
+  steps.Continue(found->step + 1, found->sequences - stage.sequences_before);
   return *found;
 }
 

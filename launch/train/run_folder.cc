@@ -146,7 +146,10 @@ void RunFolder::Begin(const std::string& config_text) {
     const bool recorded = older_ != OlderRun::kResume && name.starts_with("rank") && name.ends_with(".pb");
     if (report || recorded) fs::remove(entry.path(), error);
   }
-  if (older_ == OlderRun::kReplace) fs::remove_all(path_ + kCheckpoints, error);
+  if (older_ == OlderRun::kReplace) {
+    fs::remove_all(path_ + kCheckpoints, error);
+    fs::remove(path_ + "/eval.json", error);
+  }
   WriteText(path_ + "/config.textproto", config_text);
 }
 

@@ -3,6 +3,7 @@
 //   config.textproto  every key, as settled      profile/  rankNNNNN.pb, report.* (launch/report)
 //   metrics.jsonl     launch/train/run_log.h     lock      locked (flock) as long as the run lasts; says who by
 //   checkpoints/      launch/checkpoint/folder.h
+//   eval.json         launch/report/eval_report.h, of the last `longspan eval`
 //   stall-ID/         why a start of it hung (launch/job/watchdog.h)
 //   id                what the run's files elsewhere are called by (in memory: launch/checkpoint/checkpoint.h)
 #pragma once

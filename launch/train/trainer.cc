@@ -6,6 +6,7 @@
 
 #include "launch/checkpoint/checkpoint.h"
 #include "launch/config/config.h"
+#include "launch/config/stages.h"
 #include "launch/job/command_line.h"
 #include "launch/job/job.h"
 #include "launch/job/machine.h"
@@ -41,10 +42,15 @@ namespace {
 
 class Trainer {
  public:
-  Trainer(Job& job, DType dtype, const RunConfig& config, const TrainOptions& options)
+  // `whole` is the run, `config` as it is in stage number `stage`.
+  Trainer(Job& job, DType dtype, const RunConfig& whole, const RunConfig& config, size_t stage,
+          const TrainOptions& options)
       : job_(job),
         device_(job.device()),
         mesh_(job.mesh()),
+        whole_(whole),
+        stages_(StagesOf(whole)),
+        stage_(stage),
         config_(config),
         options_(options),
         folder_(config, options.older, job.root()),
@@ -66,11 +72,11 @@ class Trainer {
                               .device = device_,
                               .compute = session_.compute(),
                               .optimizer = optimizer_,
-                              .config = config,
+                              .config = whole,
                               .run = folder_.path(),
                               .memory = MemoryFolder(GatherTexts(mesh_.host_world(), folder_.id())[0]),
                               .node = NodeName(),
-                              .about = AboutRun(config, job, dtype, sources_, options.version),
+                              .about = AboutRun(whole, job, dtype, sources_, options.version),
                               .say = [this](const std::string& line) { log_.Line(line); },
                               .tokenizer = job.root() ? TokenizerModelOf(sources_) : ""})),
         gradients_(job, config, session_, optimizer_, sources_, stopping_),
@@ -86,12 +92,15 @@ class Trainer {
     optimizer_.Reserve(session_.arena(), session_.context().dtype, session_.context().gradient_dtype);
   }
 
+  // Which goes on from the last save, after Run returned kOk; none after the last.
+  std::optional<size_t> next_stage() const { return next_stage_; }
+
   // Returns the exit code.
   ExitCode Run() {
     folder_.RequireShared(mesh_.host_world());
     const int64_t shared = checkpoints_.MemoryBytes();
     const std::vector<HostMemory> host = PlannedHostMemory(session_, optimizer_, config_, shared);
-    log_.Line(Announcement(config_, job_, session_, sources_, folder_.path(), options_.version, host));
+    log_.Line(Announcement(config_, StageText(), job_, session_, sources_, folder_.path(), options_.version, host));
     if (resumes() && !GoOn()) return ExitCode::kOk;
     RequireFit(job_, config_, {session_.arena().bytes(), SumOf(host), shared}, checkpoints_.memory());
     if (stopping_.Poll()) return Stop();  // the ranks measure together, as they will compute
@@ -108,7 +117,7 @@ class Trainer {
         {.version = options_.version, .first_step = first_ + 1, .step_flops = step_flops_, .peak_flops = peak_flops_}));
     const double begin = WallSeconds();
     if (evaluation_due_) EvaluateHeldOut(first_);
-    for (int64_t step = first_ + 1; step <= config_.train.steps && !stopping_.agreed(); ++step) {
+    for (int64_t step = first_ + 1; step <= own().last_step && !stopping_.agreed(); ++step) {
       if (step == record_step_) {
         log_.Selection(step, RecordSelections(job_, session_, *sources_.train, config_, step));
       }
@@ -125,6 +134,7 @@ class Trainer {
       if (!stopping_.agreed()) checkpoints_.AfterStep(State());
     }
     if (stopping_.agreed()) return Stop();
+    if (!last_stage()) return EndStage();
     {
       const Recorder::Stretch saving(*recorder_, RunPeriod::kCheckpoint, config_.train.steps);
       if (config_.checkpoint.at_end) checkpoints_.Save(State());  // where it resumed from memory after its last step
@@ -138,10 +148,42 @@ class Trainer {
  private:
   bool resumes() const { return options_.older == OlderRun::kResume; }
 
-  // Finds where; false when all is done.
+  const Stage& own() const { return stages_[stage_]; }
+  bool last_stage() const { return stage_ + 1 == stages_.size(); }
+  // ", stage 1 of 3: steps 1 to 100"; "" where there is one.
+  std::string StageText() const {
+    if (stages_.size() == 1) return "";
+    return fmt::format(", stage {} of {}: steps {} to {}", stage_ + 1, stages_.size(), own().first_step,
+                       own().last_step);
+  }
+
+  // Saves it for the next, which goes on from there.
+  ExitCode EndStage() {
+    {
+      const Recorder::Stretch saving(*recorder_, RunPeriod::kCheckpoint, state_.step);
+      if (!checkpoints_.Save(State())) {
+        Fail(ExitCode::kIo,
+             "step {}: the end of stage {} must be saved, and could not be; --resume goes on from the save before",
+             state_.step, stage_ + 1);
+      }
+      checkpoints_.Finish();
+      checkpoints_.Forget();
+    }
+    recorder_->Finish();
+    log_.Line(fmt::format("stage {} of {} done after step {}", stage_ + 1, stages_.size(), state_.step));
+    log_.Finish();
+    next_stage_ = stage_ + 1;
+    return ExitCode::kOk;
+  }
+
+  // Finds where; false when that is in another stage, or all is done.
   bool GoOn() {
-    state_ = FindPlace(checkpoints_, config_, gradients_.loader(), log_);
+    state_ = FindPlace(checkpoints_, whole_, own(), gradients_.loader(), log_);
     first_ = state_.step;
+    if (const size_t stage = StageOfStep(stages_, first_ + 1); stage != stage_) {
+      next_stage_ = stage;
+      return false;
+    }
     if (first_ == 0) return true;
     anomalies_.Restore(state_.numbers["anomalies"]);
     // One that a stop broke off is made up for.
@@ -179,7 +221,8 @@ class Trainer {
     step_.SetSpeed(step_flops_, peak_flops_);
     const std::string graphs = ChooseGraphs(
         job_, config_, session_.compute(), gradients_.micro_step(), [&] { gradients_.Add(first); },
-        flops * mesh_.world().size() / peak_flops_, state_.step > 0 ? std::optional(state_.graphs) : std::nullopt);
+        flops * mesh_.world().size() / peak_flops_,
+        state_.step >= own().first_step ? std::optional(state_.graphs) : std::nullopt);
     if (!graphs.empty()) log_.Line(graphs);
     optimizer_.Step(1, /*learning_rate=*/0);
     optimizer_.ZeroMoments();
@@ -191,7 +234,7 @@ class Trainer {
 
   // From here on the folder is this run's: what an older one left goes.
   void Begin() {
-    if (job_.root()) folder_.Begin(ConfigText(config_));
+    if (job_.root()) folder_.Begin(ConfigText(whole_));
     checkpoints_.Load();
     begun_ = true;
     if (folder_.replaces()) log_.Line("  replaced   the older run in " + folder_.path());
@@ -266,6 +309,10 @@ class Trainer {
   Job& job_;
   Device& device_;
   const Mesh& mesh_;
+  const RunConfig& whole_;
+  const std::vector<Stage> stages_;
+  const size_t stage_;
+  std::optional<size_t> next_stage_;
   const RunConfig& config_;
   const TrainOptions& options_;
   RunFolder folder_;
@@ -292,8 +339,17 @@ class Trainer {
 int RunTrain(const RunConfig& config, const TrainOptions& options) {
   WatchStopSignals();
   const Machine machine = ChooseMachine(config.runtime);
-  Job job(machine.device, config.parallel, config.comm);
-  return static_cast<int>(Trainer(job, machine.dtype, config, options).Run());
+  const std::vector<Stage> stages = StagesOf(config);
+  TrainOptions now = options;
+  for (std::optional<size_t> stage = 0;;) {
+    const RunConfig own = AtStage(config, stages[*stage]);
+    Job job(machine.device, own.parallel, own.comm);
+    Trainer trainer(job, machine.dtype, config, own, *stage, now);
+    const ExitCode code = trainer.Run();
+    stage = trainer.next_stage();
+    if (code != ExitCode::kOk || !stage) return static_cast<int>(code);
+    now.older = OlderRun::kResume;
+  }
 }
 
 }  // namespace longspan

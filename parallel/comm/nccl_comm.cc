@@ -101,11 +101,12 @@ class CallsUnderWay {
   void TellDone() {
     const std::lock_guard lock(mutex_);
     if (count_ > 0) cudaSetDevice(device_);  // a thread that has none would take, and wake, the first
-    while (count_ > 0 && cudaEventQuery(events_[first_]) == cudaSuccess) {
-      FlightRecorder::Get().DoneThrough(records_[first_]);
+    int64_t done = 0;
+    for (; count_ > 0 && cudaEventQuery(events_[first_]) == cudaSuccess; --count_) {
+      done = records_[first_];
       first_ = (first_ + 1) % kEvents;
-      --count_;
     }
+    FlightRecorder::Get().DoneThrough(done);
   }
 
  private:

@@ -147,9 +147,9 @@ void FlightRecorder::DoneThrough(int64_t number) {
   const int32_t group = last->group;
   const double now = WallSeconds();
   for (FlightRing::Record* record = Find(number); record; record = Find(--number)) {
-    if (record->group != group) continue;
-    if (record->done.load(std::memory_order_relaxed) > 0) return;
-    record->done.store(now, std::memory_order_release);
+    if (record->group == group && record->done.load(std::memory_order_relaxed) == 0) {
+      record->done.store(now, std::memory_order_release);
+    }
   }
 }
 

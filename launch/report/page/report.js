@@ -166,6 +166,12 @@ function overSteps() {
     { label: 'held out', x: m.evaluations.map((e) => e[0]), y: m.evaluations.map((e) => e[1]), colour: colour('waiting'),
       dots: true, line: true },
   ], 'step', 'loss'));
+  if (m.positions.length > 0) {
+    chart('positions', () => curves([{ label: 'held out', x: m.positions.map((p) => p[1]), y: m.positions.map((p) => p[2]),
+      colour: colour('waiting'), dots: true, line: true }], 'position, up to', 'loss', { xType: 'logarithmic' }));
+  } else {
+    $('positions-section').hidden = true;
+  }
   chart('throughput', () => curves([{ label: 'tokens a second', x: m.step, y: m.tokens_per_second, colour: colour('good') }],
     'step', 'tokens a second', { zero: true }));
   chart('memory', () => curves([{ label: 'in use', x: m.step, y: m.memory.map((b) => b === null ? null : b / 2 ** 20),

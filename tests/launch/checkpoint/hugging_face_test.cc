@@ -168,19 +168,22 @@ class HuggingFace : public testing::Test {
     for (const auto& [name, values] : weights_) tensors.emplace_back(name, HostView(values.data(), shapes_[name]));
     WriteSafetensors(folder_ / "model.safetensors", tensors, {{"format", "pt"}});
   }
-  // The largest error of a logit of the imported model.
-  double Error(const ModelConfig& model, bool norms, bool tied) {
-    std::vector<int32_t> tokens;
-    for (int64_t t = 0; t < kLength; ++t) tokens.push_back(static_cast<int32_t>(random_() % kVocab));
-    const Rows expected = Logits(weights_, tokens, norms, tied);
-    const auto cpu = MakeCpuDevice();
-    Decoder decoder(*cpu, {.model = model, .dtype = DType::kF32, .sequences = 1, .length = kLength});
+  // The decoder, of the model, starts with the weights of the folder.
+  void Import(Decoder& decoder, const ModelConfig& model) {
     const std::string run = fmt::format("{}/run{}", folder_ / "", runs_++);
     ImportHuggingFace(HuggingFaceTensors(folder_ / ""), ReadHuggingFaceConfig(folder_ / ""), model, decoder.params(),
                       run, Manifest(), [](int64_t, int64_t) {});
     decoder.Start();
     CheckpointReader reader(NewestCheckpoint(run));
-    LoadWeights(reader, *cpu, decoder.stream(), decoder.params());
+    LoadWeights(reader, *cpu_, decoder.stream(), decoder.params());
+  }
+  // The largest error of a logit of the imported model.
+  double LargestError(const ModelConfig& model, bool norms, bool tied) {
+    std::vector<int32_t> tokens;
+    for (int64_t t = 0; t < kLength; ++t) tokens.push_back(static_cast<int32_t>(random_() % kVocab));
+    const Rows expected = Logits(weights_, tokens, norms, tied);
+    Decoder decoder(*cpu_, {.model = model, .dtype = DType::kF32, .sequences = 1, .length = kLength});
+    Import(decoder, model);
     double error = 0;
     for (int64_t t = 0; t < kLength; ++t) {
       const Decoder::Entry next{0, std::span(tokens).subspan(t, 1)};
@@ -209,6 +212,7 @@ class HuggingFace : public testing::Test {
   }
 
   TempFolder folder_;
+  const std::unique_ptr<Device> cpu_ = MakeCpuDevice();
   std::mt19937_64 random_{3};
   Weights weights_;
   std::map<std::string, Shape> shapes_;
@@ -217,39 +221,33 @@ class HuggingFace : public testing::Test {
 
 TEST_F(HuggingFace, ADenseModelAsItIs) {
   Write("llama", ", \"attention_bias\": false, \"rope_scaling\": null", false, false);
-  EXPECT_LT(Error(ReadHuggingFaceConfig(folder_ / "").model, false, false), 1e-4);
+  EXPECT_LT(LargestError(ReadHuggingFaceConfig(folder_ / "").model, false, false), 1e-4);
   Write("qwen3", ", \"use_sliding_window\": false, \"sliding_window\": 5", true, true);
-  EXPECT_LT(Error(ReadHuggingFaceConfig(folder_ / "").model, true, true), 1e-4);
+  EXPECT_LT(LargestError(ReadHuggingFaceConfig(folder_ / "").model, true, true), 1e-4);
 }
 
 TEST_F(HuggingFace, ADenseModelAsNsaWhileAllBlocksAreSelected) {
   Write("qwen3", "", true, false);
   for (const Phi phi : {Phi::kMlp, Phi::kLinear, Phi::kMean}) {
     for (const KvBranches branches : {KvBranches::kSeparate, KvBranches::kShared}) {
-      EXPECT_LT(Error(Sparse(phi, branches), true, false), 1e-2);
+      EXPECT_LT(LargestError(Sparse(phi, branches), true, false), 1e-2);
     }
   }
   ModelConfig few = Sparse(Phi::kMlp, KvBranches::kSeparate);
   few.nsa.select = 3;
-  EXPECT_GT(Error(few, true, false), 1e-2) << "what was compared is the choice of all blocks";
+  EXPECT_GT(LargestError(few, true, false), 1e-2) << "what was compared is the choice of all blocks";
 }
 
 // gelu(x) - gelu(-x) = x: phi begins as the mean of its rows.
 TEST_F(HuggingFace, PhiIsTheMean) {
   Write("llama", "", false, true);
   ModelConfig model = Sparse(Phi::kMlp, KvBranches::kSeparate);
-  const auto cpu = MakeCpuDevice();
   std::vector<Rows> logits;
   for (const Phi phi : {Phi::kMlp, Phi::kLinear, Phi::kMean}) {
     model.nsa.phi = phi;
     model.nsa.select = 4;
-    Decoder decoder(*cpu, {.model = model, .dtype = DType::kF32, .sequences = 1, .length = kLength});
-    const std::string run = fmt::format("{}/mean{}", folder_ / "", runs_++);
-    ImportHuggingFace(HuggingFaceTensors(folder_ / ""), ReadHuggingFaceConfig(folder_ / ""), model, decoder.params(),
-                      run, Manifest(), [](int64_t, int64_t) {});
-    decoder.Start();
-    CheckpointReader reader(NewestCheckpoint(run));
-    LoadWeights(reader, *cpu, decoder.stream(), decoder.params());
+    Decoder decoder(*cpu_, {.model = model, .dtype = DType::kF32, .sequences = 1, .length = kLength});
+    Import(decoder, model);
     for (const std::string name : {"layers.0.attention.gate.bias", "layers.1.attention.gate.bias"}) {
       const Tensor open = decoder.params().Find(name).weight;
       std::fill_n(open.As<float>(), open.size(), 0.0f);  // all branches count
@@ -290,7 +288,11 @@ TEST_F(HuggingFace, WhatLongspanHasNotIsRefusedByName) {
   ExpectRefused(read, "expected a JSON object");
 
   Write("qwen2", "", false, true);
-  const auto import = [&] { Error(ReadHuggingFaceConfig(folder_ / "").model, false, true); };
+  const auto import = [&] {
+    const ModelConfig model = ReadHuggingFaceConfig(folder_ / "").model;
+    Decoder decoder(*cpu_, {.model = model, .dtype = DType::kF32, .sequences = 1, .length = kLength});
+    Import(decoder, model);
+  };
   const std::string query = "model.layers.1.self_attn.q_proj.";
   weights_[query + "bias"] = std::vector<float>(kHeads * kWidth);
   shapes_[query + "bias"] = {kHeads * kWidth};
@@ -300,7 +302,6 @@ TEST_F(HuggingFace, WhatLongspanHasNotIsRefusedByName) {
   shapes_[query + "weight"] = {kHidden, kHeads * kWidth};
   WriteTensors();
   ExpectRefused(import, query + "weight: expected the shape [32,24], found [24,32]");
-  const std::vector<float> values = weights_[query + "weight"];
   weights_.erase(query + "weight");
   WriteTensors();
   ExpectRefused(import, "expected a tensor " + query + "weight, found none");

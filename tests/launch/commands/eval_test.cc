@@ -54,6 +54,7 @@ TEST_F(EvalCommand, SaysWhatTrainingSaidOnAnyRanks) {
       EXPECT_EQ(found["retrieval"], alone["retrieval"]);
     }
   }
+  EXPECT_EQ(json::parse(ReadFile(run_ + "/eval.json"))["step"], 12);
   ASSERT_EQ(alone["retrieval"].size(), 2 * 2 * 3);
   for (const json& cell : alone["retrieval"]) EXPECT_EQ(cell["asked"], 2);
 

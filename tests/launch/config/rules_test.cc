@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "launch/config/blend.h"
+#include "launch/config/stages.h"
 #include "model/training/schedule.h"
 
 namespace longspan {
@@ -81,6 +82,49 @@ TEST(ConfigRules, EntriesOfABlend) {
     EXPECT_NE(problems[0].find(told), std::string::npos) << problems[0];
     EXPECT_NE(problems[0].find(std::string("data.blend = \"") + entry), std::string::npos) << problems[0];
   }
+}
+
+TEST(ConfigRules, Stages) {
+  RunConfig config = Good();
+  config.data.sequence_length = 2048;
+  config.data.stages = {"256 10 8", " 1024  20 4"};
+  EXPECT_TRUE(Problems(config, 2).empty());
+  const std::vector<Stage> stages = StagesOf(config);
+  ASSERT_EQ(stages.size(), 3U);
+  EXPECT_EQ(stages[1].first_step, 11);
+  EXPECT_EQ(stages[1].last_step, 30);
+  EXPECT_EQ(stages[1].sequences_before, 80);
+  EXPECT_EQ(stages[2].sequences_before, 160);
+  EXPECT_EQ(stages[2].last_step, 200);
+  EXPECT_EQ(AtStage(config, stages[1]).data.sequence_length, 1024);
+  EXPECT_EQ(AtStage(config, stages[1]).train.sequences_per_step, 4);
+  for (const auto& [step, stage] : {std::pair{1, 0}, {10, 0}, {11, 1}, {30, 1}, {31, 2}, {200, 2}, {201, 2}}) {
+    EXPECT_EQ(StageOfStep(stages, step), static_cast<size_t>(stage)) << step;
+  }
+  config.train.steps = 30;
+  EXPECT_EQ(StagesOf(config).size(), 2U);
+  config.train.steps = 4;
+  ASSERT_EQ(StagesOf(config).size(), 1U);
+  EXPECT_EQ(StagesOf(config)[0].last_step, 4);
+  const auto with = [](const char* stage) { return [stage](RunConfig& c) { c.data.stages = {stage}; }; };
+  Expect({{with("256 10"), {"data.stages = \"256 10\": expected", "three whole numbers"}},
+          {with(""), {"three whole numbers"}},
+          {with("256 10 8 2"), {"three whole numbers"}},
+          {with("256 10 x"), {"three whole numbers"}},
+          {with("256 -1 2"), {"three whole numbers"}},
+          {with("256 10 99999999999999"), {"three whole numbers"}},
+          {with("2048 10 2"), {"data.stages and data.sequence_length = 2048 disagree"}},
+          {with("250 10 2"), {"data.stages = \"250 10 2\": data.sequence_length = 250 and model.nsa.stride"}},
+          {with("256 10 3"), {"data.stages = \"256 10 3\": train.sequences_per_step = 3"}, 2},
+          {[](auto& c) {
+             c.data.stages = {"512 10 2", "256 10 2"};
+           },
+           {"\"256 10 2\": must be longer than the stage before"}},
+          {[](auto& c) {
+             c.data.stages = {"256 10 2"};
+             c.train.record_selection = "x";
+           },
+           {"data.stages and train.record_selection = \"x\" disagree"}}});
 }
 
 TEST(ConfigRules, Runtime) {

@@ -195,12 +195,16 @@ TEST_F(Reports, APageHoldsAllThatItShowsAndNoElementOfARun) {
   EXPECT_GT(data["timeline"]["spans"].size(), 50U);
   std::filesystem::create_directories(std::filesystem::path(hostile).parent_path());
   std::filesystem::rename(folder_ / "runs/run", hostile);
+  WriteFile(hostile + "/eval.json",
+            R"({"positions":[{"begin":0,"end":16,"loss":2.5},{"begin":16,"end":32,"loss":null}]})");
   const std::string other = folder_ / "other.html";
   EXPECT_EQ(RunProgram(folder_, 1, fmt::format("report '{}' --html --output '{}'", hostile, other), &said_), 0)
       << said_;
   EXPECT_EQ(said_, other + "\n");
   const std::string html = ReadFile(other);
   EXPECT_EQ(data_of(html)["report"]["run"], hostile);
+  EXPECT_EQ(data["metrics"]["positions"], json::array());
+  EXPECT_EQ(data_of(html)["metrics"]["positions"], json::parse("[[0,16,2.5]]"));
   EXPECT_EQ(html.find("<script>f()"), std::string::npos);
 }
 

@@ -99,6 +99,40 @@ TEST_F(Resume, ABlendGoesOnInItsOrder) {
          {"data.blend"});
 }
 
+// Short sequences first, then long ones: ended within a stage, between two and resumed, it is the unbroken run.
+TEST_F(Resume, StagesOfSequenceLengths) {
+  const std::string keys = "data.validation_fraction=0 'data.stages=32 6 4,48 7 2' train.steps=20 ";
+  Expect(0, 1, Arguments(keys + "name=whole"),
+         {"of 32", "stage 1 of 3: steps 1 to 6", "stage 1 of 3 done after step 6", "of 48",
+          "stage 2 of 3 done after step 13", "of 64", "stage 3 of 3: steps 14 to 20", "step 20/20", "saved step 20"});
+  const std::string whole = Parameters();
+  const auto tokens = [&](const std::string& name) {
+    std::vector<int64_t> counts;
+    for (const auto& line : Metrics(name)) {
+      if (line["kind"] == "step") counts.push_back(line["tokens"]);
+    }
+    return counts;
+  };
+  std::vector<int64_t> expected(6, 128);
+  expected.resize(13, 96);
+  expected.resize(20, 128);
+  EXPECT_EQ(tokens("whole"), expected);
+  EXPECT_EQ(Steps("whole").size(), 20U);
+
+  // It ends within each of the stages, and goes on.
+  for (const int64_t steps : {4, 6, 9, 15, 20}) {
+    const std::string more = fmt::format("train.steps={} {}", steps, steps > 4 ? "--resume" : "");
+    Expect(0, 1, Arguments(keys + more), {fmt::format("step {0}/{0}", steps)});
+  }
+  EXPECT_EQ(Parameters(), whole);
+  EXPECT_EQ(Steps("run"), Steps("whole"));
+  Expect(0, 1, Arguments(keys + "--resume"), {"done already"});
+  Expect(0, 2, Arguments(keys + "name=two"), {"step 20/20"});
+  EXPECT_EQ(tokens("two"), expected);
+  Expect(78, 1, Arguments("data.validation_fraction=0 'data.stages=32 6 4,48 8 2' train.steps=25 --resume"),
+         {"data.stages"});
+}
+
 // What is in memory alone reaches the disk before the run ends, however it ends.
 TEST_F(Resume, FromMemoryToTheDisk) {
   const std::string keys =

@@ -1,12 +1,11 @@
 // The flight recorder's ring: what a call leaves in it, what another process reads, and what that costs.
-#include "parallel/comm/recorder.h"
-
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 
 #include <csignal>
 
+#include "parallel/comm/recorder.h"
 #include "runtime/files/mapped_file.h"
 #include "runtime/place.h"
 #include "runtime/trace.h"
@@ -74,6 +73,21 @@ TEST_F(RecorderTest, TheOldestAreOverwritten) {
   recorder_.Done(first);  // is not known any more, and changes no other
   for (const FlightRing::Record& record : recorder_.ring()->records) EXPECT_EQ(record.done, 0);
   EXPECT_EQ(recorder_.ring()->newest, FlightRing::kRecords + 1);
+}
+
+// A GPU's stream has done all of a group's calls before one that it has done.
+TEST_F(RecorderTest, CallsOfAGroupAreDoneInOrder) {
+  const int group = recorder_.AddGroup(7, 2, 1, /*device=*/true), other = recorder_.AddGroup(8, 2, 1, true);
+  const FlightRing& ring = *recorder_.ring();
+  for (int64_t call = 1; call <= 3; ++call) Enqueue(group, call);  // numbers 1 to 3
+  Enqueue(other, 1);
+  for (int64_t call = 4; call <= 6; ++call) Enqueue(group, call);  // numbers 5 to 7
+  EXPECT_EQ(ring.groups[group].arrived, 6);
+  recorder_.Done(2);  // as of a captured one
+  recorder_.DoneThrough(6);
+  for (const auto& [number, done] : {std::pair(1, true), {2, true}, {3, true}, {4, false}, {6, true}, {7, false}}) {
+    EXPECT_EQ(ring.records[number].done > 0, done) << number;
+  }
 }
 
 TEST_F(RecorderTest, PhasesNest) {
