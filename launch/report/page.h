@@ -2,7 +2,8 @@
 // Chart.js; what it shows is JSON within it:
 //   {"report":{..},     report.json (launch/report/report.h)
 //    "metrics":{"step":[..],"loss":[..],"tokens_per_second":[..],"memory":[..],"coverage":[..],"borrowed":[..],
-//               "evaluations":[[STEP,LOSS],..],"positions":[[BEGIN,END,LOSS],..]},   of each a mean where steps are many
+//               "evaluations":[[STEP,LOSS],..],"positions":[[BEGIN,END,LOSS],..]},   of each a mean where steps are
+//               many
 //    "own":{"step":[..],"ranks":[{"rank":..,"seconds":[..]},..]},   own time of each step, of the ranks that stand out
 //    "timeline":{"step":..,"seconds":..,"spans":[{"rank","beside","what","name","begin","seconds","bytes"},..]}}
 // what: work, moving, waiting, data. The last step in full detail that all ranks have; adjacent spans of a stage are
