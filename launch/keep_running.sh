@@ -11,7 +11,7 @@
 # (75), and one whose losses are not finite (79). Signals that it gets it hands on to the launcher. Exits as the last run did.
 set -u
 
-failures=100 stalls=3 wait=5
+failures=100 stalls=3 wait=5 patience=10
 while [ $# -gt 0 ]; do
   case $1 in
     --failures) failures=${2:?}; shift 2 ;;
@@ -43,6 +43,20 @@ costs() {
     awk '{ steps += $1; seconds += $2; down += $3 } END { printf "%d %d %.2f %.1f", NR, steps, seconds, down }'
 }
 
+# The verdicts of ranks that hung (launch/job/watchdog.h). Where a node is lost the launcher may wait for it for ever after
+# they have ended: end_launcher PID N ends it once there are more than N.
+verdicts() { find "$folder" -path '*/stall-*/verdict.txt' 2>/dev/null | wc -l; }
+end_launcher() {
+  while kill -0 "$1" 2>/dev/null; do
+    sleep 1
+    [ "$(verdicts)" -gt "$2" ] || continue
+    sleep "$patience"
+    kill -0 "$1" 2>/dev/null || return
+    echo "keep_running: the ranks have ended $patience s ago and the launcher has not: it is killed"
+    kill -KILL "$1"
+  done
+}
+
 child=
 hand_on() {
   told=1 signalled=1
@@ -60,8 +74,11 @@ restarts_before=''  # until the first start has ended: one that resumes is no re
 command=("$@")
 while :; do
   before=$(saved)
+  hung=$(verdicts)
   "${command[@]}" &
   child=$!
+  end_launcher "$child" "$hung" &
+  guard=$!
   signalled=1
   while [ -n "$signalled" ]; do  # a signal ends the waiting, not the job
     signalled=
@@ -70,6 +87,8 @@ while :; do
     [ "$status" -eq 127 ] || code=$status
   done
   child=
+  kill "$guard" 2>/dev/null
+  [ "$(verdicts)" -eq "$hung" ] || code=76
   [ -n "$restarts_before" ] || read -r restarts_before steps_before seconds_before down_before <<<"$(costs)"
   case $code in 0 | 64 | 65 | 75 | 78 | 79) break ;; esac
   [ -z "$told" ] || break

@@ -9,6 +9,7 @@
 #include <filesystem>
 
 #include "runtime/error.h"
+#include "runtime/files/checksum.h"
 #include "runtime/files/output_file.h"
 
 namespace longspan {
@@ -134,7 +135,19 @@ std::string NewestCheckpoint(const std::string& path) {
     const auto found = CheckpointFolder(folder).List();
     if (!found.empty()) return found[0].path;
   }
+  if (!fs::exists(path + "/" + kManifestName)) {
+    Fail(ExitCode::kIo, "{}: expected a checkpoint or a run that has one{}", path,
+         fs::exists(path + "/config.json") ? "; `longspan import` makes one of a model in Hugging Face's layout" : "");
+  }
   return path;
+}
+
+void WriteTokenizerModel(const std::string& folder, const std::string& model, Manifest* manifest) {
+  if (model.empty()) return;
+  OutputFile file(folder + "/" + kTokenizerName);
+  file.Write(model.data(), std::ssize(model));
+  file.Commit();
+  manifest->files[kTokenizerName] = {std::ssize(model), ChecksumOf(model.data(), std::ssize(model))};
 }
 
 void SyncFile(const std::string& path) {

@@ -47,8 +47,11 @@ class CheckpointFolder {
 };
 
 // Of a checkpoint, a folder of checkpoints or a run's folder; of the latter two the newest named as complete. Throws
-// Error (io) when it is no folder.
+// Error (io) when there is none.
 std::string NewestCheckpoint(const std::string& path);
+
+// Writes a tokenizer's model, where it has one, into a save's folder, and notes it in the manifest. Throws Error (io).
+void WriteTokenizerModel(const std::string& folder, const std::string& model, Manifest* manifest);
 
 // What was written to a file, if there is one, is on the disk afterwards. Throws Error (io).
 void SyncFile(const std::string& path);

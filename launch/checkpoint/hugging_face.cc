@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <set>
 
 #include "kernels/host_copy.h"
@@ -11,10 +13,10 @@
 namespace longspan {
 
 HuggingFaceName HuggingFaceNameOf(const std::string& parameter) {
-  static const std::map<std::string, std::string> kWhole = {{"embedding.weight", "model.embed_tokens.weight"},
+  static const std::map<std::string, std::string> whole = {{"embedding.weight", "model.embed_tokens.weight"},
                                                             {"norm.weight", "model.norm.weight"},
                                                             {"head.weight", "lm_head.weight"}};
-  if (const auto found = kWhole.find(parameter); found != kWhole.end()) return {found->second};
+  if (const auto found = whole.find(parameter); found != whole.end()) return {found->second};
   constexpr std::string_view kLayers = "layers.";
   const size_t dot = parameter.find('.', kLayers.size());
   LS_CHECK(parameter.starts_with(kLayers) && dot != std::string::npos, "no parameter is named {}", parameter);
@@ -53,6 +55,11 @@ std::vector<std::string> HuggingFaceTensors::names() const {
   std::vector<std::string> names;
   for (const auto& [name, file] : places_) names.push_back(name);
   return names;
+}
+
+std::string HuggingFaceTensors::tokenizer_model() const {
+  std::ifstream file(folder_ + "/tokenizer.model", std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
 }
 
 std::vector<float> HuggingFaceTensors::Read(const std::string& name, const Shape& shape) const {

@@ -54,6 +54,7 @@ class HuggingFaceTensors {
   bool Has(const std::string& name) const { return places_.contains(name); }
   // The elements as F32. Throws Error (data) when there is no such tensor, or of another shape or type.
   std::vector<float> Read(const std::string& name, const Shape& shape) const;
+  std::string tokenizer_model() const;  // the bytes of tokenizer.model, a SentencePiece model; "": there is none
 
  private:
   const std::string folder_;

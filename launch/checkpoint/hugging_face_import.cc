@@ -141,6 +141,7 @@ void ImportHuggingFace(const HuggingFaceTensors& tensors, const HuggingFaceModel
       progress(done += param->size(), params.parameters());
     }
     writer.Write();
+    WriteTokenizerModel(checkpoints.PartialOf(about.state.step), tensors.tokenizer_model(), &about);
     checkpoints.Commit(about);
   } catch (...) {
     checkpoints.Abandon(about.state.step);

@@ -7,8 +7,6 @@
 #include <utility>
 
 #include "launch/checkpoint/on_ranks.h"
-#include "runtime/files/checksum.h"
-#include "runtime/files/output_file.h"
 #include "runtime/trace.h"
 
 namespace longspan {
@@ -108,12 +106,7 @@ void Saver::Write(Pending& save) {
                                       name = fmt::format("shard-{:05}.safetensors", world_.rank()),
                                       tokenizer = world_.rank() == 0 ? args_.tokenizer : ""] {
         Manifest part = snapshot.Write(folder, name);
-        if (!tokenizer.empty()) {
-          OutputFile file(folder + "/" + kTokenizerName);
-          file.Write(tokenizer.data(), std::ssize(tokenizer));
-          file.Commit();
-          part.files[kTokenizerName] = {std::ssize(tokenizer), ChecksumOf(tokenizer.data(), std::ssize(tokenizer))};
-        }
+        WriteTokenizerModel(folder, tokenizer, &part);
         return part.Text();
       });
   save.stage = Stage::kWritten;

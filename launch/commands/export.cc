@@ -25,24 +25,25 @@ struct Given {
 int Export(const Given& given) {
   CheckpointReader checkpoint(NewestCheckpoint(given.checkpoint));
   const RunConfig config = ParseConfig(checkpoint.manifest().config, checkpoint.path() + ": config", {}, 0).config;
-  std::string tokenizer = TrainedTokenizer(checkpoint);
-  if (!given.tokenizer.empty()) {
+  std::string tokenizer = TrainedTokenizer(checkpoint), model = given.tokenizer == "byte" ? "" : given.tokenizer;
+  if (given.tokenizer.empty()) {
+    if (checkpoint.manifest().files.contains(kTokenizerName)) model = checkpoint.path() + "/" + kTokenizerName;
+  } else {
     const auto loaded = TokenizerOf(checkpoint, given.tokenizer);  // refuses another
     tokenizer = loaded->kind() + " " + loaded->hash();
   }
   ExportHuggingFace(checkpoint, {"longspan", config.model, config.data.sequence_length, tokenizer}, given.folder,
                     {.dtype = given.dtype,
                      .shard_bytes = static_cast<int64_t>(given.shard_bytes),
-                     .tokenizer = given.tokenizer == "byte" ? "" : given.tokenizer,
+                     .tokenizer = model,
                      .progress = [shown = std::make_shared<std::unique_ptr<Progress>>()](int64_t done, int64_t total) {
                        if (!*shown) *shown = std::make_unique<Progress>("export", total);
                        (*shown)->Update(done, fmt::format("{} of {}", FormatBytes(done), FormatBytes(total)));
                      }});
-  fmt::print("written {}: {} of step {}, {}{}\n", given.folder, checkpoint.path(), checkpoint.manifest().state.step,
-             DTypeName(given.dtype),
-             tokenizer.starts_with("sentencepiece") && given.tokenizer.empty()
-                 ? "; without its tokenizer: give --tokenizer"
-                 : "");
+  fmt::print(
+      "written {}: {} of step {}, {}{}\n", given.folder, checkpoint.path(), checkpoint.manifest().state.step,
+      DTypeName(given.dtype),
+      tokenizer.starts_with("sentencepiece") && model.empty() ? "; without its tokenizer: give --tokenizer" : "");
   return 0;
 }
 
@@ -55,7 +56,7 @@ std::function<int()> AddExport(CLI::App& app) {
   app.add_option("--dtype", given->dtype, "F32 (default) or BF16: of the tensors")
       ->transform(OneOf<DType>({{"F32", DType::kF32}, {"BF16", DType::kBf16}}))
       ->type_name("TYPE");
-  app.add_option("--tokenizer", given->tokenizer, "The run's SentencePiece model, to take along; or byte")
+  app.add_option("--tokenizer", given->tokenizer, "Of a checkpoint without one: the run's SentencePiece model, or byte")
       ->type_name("TOKENIZER");
   app.add_option("--shard-size", given->shard_bytes, "Of a file, such as 5GB (default)")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true).description(""))

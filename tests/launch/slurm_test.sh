@@ -98,7 +98,7 @@ within 30 beyond "$((stopped + 100))"
 kill -9 "$(sed -nE 's/^pid ([0-9]+) .*/\1/p' "$folder/runs/job/lock")"
 within 60 ended
 scontrol show job "$job" | grep -q "JobState=COMPLETED" || fail "the job is not complete: $(scontrol show job "$job" | grep -E 'JobState|ExitCode')"
-says "^  resume .*step-0*$stopped[, ].*" || says "^  resume .*after step $stopped" || fail "not resumed after step $stopped"
+says "^  resume .*, after step ${stopped}$" || fail "not resumed after step $stopped"
 says "^keep_running: exit code [0-9]+ after step" || fail "the killed rank was not started again"
 says "^keep_running: 1 failures, 1 restarts: .* exit code 0" || fail "keep_running does not say what was lost"
 

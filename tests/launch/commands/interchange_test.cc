@@ -71,6 +71,7 @@ TEST_F(Interchange, Refusals) {
   Expect(0, 1, Arguments("data.validation_fraction=0"), {"done: 3 steps"});
   Expect(64, 1, "export " + Path("runs/run") + Path("runs"), {"expected a new or empty folder"});
   Expect(0, 1, "export " + Path("runs/run") + Path("there"), {"written "});
+  Expect(74, 1, "generate " + Path("there") + "--ids --prompt 1", {"`longspan import` makes one of a model"});
   Expect(64, 1, "import " + Path("there") + Path("runs"), {"expected a new or empty folder"});
   Expect(78, 1, "import " + Path("there") + Path("back") + "model.hidden=32", {"only what is not model. may be other"});
   Expect(74, 1, "import " + Path("nowhere") + Path("back"), {"nowhere/config.json"});

@@ -44,6 +44,10 @@ TEST_F(TokenizerCli, TheModelTravelsWithDatasetAndCheckpoint) {
   Expect(0, 1, "checkpoint verify " + saved, {"complete: "});
   std::filesystem::rename(folder_ / "tok/a.model", folder_ / "tok/moved.model");
   Expect(0, 1, "generate " + saved + " --prompt 'int value' --tokens 3", {"int value"});  // by its own
+  Expect(0, 1, fmt::format("export {} '{}'", saved, folder_ / "exported"), {"written "});
+  EXPECT_EQ(ReadFile(folder_ / "exported/tokenizer.model"), model);
+  Expect(0, 1, fmt::format("import '{}' '{}'", folder_ / "exported", folder_ / "imported"), {"written "});
+  Expect(0, 1, fmt::format("generate '{}' --prompt 'int value' --tokens 3", folder_ / "imported"), {"int value"});
   Expect(0, 2, Arguments(keys + "train.steps=5 --resume"), {"done: 2 steps"});
   WriteFile(saved + "/tokenizer.model", model.substr(1) + "x");
   Expect(65, 1, "checkpoint verify " + saved, {"tokenizer.model", "checksum"});
