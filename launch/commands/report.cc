@@ -14,6 +14,7 @@
 #include "launch/report/compare.h"
 #include "launch/report/page.h"
 #include "launch/report/scaling.h"
+#include "launch/report/tensorboard.h"
 #include "runtime/error.h"
 #include "runtime/files/output_file.h"
 
@@ -21,7 +22,7 @@ namespace longspan {
 namespace {
 
 struct Given {
-  std::string run, compare, trace, output;
+  std::string run, compare, trace, tensorboard, output;
   std::vector<std::string> scaling;
   PlanRates rates;
   bool json = false, html = false;
@@ -87,6 +88,10 @@ int Report(const Given& given) {
     return 0;
   }
   const ReportedRun run = ReadPlannedRun(given.run, given.rates);
+  if (!given.tensorboard.empty()) {
+    fmt::print("{}\n", WriteTensorBoard(run, given.tensorboard));
+    return 0;
+  }
   if (given.html) {
     fmt::print("{}\n", WriteReportPage(run, given.output));
     return 0;
@@ -107,6 +112,12 @@ std::function<int()> AddReport(CLI::App& app) {
           ->type_name("FILE.json")
           ->excludes(json)
           ->excludes(html);
+  app.add_option("--tensorboard", given->tensorboard,
+                 "Write the metrics as an event file of TensorBoard into this folder")
+      ->type_name("DIR")
+      ->excludes(json)
+      ->excludes(html)
+      ->excludes(trace);
   CLI::Option* const compare = app.add_option("--compare", given->compare, "Set this run beside it")
                                    ->type_name("RUN2")
                                    ->excludes(html)
