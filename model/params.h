@@ -34,7 +34,7 @@ class ParamTable {
   Param& Add(const std::string& name, const Shape& shape, Init init, bool decay);
   void Reserve(Arena& arena, DType dtype, DType gradient_dtype);
   void ReserveWeights(Arena& arena, DType dtype);  // without gradients: nothing is learned
-  void Bind();  // after Commit: cuts every weight and gradient from the flat buffers
+  void Bind();                                     // after Commit: cuts every weight and gradient from the flat buffers
   // Draws every weight on the host from (seed, name) alone: the same whatever the ranks, the order or the dtype.
   // Weights are rounded to theirs; gradients are zero afterwards.
   void Initialise(Device& device, Ops& ops, Stream& stream, uint64_t seed);

@@ -14,8 +14,8 @@ namespace longspan {
 
 HuggingFaceName HuggingFaceNameOf(const std::string& parameter) {
   static const std::map<std::string, std::string> whole = {{"embedding.weight", "model.embed_tokens.weight"},
-                                                            {"norm.weight", "model.norm.weight"},
-                                                            {"head.weight", "lm_head.weight"}};
+                                                           {"norm.weight", "model.norm.weight"},
+                                                           {"head.weight", "lm_head.weight"}};
   if (const auto found = whole.find(parameter); found != whole.end()) return {found->second};
   constexpr std::string_view kLayers = "layers.";
   const size_t dot = parameter.find('.', kLayers.size());

@@ -1,7 +1,6 @@
 #include "launch/commands/tokenizer.h"
 
 #include <CLI/CLI.hpp>
-#include <cstring>
 #include <filesystem>
 #include <memory>
 

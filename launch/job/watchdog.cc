@@ -11,9 +11,8 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
-#include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -84,7 +83,9 @@ void RemoveRemains() {
       if (ring->pid_space != PidSpace() || kill(ring->pid, 0) == 0 || errno != ESRCH) ++alive;
       munmap(const_cast<FlightRing*>(ring), sizeof(FlightRing));
     }
-    if (rings > 0 && alive == 0) fs::remove_all(folder.path(), error);
+    // A folder without rings may be of a job that begins.
+    const auto age = fs::file_time_type::clock::now() - fs::last_write_time(folder.path(), error);
+    if (alive == 0 && (rings > 0 || age > std::chrono::minutes(1))) fs::remove_all(folder.path(), error);
   }
 }
 

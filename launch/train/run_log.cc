@@ -75,6 +75,7 @@ double SecondsSince(const std::string& path) {
 
 // "epoch 0.25", of several datasets "epochs 0.25 to 1.50".
 std::string EpochText(const std::vector<double>& epochs) {
+  if (epochs.empty()) return "no epochs";
   if (epochs.empty()) return "no epoch";
   const auto [least, most] = std::minmax_element(epochs.begin(), epochs.end());
   return epochs.size() == 1 ? fmt::format("epoch {:.2f}", *least)

@@ -149,8 +149,9 @@ void Transformer::Forward(const SequenceInputs& inputs) {
 }
 
 void Transformer::Logits(const Tensor& logits, int64_t first) {
-  context_.ops.dense->MatMul(context_.compute,
-                             {.a = normed_last_.Rows(first, logits.dim(0)), .b = head_->weight, .c = logits, .transpose_b = true});
+  context_.ops.dense->MatMul(
+      context_.compute,
+      {.a = normed_last_.Rows(first, logits.dim(0)), .b = head_->weight, .c = logits, .transpose_b = true});
 }
 
 void Transformer::ForwardBackward(const SequenceInputs& inputs, const GradientsReady& ready) {

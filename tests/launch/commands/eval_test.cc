@@ -31,7 +31,8 @@ class EvalCommand : public testing::Test {
 };
 
 TEST_F(EvalCommand, SaysWhatTrainingSaidOnAnyRanks) {
-  const TrainRun run = TrainFibonacci(folder_, 1, "runtime.device=CPU train.steps=12 optimizer.warmup_steps=4 train.eval_sequences=8");
+  const TrainRun run =
+      TrainFibonacci(folder_, 1, "runtime.device=CPU train.steps=12 optimizer.warmup_steps=4 train.eval_sequences=8");
   const json alone = Eval(1, "--retrieval 2 --pairs 1,2 --lengths 64,128 --depths 3");
   EXPECT_NEAR(alone["loss"], run.held_out, 1e-9 * run.held_out);
   for (const int ranks : {1, 2, 4}) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <functional>
 #include <limits>
 
@@ -399,7 +400,7 @@ TEST(ConfigRules, OptimizerAndTrain) {
       {[](auto& c) { c.profile.first_step = 0; }, {"profile.first_step = 0"}},
       {[](auto& c) { c.profile.steps = -1; }, {"profile.steps = -1"}},
       {[](auto& c) { c.comm.timeout = -1; }, {"comm.timeout = -1"}},
-      {[](auto& c) { c.comm.load_timeout = NAN; }, {"comm.load_timeout = nan"}},
+      {[](auto& c) { c.comm.load_timeout = kNan; }, {"comm.load_timeout = nan"}},
       {[](auto& c) { c.comm.evaluation_timeout = -1; }, {"comm.evaluation_timeout = -1"}},
       {[](auto& c) { c.comm.save_timeout = -1; }, {"comm.save_timeout = -1"}},
       {[](auto& c) { c.checkpoint.keep_every = 5; },

@@ -66,7 +66,10 @@ TEST_F(DecoderTest, EveryKindOfAttention) {
            {"NSA", [](ModelConfig&) {}},
            {"FULL", [](ModelConfig& m) { m.attention = {AttentionKind::kFull}; }},
            {"WINDOW", [](ModelConfig& m) { m.attention = {AttentionKind::kWindow}; }},
-           {"mixed", [](ModelConfig& m) { m.attention = {AttentionKind::kNsa, AttentionKind::kFull}; }},
+           {"mixed",
+            [](ModelConfig& m) {
+              m.attention = {AttentionKind::kNsa, AttentionKind::kFull};
+            }},
            {"SHARED", [](ModelConfig& m) { m.nsa.kv_branches = KvBranches::kShared; }},
            {"SHARED, BEFORE",
             [](ModelConfig& m) {
