@@ -17,6 +17,11 @@
 #include "runtime/trace.h"
 
 namespace longspan {
+namespace {
+
+constexpr double kMostUsual = 4;  // of the shortest step
+
+}  // namespace
 
 PlantedFault& PlantedFault::Get() {
   static PlantedFault fault;
@@ -49,7 +54,8 @@ void PlantedFault::BeginStep(int rank, int64_t step, double seconds) {
   armed_ = step >= fault_->step;
   const std::lock_guard lock(mutex_);
   if (seconds > 0) shortest_ = std::min(shortest_, seconds);
-  const double usual = std::max(seconds - added_, shortest_);
+  // What a loader took may lie in a later step than the one it is taken for: it does not grow by itself.
+  const double usual = std::clamp(seconds - added_, shortest_, kMostUsual * shortest_);
   added_ = due_ = seconds > 0 && step >= fault_->step ? fault_->share * usual : 0;
 }
 

@@ -111,7 +111,12 @@ TEST_F(Reports, AKilledRunHasItsProfile) {
   BackgroundRun run(4, Arguments("train.steps=100000"), folder_ / "said");
   run.AwaitText("rehearsal of the step");
   // Written every two seconds.
-  run.Await([&] { return std::filesystem::exists(FileOf(0)) && std::filesystem::file_size(FileOf(0)) > 20000; });
+  run.Await([&] {
+    for (int rank = 0; rank < 4; ++rank) {
+      if (!std::filesystem::exists(FileOf(rank)) || std::filesystem::file_size(FileOf(rank)) < 20000) return false;
+    }
+    return true;
+  });
   for (const pid_t pid : run.Children()) kill(pid, SIGKILL);
   run.Wait();
   const json report = Report();
