@@ -73,7 +73,9 @@ LanguageModel::LanguageModel(const NSAModelConfig& config) : vocabulary_(config.
   nsa_ = NsaOf(attention);
   device_ = FindDevice(attention);
   alone_ = MakeLocalCommunicator(*device_);
-  session_ = std::make_unique<Session>(SessionOf(config, nsa_), *device_, *alone_, TypeOf(attention.dtype));
+  const SessionConfig session = SessionOf(config, nsa_);
+  config_ = session.model;
+  session_ = std::make_unique<Session>(session, *device_, *alone_, TypeOf(attention.dtype));
   const Context& context = session_->context();
   optimizer_ = std::make_unique<Optimizer>(Optimizer::Args{.device = *device_,
                                                            .ops = session_->ops(),

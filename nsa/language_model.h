@@ -28,6 +28,9 @@ class LanguageModel {
   const Param& At(int64_t number);  // refuses numbers out of range
   void Get(const Tensor& from, float* values);
   void Set(const Param& param, const Tensor& values);  // of host memory
+  const ModelConfig& config() const { return config_; }
+  const Context& context() const { return session_->context(); }
+  const Tensor& weights() { return session_->model().params().weights(); }  // of all, in the type of the computation
   void Save(const std::string& path);
   void Load(const std::string& path);
 
@@ -36,6 +39,7 @@ class LanguageModel {
   void CheckTokens(const int32_t* tokens, const int32_t* targets, int64_t batch) const;
   void LoadSequence(const int32_t* tokens, const int32_t* targets, double loss_scale);
 
+  ModelConfig config_;
   int64_t vocabulary_;
   NsaConfig nsa_;
   std::unique_ptr<Device> device_;

@@ -2,6 +2,7 @@
 #include "nsa/model.h"
 
 #include "nsa/language_model.h"
+#include "nsa/model_decoder.h"
 #include "nsa/status.h"
 
 namespace {
@@ -115,4 +116,38 @@ int nsa_model_save(NSAModel* model, const char* path) {
 
 int nsa_model_load(NSAModel* model, const char* path) {
   return Guard("nsa_model_load", [&] { LanguageModel::Of(model).Load(Required(path, "path", "a file's")); });
+}
+
+int nsa_decoder_init(NSADecoder* decoder, NSAModel* model, int32_t sequences, int32_t length) {
+  return Guard("nsa_decoder_init", [&] {
+    Required(decoder, "decoder", "an NSADecoder")->impl = nullptr;
+    LanguageModel& found = LanguageModel::Of(model);
+    const std::lock_guard lock(SetupMutex());
+    decoder->impl = new ModelDecoder(found, sequences, length);
+  });
+}
+
+void nsa_decoder_free(NSADecoder* decoder) {
+  if (decoder == nullptr || decoder->impl == nullptr) return;
+  const std::lock_guard lock(SetupMutex());
+  delete static_cast<ModelDecoder*>(decoder->impl);
+  decoder->impl = nullptr;
+}
+
+int nsa_decoder_append(NSADecoder* decoder, int32_t sequence, const int32_t* tokens, int32_t count, float* logits) {
+  return Guard("nsa_decoder_append", [&] { ModelDecoder::Of(decoder).Append(sequence, tokens, count, logits); });
+}
+
+int nsa_decoder_step(NSADecoder* decoder, const int32_t* tokens, float* logits) {
+  return Guard("nsa_decoder_step", [&] { ModelDecoder::Of(decoder).Step(tokens, logits); });
+}
+
+int nsa_decoder_clear(NSADecoder* decoder, int32_t sequence) {
+  return Guard("nsa_decoder_clear", [&] { ModelDecoder::Of(decoder).Clear(sequence); });
+}
+
+int32_t nsa_decoder_length(const NSADecoder* decoder, int32_t sequence) {
+  int32_t length = -1;
+  Guard("nsa_decoder_length", [&] { length = static_cast<int32_t>(ModelDecoder::Of(decoder).length(sequence)); });
+  return length;
 }

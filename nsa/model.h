@@ -1,5 +1,5 @@
-/* A whole transformer with Native Sparse Attention: logits of tokens, loss, gradients and AdamW. C11, also C++; status,
- * memory and threads as in nsa/nsa.h, but that every call here waits until it is done.
+/* A whole transformer with Native Sparse Attention: logits of tokens, loss, gradients, AdamW, decoding. C11, also C++;
+ * status, memory and threads as in nsa/nsa.h, but that every call here waits until it is done.
  *
  * X vocabulary, D hidden width, S tokens of a sequence, B sequences of a call. The network is Longspan's: embedding,
  * per layer attention (projections, RoPE, gates of the input) and SwiGLU, each behind an RMS norm, norm, head. */
@@ -69,6 +69,25 @@ NSA_API int nsa_model_set_weight(NSAModel* model, int32_t number, const float* v
  * changes. */
 NSA_API int nsa_model_save(NSAModel* model, const char* path);
 NSA_API int nsa_model_load(NSAModel* model, const char* path);
+
+/* Decoding, token by token: what came before lies in caches, so that a token takes as long as its attention. */
+typedef struct {
+  void* impl; /* null: not initialised */
+} NSADecoder;
+
+/* Makes *decoder one of `sequences` empty sequences of up to `length` tokens each, with a copy of the weights that the
+ * model has now; nsa_decoder_free frees it, before the model goes. When it fails, decoder->impl is null. */
+NSA_API int nsa_decoder_init(NSADecoder* decoder, NSAModel* model, int32_t sequences, int32_t length);
+NSA_API void nsa_decoder_free(NSADecoder* decoder); /* null or not initialised is fine */
+/* Appends tokens [count], HOST memory, from 0 to X - 1, to a sequence from 0 to sequences - 1. logits [X] float, HOST
+ * memory (null: not wanted) are those after the last of them: what nsa_model_logits has at its place (on a CPU bit for
+ * bit). */
+NSA_API int nsa_decoder_append(NSADecoder* decoder, int32_t sequence, const int32_t* tokens, int32_t count,
+                               float* logits);
+/* One token [sequences] more of every sequence, together; logits [sequences,X]. */
+NSA_API int nsa_decoder_step(NSADecoder* decoder, const int32_t* tokens, float* logits);
+NSA_API int nsa_decoder_clear(NSADecoder* decoder, int32_t sequence);            /* makes it empty */
+NSA_API int32_t nsa_decoder_length(const NSADecoder* decoder, int32_t sequence); /* its tokens; -1 on wrong use */
 
 #ifdef __cplusplus
 }

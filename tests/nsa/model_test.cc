@@ -176,6 +176,42 @@ TEST_F(Model, WeightsByNumberAndInFiles) {
   nsa_model_free(&other);
 }
 
+// Prompts of different lengths, then token by token: the logits of the whole sequence, bit for bit.
+TEST_F(Model, DecodesWhatLogitsSay) {
+  const Tokens tokens(8);
+  const std::vector<float> whole = Logits(tokens);
+  const auto at = [&](int32_t sequence, int32_t position) {
+    const auto begin = whole.begin() + (sequence * kLength + position) * kVocabulary;
+    return std::vector<float>(begin, begin + kVocabulary);
+  };
+  NSADecoder decoder;
+  ASSERT_NSA(nsa_decoder_init(&decoder, &model_, kBatch, kLength));
+  const int32_t prompts[kBatch] = {1, 40, 65};
+  std::vector<float> logits(kVocabulary);
+  for (int32_t i = 0; i < kBatch; ++i) {
+    ASSERT_NSA(nsa_decoder_append(&decoder, i, tokens.tokens.data() + i * kLength, prompts[i], logits.data()));
+    EXPECT_EQ(logits, at(i, prompts[i] - 1)) << "sequence " << i;
+    EXPECT_EQ(nsa_decoder_length(&decoder, i), prompts[i]);
+  }
+  std::vector<float> all(kBatch * kVocabulary);
+  for (int32_t step = 0; step < kLength - prompts[2]; ++step) {
+    int32_t next[kBatch];
+    for (int32_t i = 0; i < kBatch; ++i) next[i] = tokens.tokens[i * kLength + prompts[i] + step];
+    ASSERT_NSA(nsa_decoder_step(&decoder, next, all.data()));
+    for (int32_t i = 0; i < kBatch; ++i) {
+      const auto begin = all.begin() + i * kVocabulary;
+      ASSERT_EQ(std::vector<float>(begin, begin + kVocabulary), at(i, prompts[i] + step)) << "sequence " << i;
+    }
+  }
+  // Another sequence in the place of one.
+  ASSERT_NSA(nsa_decoder_clear(&decoder, 2));
+  ASSERT_NSA(nsa_decoder_append(&decoder, 2, tokens.tokens.data(), 33, nullptr));
+  ASSERT_NSA(nsa_decoder_append(&decoder, 2, tokens.tokens.data() + 33, 1, logits.data()));
+  EXPECT_EQ(logits, at(0, 33));
+  nsa_decoder_free(&decoder);
+  EXPECT_EQ(decoder.impl, nullptr);
+}
+
 TEST_F(Model, WrongUse) {
   const auto refused = [](int status, NSAStatus expected, const std::string& text) {
     EXPECT_EQ(status, expected) << nsa_last_error();
@@ -204,6 +240,27 @@ TEST_F(Model, WrongUse) {
   refused(nsa_model_set_weight(&model_, 0, nullptr), NSA_ERROR_INVALID_ARGUMENT, "values: expected host memory");
   refused(nsa_model_step(&model_, NAN, nullptr), NSA_ERROR_INVALID_ARGUMENT, "learning_rate: ");
   refused(nsa_model_load(&model_, "/nowhere"), NSA_ERROR_FILE, "/nowhere: cannot open");
+
+  NSADecoder decoder = {nullptr};
+  nsa_decoder_free(nullptr);
+  nsa_decoder_free(&decoder);
+  refused(nsa_decoder_step(&decoder, x, values), NSA_ERROR_NOT_INITIALIZED, "decoder: expected a decoder that");
+  refused(nsa_decoder_init(&decoder, &none, 1, 1), NSA_ERROR_NOT_INITIALIZED, "model: expected a model");
+  refused(nsa_decoder_init(&decoder, &model_, 0, 1), NSA_ERROR_INVALID_ARGUMENT, "sequences: expected 1 or more");
+  refused(nsa_decoder_init(&decoder, &model_, 1, 0), NSA_ERROR_INVALID_ARGUMENT, "length: expected 1 or more");
+  ASSERT_NSA(nsa_decoder_init(&decoder, &model_, 2, 9));
+  refused(nsa_decoder_append(&decoder, 2, x, 1, values), NSA_ERROR_INVALID_ARGUMENT,
+          "sequence: expected one in [0,2), found 2");
+  refused(nsa_decoder_append(&decoder, 0, x, 0, values), NSA_ERROR_INVALID_ARGUMENT, "count: expected 1 or more");
+  refused(nsa_decoder_append(&decoder, 0, nullptr, 1, values), NSA_ERROR_INVALID_ARGUMENT, "tokens: expected host");
+  refused(nsa_decoder_append(&decoder, 0, x, 10, values), NSA_ERROR_INVALID_ARGUMENT,
+          "sequence 0: expected at most 9 tokens, found 0 and 10 more");
+  refused(nsa_decoder_append(&decoder, 1, x + kLength + 4, 2, values), NSA_ERROR_INVALID_ARGUMENT,
+          "tokens[1]: expected 0 to 16, found 17");
+  refused(nsa_decoder_step(&decoder, x, nullptr), NSA_ERROR_INVALID_ARGUMENT, "logits: expected host memory");
+  EXPECT_EQ(nsa_decoder_length(&decoder, 0), 0);
+  EXPECT_EQ(nsa_decoder_length(&decoder, -1), -1);
+  nsa_decoder_free(&decoder);
 
   struct Case {
     const char* text;
