@@ -93,15 +93,17 @@ int RunData(const DataOptions& options) {
   for (const FoundFile& file : found.files) total_bytes += file.bytes;
 
   DatasetBuilder builder(options.output, options.validation_fraction, *tokenizer);
+  int64_t read = 0;
   {
     Progress progress("tokenising", total_bytes);
-    ReadTexts(found, options.texts.jsonl_key,
-              {.file = [&](MappedFile file) { builder.Add(std::move(file)); },
-               .line = [&](std::string text, const std::string& name) { builder.Add(std::move(text), name); },
-               .progress =
-                   [&](int64_t bytes) {
-                     progress.Update(bytes, fmt::format("{} of {}", FormatBytes(bytes), FormatBytes(total_bytes)));
-                   }});
+    read =
+        ReadTexts(found, options.texts.jsonl_key,
+                  {.file = [&](MappedFile file) { builder.Add(std::move(file)); },
+                   .line = [&](std::string text, const std::string& name) { builder.Add(std::move(text), name); },
+                   .progress =
+                       [&](int64_t bytes) {
+                         progress.Update(bytes, fmt::format("{} of {}", FormatBytes(bytes), FormatBytes(total_bytes)));
+                       }});
     builder.Finish();
   }
 
@@ -109,8 +111,8 @@ int RunData(const DataOptions& options) {
     fmt::print("files        {} read, {} empty and {} binary skipped\n", builder.documents(), builder.empty(),
                builder.binary());
   } else {
-    fmt::print("files        {}: {}, {} empty ones skipped\n", std::ssize(found.files) - found.unreadable,
-               Count(builder.documents(), "document"), builder.empty());
+    fmt::print("files        {}: {}, {} empty ones skipped\n", read, Count(builder.documents(), "document"),
+               builder.empty());
   }
   if (found.unreadable > 0) {
     fmt::print("unreadable   {}, the first {}\n", found.unreadable, found.first_unreadable);

@@ -164,12 +164,12 @@ class Generator {
   void Begin() {
     if (tokenizer_) {
       stream_.emplace(*tokenizer_);
-      for (const int32_t id : texts_[0]) Print(stream_->Add(id));
+      Print(stream_->Add(texts_[0]));
     } else {
       Print(IdsText(texts_[0]));
     }
   }
-  void Say() { Print(stream_ ? stream_->Add(texts_[0].back()) : fmt::format(" {}", texts_[0].back())); }
+  void Say() { Print(stream_ ? stream_->Add({&texts_[0].back(), 1}) : fmt::format(" {}", texts_[0].back())); }
   void End() { Print((stream_ ? stream_->Rest() : "") + "\n"); }
   static void Print(const std::string& text) {
     if (text.empty()) return;

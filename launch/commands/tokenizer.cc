@@ -75,23 +75,25 @@ int RunTokenizerTrain(const TokenizerOptions& options) {
   OutputFile output(path);
 
   TextSample sample(options.sample_mib << 20);
+  int64_t read = 0;
   {
     Progress progress("reading", total_bytes);
-    ReadTexts(found, options.texts.jsonl_key,
-              {.file =
-                   [&](const MappedFile& file) {
-                     const std::string_view text(reinterpret_cast<const char*>(file.data()), file.size());
-                     if (text.find('\0') == std::string_view::npos) sample.Add(text);
-                   },
-               .line = [&](const std::string& text, const std::string&) { sample.Add(text); },
-               .progress =
-                   [&](int64_t bytes) {
-                     progress.Update(bytes, fmt::format("{} of {}", FormatBytes(bytes), FormatBytes(total_bytes)));
-                   }});
+    read =
+        ReadTexts(found, options.texts.jsonl_key,
+                  {.file =
+                       [&](const MappedFile& file) {
+                         const std::string_view text(reinterpret_cast<const char*>(file.data()), file.size());
+                         if (text.find('\0') == std::string_view::npos) sample.Add(text);
+                       },
+                   .line = [&](const std::string& text, const std::string&) { sample.Add(text); },
+                   .progress =
+                       [&](int64_t bytes) {
+                         progress.Update(bytes, fmt::format("{} of {}", FormatBytes(bytes), FormatBytes(total_bytes)));
+                       }});
   }
   if (sample.lines().empty()) Fail(ExitCode::kData, "no text found in {}", Count(std::ssize(found.files), "file"));
-  fmt::print("texts        {} of {}, trained on {} of it\n", FormatBytes(sample.seen_bytes()),
-             Count(std::ssize(found.files) - found.unreadable, "file"), FormatBytes(sample.bytes()));
+  fmt::print("texts        {} of {}, trained on {} of it\n", FormatBytes(sample.seen_bytes()), Count(read, "file"),
+             FormatBytes(sample.bytes()));
   if (found.unreadable > 0) {
     fmt::print("unreadable   {}, the first {}\n", found.unreadable, found.first_unreadable);
   }

@@ -32,6 +32,10 @@ std::string ReadBlendEntry(const std::string& entry, BlendPart* part) {
     return fmt::format("{} with a weight above 0, found {}", kForm, rest.substr(0, space));
   }
   rest = Trimmed(rest.substr(space));
+  if (rest.find(" validation=") != std::string_view::npos &&
+      rest.find(" validation_fraction=") != std::string_view::npos) {
+    return fmt::format("{}, found both", kForm);
+  }
   // Paths may hold spaces.
   for (const char* option : {" validation=", " validation_fraction="}) {
     const size_t at = rest.rfind(option);

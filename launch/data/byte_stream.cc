@@ -28,7 +28,9 @@ std::unique_ptr<ByteStream> OpenByteStream(const std::string& path) {
   MappedFile file(path);
   const std::string_view bytes(reinterpret_cast<const char*>(file.data()), file.size());
   if (bytes.starts_with("\x1F\x8B")) return MakeGzipStream(std::move(file));
-  if (bytes.starts_with("\x28\xB5\x2F\xFD")) return MakeZstdStream(std::move(file));
+  // A frame, or one to be skipped, with which parallel writers begin.
+  const bool skipped = bytes.size() >= 4 && (bytes[0] & 0xF0) == 0x50 && bytes.substr(1, 3) == "\x2A\x4D\x18";
+  if (skipped || bytes.starts_with("\x28\xB5\x2F\xFD")) return MakeZstdStream(std::move(file));
   return std::make_unique<PlainStream>(std::move(file));
 }
 

@@ -30,16 +30,18 @@ Dataset OpenOne(DataFormat format, const std::string& path, const DatasetOptions
 }
 
 bool IsPattern(const std::string& path) {
-  return path.find_first_of("*?[") != std::string::npos && !fs::exists(path) && !fs::exists(path + ".idx");
+  std::error_code error;  // what cannot be looked at is not there
+  return path.find_first_of("*?[") != std::string::npos && !fs::exists(path, error) &&
+         !fs::exists(path + ".idx", error);
 }
 
 // Those that match, by name.
 std::vector<std::string> Matches(const std::string& pattern) {
   glob_t found{};
   std::vector<std::string> paths;
-  if (glob(pattern.c_str(), GLOB_NOSORT, nullptr, &found) == 0) {
-    paths.assign(found.gl_pathv, found.gl_pathv + found.gl_pathc);
-  }
+  const int result = glob(pattern.c_str(), GLOB_NOSORT | GLOB_ERR, nullptr, &found);
+  if (result == GLOB_ABORTED) Fail(ExitCode::kIo, "{}: a folder on the way cannot be read", pattern);
+  if (result == 0) paths.assign(found.gl_pathv, found.gl_pathv + found.gl_pathc);
   globfree(&found);
   std::sort(paths.begin(), paths.end());
   if (paths.empty()) Fail(ExitCode::kIo, "{}: expected files of such names, found none", pattern);

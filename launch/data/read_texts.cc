@@ -25,12 +25,16 @@ std::optional<File> Open(FoundFiles& found, const std::string& path, const Argum
 
 }  // namespace
 
-void ReadTexts(FoundFiles& found, const std::string& jsonl_key, const TextTakers& takers) {
-  int64_t before = 0;
+int64_t ReadTexts(FoundFiles& found, const std::string& jsonl_key, const TextTakers& takers) {
+  int64_t before = 0, read = 0;
   for (const FoundFile& file : found.files) {
     if (jsonl_key.empty()) {
-      if (auto mapped = Open<MappedFile>(found, file.path)) takers.file(std::move(*mapped));
+      if (auto mapped = Open<MappedFile>(found, file.path)) {
+        ++read;
+        takers.file(std::move(*mapped));
+      }
     } else if (auto lines = Open<JsonLines>(found, file.path, jsonl_key)) {
+      ++read;
       for (std::string text; lines->Next(&text); text.clear()) {
         takers.line(std::move(text), fmt::format("{}:{}", file.path, lines->line()));
         if (lines->line() % kLinesBetween == 0) takers.progress(before + lines->consumed());
@@ -39,6 +43,7 @@ void ReadTexts(FoundFiles& found, const std::string& jsonl_key, const TextTakers
     before += file.bytes;
     takers.progress(before);
   }
+  return read;
 }
 
 }  // namespace longspan

@@ -78,6 +78,10 @@ void RetrievalDocuments::Fill(const Plan& plan, uint64_t seed, std::span<int32_t
     Fail(ExitCode::kUsage, "retrieval: {} pairs and {} queries need {} tokens, found {}", pairs, queries,
          (pairs + queries) * kPairTokens, length);
   }
+  const double keys = std::pow(static_cast<double>(keys_.size()), kKeyTokens);
+  if (keys < 2 * static_cast<double>(pairs)) {  // to draw them without repetition takes no time
+    Fail(ExitCode::kUsage, "retrieval: {} pairs need twice as many keys, {} tokens make {}", pairs, keys_.size(), keys);
+  }
   std::mt19937_64 random(seed * 0x9e3779b97f4a7c15u + 1);
   const auto below = [&](size_t n) { return static_cast<size_t>(random() % n); };
 
@@ -101,7 +105,7 @@ void RetrievalDocuments::Fill(const Plan& plan, uint64_t seed, std::span<int32_t
     std::vector<int32_t> pair(kPairTokens);
     do {
       for (int64_t c = 0; c < kKeyTokens; ++c) pair[c] = keys_[below(keys_.size())];
-    } while (keys_.size() > 2 && !taken.insert({pair.begin(), pair.begin() + kKeyTokens}).second);
+    } while (!taken.insert({pair.begin(), pair.begin() + kKeyTokens}).second);
     for (int64_t c = kKeyTokens; c < kPairTokens; ++c) pair[c] = values_[below(values_.size())];
     drawn.push_back(pair);
   }

@@ -58,8 +58,8 @@ std::string TextStream::Upto(size_t end) {
   return Printable(std::string_view(text_).substr(begin, end - begin));
 }
 
-std::string TextStream::Add(int32_t id) {
-  ids_.push_back(id);
+std::string TextStream::Add(std::span<const int32_t> ids) {
+  ids_.insert(ids_.end(), ids.begin(), ids.end());
   text_ = tokenizer_.Decode(ids_);
   const size_t end = text_.size() - Unfinished(text_);
   return end > said_ ? Upto(end) : "";

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,8 +17,8 @@ std::string Printable(std::string_view text);
 class TextStream {
  public:
   explicit TextStream(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
-  // What the token adds to the text, printable. A character of several bytes (UTF-8) comes when it is complete.
-  std::string Add(int32_t id);
+  // What the tokens add to the text, printable. A character of several bytes (UTF-8) comes when it is complete.
+  std::string Add(std::span<const int32_t> ids);
   std::string Rest();  // what was held back, at the end
 
  private:

@@ -10,6 +10,7 @@ class ZstdStream : public ByteStream {
  public:
   explicit ZstdStream(MappedFile file) : file_(std::move(file)), stream_(ZSTD_createDStream()) {
     LS_CHECK(stream_ != nullptr, "zstd: cannot begin");
+    ZSTD_DCtx_setParameter(stream_, ZSTD_d_windowLogMax, 31);  // the widest that its program writes (--long=31)
     input_ = {file_.data(), static_cast<size_t>(file_.size()), 0};
   }
   ~ZstdStream() override { ZSTD_freeDStream(stream_); }

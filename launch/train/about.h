@@ -14,11 +14,10 @@ namespace longspan {
 // Fingerprints of the datasets and their tokenizers.
 std::vector<DataClaim> DataClaims(const Sources& sources);
 
-// Program, libraries, ranks and configuration, and DataClaims. `dtype` is that
-// of the weights.
 // The bytes of the model of the data's tokenizer, where one of the datasets has it beside it; "" else.
 std::string TokenizerModelOf(const Sources& sources);
 
+// Program, libraries, ranks and configuration, and DataClaims. `dtype` is that of the weights.
 Manifest AboutRun(const RunConfig& config, const Job& job, DType dtype, const Sources& sources,
                   const std::string& version);
 

@@ -12,10 +12,10 @@ std::vector<Claim> ClaimsOf(const Sources& sources) {
   return claims;
 }
 
-Sources OpenData(const RunConfig& config, Communicator& world, const std::function<bool()>& stop) {
+Sources OpenData(const RunConfig& config, Communicator& world, const std::function<bool()>& stop, bool check) {
   Sources sources = OpenSources(config.data, config.model.vocab, config.model.nsa.select_block);
   RequireAgreement(world, ExitCode::kData, "the data", ClaimsOf(sources));
-  CheckTokens(sources, config.model.vocab, world.rank(), world.size(), stop);
+  if (check) CheckTokens(sources, config.model.vocab, world.rank(), world.size(), stop);
   return sources;
 }
 

@@ -15,7 +15,9 @@ namespace longspan {
 std::vector<Claim> ClaimsOf(const Sources& sources);
 
 // Collective over `world`, on host memory. Throws Error naming the key where the ranks do not have the same data, or
-// these have a token outside the vocabulary: each looks at its part of them, until `stop` says so.
-Sources OpenData(const RunConfig& config, Communicator& world, const std::function<bool()>& stop = {});
+// these have a token outside the vocabulary: each looks at its part of them, until `stop` says so. Tokens that
+// were checked before need not be.
+Sources OpenData(const RunConfig& config, Communicator& world, const std::function<bool()>& stop = {},
+                 bool check = true);
 
 }  // namespace longspan

@@ -36,7 +36,6 @@ Recorder::Args RecorderArgs(const Job& job, Session& session, const RunConfig& c
   args.facts.cp = mesh.cp_index();
   args.facts.dp_size = mesh.dp_size();
   args.facts.cp_size = mesh.cp_size();
-  args.facts.startup_seconds = ProcessSeconds();
   for (const MemoryRow& row : session.arena().Rows()) args.facts.memory.emplace_back(MemoryUseName(row.use), row.bytes);
   if (const int64_t scratch = CountedAllocations().scratch_bytes; scratch > 0) {
     args.facts.memory.emplace_back("scratch", scratch);

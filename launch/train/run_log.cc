@@ -76,7 +76,6 @@ double SecondsSince(const std::string& path) {
 // "epoch 0.25", of several datasets "epochs 0.25 to 1.50".
 std::string EpochText(const std::vector<double>& epochs) {
   if (epochs.empty()) return "no epochs";
-  if (epochs.empty()) return "no epoch";
   const auto [least, most] = std::minmax_element(epochs.begin(), epochs.end());
   return epochs.size() == 1 ? fmt::format("epoch {:.2f}", *least)
                             : fmt::format("epochs {:.2f} to {:.2f}", *least, *most);
@@ -126,16 +125,15 @@ void RunLog::Start(const StartMetrics& m) {
                {"peak_tflops", m.peak_flops * 1e-12},
                {"environment", m.environment}};
   if (m.resumes) {
-    const double start = ProcessSeconds();
     line["after"] = m.after;
     line["lost_steps"] = lost.steps;
     line["lost_seconds"] = lost.seconds;
     line["down_seconds"] = down;
-    line["start_seconds"] = start;
+    line["start_seconds"] = m.startup_seconds;
     Line(
         fmt::format("  restart    {} of {:.2f} s done again; {:.1f} s after the last line of the metrics, {:.1f} s of "
                     "them since this program was started",
-                    Count(lost.steps, "step"), lost.seconds, down, start));
+                    Count(lost.steps, "step"), lost.seconds, down, m.startup_seconds));
   }
   Write(line.dump(-1, ' ', false, json::error_handler_t::replace));  // a path may be no text
 }

@@ -42,8 +42,9 @@ struct StartMetrics {
   double peak_flops = 0;  // a second, of all ranks: of large matrix products, measured before the first step
   std::map<std::string, std::string> environment;  // launch/job/environment.h, of rank 0
   bool resumes = false;
-  int64_t after = 0;   // the step from which it goes on
-  double seconds = 0;  // that it had trained until then
+  int64_t after = 0;           // the step from which it goes on
+  double seconds = 0;          // that it had trained until then
+  double startup_seconds = 0;  // until here, of the program or of a later stage
 };
 
 struct StepMetrics {

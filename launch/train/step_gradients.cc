@@ -5,13 +5,13 @@
 namespace longspan {
 
 StepGradients::StepGradients(Job& job, const RunConfig& config, Session& session, Optimizer& optimizer,
-                             const Sources& sources, Stopping& stopping)
+                             const Sources& sources, Stopping& stopping, int64_t last_step)
     : job_(job),
       mesh_(job.mesh()),
       session_(session),
       stopping_(stopping),
-      loader_({*sources.train, session.layout(), mesh_.cp_index(), config.model.nsa, config.data.seed},
-              config.train.steps, config.train.sequences_per_step, {mesh_.dp_index(), mesh_.dp_size()}),
+      loader_({*sources.train, session.layout(), mesh_.cp_index(), config.model.nsa, config.data.seed}, last_step,
+              config.train.sequences_per_step, {mesh_.dp_index(), mesh_.dp_size()}),
       given_(OpenGivenSelections(config, *sources.train, session.layout(), mesh_.host_world())),
       micro_step_(session, optimizer, loss_sum_) {
   session.arena().Reserve(&loss_sum_, MemoryUse::kWorkspace, "loss_sum", DType::kF64, {1});

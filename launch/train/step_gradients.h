@@ -20,7 +20,7 @@ class StepGradients {
  public:
   // All outlive it. Checks what train.frozen_selection gives; before the session's Start: reserves.
   StepGradients(Job& job, const RunConfig& config, Session& session, Optimizer& optimizer, const Sources& sources,
-                Stopping& stopping);
+                Stopping& stopping, int64_t last_step);
 
   struct Loaded {
     const std::vector<Batch>& batches;  // of this replica

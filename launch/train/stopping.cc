@@ -31,10 +31,10 @@ constexpr double kLookSeconds = 1;  // between two looks for the file: the folde
 
 }  // namespace
 
-Stopping::Stopping(Job& job, const RunConfig& config, const std::string& folder)
-    : job_(job), config_(config), file_(folder + "/stop"), start_(WallSeconds()) {
+Stopping::Stopping(Job& job, const RunConfig& config, const std::string& folder, double start, bool first)
+    : job_(job), config_(config), file_(folder + "/stop"), start_(start) {
   std::error_code error;
-  if (job.root()) std::filesystem::remove(file_, error);
+  if (first && job.root()) std::filesystem::remove(file_, error);
 }
 
 double Stopping::wish() {

@@ -12,9 +12,9 @@ namespace longspan {
 
 class Stopping {
  public:
-  // The minutes count from here on; signals are watched (WatchStopSignals). All outlive it; `folder` is the run's,
-  // which has it: a file from before asks nothing.
-  Stopping(Job& job, const RunConfig& config, const std::string& folder);
+  // The minutes count from `start` (WallSeconds); signals are watched (WatchStopSignals). All outlive it; `folder` is
+  // the run's. `first` of the program: a file from before asks nothing.
+  Stopping(Job& job, const RunConfig& config, const std::string& folder, double start, bool first);
 
   // What this rank would have: a number, of which the largest of all ranks decides, once it is told to Agree. 0 is to
   // go on.

@@ -40,22 +40,33 @@
 namespace longspan {
 namespace {
 
+// What the trainers of one program, one a stage, go by.
+struct Program {
+  size_t stage = 0;  // the next trainer's
+  bool first = true;
+  double start = WallSeconds();
+  std::optional<double> stage_ended;  // when the trainer before had trained its stage to the end
+  double StartupSeconds() const { return stage_ended ? WallSeconds() - *stage_ended : ProcessSeconds(); }
+};
+
 class Trainer {
  public:
-  // `whole` is the run, `config` as it is in stage number `stage`.
-  Trainer(Job& job, DType dtype, const RunConfig& whole, const RunConfig& config, size_t stage,
+  // `whole` is the run, `config` as it is in the program's stage.
+  Trainer(Job& job, DType dtype, const RunConfig& whole, const RunConfig& config, const Program& program,
           const TrainOptions& options)
       : job_(job),
         device_(job.device()),
         mesh_(job.mesh()),
         whole_(whole),
         stages_(StagesOf(whole)),
-        stage_(stage),
+        stage_(program.stage),
+        program_(program),
         config_(config),
         options_(options),
         folder_(config, options.older, job.root()),
-        stopping_(job, config, folder_.path()),
-        sources_(OpenData(config, mesh_.host_world(), [this] { return stopping_.wish() != 0; })),
+        stopping_(job, config, folder_.path(), program.start, program.first),
+        sources_(OpenData(
+            config, mesh_.host_world(), [this] { return stopping_.wish() != 0; }, program.first)),
         session_(job.Make<Session>(config.session(), device_, mesh_.cp(), dtype)),
         optimizer_({.device = session_.device(),
                     .ops = session_.ops(),
@@ -79,7 +90,7 @@ class Trainer {
                               .about = AboutRun(whole, job, dtype, sources_, options.version),
                               .say = [this](const std::string& line) { log_.Line(line); },
                               .tokenizer = job.root() ? TokenizerModelOf(sources_) : ""})),
-        gradients_(job, config, session_, optimizer_, sources_, stopping_),
+        gradients_(job, config, session_, optimizer_, sources_, stopping_, own().last_step),
         step_({.job = job,
                .config = config,
                .session = session_,
@@ -94,6 +105,7 @@ class Trainer {
 
   // Which goes on from the last save, after Run returned kOk; none after the last.
   std::optional<size_t> next_stage() const { return next_stage_; }
+  bool trained() const { return begun_; }
 
   // Returns the exit code.
   ExitCode Run() {
@@ -112,9 +124,12 @@ class Trainer {
     checkpoints_.Reserve();
     if (!Rehearse()) return Stop();
     Begin();
-    recorder_.emplace(RecorderArgs(
-        job_, session_, config_, folder_.path(), resumes(),
-        {.version = options_.version, .first_step = first_ + 1, .step_flops = step_flops_, .peak_flops = peak_flops_}));
+    recorder_.emplace(RecorderArgs(job_, session_, config_, folder_.path(), resumes(),
+                                   {.version = options_.version,
+                                    .first_step = first_ + 1,
+                                    .startup_seconds = program_.StartupSeconds(),
+                                    .step_flops = step_flops_,
+                                    .peak_flops = peak_flops_}));
     const double begin = WallSeconds();
     if (evaluation_due_) EvaluateHeldOut(first_);
     for (int64_t step = first_ + 1; step <= own().last_step && !stopping_.agreed(); ++step) {
@@ -169,6 +184,7 @@ class Trainer {
       checkpoints_.Finish();
       checkpoints_.Forget();
     }
+    if (stopping_.Poll()) return Stop();
     recorder_->Finish();
     log_.Line(fmt::format("stage {} of {} done after step {}", stage_ + 1, stages_.size(), state_.step));
     log_.Finish();
@@ -187,7 +203,8 @@ class Trainer {
     if (first_ == 0) return true;
     anomalies_.Restore(state_.numbers["anomalies"]);
     // One that a stop broke off is made up for.
-    const bool missing = job_.root() && sources_.validation && EvaluatesAfter(first_) && !log_.HoldsEvaluation(first_);
+    const bool missing = job_.root() && sources_.validation && first_ >= own().first_step && EvaluatesAfter(first_) &&
+                         !log_.HoldsEvaluation(first_);
     evaluation_due_ = job_.Reduce(missing ? 1 : 0, ReduceOp::kMax) > 0;
     if (first_ < config_.train.steps || evaluation_due_ || !checkpoints_.found_on_disk()) return true;
     checkpoints_.Forget();
@@ -248,7 +265,8 @@ class Trainer {
                 .environment = job_.environment(),
                 .resumes = resumes(),
                 .after = state_.step,
-                .seconds = state_.seconds});
+                .seconds = state_.seconds,
+                .startup_seconds = program_.StartupSeconds()});
   }
 
   void EvaluateHeldOut(int64_t step) {
@@ -312,6 +330,7 @@ class Trainer {
   const RunConfig& whole_;
   const std::vector<Stage> stages_;
   const size_t stage_;
+  const Program& program_;
   std::optional<size_t> next_stage_;
   const RunConfig& config_;
   const TrainOptions& options_;
@@ -341,13 +360,16 @@ int RunTrain(const RunConfig& config, const TrainOptions& options) {
   const Machine machine = ChooseMachine(config.runtime);
   const std::vector<Stage> stages = StagesOf(config);
   TrainOptions now = options;
-  for (std::optional<size_t> stage = 0;;) {
-    const RunConfig own = AtStage(config, stages[*stage]);
+  for (Program program;;) {
+    const RunConfig own = AtStage(config, stages[program.stage]);
     Job job(machine.device, own.parallel, own.comm);
-    Trainer trainer(job, machine.dtype, config, own, *stage, now);
+    Trainer trainer(job, machine.dtype, config, own, program, now);
     const ExitCode code = trainer.Run();
-    stage = trainer.next_stage();
-    if (code != ExitCode::kOk || !stage) return static_cast<int>(code);
+    const std::optional<size_t> next = trainer.next_stage();
+    if (code != ExitCode::kOk || !next) return static_cast<int>(code);
+    if (trainer.trained()) program.stage_ended = WallSeconds();
+    program.stage = *next;
+    program.first = false;
     now.older = OlderRun::kResume;
   }
 }

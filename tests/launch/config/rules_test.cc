@@ -75,6 +75,8 @@ TEST(ConfigRules, EntriesOfABlend) {
                                                          {"1 a validation_fraction=1", "0 to below 1, found 1"},
                                                          {"1 a validation_fraction=x", "found x"},
                                                          {"1 a validation b", "WEIGHT PATH"},
+                                                         {"1 a validation=b validation_fraction=0.1", "found both"},
+                                                         {"1 a validation_fraction=0.1 validation=b", "found both"},
                                                          {"1 validation=b", "WEIGHT PATH"}}) {
     RunConfig config;
     config.data.blend = {"1 good", entry};

@@ -52,6 +52,14 @@ TEST(Retrieval, APairTooManyIsRefused) {
   EXPECT_THROW(RetrievalDocuments(64).Fill({4, 1, -1}, 1, tokens), Error);
 }
 
+// Keys that can be drawn must be as many as pairs: to look for one more would not end.
+TEST(Retrieval, TooFewKeysAreRefused) {
+  const RetrievalDocuments documents(64);  // 16 key tokens: 65,536 keys
+  std::vector<int32_t> tokens(1 << 19);
+  EXPECT_THROW(documents.Fill({.pairs = 40000, .queries = 1, .depth = 0}, 1, tokens), Error);
+  EXPECT_NO_THROW(documents.Fill({.pairs = 32768, .queries = 1, .depth = 0}, 1, tokens));
+}
+
 TEST(Retrieval, TrainingHasLabelsOnValuesAlone) {
   const auto source = MakeRetrievalSource(64, 512, /*held_out=*/false);
   const auto held_out = MakeRetrievalSource(64, 512, /*held_out=*/true);

@@ -6,12 +6,14 @@
 namespace longspan {
 namespace {
 
+std::string Add(TextStream& stream, int32_t id) { return stream.Add({&id, 1}); }
+
 TEST(TextStream, CharactersComeWhole) {
   const auto bytes = MakeByteTokenizer();
   TextStream stream(*bytes);
   const std::string text = "a\u00e4\u20ac\U0001F600z";  // of 1, 2, 3, 4 and 1 bytes
   std::vector<std::string> said;
-  for (const char c : text) said.push_back(stream.Add(static_cast<uint8_t>(c)));
+  for (const char c : text) said.push_back(Add(stream, static_cast<uint8_t>(c)));
   EXPECT_EQ(said, (std::vector<std::string>{"a", "", "\u00e4", "", "", "\u20ac", "", "", "", "\U0001F600", "z"}));
   EXPECT_EQ(stream.Rest(), "");
 }
@@ -20,7 +22,7 @@ TEST(TextStream, WhatNeverBecomesACharacterComesToo) {
   const auto bytes = MakeByteTokenizer();
   TextStream stream(*bytes);
   std::string said;
-  for (const int id : {0x80, 0xE2, 0x78, 0xC3, 0xF0}) said += stream.Add(id);
+  for (const int id : {0x80, 0xE2, 0x78, 0xC3, 0xF0}) said += Add(stream, id);
   EXPECT_EQ(said, "\uFFFD\uFFFDx\uFFFD");
   EXPECT_EQ(stream.Rest(), "\uFFFD");
 }
@@ -47,9 +49,9 @@ class Replacing : public Tokenizer {
 TEST(TextStream, AReplacementWaitsForWhatItBecomes) {
   const Replacing tokenizer;
   TextStream stream(tokenizer);
-  EXPECT_EQ(stream.Add(0xC3), "");
-  EXPECT_EQ(stream.Add(0xA4), "\u00e4");
-  EXPECT_EQ(stream.Add('b'), "b");
+  EXPECT_EQ(Add(stream, 0xC3), "");
+  EXPECT_EQ(Add(stream, 0xA4), "\u00e4");
+  EXPECT_EQ(Add(stream, 'b'), "b");
 }
 
 }  // namespace
