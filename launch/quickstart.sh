@@ -52,7 +52,7 @@ done
 steps=$(sed -n 's/^ *steps: \([0-9]*\)$/\1/p' "$run/config.textproto" | head -1)
 
 echo "== what it learned: the loss on held-out headers, and text that it writes on from a first line"
-longspan eval "$run" 2>/dev/null
+longspan eval "$run"
 echo
 longspan generate "$run" runtime.device=CPU --prompt $'template <typename T>\n' --tokens 240 --temperature 0.6 --seed 1
 

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "nsa/status.h"
+#include "runtime/error.h"
 
 namespace longspan {
 namespace {
@@ -21,7 +22,11 @@ ModelDecoder::ModelDecoder(LanguageModel& model, int64_t sequences, int64_t leng
       length_(AtLeastOne("length", length)),
       decoder_(model.context().device,
                {.model = model.config(), .dtype = model.context().dtype, .sequences = sequences, .length = length}) {
-  decoder_.Start();
+  try {
+    decoder_.Start();
+  } catch (const Error& error) {
+    throw StatusError(NSA_ERROR_OUT_OF_MEMORY, error.what());
+  }
   const Context& context = model.context();
   context.compute.Synchronize();
   context.device.Copy(decoder_.stream(), decoder_.params().weights(), model.weights());
@@ -43,12 +48,12 @@ int64_t ModelDecoder::Checked(int64_t sequence) const {
   return sequence;
 }
 
-void ModelDecoder::CheckTokens(int64_t sequence, const int32_t* tokens, int64_t count) const {
+void ModelDecoder::CheckTokens(int64_t sequence, const int32_t* tokens, int64_t first, int64_t count) const {
   if (decoder_.length(sequence) + count > length_) {
     Refuse(NSA_ERROR_INVALID_ARGUMENT, "sequence {}: expected at most {} tokens, found {} and {} more", sequence,
            length_, decoder_.length(sequence), count);
   }
-  for (int64_t i = 0; i < count; ++i) {
+  for (int64_t i = first; i < first + count; ++i) {
     if (tokens[i] >= 0 && tokens[i] < vocabulary_) continue;
     Refuse(NSA_ERROR_INVALID_ARGUMENT, "tokens[{}]: expected 0 to {}, found {}", i, vocabulary_ - 1, tokens[i]);
   }
@@ -58,7 +63,7 @@ void ModelDecoder::Append(int64_t sequence, const int32_t* tokens, int64_t count
   Checked(sequence);
   Required(tokens, "tokens", "host memory");
   RequireAtLeast("count", count, 1);
-  CheckTokens(sequence, tokens, count);
+  CheckTokens(sequence, tokens, 0, count);
   const Decoder::Entry entry = {sequence, {tokens, static_cast<size_t>(count)}};
   const std::vector<std::vector<float>> found = decoder_.Append({&entry, 1});
   if (logits) std::copy(found[0].begin(), found[0].end(), logits);
@@ -69,7 +74,7 @@ void ModelDecoder::Step(const int32_t* tokens, float* logits) {
   Required(logits, "logits", "host memory");
   std::vector<Decoder::Entry> entries;
   for (int64_t i = 0; i < sequences_; ++i) {
-    CheckTokens(i, tokens + i, 1);
+    CheckTokens(i, tokens, i, 1);
     entries.push_back({i, {tokens + i, 1}});
   }
   for (const std::vector<float>& found : decoder_.Append(entries)) {

@@ -21,8 +21,8 @@ class ModelDecoder {
 
  private:
   int64_t Checked(int64_t sequence) const;  // refuses numbers out of range
-  // Refuses tokens out of range, and more than there is room for in `sequence`.
-  void CheckTokens(int64_t sequence, const int32_t* tokens, int64_t count) const;
+  // Refuses tokens[first ..] out of range, and more than there is room for in `sequence`.
+  void CheckTokens(int64_t sequence, const int32_t* tokens, int64_t first, int64_t count) const;
 
   const int64_t vocabulary_, sequences_, length_;
   Decoder decoder_;

@@ -1,13 +1,17 @@
 #!/usr/bin/env bash
-# The same bits whatever the compiler thinks of the processor: builds the program again as GCC tunes it for two of them,
-# runs there the tests of equal bits, and compares the parameters that short training runs leave, in each width of
-# vectors, with those of the program as it is. tests/tuned.sh BUILD_FOLDER LONGSPAN
+# The same bits whatever the compiler thinks of the processor: builds the program again as GCC tunes it for others (znver3
+# and skylake-avx512 unless they are given), runs there the tests of equal bits, and compares the parameters that short
+# training runs leave, in each width of vectors, with those of the program as it is.
+# tests/tuned.sh BUILD_FOLDER LONGSPAN [PROCESSOR ...]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # As root and on few cores, too.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
-build=${1:?usage: tests/tuned.sh BUILD_FOLDER LONGSPAN}
-longspan=${2:?usage: tests/tuned.sh BUILD_FOLDER LONGSPAN}
+build=${1:?usage: tests/tuned.sh BUILD_FOLDER LONGSPAN [PROCESSOR ...]}
+longspan=${2:?usage: tests/tuned.sh BUILD_FOLDER LONGSPAN [PROCESSOR ...]}
+shift 2
+processors=("${@:-znver3}")
+[ $# -gt 0 ] || processors+=(skylake-avx512)
 tests=(tile_math_test matmul_test nsa_placement_test nsa_selection_test attention_command_test)
 pattern=$(IFS='|'; echo "^(${tests[*]})")
 runs=$(mktemp -d)
@@ -42,7 +46,7 @@ compare() {
 }
 
 for bits in "${widths[@]}"; do LONGSPAN_VECTOR_BITS=$bits compare "$longspan" "as it is"; done
-for processor in znver3 skylake-avx512; do
+for processor in "${processors[@]}"; do
   folder=$build/$processor
   mkdir -p "$folder"
   {

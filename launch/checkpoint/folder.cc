@@ -136,7 +136,7 @@ std::string NewestCheckpoint(const std::string& path) {
     if (!found.empty()) return found[0].path;
   }
   if (!fs::exists(path + "/" + kManifestName)) {
-    Fail(ExitCode::kIo, "{}: expected a checkpoint or a run that has one{}", path,
+    Fail(ExitCode::kIo, "{}/{}: No such file: expected a checkpoint or a run that has one{}", path, kManifestName,
          fs::exists(path + "/config.json") ? "; `longspan import` makes one of a model in Hugging Face's layout" : "");
   }
   return path;

@@ -9,8 +9,8 @@
 //                                 k_cmp_proj, k_slc_proj, k_win_proj; v likewise
 //   attention.q_norm.weight       self_attn.q_norm.weight; k_norm, k_cmp_norm, ..         [K]
 //   attention.gate.weight, bias   self_attn.gate_proj.weight, bias                        [3H,D] transposed, [3H]
-//   attention.phi_k.*, phi_v.*    self_attn.phi_k.*, phi_v.*                              as DESIGN.md section 2 has
-//   them attention.o.weight            self_attn.o_proj.weight                                 [D,H*V], transposed
+//   attention.phi_k.*, phi_v.*    self_attn.phi_k.*, phi_v.*                              as in phi.h
+//   attention.o.weight            self_attn.o_proj.weight                                 [D,H*V], transposed
 //   ffn_norm.weight               post_attention_layernorm.weight                         [D]
 //   ffn.gate, up, down.weight     mlp.gate_proj, up_proj, down_proj.weight                [F,D] [F,D] [D,F], transposed
 //   norm.weight                   model.norm.weight                                       [D]

@@ -107,6 +107,7 @@ RopeConfig ReadRope(const Reader& config) {
   rope.theta = group.Number("rope_theta", rope.theta);
   const char* const type_key = group.Has("rope_type") ? "rope_type" : "type";
   const std::string type = group.Text(type_key, "default");
+  if (group.Number("partial_rotary_factor", 1) != 1) group.Refuse("partial_rotary_factor", "1");
   if (type == "default") return rope;
   if (type != "yarn") group.Refuse(type_key, "default or yarn: Longspan has no other scaling");
   rope.scaling = RopeScaling::kYarn;
@@ -116,6 +117,7 @@ RopeConfig ReadRope(const Reader& config) {
   rope.beta_fast = group.Number("beta_fast", rope.beta_fast);
   rope.beta_slow = group.Number("beta_slow", rope.beta_slow);
   rope.attention_factor = group.Number("attention_factor", 0);
+  if (!group.Flag("truncate", true)) group.Refuse("truncate", "true");
   for (const char* other : {"mscale", "mscale_all_dim"}) {
     if (group.Has(other)) group.Refuse(other, "none: Longspan has no such factor");
   }
@@ -132,8 +134,9 @@ void ReadShape(const Reader& config, ModelConfig* model) {
   model->ffn = config.Size("intermediate_size");
   model->vocab = config.Size("vocab_size");
   model->norm_eps = config.Number("rms_norm_eps", 1e-6);
-  model->tied_head = config.Flag("tie_word_embeddings", false);
+  model->tied_head = config.Flag("tie_word_embeddings", config.Text("model_type", "") == "longspan");
   model->rope = ReadRope(config);
+  if (config.Number("partial_rotary_factor", 1) != 1) config.Refuse("partial_rotary_factor", "1");
   if (config.Text("hidden_act", "silu") != "silu") config.Refuse("hidden_act", "silu");
   for (const char* bias : {"attention_bias", "mlp_bias", "use_bias"}) {
     if (config.Flag(bias, false)) config.Refuse(bias, "false: Longspan has no biases");

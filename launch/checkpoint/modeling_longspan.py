@@ -24,7 +24,7 @@ class LongspanConfig(PretrainedConfig):
 
     def __init__(self, vocab_size=256, hidden_size=128, intermediate_size=344, num_hidden_layers=4, num_attention_heads=8,
                  num_key_value_heads=2, head_dim=16, value_head_dim=None, rms_norm_eps=1e-5, rope_theta=10000.0,
-                 rope_scaling=None, max_position_embeddings=2048, tie_word_embeddings=True, qk_norm=False,
+                 rope_scaling=None, rope_parameters=None, max_position_embeddings=2048, tie_word_embeddings=True, qk_norm=False,
                  attention_kinds=("NSA",), nsa=None, **kwargs):
         self.vocab_size = vocab_size
         self.hidden_size = hidden_size
@@ -36,7 +36,7 @@ class LongspanConfig(PretrainedConfig):
         self.value_head_dim = value_head_dim or head_dim
         self.rms_norm_eps = rms_norm_eps
         self.rope_theta = rope_theta
-        self.rope_scaling = rope_scaling
+        self.rope_scaling = dict(rope_parameters or rope_scaling or {}) or None  # as transformers 5 and 4 name it
         self.max_position_embeddings = max_position_embeddings
         self.qk_norm = qk_norm
         self.attention_kinds = list(attention_kinds)
@@ -51,7 +51,7 @@ def rope_table(config):
     """Frequencies [K/2] in float64, and the factor of rotated queries and keys (YaRN, arXiv 2309.00071)."""
     width = config.head_dim
     scaling = config.rope_scaling or {}
-    theta = scaling.get("rope_theta", config.rope_theta)
+    theta = config.rope_theta
     frequency = theta ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
     if scaling.get("rope_type", scaling.get("type", "default")) != "yarn":
         return frequency, 1.0
@@ -274,6 +274,8 @@ class LongspanForCausalLM(PreTrainedModel, GenerationMixin):
     config_class = LongspanConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"
+    accepts_loss_kwargs = False  # the loss is a mean over the labels of the call
+    _no_split_modules = ["LongspanModel"]  # whole on one device: a tied head reads the embedding
 
     def __init__(self, config):
         super().__init__(config)
@@ -303,6 +305,9 @@ class LongspanForCausalLM(PreTrainedModel, GenerationMixin):
     def forward(self, input_ids, attention_mask=None, labels=None, **kwargs):
         if attention_mask is not None and not bool(attention_mask.bool().all()):
             raise ValueError("expected sequences without padding: each row of input_ids is one document")
+        for name in ("inputs_embeds", "position_ids", "past_key_values"):
+            if kwargs.get(name) is not None:
+                raise ValueError(f"{name}: expected none, tokens alone")
         x = self.model(input_ids)
         logits = F.linear(x, self.model.embed_tokens.weight) if self.lm_head is None else self.lm_head(x)
         loss = None

@@ -100,6 +100,7 @@ class Evaluator {
     if (!sources_.validation) {
       Fail(ExitCode::kConfig, "data.validation: the run has nothing held out; name a dataset");
     }
+    if (config_.train.eval_sequences == 0) Fail(ExitCode::kConfig, "train.eval_sequences = 0: expected 1 or more");
     report->sequences = std::min(config_.train.eval_sequences, sources_.validation->size());
     report->sequence_length = config_.data.sequence_length;
     Said said(job_.root(), "held-out loss", report->sequences);

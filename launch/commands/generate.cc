@@ -124,7 +124,9 @@ class Generator {
       const auto logits = decoder_->Append(entries);
       Keep(logits[0]);
       for (size_t i = 0; i < texts_.size(); ++i) {
-        texts_[i].push_back(samplers[i].Next(logits[i]));
+        const std::span<const float> all = logits[i];  // the model may have more than the tokenizer knows
+        const size_t known = tokenizer_ ? std::min<size_t>(all.size(), tokenizer_->vocab()) : all.size();
+        texts_[i].push_back(samplers[i].Next(all.first(known)));
         entries[i].tokens = std::span(texts_[i]).last(1);
       }
       if (streams) Say();

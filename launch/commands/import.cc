@@ -27,18 +27,22 @@ namespace fs = std::filesystem;
 struct Given {
   std::string from, to;
   std::vector<std::string> overrides;
-  AttentionKind attention = AttentionKind::kNsa;
+  std::optional<AttentionKind> attention;
 };
 
 // The configuration of a run that goes on with the model.
 RunConfig ConfigOf(const HuggingFaceModel& from, const Given& given) {
   const bool dense = from.type != "longspan";
+  if (!dense && given.attention) {
+    Fail(ExitCode::kUsage, "--attention: {} is of Longspan's own form and keeps its attention", given.from);
+  }
   const fs::path to = fs::path(given.to).lexically_normal();
   RunConfig config;
   config.name = (to.has_filename() ? to : to.parent_path()).filename().string() + "-trained";
   config.output = fs::absolute(to.has_filename() ? to : to.parent_path()).parent_path().string();
   config.model = from.model;
-  if (dense && given.attention == AttentionKind::kNsa) config.model.attention = {AttentionKind::kNsa};
+  if (dense && given.attention.value_or(AttentionKind::kNsa) == AttentionKind::kNsa)
+    config.model.attention = {AttentionKind::kNsa};
   const int64_t unit = config.model.nsa.select_block;
   config.data.sequence_length = std::max(unit, std::min<int64_t>(from.positions, 131072) / unit * unit);
   config.train.initial_weights = fs::absolute(to).lexically_normal().string();
@@ -106,7 +110,7 @@ std::function<int()> AddImport(CLI::App& app) {
 }  // namespace
 
 extern const Command kImport = {"import", "Make a checkpoint of a model in the layout of Hugging Face", R"(
-Reads what `longspan export` writes, and dense models of Llama's, Mistral's and Qwen's (2 and 3) form: RMS norms, SwiGLU,
+Reads what `longspan export` writes, and dense models of Llama's, Mistral's and Qwen 3's form: RMS norms, SwiGLU,
 RoPE (default or YaRN), grouped keys and values, norms of queries and keys (Qwen 3). Biases, other scalings of RoPE and
 tensors of other layers are refused by name; a Mistral model that slides becomes WINDOW attention, or NSA.
 
@@ -118,7 +122,7 @@ is.
 RUN gets a checkpoint, which eval, generate and export take, and config.textproto, to train on.
 
 Examples:
-  longspan import Llama-3.2-1B runs/llama
+  longspan import Llama-2-7b-hf runs/llama
   longspan import exported runs/again
   longspan import Qwen3-0.6B runs/qwen --attention FULL)",
                                 AddImport};

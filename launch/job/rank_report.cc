@@ -192,7 +192,10 @@ std::optional<SavedReport> LoadReport(const std::string& path) {
     for (const json& group : all.at("groups")) {
       saved.report.groups.push_back({group.at(0), group.at(1), group.at(2), group.at(3), group.at(4), group.at(5)});
     }
-    for (const json& transfer : all.at("transfers")) saved.report.transfers.push_back(TransferOf(transfer));
+    for (const json& transfer : all.at("transfers")) {
+      const RankReport::Transfer& read = saved.report.transfers.emplace_back(TransferOf(transfer));
+      if (read.group < 0 || read.group >= std::ssize(saved.report.groups)) return std::nullopt;
+    }
     return saved;
   } catch (const json::exception&) {
     return std::nullopt;  // of a file system that shows a file before it is whole

@@ -30,7 +30,7 @@ struct Meeting {
 
 class Case {
  public:
-  explicit Case(const std::vector<std::optional<RankReport>>& ranks) : ranks_(ranks) {
+  Case(const std::vector<std::optional<RankReport>>& ranks, bool all_told) : ranks_(ranks), all_told_(all_told) {
     for (int rank = 0; rank < size(); ++rank) {
       if (!ranks_[rank]) continue;
       for (const RankReport::Group& group : ranks_[rank]->groups)
@@ -44,7 +44,7 @@ class Case {
   int size() const { return static_cast<int>(ranks_.size()); }
   const RankReport& at(int rank) const { return *ranks_[rank]; }
   bool silent(int rank) const { return !ranks_[rank]; }
-  bool lifeless(int rank) const { return silent(rank) || at(rank).stopped || at(rank).gone; }
+  bool lifeless(int rank) const { return silent(rank) ? all_told_ : at(rank).stopped || at(rank).gone; }
   const Transfer* Waiting(int rank) const { return silent(rank) ? nullptr : at(rank).waiting(); }
   const std::map<int, Meeting>& meetings() const { return meetings_; }  // by the rank that waits
 
@@ -101,7 +101,8 @@ class Case {
   }
 
  private:
-  static bool Misses(int rank, const Meeting& at) {
+  bool Misses(int rank, const Meeting& at) const {
+    if (silent(rank) && !all_told_) return false;
     return std::find(at.missing.begin(), at.missing.end(), rank) != at.missing.end();
   }
 
@@ -150,6 +151,7 @@ class Case {
   }
 
   const std::vector<std::optional<RankReport>>& ranks_;
+  const bool all_told_;
   std::map<GroupKey, std::vector<std::pair<int, int64_t>>> members_;  // rank of the world, last call entered
   std::map<int, Meeting> meetings_;
 };
@@ -197,9 +199,9 @@ std::string RanksText(const std::vector<int>& ranks) {
   return text;
 }
 
-std::string StallVerdict(const std::vector<std::optional<RankReport>>& ranks, const std::string& limit) {
+std::string StallVerdict(const std::vector<std::optional<RankReport>>& ranks, const std::string& limit, bool all_told) {
   using Guilt = Case::Guilt;
-  const Case job(ranks);
+  const Case job(ranks, all_told);
   Guilt guilt = Guilt::kNone;
   std::set<int> told = job.Culprits(&guilt);
   const int witness = job.Witness(told, guilt);
@@ -219,8 +221,12 @@ std::string StallVerdict(const std::vector<std::optional<RankReport>>& ranks, co
       const Transfer* const call = job.CallOf(rank, meeting);
       if (call) text += fmt::format("\n    rank {}: {}", rank, Signature(*call));
     }
+  } else if (guilt == Guilt::kNone && !meeting.missing.empty()) {
+    text += "\n  on other nodes, of which nothing is known here: " + NamedRanks(meeting.missing);
   } else if (guilt == Guilt::kNone) {
-    text += "\n  all its ranks have arrived, and nothing moves: a link, or what carries the messages, has failed";
+    text += std::get<2>(meeting.group)
+                ? "\n  all its ranks have enqueued it: a link has failed, or a GPU has not done its work before it"
+                : "\n  all its ranks have arrived, and nothing moves: a link, or what carries the messages, has failed";
     told.insert(meeting.members.begin(), meeting.members.end());
   } else {
     if (!meeting.missing.empty()) text += "\n  not arrived: " + NamedRanks(meeting.missing);

@@ -12,8 +12,10 @@ namespace longspan {
 // `ranks`: what is known of each; nothing of a rank of which there is no word. Text of several lines, without an end of
 // line. Who is to blame, in this order: ranks that are stopped or gone or silent; ranks that called another operation
 // than the others under the same number, or with another size or type; ranks that others wait for and that wait for
-// none; ranks that wait for each other; nobody, where all have arrived and nothing moves.
-std::string StallVerdict(const std::vector<std::optional<RankReport>>& ranks, const std::string& limit);
+// none; ranks that wait for each other; nobody, where all have arrived and nothing moves. Unless `all_told`, ranks of
+// other nodes had no place to leave word, and are not to blame for that.
+std::string StallVerdict(const std::vector<std::optional<RankReport>>& ranks, const std::string& limit,
+                         bool all_told = true);
 
 // The same of a rank whose process ended while others need it.
 std::string LossVerdict(const RankReport& lost);

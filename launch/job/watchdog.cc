@@ -78,7 +78,10 @@ void RemoveRemains() {
     int rings = 0, alive = 0;
     for (const auto& file : fs::directory_iterator(folder.path(), error)) {
       const FlightRing* const ring = MapRing(file.path());
-      if (!ring) continue;
+      if (!ring) {  // one of another build is not known to be dead
+        alive += file.path().filename().string().starts_with("rank") ? 1 : 0;
+        continue;
+      }
       ++rings;
       if (ring->pid_space != PidSpace() || kill(ring->pid, 0) == 0 || errno != ESRCH) ++alive;
       munmap(const_cast<FlightRing*>(ring), sizeof(FlightRing));
@@ -326,7 +329,7 @@ class Watchdog::Guard {
     }
     std::vector<std::optional<RankReport>> ranks;
     for (auto& each : known) ranks.push_back(each ? std::optional(std::move(each->report)) : std::nullopt);
-    const std::string verdict = StallVerdict(ranks, reason);
+    const std::string verdict = StallVerdict(ranks, reason, meeting != shared_ || !across_nodes());
     Say(verdict);
     WriteText(meeting + kVerdict, verdict + "\n");
     if (const std::string archive = Archive(); !archive.empty()) {

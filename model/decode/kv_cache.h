@@ -1,9 +1,8 @@
 // KvCache: keys and values of the sequences that are being decoded, in one layer.
 //
-//   pages   [pages*b,G,.]          of the selected branch, of FULL attention, and with SHARED of the window; of NSA,
-//   beside
-//                                  them [pages*b/d,G,.] their compressed tokens, each in the page that holds its last
-//                                  token: one more every d tokens
+//   pages   [pages*b,G,.]          of the selected branch, of FULL attention, and with SHARED of the window
+//           [pages*b/d,G,.]        of NSA their compressed tokens, each in the page that holds its last token: one more
+//                                  every d tokens
 //   rings   [sequences*ring,G,.]   of the compression's input and of the window, b tokens a page: page i of a sequence
 //                                  is its ring's page i % pages. They hold what a step reads of the past, and what it
 //                                  reads after up to `step` tokens were taken back

@@ -139,7 +139,7 @@ void CheckedCommunicator::SendReceive(Stream& stream, const std::vector<Transfer
              transfer.peer, size_);
     if (!send && transfer.peer != rank_) call.received += static_cast<double>(transfer.tensor.bytes());
   }
-  Record(&call, batch.empty() ? DType::kU8 : batch[0].tensor.dtype, -1);
+  Record(&call, DType::kU8, -1);  // which tensors, and whether any, is each rank's own affair
   DoSendReceive(stream, call, batch);
 }
 

@@ -146,7 +146,9 @@ void FlightRecorder::DoneThrough(int64_t number) {
   if (!last) return;
   const int32_t group = last->group;
   const double now = WallSeconds();
-  for (FlightRing::Record* record = Find(number); record; record = Find(--number)) {
+  // Not as far as the records that are written next.
+  const int64_t least = number - FlightRing::kRecords / 2;
+  for (FlightRing::Record* record = Find(number); record && number > least; record = Find(--number)) {
     if (record->group == group && record->done.load(std::memory_order_relaxed) == 0) {
       record->done.store(now, std::memory_order_release);
     }

@@ -94,6 +94,20 @@ TEST_F(VerdictTest, OneOfWhichThereIsNoWord) {
   Expect({"not arrived: rank 2", "rank 2: no word of it"});
 }
 
+// Without a folder that all nodes see, the ranks of other nodes are not to blame for their silence.
+TEST_F(VerdictTest, OtherNodesHadNoPlaceToLeaveWord) {
+  Begin(4);
+  Enter(0, 2, "comm.all_reduce");
+  ranks_[2].reset();
+  ranks_[3].reset();
+  const std::string blamed = StallVerdict(ranks_, "comm.timeout = 3", /*all_told=*/false);
+  EXPECT_NE(blamed.find("rank 1 on node0, pid 101: in step 5"), std::string::npos) << blamed;
+  EXPECT_EQ(blamed.find("no word of it"), std::string::npos) << blamed;
+  Enter(1, 2, "comm.all_reduce");
+  const std::string nobody = StallVerdict(ranks_, "comm.timeout = 3", /*all_told=*/false);
+  EXPECT_NE(nobody.find("on other nodes, of which nothing is known here: ranks 2, 3"), std::string::npos) << nobody;
+}
+
 TEST_F(VerdictTest, RanksThatDisagree) {
   for (const auto& [operation, common, dtype, said] :
        {std::tuple("comm.barrier", int64_t{0}, DType::kU8, "barrier"),
