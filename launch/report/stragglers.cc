@@ -14,6 +14,10 @@ constexpr double kLeastExcess = 0.15, kLeastSaving = 0.03;
 constexpr int64_t kLeastSteps = 6;  // that a slow-down lasts, else it is one-off
 constexpr double kOneOff = 1.0;     // excess of a single slow step
 constexpr size_t kMostSingle = 5;   // that are named
+// For what part of the time that work takes longer its thread ran, if it computes: who waits or is stopped runs no
+// longer than others, who computes may share its processor. Of one stage; of all work, to which every stage adds its
+// noise.
+constexpr double kRan = 0.125, kRanInAll = 0.25;
 
 // [ranks][steps]: own time beyond the median rank's, in parts of a usual own time.
 std::vector<std::vector<double>> Excesses(const StepTable& steps) {
@@ -71,7 +75,10 @@ double Mean(const std::vector<double>& values, size_t begin, size_t end) {
 // The time of one rank, by what it went to, of a step.
 struct Parts {
   double data = 0, other = 0, moving = 0, work = 0, cpu = 0, own = 0, late = 0, step = 0;
-  std::map<std::pair<std::string, proto::Pass>, double> stages;
+  struct Stage {
+    double seconds = 0, cpu = 0;
+  };
+  std::map<std::pair<std::string, proto::Pass>, Stage> stages;
 };
 
 Parts PartsOf(const std::vector<const ProfilePeriod*>& steps, size_t begin, size_t end) {
@@ -88,7 +95,10 @@ Parts PartsOf(const std::vector<const ProfilePeriod*>& steps, size_t begin, size
     parts.late += row.awaited * share;
     parts.step += row.step * share;
     for (const ProfileCell& cell : steps[i]->cells) {
-      if (cell.kind == proto::WORK) parts.stages[{cell.stage, cell.pass}] += cell.seconds * share;
+      if (cell.kind != proto::WORK) continue;
+      Parts::Stage& stage = parts.stages[{cell.stage, cell.pass}];
+      stage.seconds += cell.seconds * share;
+      stage.cpu += cell.cpu * share;
     }
   }
   return parts;
@@ -133,29 +143,33 @@ void Explain(const ProfileData& data, const StepTable& steps, size_t rank, size_
   found->saving = std::min(own.late, found->excess);
   found->saving_share = found->saving / std::max(1e-12, own.step);
 
-  for (const auto& [key, seconds] : own.stages) {
-    std::vector<double> values;
+  const double work_excess = own.work - MedianOf(all, &Parts::work);
+  // Of the work that takes longer, for how much of that time its thread ran: of the one stage, where there is one.
+  double ran = (own.cpu - MedianOf(all, &Parts::cpu)) / std::max(1e-12, work_excess);
+  for (const auto& [key, stage] : own.stages) {
+    std::vector<double> seconds, cpu;
     for (const Parts& other : all) {
       const auto place = other.stages.find(key);
-      values.push_back(place == other.stages.end() ? 0 : place->second);
+      seconds.push_back(place == other.stages.end() ? 0 : place->second.seconds);
+      cpu.push_back(place == other.stages.end() ? 0 : place->second.cpu);
     }
-    const double share = (seconds - LowerMedian(values)) / std::max(1e-12, found->excess);
+    const double longer = stage.seconds - LowerMedian(seconds);
+    const double share = longer / std::max(1e-12, found->excess);
     if (share <= found->stage_share) continue;
+    if (share >= 0.5) ran = (stage.cpu - LowerMedian(cpu)) / longer;
     found->stage_share = share;
     found->stage = key.first;
     found->pass = key.second;
   }
   const double data_excess = own.data - MedianOf(all, &Parts::data);
-  const double work_excess = own.work - MedianOf(all, &Parts::work);
-  const double cpu_excess = own.cpu - MedianOf(all, &Parts::cpu);
   const double half = found->excess / 2;
   if (data_excess > half) {
     found->what = SlowClass::kData;
     found->stage = "data";
     found->pass = proto::NONE;
     found->stage_share = data_excess / found->excess;
-  } else if (work_excess > half && (data.ranks[rank].header.gpu() || cpu_excess > work_excess / 8)) {
-    // Who waits or is stopped runs no longer than others; who computes may have to share its processor.
+  } else if (work_excess > half &&
+             (data.ranks[rank].header.gpu() || ran > (found->stage_share < 0.5 ? kRanInAll : kRan))) {
     found->what = SlowClass::kCompute;
   } else {
     found->what = SlowClass::kHost;
