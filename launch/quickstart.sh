@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # From a fresh clone to a trained model: installs what is missing, builds, makes a dataset of the C and C++ headers of this
-# machine, trains a small NSA model over 4 MPI ranks (cp=2 x dp=2), shows the report and a text that it writes. Needs no GPU; uses those it finds.
+# machine, trains a small NSA model over 4 MPI ranks (cp=2 x dp=2), shows the report and a text that it writes. Needs no
+# GPU; uses those it finds.
 # launch/quickstart.sh [key.path=value ...]; with LONGSPAN_BUILD=FOLDER it takes the longspan there and builds none.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -54,7 +55,7 @@ steps=$(sed -n 's/^ *steps: \([0-9]*\)$/\1/p' "$run/config.textproto" | head -1)
 echo "== what it learned: the loss on held-out headers, and text that it writes on from a first line"
 longspan eval "$run"
 echo
-longspan generate "$run" runtime.device=CPU --prompt $'template <typename T>\n' --tokens 240 --temperature 0.6 --seed 1
+longspan generate "$run" runtime.device=CPU --prompt $'template <typename T>\n' --tokens 240 --top-p 0.9 --seed 1
 
 cat <<MSG
 
