@@ -84,7 +84,9 @@ TEST_F(TrainStarts, OneRunOfANameAtATime) {
   }
   const size_t pid = said_.find("pid ");
   ASSERT_NE(pid, std::string::npos);
-  kill(std::stoi(said_.substr(pid + 4)), SIGTERM);
+  const pid_t running = std::stoi(said_.substr(pid + 4));
+  kill(running, SIGTERM);
+  for (int i = 0; i < 300 && kill(running, 0) == 0; ++i) usleep(100000);  // it saves before it ends
   EXPECT_GT(Metrics().size(), 0U);
 }
 
