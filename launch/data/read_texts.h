@@ -17,7 +17,8 @@ struct TextTakers {
 };
 
 // Calls `takers` in order. With `jsonl_key` the files are JSON lines (launch/data/json_lines.h) whose texts are under
-// it. Returns how many files it read; those that cannot be opened are counted in `found`. Throws Error (data) for what is no such line.
+// it. Returns how many files it read; those that cannot be opened are counted in `found`. Throws Error (data) for what
+// is no such line.
 int64_t ReadTexts(FoundFiles& found, const std::string& jsonl_key, const TextTakers& takers);
 
 }  // namespace longspan
