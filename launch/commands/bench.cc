@@ -52,11 +52,11 @@ std::vector<NsaBenchCase> Cases(const BenchOptions& options) {
     base.nsa.select = sizes.nsa.select = recorded[2];
     if (sizes.tokens.empty()) sizes.tokens = {recorded[0]};
   }
-  sizes.Check();
+  const std::vector<int64_t> lengths = sizes.Lengths();
 
   std::vector<NsaBenchCase> cases;
   for (const std::string& text : sizes.shapes) {
-    for (const int64_t length : sizes.TokensOr(65536, 4096)) {
+    for (const int64_t length : lengths) {
       NsaBenchCase& bench = cases.emplace_back(base);
       bench.tokens = length;
       bench.sizes = BenchSizes::ParseShape(text);

@@ -67,7 +67,11 @@ class LayerBench {
   // Collective.
   LayerBenchCase Run(Job& job) {
     const auto [heads, groups, key_width, value_width] = bench_.sizes;
-    LayerBenchCase found = Describe(bench_);
+    LayerBenchCase found;
+    found.sizes = NamedSizes(bench_.tokens, bench_.sizes, bench_.nsa);
+    found.phi = PhiName(bench_.nsa.phi);
+    found.layout = bench_.layout == LayoutKind::kHeadTail ? "HEAD_TAIL" : "CONTIGUOUS";
+    found.selected_exchange = bench_.exchange == SelectedExchange::kGather ? "GATHER" : "FETCH";
     found.kernels = device_.kind() == DeviceKind::kCpu
                         ? "cpu"
                         : ops_.attention->Kernels(*compute_, {context_.dtype, heads, groups, key_width, value_width});
@@ -86,15 +90,6 @@ class LayerBench {
     found.coverage = most[0];
     found.borrowed_bytes = static_cast<int64_t>(most[1]);
     found.memory_bytes = static_cast<int64_t>(most[2]);
-    return found;
-  }
-
-  static LayerBenchCase Describe(const LayerCase& bench) {
-    LayerBenchCase found;
-    found.sizes = NamedSizes(bench.tokens, bench.sizes, bench.nsa);
-    found.phi = PhiName(bench.nsa.phi);
-    found.layout = bench.layout == LayoutKind::kHeadTail ? "HEAD_TAIL" : "CONTIGUOUS";
-    found.selected_exchange = bench.exchange == SelectedExchange::kGather ? "GATHER" : "FETCH";
     return found;
   }
 
@@ -219,10 +214,10 @@ class LayerBench {
 };
 
 std::vector<LayerCase> Cases(const LayerBenchOptions& options) {
-  options.sizes.Check();
+  const std::vector<int64_t> lengths = options.sizes.Lengths();
   std::vector<LayerCase> cases;
   for (const std::string& shape : options.sizes.shapes) {
-    for (const int64_t tokens : options.sizes.TokensOr(131072, 4096)) {
+    for (const int64_t tokens : lengths) {
       for (const LayoutKind layout : options.layouts) {
         for (const SelectedExchange exchange : options.exchanges) {
           LayerCase& bench =
@@ -256,7 +251,6 @@ int RunBenchLayer(const LayerBenchOptions& options) {
   LayerBenchReport report{Version(),         "", DTypeName(options.sizes.Type()), options.sizes.runs, world.size(),
                           options.recompute, {}};
   for (const LayerCase& bench : cases) {
-    LayerBenchCase& found = report.cases.emplace_back(LayerBench::Describe(bench));
     // A job for each, so that the next has all memory.
     Job job(options.sizes.OnGpu() ? DeviceKind::kGpu : DeviceKind::kCpu,
             {.cp = world.size(), .share_gpu = options.share_gpu});
@@ -266,9 +260,9 @@ int RunBenchLayer(const LayerBenchOptions& options) {
                  world.size() == 1 ? "rank" : "ranks", report.device, report.dtype, report.runs,
                  report.recompute ? ", backward with recomputation" : "", LayerBenchHead());
     }
-    found = job.Make<LayerBench>(options, bench, job.device(), job.mesh().cp()).Run(job);
+    report.cases.push_back(job.Make<LayerBench>(options, bench, job.device(), job.mesh().cp()).Run(job));
     if (!root) continue;
-    fmt::print("{}", LayerBenchRow(found));
+    fmt::print("{}", LayerBenchRow(report.cases.back()));
     std::fflush(stdout);
   }
   if (root && !options.sizes.json.empty()) WriteBenchReport(options.sizes.json, report);
@@ -280,6 +274,7 @@ int RunBenchLayer(const LayerBenchOptions& options) {
 
 std::function<int()> AddBenchLayer(CLI::App& app) {
   const auto options = std::make_shared<LayerBenchOptions>();
+  options->sizes.gpu_tokens = 131072;
   AddBenchSizes(app, &options->sizes);
   app.add_option("--layout", options->layouts, "HEAD_TAIL (default), CONTIGUOUS or both")
       ->delimiter(',')

@@ -38,18 +38,17 @@ DType BenchSizes::Type() const {
   return DType::kF32;
 }
 
-std::vector<int64_t> BenchSizes::TokensOr(int64_t gpu, int64_t cpu) const {
-  return tokens.empty() ? std::vector<int64_t>{OnGpu() ? gpu : cpu} : tokens;
-}
-
-void BenchSizes::Check() const {
+std::vector<int64_t> BenchSizes::Lengths() const {
   const std::vector<std::string> problems = Problems(nsa, "--");
   if (!problems.empty()) Fail(ExitCode::kUsage, "{}", fmt::join(problems, "; "));
-  for (const int64_t length : tokens) {
+  const std::vector<int64_t> lengths =
+      tokens.empty() ? std::vector<int64_t>{OnGpu() ? gpu_tokens : cpu_tokens} : tokens;
+  for (const int64_t length : lengths) {
     if (length >= nsa.block && length % nsa.stride == 0) continue;
     Fail(ExitCode::kUsage, "--tokens {}: expected --block = {} or more, and a multiple of --stride = {}", length,
          nsa.block, nsa.stride);
   }
+  return lengths;
 }
 
 AttentionCore::Sizes BenchSizes::ParseShape(const std::string& text) {
@@ -82,7 +81,9 @@ void AddBenchSizes(CLI::App& app, BenchSizes* sizes) {
         ->group("Sizes")
         ->capture_default_str();
   };
-  app.add_option("--tokens", sizes->tokens, "Lengths of the sequence")
+  app.add_option(
+         "--tokens", sizes->tokens,
+         fmt::format("Lengths of the sequence ({} on a GPU, {} on a CPU)", sizes->gpu_tokens, sizes->cpu_tokens))
       ->delimiter(',')
       ->transform(WholeNumber(1, kMost))
       ->type_name("S,...")

@@ -19,6 +19,7 @@ enum class BenchDevice { kAuto, kCpu, kGpu };
 enum class BenchType { kAuto, kF32, kBf16 };
 
 struct BenchSizes {
+  int64_t gpu_tokens = 65536, cpu_tokens = 4096;       // where none are given
   std::vector<int64_t> tokens;                         // S; empty: not given
   std::vector<std::string> shapes = {"64,4,128,128"};  // H,G,K,V
   NsaConfig nsa;
@@ -29,8 +30,7 @@ struct BenchSizes {
 
   bool OnGpu() const;
   DType Type() const;                                               // Throws Error (configuration): BF16 on a CPU.
-  std::vector<int64_t> TokensOr(int64_t gpu, int64_t cpu) const;    // those given, else one of these
-  void Check() const;                                               // Throws Error (usage) naming the option.
+  std::vector<int64_t> Lengths() const;                             // S. Throws Error (usage): no sizes of NSA.
   static AttentionCore::Sizes ParseShape(const std::string& text);  // of one that the command line has let pass
 };
 

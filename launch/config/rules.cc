@@ -103,7 +103,14 @@ void CheckSequence(const RunConfig& config, bool nsa_good, ProblemList* problems
   const int64_t length = config.data.sequence_length;
   const NsaConfig& nsa = config.model.nsa;
   const ParallelConfig& parallel = config.parallel;
-  if (!problems->Size("data.sequence_length", length) || !nsa_good) return;
+  if (!problems->Size("data.sequence_length", length)) return;
+  constexpr int64_t kLeastRetrieval = 256;
+  if (config.data.format == DataFormat::kRetrieval && length < kLeastRetrieval) {
+    problems->Add(
+        "data.sequence_length = {} and data.format = RETRIEVAL disagree: set data.sequence_length to {} or more",
+        length, kLeastRetrieval);
+  }
+  if (!nsa_good) return;
   const std::vector<AttentionKind>& kinds = config.model.attention;
   const bool summarised = std::find(kinds.begin(), kinds.end(), AttentionKind::kNsa) != kinds.end();
   if (summarised && length < nsa.block) {
@@ -210,15 +217,10 @@ void CheckData(const RunConfig& config, ProblemList* problems) {
     return;
   }
   if (data.format == DataFormat::kRetrieval) {
-    constexpr int64_t kLeastVocab = 64, kLeastLength = 256;
+    constexpr int64_t kLeastVocab = 64;
     if (config.model.vocab < kLeastVocab) {
       problems->Add("model.vocab = {} and data.format = RETRIEVAL disagree: set model.vocab to {} or more",
                     config.model.vocab, kLeastVocab);
-    }
-    if (data.sequence_length < kLeastLength) {
-      problems->Add(
-          "data.sequence_length = {} and data.format = RETRIEVAL disagree: set data.sequence_length to {} or more",
-          data.sequence_length, kLeastLength);
     }
     return;
   }

@@ -120,6 +120,7 @@ TEST_F(BenchTest, RefusesWhatItCannotTime) {
   refuse("--shape 4,2,16", "expected H,G,K,V");
   refuse("--shape 4,2,16,16,16", "expected H,G,K,V");
   refuse("--tokens 100", "--tokens 100: expected --block = 32 or more, and a multiple of --stride = 16");
+  refuse("--block 96 --stride 48 --select-block 96", "--tokens 4096: expected --block = 96 or more, and a multiple of");
   refuse("--block 24", "--block = 24");
   refuse("--keep 2", "--keep");
   refuse("--keep 0.5 --selected x", "--keep");

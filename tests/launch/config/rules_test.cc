@@ -127,7 +127,12 @@ TEST(ConfigRules, Stages) {
              c.data.stages = {"256 10 2"};
              c.train.record_selection = "x";
            },
-           {"data.stages and train.record_selection = \"x\" disagree"}}});
+           {"data.stages and train.record_selection = \"x\" disagree"}},
+          {[](auto& c) {
+             c.data.format = DataFormat::kRetrieval;
+             c.data.stages = {"128 10 2"};
+           },
+           {"data.stages = \"128 10 2\": data.sequence_length = 128 and data.format = RETRIEVAL disagree"}}});
 }
 
 TEST(ConfigRules, Runtime) {
