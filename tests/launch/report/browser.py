@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import select
+import signal
 import subprocess
 import tempfile
 import time
@@ -14,7 +15,8 @@ class Browser:
 
     def __init__(self, chromium):
         self.errors, self.requests, self._events, self._last, self._buffer = [], [], [], 0, b""
-        self._folder = tempfile.TemporaryDirectory()
+        # Chromium's helpers may write into it for a moment after their end was asked for.
+        self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         commands, self._write = os.pipe()
         self._read, answers = os.pipe()
         # Chromium reads commands from descriptor 3 and answers to 4: these lie above, lest one hides another.
@@ -26,7 +28,7 @@ class Browser:
 
         flags = ["--headless", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
                  "--disable-dev-shm-usage", "--no-first-run", f"--user-data-dir={self._folder.name}"]
-        self._process = subprocess.Popen([chromium, *flags], preexec_fn=connect, close_fds=False,
+        self._process = subprocess.Popen([chromium, *flags], preexec_fn=connect, close_fds=False, start_new_session=True,
                                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         os.close(commands)
         os.close(answers)
@@ -37,7 +39,7 @@ class Browser:
             self.call(domain + ".enable")
 
     def close(self):
-        self._process.kill()
+        os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._folder.cleanup()
 
