@@ -87,9 +87,8 @@ struct Exported {
 };
 
 Exported Describe(const std::string& parameter, const Shape& shape, DType dtype) {
-  Exported exported{parameter, HuggingFaceNameOf(parameter), shape, shape.count() * DTypeSize(dtype)};
-  if (exported.to.transposed) exported.shape = {shape[1], shape[0]};
-  return exported;
+  const HuggingFaceName to = HuggingFaceNameOf(parameter);
+  return {parameter, to, ShapeThere(to, shape), shape.count() * DTypeSize(dtype)};
 }
 
 // Of a file, in order: as many as fit.

@@ -1,12 +1,12 @@
-// From a checkpoint to the layout of Hugging Face (launch/checkpoint/hugging_face.h).
+// From a checkpoint to the layout of Hugging Face (model/interchange/hugging_face.h).
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <string>
 
-#include "launch/checkpoint/hugging_face.h"
 #include "launch/checkpoint/reader.h"
+#include "model/interchange/hugging_face.h"
 
 namespace longspan {
 

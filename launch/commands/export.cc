@@ -70,7 +70,7 @@ extern const Command kExport = {"export", "Write a saved model in the layout of 
 FOLDER gets config.json, model.safetensors (in shards with an index where it is large), the tokenizer and
 modeling_longspan.py, with which transformers loads it:
   AutoModelForCausalLM.from_pretrained(FOLDER, trust_remote_code=True)
-What the tensors are called: launch/checkpoint/hugging_face.h. `longspan import` reads it back, with the same bits.
+What the tensors are called: model/interchange/hugging_face.h. `longspan import` reads it back, with the same bits.
 
 Examples:
   longspan export runs/quickstart exported

@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "launch/checkpoint/hugging_face.h"
+#include "model/interchange/hugging_face.h"
 #include "runtime/error.h"
 #include "runtime/files/mapped_file.h"
 
@@ -36,14 +36,9 @@ class Reader {
 
   // null counts as not there.
   bool Has(const char* key) const { return json_.contains(key) && !json_[key].is_null(); }
-  int64_t Size(const char* key) const {
-    const Json& value = At(key);
-    if (!value.is_number_integer() || value.get<int64_t>() < 1 || value.get<int64_t>() > int64_t{1} << 40) {
-      Refuse(key, "a number of 1 or more");
-    }
-    return value.get<int64_t>();
-  }
-  int64_t Size(const char* key, int64_t otherwise) const { return Has(key) ? Size(key) : otherwise; }
+  int64_t Size(const char* key) const { return Whole(key, 1); }
+  int64_t Size(const char* key, int64_t otherwise) const { return Has(key) ? Whole(key, 1) : otherwise; }
+  int64_t Count(const char* key, int64_t otherwise) const { return Has(key) ? Whole(key, 0) : otherwise; }
   double Number(const char* key, double otherwise) const {
     if (!Has(key)) return otherwise;
     if (!At(key).is_number()) Refuse(key, "a number");
@@ -79,6 +74,13 @@ class Reader {
   }
 
  private:
+  int64_t Whole(const char* key, int64_t least) const {
+    const Json& value = At(key);
+    if (!value.is_number_integer() || value.get<int64_t>() < least || value.get<int64_t>() > int64_t{1} << 40) {
+      Refuse(key, fmt::format("a number of {} or more", least));
+    }
+    return value.get<int64_t>();
+  }
   const Json& At(const char* key) const {
     if (!json_.contains(key)) Fail(ExitCode::kData, "{}: expected a key {}, found none", path_, key);
     return json_[key];
@@ -148,11 +150,11 @@ void ReadNsa(const Reader& group, NsaConfig* nsa) {
   nsa->stride = group.Size("stride");
   nsa->select_block = group.Size("select_block");
   nsa->select = group.Size("select");
-  nsa->init = static_cast<int64_t>(group.Number("init", 1));
-  nsa->local = static_cast<int64_t>(group.Number("local", 2));
+  nsa->init = group.Count("init", 1);
+  nsa->local = group.Count("local", 2);
   nsa->window = group.Size("window");
   nsa->phi = group.OneOf("phi", kPhis);
-  nsa->phi_hidden = static_cast<int64_t>(group.Number("phi_hidden", 0));
+  nsa->phi_hidden = group.Count("phi_hidden", 0);
   nsa->compress_rope = group.OneOf("compress_rope", kRopes);
   nsa->kv_branches = group.OneOf("kv_branches", kBranches);
 }
