@@ -1,5 +1,5 @@
-/* A whole transformer with Native Sparse Attention: logits of tokens, loss, gradients, AdamW, decoding. C11, also C++;
- * status, memory and threads as in nsa/nsa.h, but that every call here waits until it is done.
+/* A whole transformer with Native Sparse Attention, random or exported: logits of tokens, loss, gradients, AdamW,
+ * decoding. C11, also C++; status, memory and threads as in nsa/nsa.h, but that every call here waits until it is done.
  *
  * X vocabulary, D hidden width, S tokens of a sequence, B sequences of a call. The network is Longspan's: embedding,
  * per layer attention (projections, RoPE, gates of the input) and SwiGLU, each behind an RMS norm, norm, head. */
@@ -38,7 +38,17 @@ NSA_API NSAModelConfig nsa_model_default_config(int32_t vocabulary, int32_t laye
 
 /* Makes *model a model with random weights, which nsa_model_free frees; when it fails, model->impl is null. */
 NSA_API int nsa_model_init(NSAModel* model, const NSAModelConfig* config);
-NSA_API void nsa_model_free(NSAModel* model); /* null or not initialised is fine */
+/* Makes *model the one of a folder in Hugging Face's layout: what `longspan export` makes of a run or checkpoint, and
+ * dense models of Llama's, Mistral's and Qwen 3's form, as they are (not as NSA, which `longspan import` makes of
+ * them). Of *config it reads sequence_length (0: as long as the model was trained on), dtype and device, and AdamW's
+ * numbers; null: the defaults of these, and 0. Its forward is that of Longspan's training (on a CPU bit for bit), and
+ * training goes on with it, from fresh moments.
+ *
+ * A checkpoint itself is not read: its configuration takes protobuf, which this library does without. */
+NSA_API int nsa_model_open(NSAModel* model, const char* folder, const NSAModelConfig* config);
+NSA_API int32_t nsa_model_vocabulary(const NSAModel* model);      /* X; 0 (and nsa_last_error) on wrong use */
+NSA_API int32_t nsa_model_sequence_length(const NSAModel* model); /* S; likewise */
+NSA_API void nsa_model_free(NSAModel* model);                     /* null or not initialised is fine */
 
 /* Tokens [B,S] and targets [B,S] in HOST memory: a token from 0 to X - 1; a target likewise, or -1 for none. */
 
