@@ -54,7 +54,7 @@ room(launch/job             runtime parallel/comm parallel/config.h launch/confi
 room(launch/data            runtime runtime/files parallel model launch/config/run_config.h launch/config/blend.h)
 room(launch/report          runtime runtime/files parallel/comm/comm.h parallel/comm/texts.h)
 room(launch/checkpoint      runtime runtime/files ${menu} parallel/comm/comm.h parallel/comm/recorder.h parallel/comm/texts.h
-                            model model/interchange model/training launch/config)
+                            model model/interchange model/training launch/config launch/data/tokenizer.h)
 room(launch/train           runtime runtime/files ${menu} parallel parallel/comm parallel/exchange
                             model model/attention model/network model/training
                             launch/config launch/job launch/data launch/report launch/checkpoint)
