@@ -166,6 +166,16 @@ int nsa_decoder_step(NSADecoder* decoder, const int32_t* tokens, float* logits) 
   return Guard("nsa_decoder_step", [&] { ModelDecoder::Of(decoder).Step(tokens, logits); });
 }
 
+int nsa_decoder_extend(NSADecoder* decoder, int32_t num_sequences, const int32_t* sequences, const int32_t* counts,
+                       const int32_t* tokens, float* logits) {
+  return Guard("nsa_decoder_extend",
+               [&] { ModelDecoder::Of(decoder).Extend(num_sequences, sequences, counts, tokens, logits); });
+}
+
+int nsa_decoder_truncate(NSADecoder* decoder, int32_t sequence, int32_t length) {
+  return Guard("nsa_decoder_truncate", [&] { ModelDecoder::Of(decoder).Truncate(sequence, length); });
+}
+
 int nsa_decoder_clear(NSADecoder* decoder, int32_t sequence) {
   return Guard("nsa_decoder_clear", [&] { ModelDecoder::Of(decoder).Clear(sequence); });
 }

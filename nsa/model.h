@@ -84,6 +84,7 @@ NSA_API int nsa_model_load(NSAModel* model, const char* path);
 typedef struct {
   void* impl; /* null: not initialised */
 } NSADecoder;
+enum { NSA_MAX_TAKEN_BACK = 256 }; /* tokens of a sequence, by nsa_decoder_truncate */
 
 /* Makes *decoder one of `sequences` empty sequences of up to `length` tokens each, with a copy of the weights that the
  * model has now; nsa_decoder_free frees it, before the model goes. When it fails, decoder->impl is null. */
@@ -96,6 +97,14 @@ NSA_API int nsa_decoder_append(NSADecoder* decoder, int32_t sequence, const int3
                                float* logits);
 /* One token [sequences] more of every sequence, together; logits [sequences,X]. */
 NSA_API int nsa_decoder_step(NSADecoder* decoder, const int32_t* tokens, float* logits);
+/* counts [num_sequences] tokens, each 1 or more, to sequences [num_sequences], each of them once (null: 0, 1, 2, ..),
+ * together: tokens [T], those of sequences[i] after those of sequences[i-1]. logits [T,X] (null: not wanted) are those
+ * after every token, so that a draft of several is checked in one call, and its end taken back. */
+NSA_API int nsa_decoder_extend(NSADecoder* decoder, int32_t num_sequences, const int32_t* sequences,
+                               const int32_t* counts, const int32_t* tokens, float* logits);
+/* The first `length` tokens are the sequence's again, at most NSA_MAX_TAKEN_BACK fewer than it ever had since it was
+ * empty. */
+NSA_API int nsa_decoder_truncate(NSADecoder* decoder, int32_t sequence, int32_t length);
 NSA_API int nsa_decoder_clear(NSADecoder* decoder, int32_t sequence);            /* makes it empty */
 NSA_API int32_t nsa_decoder_length(const NSADecoder* decoder, int32_t sequence); /* its tokens; -1 on wrong use */
 
