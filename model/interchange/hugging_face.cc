@@ -54,7 +54,8 @@ HuggingFaceTensors::HuggingFaceTensors(std::string folder) : folder_(std::move(f
 
 void HuggingFaceTensors::RequireLayers(int64_t layers) const {
   const std::string name = HuggingFaceNameOf(fmt::format("layers.{}.attention_norm.weight", layers - 1)).name;
-  if (!Has(name)) Fail(ExitCode::kData, "{}: expected {} layers, found no tensor {}", folder_, layers, name);
+  if (!places_.contains(name))
+    Fail(ExitCode::kData, "{}: expected {} layers, found no tensor {}", folder_, layers, name);
 }
 
 void HuggingFaceTensors::RequireJust(const std::map<std::string, Shape>& parameters) const {

@@ -50,7 +50,6 @@ class HuggingFaceTensors {
  public:
   // Throws Error (io, data).
   explicit HuggingFaceTensors(std::string folder);
-  bool Has(const std::string& name) const { return places_.contains(name); }
   // Throws Error (data) unless there are so many layers: before a network of them is made.
   void RequireLayers(int64_t layers) const;
   // Throws Error (data) naming a tensor that is of none of these parameters of ours, one of theirs that is missing, or

@@ -15,6 +15,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr int kDeepest = 32;
+
 template <typename T>
 using Names = std::vector<std::pair<const char*, T>>;
 
@@ -70,7 +72,9 @@ class Reader {
     return {At(key), path_ + ": " + key};
   }
   [[noreturn]] void Refuse(const char* key, const std::string& expected) const {
-    Fail(ExitCode::kData, "{}: {}: expected {}, found {}", path_, key, expected, At(key).dump());
+    std::string found = At(key).dump();
+    if (found.size() > 60) found = found.substr(0, 60) + "..";
+    Fail(ExitCode::kData, "{}: {}: expected {}, found {}", path_, key, expected, found);
   }
 
  private:
@@ -215,7 +219,12 @@ std::string HuggingFaceConfig(const HuggingFaceModel& exported, const std::strin
 HuggingFaceModel ReadHuggingFaceConfig(const std::string& folder) {
   const std::string path = folder + "/config.json";
   const MappedFile file(path);
-  const Json json = Json::parse(std::string_view(reinterpret_cast<const char*>(file.data()), file.size()), nullptr,
+  // What is said of a value takes a call for each level of it.
+  const auto shallow = [&](int depth, Json::parse_event_t, Json&) {
+    if (depth > kDeepest) Fail(ExitCode::kData, "{}: expected a model, found {} objects in another", path, depth);
+    return true;
+  };
+  const Json json = Json::parse(std::string_view(reinterpret_cast<const char*>(file.data()), file.size()), shallow,
                                 /*allow_exceptions=*/false);
   if (!json.is_object()) Fail(ExitCode::kData, "{}: expected a JSON object", path);
   const Reader config(json, path);

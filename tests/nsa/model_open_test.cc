@@ -164,6 +164,8 @@ TEST_F(Open, Refusals) {
        [](Json& c) { c["num_hidden_layers"] = 2000000000; }},
       {"model.embed_tokens.weight: expected the shape [256,32], found [256,16]",
        [](Json& c) { c["hidden_size"] = 32; }},
+      {"mlp.down_proj.weight: expected the shape [16,2147483646], found [16,24]",
+       [](Json& c) { c["intermediate_size"] = 2147483646; }},
       {"expected a tensor lm_head.weight, found none", [](Json& c) { c["tie_word_embeddings"] = false; }},
       {"self_attn.gate_proj.bias: Longspan's models have no such tensor",
        [](Json& c) { c["attention_kinds"] = {"FULL"}; }},
@@ -173,6 +175,9 @@ TEST_F(Open, Refusals) {
     ChangeConfig(one.change);
     ExpectRefused(NSA_ERROR_FILE, one.text, exported_, config);
   }
+  WriteFile(exported_ + "/config.json",
+            "{\"vocab_size\": " + std::string(100000, '[') + std::string(100000, ']') + "}");
+  ExpectRefused(NSA_ERROR_FILE, "config.json: expected a model, found 33 objects in another", exported_, config);
   WriteFile(exported_ + "/config.json", "[");
   ExpectRefused(NSA_ERROR_FILE, "config.json: expected a JSON object", exported_, config);
   WriteFile(exported_ + "/config.json", good);
