@@ -19,6 +19,8 @@ std::string AdviceOn(const Straggler& straggler) {
     case SlowClass::kCompute:
       return straggler.stage.empty() ? "compare that device's clocks and temperature, or run longspan bench on it"
                                      : "if its work is more, parallel.layout = HEAD_TAIL; else longspan bench there";
+    case SlowClass::kThrottled:
+      return "its cooling and power: nvidia-smi -q -d PERFORMANCE,TEMPERATURE,POWER there; or leave that GPU out";
     case SlowClass::kHost:
       return "its thread did not run: look for other programs on its cores, signals, and how ranks are bound";
     case SlowClass::kData:
@@ -69,6 +71,9 @@ std::vector<Finding> LargestCosts(const Summary& summary) {
     (straggler.what == SlowClass::kLink ? moving : waiting) -= seconds;
     std::string why = WhereOf(straggler);  // of a link that is its class, too
     if (straggler.link.empty()) why = std::string(ClassName(straggler.what)) + (why.empty() ? "" : ", " + why);
+    if (!straggler.held_by.empty()) {
+      why += fmt::format(", {:.0f} MHz where others have {:.0f}", straggler.sm_clock, straggler.usual_sm_clock);
+    }
     costs.push_back({seconds,
                      fmt::format("rank {} is slow by its own doing ({}); the others wait for it", straggler.rank, why),
                      AdviceOn(straggler)});

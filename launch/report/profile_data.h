@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "launch/report/profile.pb.h"
+#include "runtime/gpu_monitor.h"
 
 namespace longspan {
 
@@ -71,6 +72,8 @@ struct RankProfile {
   std::vector<ProfilePeriod> periods;    // of the newest session
   std::vector<ProfileCell> layers;       // sums over its training steps
   std::vector<ProfileLink> links;        // to the next rank, as measured now and then
+  std::vector<GpuReading> gpu;           // on the common clock
+  std::vector<std::string> problems;     // that the rank had with its profile
   std::vector<ProfileSession> sessions;  // oldest first
   double clock_error = 0;                // seconds, the largest
 };

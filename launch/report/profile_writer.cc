@@ -151,6 +151,28 @@ void ProfileWriter::Add(const PeriodRecord& record) {
   file_.Add(entry);
 }
 
+void ProfileWriter::Add(const GpuReading& reading) {
+  proto::Entry entry;
+  proto::Gpu& gpu = *entry.mutable_gpu();
+  gpu.set_begin(Since(reading.at));
+  gpu.set_sm_clock(static_cast<uint32_t>(reading.sm_clock));
+  gpu.set_most_sm_clock(static_cast<uint32_t>(reading.most_sm_clock));
+  gpu.set_memory_clock(static_cast<uint32_t>(reading.memory_clock));
+  gpu.set_power(static_cast<float>(reading.power));
+  gpu.set_power_limit(static_cast<float>(reading.power_limit));
+  gpu.set_temperature(static_cast<uint32_t>(reading.temperature));
+  gpu.set_held(reading.held);
+  gpu.set_corrected(reading.corrected);
+  gpu.set_uncorrected(reading.uncorrected);
+  file_.Add(entry);
+}
+
+void ProfileWriter::AddProblem(const std::string& text) {
+  proto::Entry entry;
+  entry.mutable_problem()->set_text(text);
+  file_.Add(entry);
+}
+
 void ProfileWriter::AddCells(const Sums& sums, Cells* cells) {
   for (const auto& [key, sum] : sums) {
     proto::Cell* const cell = cells->Add();

@@ -10,6 +10,7 @@
 #include "launch/report/link_speed.h"
 #include "launch/report/profile_file.h"
 #include "launch/report/recorder.h"
+#include "runtime/gpu_monitor.h"
 
 namespace longspan {
 
@@ -21,6 +22,8 @@ class ProfileWriter {
   void Add(const ClockDifference& difference, double at);
   void Add(const LinkSpeed& link, double at);
   void Add(const PeriodRecord& period);
+  void Add(const GpuReading& reading);
+  void AddProblem(const std::string& text);
   void End();
   void Write();  // to the file; throws Error (io)
 

@@ -11,6 +11,7 @@
 #include "launch/report/link_speed.h"
 #include "launch/report/profile_writer.h"
 #include "runtime/error.h"
+#include "runtime/gpu_monitor.h"
 #include "runtime/planted_fault.h"
 
 namespace longspan {
@@ -52,6 +53,7 @@ Recorder::Recorder(Args args) : args_(std::move(args)), gpu_(args_.device.kind()
   Trace::Get().Keep(writer_ != nullptr);
   CompareClocksNow();
   Write();
+  if (writer_ && !args_.gpu.empty()) monitor_ = std::make_unique<GpuMonitor>(args_.gpu);
 }
 
 Recorder::~Recorder() {
@@ -118,6 +120,7 @@ void Recorder::Finish() {
   if (in_period_) open_.erase(period_);
   in_period_ = false;
   Gather(period_);
+  TakeReadings();
   if (writer_) writer_->End();
   Write();
 }
@@ -138,8 +141,15 @@ void Recorder::Gather(int64_t resolved) {
   }
 }
 
+void Recorder::TakeReadings() {
+  if (!writer_ || !monitor_) return;
+  for (const GpuReading& reading : monitor_->Take()) writer_->Add(reading);
+  if (const std::string problem = monitor_->TakeProblem(); !problem.empty()) writer_->AddProblem(problem);
+}
+
 void Recorder::Write() {
   if (!writer_) return;
+  TakeReadings();
   try {
     writer_->Write();
     written_ = WallSeconds();

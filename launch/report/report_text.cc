@@ -173,6 +173,24 @@ std::string Transfers(const Summary& summary) {
                     Ms(summary.mean.moving), Ms(summary.mean.hidden));
 }
 
+std::string Gpus(const Summary& summary) {
+  if (summary.gpus.empty()) return "";
+  std::string text = fmt::format(
+      "\nGPUs while steps ran: MHz of their multiprocessors; held: part of the time for which clocks were held down\n"
+      "  {:>5} {:>7} {:>7} {:>7} {:>7} {:>7} {:>5} {:>7}  {:<32} {}\n",
+      "rank", "MHz", "lowest", "of", "W", "of", "C", "held", "by", "new memory errors");
+  const auto errors = [](const GpuRow& row) {
+    if (row.corrected + row.uncorrected == 0) return std::string("none");
+    return fmt::format("{} corrected, {} not", row.corrected, row.uncorrected);
+  };
+  for (const GpuRow& row : summary.gpus) {
+    text += fmt::format("  {:>5} {:>7.0f} {:>7.0f} {:>7.0f} {:>7.0f} {:>7.0f} {:>5.0f} {:>6.0f}%  {:<32} {}\n",
+                        row.rank, row.sm_clock, row.lowest, row.most_sm_clock, row.power, row.power_limit,
+                        row.temperature, 100 * row.held, row.held_by.empty() ? "-" : row.held_by, errors(row));
+  }
+  return text;
+}
+
 std::string Memory(const Summary& summary) {
   std::string text = "\nmemory of a rank's device, MiB\n";
   for (const MemoryOfUse& row : summary.memory) {
@@ -251,7 +269,7 @@ std::string ReportText(const Summary& summary) {
   const bool graphs = std::any_of(summary.stages.begin(), summary.stages.end(),
                                   [](const StageRow& row) { return row.stage == "graph"; });
   if (graphs) text += "  stages and transfers are not seen within graphs; runtime.graphs = OFF shows them\n";
-  return text + Selection(summary) + Memory(summary) + Plan(summary) + LedgerText(summary);
+  return text + Selection(summary) + Gpus(summary) + Memory(summary) + Plan(summary) + LedgerText(summary);
 }
 
 }  // namespace longspan

@@ -154,6 +154,8 @@ const char* ClassName(SlowClass what) {
   switch (what) {
     case SlowClass::kCompute:
       return "compute";
+    case SlowClass::kThrottled:
+      return "throttled";
     case SlowClass::kHost:
       return "host";
     case SlowClass::kData:
@@ -174,6 +176,7 @@ std::string StageName(const std::string& stage, proto::Pass pass, int layer) {
 
 std::string WhereOf(const Straggler& straggler) {
   if (!straggler.link.empty()) return "link " + straggler.link;
+  if (!straggler.held_by.empty()) return "GPU " + straggler.held_by;
   return straggler.stage.empty() ? "" : StageName(straggler.stage, straggler.pass, straggler.layer);
 }
 
@@ -258,6 +261,11 @@ Summary Summarize(const ProfileData& data) {
   summary.transfers = TransferRows(steps);
   summary.links = LinkRows(data);
   summary.memory = MemoryRows(data);
+  for (size_t r = 0; r < data.ranks.size(); ++r) {
+    const ProfilePeriod &first = *steps[r].front(), &last = *steps[r].back();
+    const GpuRow gpu = GpuBetween(data.ranks[r], first.begin, last.begin + last.seconds);
+    if (gpu.readings > 0) summary.gpus.push_back(gpu);
+  }
   summary.stragglers = FindStragglers(data, steps);
   summary.costs = LargestCosts(summary);
   return summary;

@@ -26,6 +26,7 @@ Recorder::Args RecorderArgs(const Job& job, Session& session, const RunConfig& c
   Recorder::Args args{.world = mesh.host_world(),
                       .device = job.device(),
                       .compute = session.compute(),
+                      .gpu = job.device().address(),
                       .folder = folder,
                       .level = LevelOf(config.profile),
                       .first_full = config.profile.first_step,

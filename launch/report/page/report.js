@@ -44,7 +44,7 @@ function stragglers() {
   }
   $('stragglers').append(table(
     ['<rank', '<class', '<when', '<where', 'excess ms', 'ratio', 'saved at median'],
-    report.stragglers.map((s) => [s.rank, s.class, when(s), s.link ? 'link ' + s.link : s.stage ? stageName(s) : 'spread over stages', ms(s.excess),
+    report.stragglers.map((s) => [s.rank, s.class, when(s), s.link ? 'link ' + s.link : s.held_by ? 'GPU ' + s.held_by : s.stage ? stageName(s) : 'spread over stages', ms(s.excess),
       fixed(s.ratio) + 'x', percent(s.saving_share)])));
 }
 
@@ -204,6 +204,21 @@ function memoryAndPlan() {
   })));
 }
 
+function gpus() {
+  if (report.gpus.length === 0) {
+    $('gpus-section').hidden = true;
+    return;
+  }
+  chart('clocks', () => curves(data.clocks.map((gpu, i) => ({
+    label: 'rank ' + gpu.rank, x: gpu.seconds, y: gpu.mhz, colour: palette(i),
+  })), 'seconds since the run began', 'MHz', { zero: true }));
+  $('gpus').append(table(
+    ['rank', 'MHz', 'lowest', 'of', 'memory MHz', 'W', 'of', 'most °C', 'held', '<by', '<new memory errors'],
+    report.gpus.map((gpu) => [gpu.rank, fixed(gpu.sm_clock, 0), fixed(gpu.lowest, 0), fixed(gpu.most_sm_clock, 0),
+      fixed(gpu.memory_clock, 0), fixed(gpu.power, 0), fixed(gpu.power_limit, 0), fixed(gpu.temperature, 0), percent(gpu.held),
+      gpu.held_by || '–', gpu.corrected + gpu.uncorrected === 0 ? 'none' : `${gpu.corrected} corrected, ${gpu.uncorrected} not`])));
+}
+
 function selection() {
   const found = report.selection;
   if (found.layers.length === 0) {
@@ -235,7 +250,7 @@ function ledger() {
   }));
 }
 
-for (const part of [header, costs, stragglers, ranks, heat, timeline, overSteps, transfers, memoryAndPlan, selection, ledger]) part();
+for (const part of [header, costs, stragglers, ranks, heat, timeline, gpus, overSteps, transfers, memoryAndPlan, selection, ledger]) part();
 drawAlways();
 if (report.rank.length > 0) {
   const blamed = report.stragglers.length > 0 ? report.rank.findIndex((row) => row.rank === report.stragglers[0].rank) : 0;
