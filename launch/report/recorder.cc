@@ -13,6 +13,7 @@
 #include "runtime/error.h"
 #include "runtime/gpu_monitor.h"
 #include "runtime/planted_fault.h"
+#include "runtime/profiler_range.h"
 
 namespace longspan {
 namespace {
@@ -81,7 +82,8 @@ void Recorder::CompareClocksNow() {
 
 void Recorder::Begin(RunPeriod what, int64_t step) {
   if (what == RunPeriod::kStep) PlantedFault::Get().BeginStep(args_.world.rank(), step, step_seconds_);
-  if (in_period_) open_.erase(period_);
+  Forget();
+  PushRange(what == RunPeriod::kStep ? "step" : what == RunPeriod::kEvaluation ? "evaluation" : "checkpoint", step);
   PeriodRecord& period = open_[++period_];
   period.what = what;
   period.step = step;
@@ -92,6 +94,14 @@ void Recorder::Begin(RunPeriod what, int64_t step) {
   in_period_ = true;
   period_cpu_ = ThreadCpuSeconds();
   period.begin = WallSeconds();
+}
+
+// What has begun and did not end.
+void Recorder::Forget() {
+  if (!in_period_) return;
+  open_.erase(period_);
+  in_period_ = false;
+  PopRange();
 }
 
 void Recorder::UnderWay() {
@@ -106,6 +116,7 @@ void Recorder::End(int64_t memory_bytes) {
   period.cpu = ThreadCpuSeconds() - period_cpu_;
   period.memory_bytes = memory_bytes;
   in_period_ = false;
+  PopRange();
   Trace::Get().BeginPeriod(0);
   if (period.what == RunPeriod::kStep) {
     step_seconds_ = period.seconds;
@@ -117,8 +128,7 @@ void Recorder::End(int64_t memory_bytes) {
 }
 
 void Recorder::Finish() {
-  if (in_period_) open_.erase(period_);
-  in_period_ = false;
+  Forget();
   Gather(period_);
   TakeReadings();
   if (writer_) writer_->End();

@@ -88,6 +88,7 @@ class Recorder {
 
  private:
   void CompareClocksNow();
+  void Forget();
   void Gather(int64_t resolved);
   void TakeReadings();
   void Write();
