@@ -40,6 +40,8 @@ class Reader {
                                1e-9 * static_cast<double>(link.time()), static_cast<double>(link.bytes())});
       } else if (entry.has_gpu()) {
         Add(entry.gpu());
+      } else if (entry.has_peak()) {
+        rank_.peaks.assign(entry.peak().memory().begin(), entry.peak().memory().end());
       } else if (entry.has_problem()) {
         rank_.problems.push_back(entry.problem().text());
       } else if (entry.has_end()) {

@@ -72,6 +72,7 @@ struct RankProfile {
   std::vector<ProfilePeriod> periods;    // of the newest session
   std::vector<ProfileCell> layers;       // sums over its training steps
   std::vector<ProfileLink> links;        // to the next rank, as measured now and then
+  std::vector<proto::Memory> peaks;      // of memory by use
   std::vector<GpuReading> gpu;           // on the common clock
   std::vector<std::string> problems;     // that the rank had with its profile
   std::vector<ProfileSession> sessions;  // oldest first

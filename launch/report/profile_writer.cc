@@ -89,11 +89,6 @@ void ProfileWriter::Begin(uint64_t session, int rank, int ranks, const Device& d
   header.set_first_step(facts.first_step);
   header.set_step_flops(facts.step_flops);
   header.set_peak_flops(facts.peak_flops);
-  for (const auto& [use, bytes] : facts.memory) {
-    proto::Memory& memory = *header.add_memory();
-    memory.set_use(use);
-    memory.set_bytes(static_cast<uint64_t>(bytes));
-  }
   file_.Add(entry);
 }
 
@@ -164,6 +159,25 @@ void ProfileWriter::Add(const GpuReading& reading) {
   gpu.set_held(reading.held);
   gpu.set_corrected(reading.corrected);
   gpu.set_uncorrected(reading.uncorrected);
+  file_.Add(entry);
+}
+
+void ProfileWriter::Add(const std::vector<HeldMemory>& held) {
+  bool grew = false;
+  for (const HeldMemory& memory : held) {
+    int64_t& peak = peaks_[{memory.host, memory.use}];
+    grew = grew || memory.most > peak;
+    peak = std::max(peak, memory.most);
+  }
+  if (!grew) return;
+  proto::Entry entry;
+  for (const auto& [key, bytes] : peaks_) {
+    if (bytes == 0) continue;
+    proto::Memory& memory = *entry.mutable_peak()->add_memory();
+    memory.set_use(key.second);
+    memory.set_host(key.first);
+    memory.set_bytes(static_cast<uint64_t>(bytes));
+  }
   file_.Add(entry);
 }
 

@@ -53,6 +53,8 @@ Recorder::Recorder(Args args) : args_(std::move(args)), gpu_(args_.device.kind()
   Trace::Get().BeginPeriod(0);
   Trace::Get().Keep(writer_ != nullptr);
   CompareClocksNow();
+  TakeHeldMemory();  // from here on
+  AddMemory();
   Write();
   if (writer_ && !args_.gpu.empty()) monitor_ = std::make_unique<GpuMonitor>(args_.gpu);
 }
@@ -118,6 +120,7 @@ void Recorder::End(int64_t memory_bytes) {
   in_period_ = false;
   PopRange();
   Trace::Get().BeginPeriod(0);
+  AddMemory();
   if (period.what == RunPeriod::kStep) {
     step_seconds_ = period.seconds;
   } else if (period.seconds < kLeastSeconds) {
@@ -155,6 +158,10 @@ void Recorder::TakeReadings() {
   if (!writer_ || !monitor_) return;
   for (const GpuReading& reading : monitor_->Take()) writer_->Add(reading);
   if (const std::string problem = monitor_->TakeProblem(); !problem.empty()) writer_->AddProblem(problem);
+}
+
+void Recorder::AddMemory() {
+  if (writer_) writer_->Add(TakeHeldMemory());
 }
 
 void Recorder::Write() {

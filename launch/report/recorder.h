@@ -25,10 +25,9 @@ struct RunFacts {
   std::string version;  // of the program
   int dp = 0, cp = 0;   // this rank's indices in the mesh
   int dp_size = 1, cp_size = 1;
-  int64_t first_step = 1;                                    // of this start of the program
-  double startup_seconds = 0;                                // since that start
-  double step_flops = 0, peak_flops = 0;                     // of all ranks; peak: a second
-  std::vector<std::pair<std::string, int64_t>> memory = {};  // of this rank's device by use, bytes
+  int64_t first_step = 1;                 // of this start of the program
+  double startup_seconds = 0;             // since that start
+  double step_flops = 0, peak_flops = 0;  // of all ranks; peak: a second
 };
 
 // All that was recorded of a period.
@@ -91,6 +90,7 @@ class Recorder {
   void Forget();
   void Gather(int64_t resolved);
   void TakeReadings();
+  void AddMemory();
   void Write();
 
   const Args args_;

@@ -44,7 +44,9 @@ json ToJson(const TransferRow& row) {
           {"exposed", row.exposed}, {"bus_bandwidth", row.moving > 0 ? json(row.bytes / row.moving) : json(nullptr)}};
 }
 
-json ToJson(const MemoryOfUse& row) { return {{"use", row.use}, {"min", row.min}, {"max", row.max}}; }
+json ToJson(const MemoryOfUse& row) {
+  return {{"use", row.use}, {"host", row.host}, {"min", row.min}, {"max", row.max}};
+}
 
 json ToJson(const PlanRow& row) {
   return {{"what", row.what}, {"unit", row.unit}, {"planned", row.planned}, {"measured", row.measured}};

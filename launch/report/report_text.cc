@@ -192,9 +192,9 @@ std::string Gpus(const Summary& summary) {
 }
 
 std::string Memory(const Summary& summary) {
-  std::string text = "\nmemory of a rank's device, MiB\n";
+  std::string text = "\nmemory of a rank, MiB: the most at a time\n";
   for (const MemoryOfUse& row : summary.memory) {
-    text += fmt::format("  {:<28} {:>10.2f}", row.use, row.max / (1 << 20));
+    text += fmt::format("  {:<45} {:>10.2f}", (row.host ? "host: " : "") + row.use, row.max / (1 << 20));
     text += row.min < row.max ? fmt::format("   {:.2f} on the rank that has least\n", row.min / (1 << 20)) : "\n";
   }
   return text;

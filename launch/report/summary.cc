@@ -98,20 +98,29 @@ std::vector<TransferRow> TransferRows(const StepTable& steps) {
 
 std::vector<MemoryOfUse> MemoryRows(const ProfileData& data) {
   std::vector<MemoryOfUse> rows;
-  const auto add = [&](const std::string& use, double bytes) {
-    auto row = std::find_if(rows.begin(), rows.end(), [&](const MemoryOfUse& known) { return known.use == use; });
-    if (row == rows.end()) row = rows.insert(rows.end(), {use, bytes, bytes});
+  const auto add = [&](const std::string& use, bool host, double bytes) {
+    auto row = std::find_if(rows.begin(), rows.end(),
+                            [&](const MemoryOfUse& known) { return known.use == use && known.host == host; });
+    if (row == rows.end()) row = rows.insert(rows.end(), {use, host, bytes, bytes});
     row->min = std::min(row->min, bytes);
     row->max = std::max(row->max, bytes);
   };
-  for (const RankProfile& rank : data.ranks) {
-    for (const proto::Memory& use : rank.header.memory()) add(use.use(), static_cast<double>(use.bytes()));
-  }
+  const auto add_peaks = [&](const auto& wanted, const std::string& name) {
+    for (const RankProfile& rank : data.ranks) {
+      for (const proto::Memory& peak : rank.peaks) {
+        if (wanted(peak)) add(name.empty() ? peak.use() : name, peak.host(), static_cast<double>(peak.bytes()));
+      }
+    }
+  };
+  add_peaks([](const proto::Memory& peak) { return !peak.host() && !peak.use().empty(); }, "");
+  std::stable_sort(rows.begin(), rows.end(), [](const MemoryOfUse& a, const MemoryOfUse& b) { return a.max > b.max; });
+  add_peaks([](const proto::Memory& peak) { return peak.use().empty(); }, "all of these");
   for (const RankProfile& rank : data.ranks) {
     double most = 0;
     for (const ProfilePeriod& period : rank.periods) most = std::max(most, period.memory);
-    add("in use", most);
+    add("in use", false, most);
   }
+  add_peaks([](const proto::Memory& peak) { return peak.host(); }, "");
   return rows;
 }
 

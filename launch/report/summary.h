@@ -41,9 +41,11 @@ struct TransferRow {
   double exposed = 0;  // of both: what no kernel hid
 };
 
-// Of a rank's device, bytes over ranks: reserved for a use, or "in use", the most after any step.
+// The most bytes that ranks held for a use, "all of these" at a time on the device, or "in use", which only the system
+// knows: of a GPU gone since the job began, of a CPU the process's, the most after any step.
 struct MemoryOfUse {
   std::string use;
+  bool host = false;  // page-locked memory of the host; else of the device
   double min = 0, max = 0;
 };
 

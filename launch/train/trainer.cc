@@ -277,7 +277,7 @@ class Trainer {
     recorder_->Begin(RunPeriod::kEvaluation, step);
     const std::optional<HeldOut> found = Evaluate(job_, session_, *sources_.validation, config_, gradients_.loss_sum(),
                                                   [this] { return stopping_.Poll(); });
-    recorder_->End();
+    recorder_->End(job_.MemoryBytes());
     if (!found) return;
     log_.Eval(step, found->loss, found->labels);
     if (!std::isfinite(found->loss)) {

@@ -190,8 +190,8 @@ function transfers() {
 }
 
 function memoryAndPlan() {
-  $('memory-rows').append(table(['<of a rank, MiB', 'most', 'least'],
-    report.memory.map((row) => [row.use, fixed(row.max / 2 ** 20), fixed(row.min / 2 ** 20)])));
+  $('memory-rows').append(table(['<most at a time, MiB', 'largest rank', 'smallest'],
+    report.memory.map((row) => [(row.host ? 'host: ' : '') + row.use, fixed(row.max / 2 ** 20), fixed(row.min / 2 ** 20)])));
   if (report.plan.length === 0) {
     $('plan-section').hidden = true;
     return;

@@ -86,8 +86,9 @@ TEST_F(Reports, ThePlanBesideTheMeasurement) {
   ASSERT_FALSE(report["plan"].empty()) << report["problems"];
   std::map<std::string, std::pair<double, double>> rows;
   for (const json& row : report["plan"]) rows[row["what"]] = {row["planned"], row["measured"]};
-  for (const char* what : {"received by all_gather", "received by reduce_scatter", "received by send_receive",
-                           "memory: weights", "memory: activations", "memory: optimizer", "computed"}) {
+  for (const char* what :
+       {"received by all_gather", "received by reduce_scatter", "received by send_receive", "memory: weights",
+        "memory: activations", "memory: optimizer", "memory: all of these", "computed"}) {
     ASSERT_EQ(rows.count(what), 1U) << what << report["plan"];
     EXPECT_GT(rows[what].first, 0) << what;
     EXPECT_NEAR(rows[what].second / rows[what].first, 1, 1e-6) << what;
@@ -100,7 +101,10 @@ TEST_F(Reports, ThePlanBesideTheMeasurement) {
     return 0.0;
   };
   EXPECT_GT(use("weights"), 0);
-  EXPECT_GT(use("in use"), use("weights"));
+  EXPECT_NEAR(use("all of these") / rows["memory: all of these"].second, 1, 1e-3);  // of the largest rank
+  EXPECT_GT(use("all of these"), use("weights") + use("activations"));
+  EXPECT_GT(use("in use"), use("all of these"));
+  EXPECT_GT(use("batches on their way to the device"), 0);  // of the host
   std::filesystem::remove(folder_ / "runs/run/config.textproto");
   const json without = Report();
   EXPECT_TRUE(without["plan"].empty());
