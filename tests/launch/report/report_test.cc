@@ -111,6 +111,21 @@ TEST_F(Reports, ThePlanBesideTheMeasurement) {
   EXPECT_NE(without["problems"].dump().find("no plan beside it"), std::string::npos) << without["problems"];
 }
 
+TEST_F(Reports, ThePlanOfAnotherLayoutAndExchangeWithRecomputation) {
+  Train(2,
+        "train.steps=2 parallel.layout=CONTIGUOUS parallel.selected_exchange=FETCH train.recompute=FULL "
+        "train.offload=true");
+  const json plan = Report()["plan"];
+  ASSERT_FALSE(plan.empty());
+  for (const json& row : plan) {
+    const std::string what = row["what"];
+    if (what == "memory: all of the process") continue;  // with its libraries
+    const double off = row["measured"].get<double>() / row["planned"].get<double>() - 1;
+    // The blocks that were fetched are planned by their mean over ranks.
+    EXPECT_NEAR(off, 0, what == "received by send_receive" ? 0.1 : what == "computed" ? 1e-3 : 1e-6) << row;
+  }
+}
+
 TEST_F(Reports, AKilledRunHasItsProfile) {
   BackgroundRun run(4, Arguments("train.steps=100000"), folder_ / "said");
   run.AwaitText("rehearsal of the step");
