@@ -131,7 +131,7 @@ Ledger LedgerOf(const ProfileData& data) {
     ledger.total += session.startup + session.end - session.begin;
     if (i + 1 == sessions.size()) break;
     const ProfileSession& next = sessions[i + 1];
-    ++ledger.restarts;
+    if (!next.next_stage) ++ledger.restarts;
     const double stopped = std::max(0.0, next.begin - next.startup - session.end);
     ledger.stopped += stopped;
     ledger.total += stopped;

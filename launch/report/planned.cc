@@ -39,7 +39,7 @@ std::vector<PlanRow> BesidePlan(const ProfileData& data, const PlannedRun& plan)
     rows.push_back({"memory: " + use, "bytes", bytes, memory[use]});
     planned_memory += bytes;
   }
-  rows.push_back({"memory: all of these", "bytes", planned_memory, memory[""]});
+  rows.push_back({"memory: all and scratch", "bytes", planned_memory, memory[""]});
   // With what libraries take, and scratch.
   rows.push_back(
       {rank->header.gpu() ? "memory: in use" : "memory: all of the process", "bytes", planned_memory, in_use});

@@ -75,6 +75,7 @@ class Reader {
     rank_.header = header;
     rank_.sessions = before;
     rank_.sessions.push_back({.id = header.session(),
+                              .next_stage = header.next_stage(),
                               .begin = header.unix_seconds(),
                               .end = header.unix_seconds(),
                               .startup = header.startup_seconds(),

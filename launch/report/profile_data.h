@@ -49,9 +49,10 @@ struct ProfilePeriod {
   double memory = 0;               // bytes
 };
 
-// A start of the program, from a run's first to its last resumption.
+// A start of the program, from a run's first to its last resumption, or of a stage of the run (data.stages).
 struct ProfileSession {
   uint64_t id = 0;
+  bool next_stage = false;    // the program has trained the one before
   double begin = 0, end = 0;  // unix seconds; the end of what is recorded
   double startup = 0;         // seconds before it
   int64_t first_step = 0, last_step = 0;

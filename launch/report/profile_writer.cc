@@ -87,6 +87,7 @@ void ProfileWriter::Begin(uint64_t session, int rank, int ranks, const Device& d
   header.set_begin(begin_);
   header.set_startup_seconds(facts.startup_seconds);
   header.set_first_step(facts.first_step);
+  header.set_next_stage(facts.next_stage);
   header.set_step_flops(facts.step_flops);
   header.set_peak_flops(facts.peak_flops);
   file_.Add(entry);

@@ -25,7 +25,8 @@ struct RunFacts {
   std::string version;  // of the program
   int dp = 0, cp = 0;   // this rank's indices in the mesh
   int dp_size = 1, cp_size = 1;
-  int64_t first_step = 1;                 // of this start of the program
+  int64_t first_step = 1;                 // of this start of the program, or of the stage of the run that begins
+  bool next_stage = false;                // the program has trained the stage before it
   double startup_seconds = 0;             // since that start
   double step_flops = 0, peak_flops = 0;  // of all ranks; peak: a second
 };

@@ -88,7 +88,7 @@ TEST_F(Reports, ThePlanBesideTheMeasurement) {
   for (const json& row : report["plan"]) rows[row["what"]] = {row["planned"], row["measured"]};
   for (const char* what :
        {"received by all_gather", "received by reduce_scatter", "received by send_receive", "memory: weights",
-        "memory: activations", "memory: optimizer", "memory: all of these", "computed"}) {
+        "memory: activations", "memory: optimizer", "memory: all and scratch", "computed"}) {
     ASSERT_EQ(rows.count(what), 1U) << what << report["plan"];
     EXPECT_GT(rows[what].first, 0) << what;
     EXPECT_NEAR(rows[what].second / rows[what].first, 1, 1e-6) << what;
@@ -101,7 +101,7 @@ TEST_F(Reports, ThePlanBesideTheMeasurement) {
     return 0.0;
   };
   EXPECT_GT(use("weights"), 0);
-  EXPECT_NEAR(use("all of these") / rows["memory: all of these"].second, 1, 1e-3);  // of the largest rank
+  EXPECT_NEAR(use("all of these") / rows["memory: all and scratch"].second, 1, 1e-3);  // of the largest rank
   EXPECT_GT(use("all of these"), use("weights") + use("activations"));
   EXPECT_GT(use("in use"), use("all of these"));
   EXPECT_GT(use("batches on their way to the device"), 0);  // of the host
@@ -261,6 +261,16 @@ TEST_F(Reports, AResumedRunHasItsRestartAndLostSteps) {
   EXPECT_GT(ledger["lost"], 0);
   EXPECT_EQ(Report()["steps"]["first"], 5);
   EXPECT_EQ(Report()["steps"]["last"], 6);
+}
+
+TEST_F(Reports, TheNextStageOfARunIsNoRestart) {
+  Train(2, "train.steps=4 'data.stages=1024 2 2'");
+  const json report = Report();
+  EXPECT_EQ(report["steps"]["first"], 3);
+  EXPECT_EQ(report["steps"]["last"], 4);
+  EXPECT_EQ(report["ledger"]["restarts"], 0);
+  EXPECT_EQ(report["ledger"]["lost_steps"], 0);
+  EXPECT_GT(report["ledger"]["training"].get<double>(), 3 * report["steps"]["mean"].get<double>() * 0.5);
 }
 
 TEST_F(Reports, NothingIsRecordedWhenOff) {
