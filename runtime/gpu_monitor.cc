@@ -141,8 +141,8 @@ std::string GpuHeldBy(uint64_t held) {
   };
   add(kHeatByDriver | kHeatByHardware, "too hot");
   add(kPowerBrake, "power brake");
-  add(kPowerCap, "at its power limit");
-  if (text.empty()) add(kHardware, "slowed by its hardware");
+  add(kPowerCap, "power limit");
+  if (text.empty()) add(kHardware, "hardware slowdown");
   return text;
 }
 

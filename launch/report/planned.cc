@@ -40,9 +40,8 @@ std::vector<PlanRow> BesidePlan(const ProfileData& data, const PlannedRun& plan)
     planned_memory += bytes;
   }
   rows.push_back({"memory: all and scratch", "bytes", planned_memory, memory[""]});
-  // With what libraries take, and scratch.
-  rows.push_back(
-      {rank->header.gpu() ? "memory: in use" : "memory: all of the process", "bytes", planned_memory, in_use});
+  // With what libraries take. Of a CPU it is all that the process ever did.
+  if (rank->header.gpu()) rows.push_back({"memory: in use", "bytes", planned_memory, in_use});
   for (const auto& [name, bytes] : plan.transfers) {
     const std::string operation = name.starts_with("comm.") ? name.substr(5) : name;
     rows.push_back({"received by " + operation, "bytes", bytes, transfers[name] / steps});

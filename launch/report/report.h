@@ -16,7 +16,7 @@
 //      "distinct_share","jaccard","hottest","union_2","union_4","union_8"},..]},  of train.record_selection; step 0:
 //      none
 //    "memory":[{"use","host","min","max"},..],  the most that a rank held at a time, over ranks: on its device by use,
-//      "all of these" and "in use" (launch/report/summary.h), and page-locked on its host
+//      "all of these" and in use (launch/report/summary.h), and page-locked on its host
 //    "gpus":[{"rank","readings","sm_clock","lowest","most_sm_clock","memory_clock","power","power_limit","temperature",
 //      "held","held_by","corrected","uncorrected"},..],  of ranks whose GPU's driver was asked: MHz, watts, degrees
 //      Celsius; held: the part of the readings in which its clocks were held down

@@ -118,7 +118,7 @@ std::vector<MemoryOfUse> MemoryRows(const ProfileData& data) {
   for (const RankProfile& rank : data.ranks) {
     double most = 0;
     for (const ProfilePeriod& period : rank.periods) most = std::max(most, period.memory);
-    add("in use", false, most);
+    add(rank.header.gpu() ? "in use on the GPU" : "in use by the process", false, most);
   }
   add_peaks([](const proto::Memory& peak) { return peak.host(); }, "");
   return rows;

@@ -41,8 +41,8 @@ struct TransferRow {
   double exposed = 0;  // of both: what no kernel hid
 };
 
-// The most bytes that ranks held for a use, "all of these" at a time on the device, or "in use", which only the system
-// knows: of a GPU gone since the job began, of a CPU the process's, the most after any step.
+// The most bytes that ranks held for a use, "all of these" at a time on the device, or, as the system says after each
+// step, "in use on the GPU" since the job began or "in use by the process".
 struct MemoryOfUse {
   std::string use;
   bool host = false;  // page-locked memory of the host; else of the device

@@ -88,10 +88,10 @@ TEST_F(Monitors, SayNothingWithoutALibrary) {
 TEST(GpuHeldBy, TellsWhatSlowsAGpuThatWorks) {
   EXPECT_EQ(GpuHeldBy(0), "");
   EXPECT_EQ(GpuHeldBy(0x1 | 0x2 | 0x10 | 0x100), "");  // idle, or set so
-  EXPECT_EQ(GpuHeldBy(0x4), "at its power limit");
-  EXPECT_EQ(GpuHeldBy(0x8), "slowed by its hardware");
+  EXPECT_EQ(GpuHeldBy(0x4), "power limit");
+  EXPECT_EQ(GpuHeldBy(0x8), "hardware slowdown");
   EXPECT_EQ(GpuHeldBy(0x8 | 0x80), "power brake");
-  EXPECT_EQ(GpuHeldBy(0x20 | 0x4), "too hot, at its power limit");
+  EXPECT_EQ(GpuHeldBy(0x20 | 0x4), "too hot, power limit");
 }
 
 }  // namespace

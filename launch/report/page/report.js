@@ -43,7 +43,7 @@ function stragglers() {
     return;
   }
   $('stragglers').append(table(
-    ['<rank', '<class', '<when', '<where', 'excess ms', 'ratio', 'saved at median'],
+    ['<rank', '<class', '<when', '<where', 'over by ms', 'ratio', 'would save'],
     report.stragglers.map((s) => [s.rank, s.class, when(s), s.link ? 'link ' + s.link : s.held_by ? 'GPU ' + s.held_by : s.stage ? stageName(s) : 'spread over stages', ms(s.excess),
       fixed(s.ratio) + 'x', percent(s.saving_share)])));
 }

@@ -135,7 +135,7 @@ TEST_F(RecorderTest, ARankWhoseGpuIsTooHotIsNamed) {
   EXPECT_EQ(summary.stragglers[0].rank, 1);
   EXPECT_EQ(summary.stragglers[0].what, SlowClass::kThrottled);
   const std::string text = ReportText(summary);
-  EXPECT_NE(text.find("rank 1 is slow by its own doing (throttled, GPU too hot, 1095 MHz where others have 1980)"),
+  EXPECT_NE(text.find("rank 1 is slow by its own doing (throttled, GPU too hot, 1095 MHz, others 1980)"),
             std::string::npos)
       << text;
   EXPECT_NE(text.find("GPUs while steps ran"), std::string::npos) << text;

@@ -149,6 +149,12 @@ TEST(Summary, SinceAStepInTheBackward) {
     ASSERT_EQ(summary.stragglers.size(), 1U);
     const Straggler& found = summary.stragglers[0];
     EXPECT_EQ(found.rank, 1);
+    // Among the costs it is what it now is, however late it began.
+    const auto cost = std::find_if(summary.costs.begin(), summary.costs.end(), [](const Finding& one) {
+      return one.what.find("rank 1 is slow by its own doing since step ") != std::string::npos;
+    });
+    ASSERT_NE(cost, summary.costs.end());
+    EXPECT_EQ(cost->seconds, found.saving);
     EXPECT_EQ(found.pass, proto::BACKWARD);
     EXPECT_EQ(found.what, SlowClass::kCompute);
     EXPECT_EQ(found.first_step, since);
