@@ -173,6 +173,7 @@ void Recorder::Write() {
   } catch (const Error& error) {
     fmt::print(stderr, "warning: the profile of rank {} ends here: {}\n", args_.world.rank(), error.what());
     writer_.reset();
+    monitor_.reset();
     Trace::Get().Keep(false);
   }
 }

@@ -104,8 +104,7 @@ std::string RankLine(const std::string& name, const RankRow& row) {
 std::string Ranks(const Summary& summary) {
   std::string text =
       "\nranks, ms of a step: step = work + data + other + waiting + moving; own = the first three\n"
-      "  hidden: transfers behind kernels, no part of the step; awaited: what others waited for this rank as the "
-      "last\n";
+      "  hidden: transfers behind kernels, no part of the step; awaited: how long others waited for it\n";
   text += fmt::format("  {:>5} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}\n", "rank", "step", "work", "data",
                       "other", "waiting", "moving", "hidden", "own", "awaited");
   std::vector<RankRow> rows = summary.ranks;
@@ -183,7 +182,7 @@ std::string Gpus(const Summary& summary) {
   std::string text = fmt::format(
       "\nGPUs while steps ran: MHz of their multiprocessors; held: part of the time for which clocks were held down\n"
       "  {:>5} {:>7} {:>7} {:>7} {:>7} {:>7} {:>5} {:>7}  {:<32} {}\n",
-      "rank", "MHz", "lowest", "of", "W", "of", "C", "held", "by", "new memory errors");
+      "rank", "MHz", "lowest", "of", "W", "of", "max C", "held", "by", "new memory errors");
   const auto errors = [](const GpuRow& row) {
     if (row.corrected + row.uncorrected == 0) return std::string("none");
     return fmt::format("{} corrected, {} not", row.corrected, row.uncorrected);
