@@ -182,6 +182,7 @@ class GpuDevice : public Device {
   std::string name() const override {
     return fmt::format("{} ({:.1f} GiB)", properties_.name, GiB(properties_.totalGlobalMem));
   }
+  std::string address() const override { return GpuAddress(index_); }
   std::unique_ptr<Stream> MakeStream(const std::string& name) override {
     return std::make_unique<GpuStream>(index_, name);
   }
