@@ -1,7 +1,6 @@
 // The GPU device of a build without CUDA.
 #include "runtime/device.h"
 #include "runtime/foreign_stream.h"
-#include "runtime/profiler_range.h"
 
 namespace longspan {
 
@@ -12,10 +11,6 @@ std::unique_ptr<Device> MakeGpuDevice(int) {
 int GpuCount() { return 0; }
 
 std::string GpuAddress(int) { return ""; }
-
-void PushRange(const char*, int64_t) {}
-
-void PopRange() {}
 
 void RecordForeign(CUstream_st*, Event&) { LS_CHECK(false, "a stream of a GPU in a program built without CUDA"); }
 

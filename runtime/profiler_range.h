@@ -1,5 +1,5 @@
 // What the calling thread is at, as ranges for a profiler of NVIDIA's (NVTX; Nsight Systems shows them over kernels).
-// Nothing where no such profiler is attached, and in a build without CUDA.
+// Nothing where no such profiler is attached, and in a build without CUDA or NVTX.
 #pragma once
 
 #include <cstdint>
