@@ -10,7 +10,7 @@ set(LONGSPAN_TEST_ENVIRONMENT
   PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe
   # Where the build has the address sanitizer (preset asan): Open MPI's leaks are its own. They are known by the libraries on
   # the way to an allocation, and all of the way is only seen with the slow unwinder. A bus error stays the program's.
-  ASAN_OPTIONS=fast_unwind_on_malloc=0:handle_sigbus=0
+  ASAN_OPTIONS=fast_unwind_on_malloc=0:handle_sigbus=0:allocator_may_return_null=1
   LSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/tests/sanitizers/openmpi.supp:print_suppressions=0)
 
 # All programs that tests of label gpu need: cmake --build . --target gpu_tests

@@ -44,11 +44,7 @@ Cache::Cache(Context& context, int64_t num_pages)
 }
 
 void Cache::Start() {
-  try {
-    arena_.Commit(context_.device());
-  } catch (const Error& error) {
-    throw StatusError(NSA_ERROR_OUT_OF_MEMORY, error.what());
-  }
+  arena_.Commit(context_.device());
   kv_.Start(context_.device(), *context_.ops().rows, context_.stream());
 }
 

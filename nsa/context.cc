@@ -45,11 +45,7 @@ void Context::Start() {
   ops_ = MakeOps(device_->kind());
   stream_ = device_->MakeStream("nsa");
   joined_ = device_->MakeEvent();
-  try {
-    arena_.Commit(*device_);
-  } catch (const Error& error) {
-    throw StatusError(NSA_ERROR_OUT_OF_MEMORY, error.what());
-  }
+  arena_.Commit(*device_);
   std::vector<int32_t> in_order(in_order_.size()), positions(positions_.size());
   std::iota(in_order.begin(), in_order.end(), 0);
   for (int64_t row = nsa.lead(); row < positions_.size(); ++row) {

@@ -22,11 +22,7 @@ ModelDecoder::ModelDecoder(LanguageModel& model, int64_t sequences, int64_t leng
       length_(AtLeastOne("length", length)),
       decoder_(model.context().device,
                {.model = model.config(), .dtype = model.context().dtype, .sequences = sequences, .length = length}) {
-  try {
-    decoder_.Start();
-  } catch (const Error& error) {
-    throw StatusError(NSA_ERROR_OUT_OF_MEMORY, error.what());
-  }
+  decoder_.Start();
   const Context& context = model.context();
   context.compute.Synchronize();
   context.device.Copy(decoder_.stream(), decoder_.params().weights(), model.weights());

@@ -40,6 +40,8 @@ NSAStatus CurrentError(const char* call) noexcept {
     throw;
   } catch (const StatusError& error) {
     return Keep(error.status(), call, error.what());
+  } catch (const OutOfMemory& error) {
+    return Keep(NSA_ERROR_OUT_OF_MEMORY, call, error.what());
   } catch (const Error& error) {
     return Keep(StatusOf(error.code()), call, error.what());
   } catch (const std::bad_alloc&) {

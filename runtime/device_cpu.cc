@@ -161,7 +161,7 @@ class CpuDevice : public Device {
     const int64_t size = RoundUp(std::max<int64_t>(bytes, 1), kAlign);
     void* data = std::aligned_alloc(kAlign, size);
     CountAllocation();
-    if (!data) Fail(ExitCode::kRankFailed, "out of host memory: {} needs {} bytes", what, bytes);
+    if (!data) FailForMemory("out of host memory: {} needs {} bytes", what, bytes);
     return data;
   }
   void Free(void* data) noexcept override { std::free(data); }

@@ -210,10 +210,10 @@ class GpuDevice : public Device {
       cudaGetLastError();  // allocation errors do not stick
       size_t free = 0, total = 0;
       cudaMemGetInfo(&free, &total);
-      Fail(ExitCode::kRankFailed,
-           "out of GPU memory: {} needs {} bytes ({:.2f} GiB); GPU {} has {:.2f} GiB free of {:.2f}. Shorten the "
-           "sequence, split it over more ranks (cp), recompute more activations, or end other programs on this GPU",
-           what, bytes, GiB(bytes), index_, GiB(free), GiB(total));
+      FailForMemory(
+          "out of GPU memory: {} needs {} bytes ({:.2f} GiB); GPU {} has {:.2f} GiB free of {:.2f}. Shorten the "
+          "sequence, split it over more ranks (cp), recompute more activations, or end other programs on this GPU",
+          what, bytes, GiB(bytes), index_, GiB(free), GiB(total));
     }
     CudaCheck(status, what.c_str());
     return data;

@@ -16,6 +16,10 @@ const char* Relative(const char* file) {
   return std::strncmp(file, LONGSPAN_SOURCE_ROOT, root) == 0 ? file + root + 1 : file;
 }
 
+std::string Located(const char* file, int line, const std::string& message) {
+  return fmt::format("{}{}:{}: {}", Prefix(), Relative(file), line, message);
+}
+
 }  // namespace
 
 void SetProcessIdentity(int rank, int world, const std::string& host) {
@@ -26,7 +30,11 @@ std::string ProcessPrefix() { return Prefix(); }
 
 void ThrowError(ExitCode code, const char* file, int line, const std::string& message) {
   const bool ours = code == ExitCode::kRankFailed || code == ExitCode::kStalled;
-  throw Error(code, fmt::format("{}{}{}", Prefix(), ours ? fmt::format("{}:{}: ", Relative(file), line) : "", message));
+  throw Error(code, ours ? Located(file, line, message) : Prefix() + message);
+}
+
+void ThrowOutOfMemory(const char* file, int line, const std::string& message) {
+  throw OutOfMemory(Located(file, line, message));
 }
 
 }  // namespace longspan

@@ -36,6 +36,12 @@ class Error : public std::runtime_error {
   ExitCode code_;
 };
 
+// Memory that a device or a host does not have.
+class OutOfMemory : public Error {
+ public:
+  explicit OutOfMemory(const std::string& message) : Error(ExitCode::kRankFailed, message) {}
+};
+
 // Who this process is; part of every error from then on. Before the call errors carry no rank.
 void SetProcessIdentity(int rank, int world, const std::string& host);
 
@@ -43,6 +49,7 @@ void SetProcessIdentity(int rank, int world, const std::string& host);
 std::string ProcessPrefix();
 
 [[noreturn]] void ThrowError(ExitCode code, const char* file, int line, const std::string& message);
+[[noreturn]] void ThrowOutOfMemory(const char* file, int line, const std::string& message);
 
 // A format string that remembers its place in the source. (std::source_location is not known to clang 14.)
 template <typename... Args>
@@ -60,6 +67,12 @@ struct LocatedFormat {
 template <typename... Args>
 [[noreturn]] void Fail(ExitCode code, LocatedFormat<std::type_identity_t<Args>...> text, Args&&... args) {
   ThrowError(code, text.file, text.line, fmt::format(text.format, std::forward<Args>(args)...));
+}
+
+// Throws OutOfMemory.
+template <typename... Args>
+[[noreturn]] void FailForMemory(LocatedFormat<std::type_identity_t<Args>...> text, Args&&... args) {
+  ThrowOutOfMemory(text.file, text.line, fmt::format(text.format, std::forward<Args>(args)...));
 }
 
 }  // namespace longspan

@@ -186,8 +186,7 @@ void* GpuScratch::Get(Stream& stream, int64_t bytes) {
   const cudaError_t status = cudaMalloc(&data, bytes);
   if (status == cudaErrorMemoryAllocation) {
     cudaGetLastError();
-    Fail(
-        ExitCode::kRankFailed,
+    FailForMemory(
         "out of GPU memory: scratch of {} needs {} MiB; shorten the sequence, split it over more ranks, or leave other "
         "programs less",
         what_, (bytes >> 20) + 1);

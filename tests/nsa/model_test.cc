@@ -325,6 +325,11 @@ TEST_F(Model, WrongUse) {
     refused(nsa_model_init(&none, &config), NSA_ERROR_INVALID_ARGUMENT, one.text);
     EXPECT_EQ(none.impl, nullptr);
   }
+  NSAModelConfig vast = SmallModel();
+  vast.vocabulary = 1 << 30;
+  vast.hidden = 1 << 14;
+  refused(nsa_model_init(&none, &vast), NSA_ERROR_OUT_OF_MEMORY, "out of host memory");
+  EXPECT_EQ(none.impl, nullptr);
 }
 
 }  // namespace
