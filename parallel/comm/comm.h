@@ -1,8 +1,8 @@
 // Communicator: the collective verbs, over MPI on host memory, or NCCL or staged copies on device memory.
 //
-// Every call is collective over the group, made by all its ranks in the same order, and runs in the order of the given
-// stream. One stream serves all transfers of a rank, so that the ranks never meet two transfers in different orders.
-// Sums are taken in rank order, so the same inputs on the same number of ranks give the same bits.
+// Every call but Message is collective over the group, made by all its ranks in the same order, and runs in the order
+// of the given stream. One stream serves all transfers of a rank, so that the ranks never meet two transfers in
+// different orders. Sums are taken in rank order, so the same inputs on the same number of ranks give the same bits.
 // Tensors are contiguous; counts are in elements, by rank. Errors name the rank, the operation and its sequence number.
 #pragma once
 
@@ -47,6 +47,8 @@ class Communicator {
   virtual void AllToAll(Stream& stream, const Tensor& send, const std::vector<int64_t>& send_counts,
                         const Tensor& receive, const std::vector<int64_t>& receive_counts) = 0;
   virtual void SendReceive(Stream& stream, const std::vector<Transfer>& batch) = 0;
+  // One message, which only its two ranks know of, both by this verb: calls of all ranks keep their numbers.
+  virtual void Message(Stream& stream, const Transfer& transfer) = 0;
   virtual void Broadcast(Stream& stream, const Tensor& x, int root) = 0;
   virtual void Barrier() = 0;  // of the hosts
   // Ranks of one color form a group, ordered by key.
