@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "parallel/comm/nodes.h"
 #include "parallel/config.h"
 #include "runtime/device.h"
 #include "runtime/tensor.h"
@@ -35,6 +36,9 @@ class Communicator {
   virtual uint32_t group() const = 0;  // a number that its ranks have alike, and (but for a hash's accidents) no other
   virtual bool host_waits() const { return false; }  // in the verbs, for the stream: they cannot be part of a graph
 
+  // Where nodes have several of the ranks, and it is this side that must spare the network; else null.
+  virtual const NodeMap* nodes() const { return nullptr; }
+
   virtual void AllReduce(Stream& stream, const Tensor& x, ReduceOp op) = 0;  // in place; F32, F64, I32, I64, BF16
   // receive = the ranks' `send`, one after another. Equal sizes unless counts are given. `send` may be its own place in
   // `receive`.
@@ -55,8 +59,10 @@ class Communicator {
   virtual std::unique_ptr<Communicator> Split(int color, int key) = 0;
 };
 
-// Over all ranks of MPI_COMM_WORLD. MPI must be initialised, and outlive the communicator.
-std::unique_ptr<Communicator> MakeMpiWorld();
+// Over all ranks of MPI_COMM_WORLD. MPI must be initialised, and outlive the communicator. What is gathered crosses the
+// network once for all ranks of a node. Ranks share a node where they may share memory; with `ranks_of_node` (for
+// tests), where that many neighbours do. Collective.
+std::unique_ptr<Communicator> MakeMpiWorld(int ranks_of_node = 0);
 
 // For tensors in the memory of `device`, over the ranks of `host` (MPI), which it takes for its own use. Collective.
 // `device` outlives it. kAuto: NCCL on a GPU of a build with it, else staged; a CPU needs neither and gets `host`.
