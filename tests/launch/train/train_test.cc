@@ -44,6 +44,16 @@ TEST_F(TrainTest, ExchangesLeaveTheSameBits) {
   const TrainRun fetched = Train(3, keys + "parallel.selected_exchange=FETCH");
   EXPECT_EQ(fetched.parameters, gathered.parameters);
   EXPECT_LE(fetched.borrowed_mib, gathered.borrowed_mib);
+  // Nor when it is made, and made again after ten steps, by what is faster.
+  const TrainRun measured = Train(3, keys + "parallel.selected_exchange=AUTO train.steps=12");
+  const TrainRun longer = Train(3, keys + "train.steps=12");
+  EXPECT_EQ(measured.parameters, longer.parameters);
+  EXPECT_EQ(measured.losses, longer.losses);
+  size_t choices = 0;
+  for (size_t at = 0; (at = measured.said.find("  exchange   forward and backward", at)) != std::string::npos; ++at) {
+    ++choices;
+  }
+  EXPECT_EQ(choices, 2U) << measured.said;
 }
 
 // Four ranks walk with one: to 1e-4 over the first 50 steps.
