@@ -52,11 +52,12 @@ std::atomic<Answers*> answers;
 
 void Tell(int) {
   const int error = errno;
-  Answers& known = *answers.load();
+  Answers* const asked = answers.load();
+  if (!asked) return;  // by somebody else
   const int thread = static_cast<int>(syscall(SYS_gettid));
-  const auto answer = std::find_if(known.all.begin(), known.all.begin() + known.asked,
-                                   [&](const Answer& one) { return one.thread == thread; });
-  if (answer != known.all.end() && answer->thread == thread && !answer->given) {
+  const auto end = asked->all.begin() + asked->asked;
+  const auto answer = std::find_if(asked->all.begin(), end, [&](const Answer& one) { return one.thread == thread; });
+  if (answer != end && !answer->given) {
     answer->place = CurrentPlace();
     answer->count = backtrace(answer->frames.data(), kMostFrames);
     answer->given = true;
