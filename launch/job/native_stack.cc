@@ -17,6 +17,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -141,7 +142,8 @@ std::string FrameName(const Symbols& symbols, void* frame) {
 
 // The first thread and others, until all have answered or patience ends. The calling thread is not asked.
 const Answers& AskAll() {
-  auto* const fresh = new Answers;  // stays: a thread may answer late
+  static auto& kept = *new std::deque<Answers>;  // they stay: a thread may answer late
+  Answers* const fresh = &kept.emplace_back();
   const int first = getpid(), own = static_cast<int>(syscall(SYS_gettid));
   const auto add = [fresh](int thread) { fresh->all[fresh->asked++].thread = thread; };
   add(first);

@@ -11,6 +11,7 @@
 //      "by_rank":[..]},"flops","bytes"},..],
 //    "layers":[likewise by layer],
 //    "transfers":[{"stage","pass","name","beside","calls","bytes","far","waiting","moving","exposed","bus_bandwidth"},..],
+//      far: of the bytes, those from other nodes
 //    "links":[{"from","to","newest","best"},..],  bytes a second of a message to the next rank
 //    "selection":{"coverage","borrowed","step","layers":[{"layer","local","halo","remote","distinct_blocks",
 //      "distinct_share","jaccard","hottest","union_2","union_4","union_8"},..]},  of train.record_selection; step 0:

@@ -140,7 +140,7 @@ class Trainer {
       if (step == record_step_) {
         log_.Selection(step, RecordSelections(job_, session_, *sources_.train, config_, step));
       }
-      if (ChoosesExchange(config_, job_) && ChoosesExchangeAfter(step - 1)) ChooseAgain(step);
+      if (ChoosesExchange(config_, job_) && ChoosesExchangeAfter(step - 1)) TryExchangesAgain(step);
       const std::optional<StepMetrics> metrics = step_.Run(step, *recorder_);
       if (!metrics) break;
       log_.Step(*metrics);
@@ -249,9 +249,9 @@ class Trainer {
     step_.SetSpeed(step_flops_, peak_flops_);
     least_seconds_ = flops * mesh_.world().size() / peak_flops_;
     if (ChoosesExchange(config_, job_) && !chosen) {
-      ChooseExchanges(first);
+      TryExchanges(first);
     } else {
-      Graphs(first, goes_on ? std::optional(state_.graphs) : std::nullopt);
+      TryGraphs(first, goes_on ? std::optional(state_.graphs) : std::nullopt);
     }
     if (chosen) {
       log_.Line(
@@ -265,23 +265,24 @@ class Trainer {
     return !stopping_.Poll();
   }
 
-  void Graphs(const StepGradients::Loaded& step, std::optional<bool> before) {
+  void TryGraphs(const StepGradients::Loaded& step, std::optional<bool> before) {
     const std::string found = ChooseGraphs(
         job_, config_, session_.compute(), gradients_.micro_step(), session_.model().fetches(),
         [&] { gradients_.Add(step); }, least_seconds_, before);
     if (!found.empty()) log_.Line(found);
   }
 
-  void ChooseExchanges(const StepGradients::Loaded& step) {
+  void TryExchanges(const StepGradients::Loaded& step) {
     log_.Line(ChooseExchange(
-        job_, session_, gradients_.micro_step(), [&] { gradients_.Add(step); }, [&] { Graphs(step, std::nullopt); }));
+        job_, session_, gradients_.micro_step(), [&] { gradients_.Add(step); },
+        [&] { TryGraphs(step, std::nullopt); }));
   }
 
-  // Before that step.
-  void ChooseAgain(int64_t step) {
+  // Before that step, which begins as if nothing had been.
+  void TryExchangesAgain(int64_t step) {
     const StepGradients::Loaded next = gradients_.Load(step);
     if (stopping_.agreed()) return;
-    ChooseExchanges(next);
+    TryExchanges(next);
     session_.ops().rows->Zero(session_.compute(), session_.model().params().gradients());
   }
 
