@@ -42,25 +42,26 @@ room(model                  runtime ${menu} parallel parallel/comm/comm.h)
 room(model/attention        runtime ${menu} parallel parallel/comm/comm.h model parallel/exchange)
 room(model/network          runtime ${menu} parallel parallel/comm/comm.h model model/attention)
 room(model/training         runtime ${menu} parallel parallel/comm/comm.h model model/network)
+room(model/interchange      runtime runtime/files ${menu} model)
 room(model/decode           runtime ${menu} parallel parallel/comm/comm.h parallel/comm/local_comm.h model model/attention
                             model/network)
 
 room(nsa                    runtime runtime/files ${menu} parallel parallel/comm/comm.h parallel/comm/local_comm.h
-                            model model/attention/branches.h model/decode model/network model/training)
+                            model model/attention/branches.h model/decode model/interchange model/network model/training)
 
 room(launch/config          runtime model/config.h parallel/config.h kernels/attention/nsa_config.h)
 room(launch/job             runtime parallel/comm parallel/config.h launch/config/run_config.h)
 room(launch/data            runtime runtime/files parallel model launch/config/run_config.h launch/config/blend.h)
 room(launch/report          runtime runtime/files parallel/comm/comm.h parallel/comm/texts.h)
 room(launch/checkpoint      runtime runtime/files ${menu} parallel/comm/comm.h parallel/comm/recorder.h parallel/comm/texts.h
-                            model model/training launch/config)
+                            model model/interchange model/training launch/config launch/data/tokenizer.h)
 room(launch/train           runtime runtime/files ${menu} parallel parallel/comm parallel/exchange
                             model model/attention model/network model/training
                             launch/config launch/job launch/data launch/report launch/checkpoint)
 room(launch/plan            runtime ${menu} parallel parallel/comm model model/network model/training
                             launch/config launch/train)
 room(launch/commands        runtime runtime/files ${menu} parallel parallel/comm parallel/exchange
-                            model model/attention model/decode model/network model/training
+                            model model/attention model/decode model/interchange model/network model/training
                             launch/config launch/job launch/data launch/report launch/checkpoint launch/train
                             launch/plan launch/version.h)
 room(launch                 runtime launch/commands)
@@ -73,8 +74,9 @@ library(protobuf      "^google/protobuf/|\\.pb\\.h$"       launch/config/ launch
 library(NVML          "^nvml\\.h$"                         runtime/)
 library(NVTX          "nvToolsExt|^nvtx"                   runtime/)
 library(CLI11         "^CLI/"                              launch/commands/ launch/main.cc)
-library(JSON          "^nlohmann/"                         runtime/files/ launch/report/ launch/train/run_log. launch/data/dataset_record.
-                                                           launch/data/json_lines. launch/checkpoint/manifest. launch/checkpoint/hugging_face_ launch/plan/rates.
+library(JSON          "^nlohmann/"                         runtime/files/ model/interchange/hugging_face_config. launch/report/
+                                                           launch/train/run_log. launch/data/dataset_record.
+                                                           launch/data/json_lines. launch/checkpoint/manifest. launch/checkpoint/hugging_face_export. launch/plan/rates.
                                                            launch/job/rank_report.)
 library(hwloc         "^hwloc"                             launch/job/)
 library(cuBLAS        "^cublas"                            kernels/matmul/)

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "kernels/attention/nsa_config.h"
@@ -35,6 +36,9 @@ struct ModelConfig {
   AttentionKind AttentionOf(int64_t layer) const { return attention[layer % attention.size()]; }
   bool operator==(const ModelConfig&) const = default;
 };
+
+// What must hold between the values, nsa's too: every broken rule, keys written with `prefix`. Empty: good.
+std::vector<std::string> Problems(const ModelConfig& model, const std::string& prefix);
 
 struct KeepConfig {
   Recompute recompute = Recompute::kNone;  // activations that the backward makes again instead of keeping them

@@ -8,6 +8,12 @@
 namespace longspan {
 namespace {
 
+void RequireWithin(const char* name, int64_t value, int64_t first, int64_t last) {
+  if (value < first || value > last) {
+    Refuse(NSA_ERROR_INVALID_ARGUMENT, "{}: expected {} to {}, found {}", name, first, last, value);
+  }
+}
+
 void CheckSizes(const NSAConfig& c) {
   RequireAtLeast("block_length", c.block_length, 1);
   RequireAtLeast("block_stride", c.block_stride, 1);
@@ -23,16 +29,10 @@ void CheckSizes(const NSAConfig& c) {
   RequireAtLeast("phi_hidden", c.phi_hidden, 0);
   RequireAtLeast("max_length", c.max_length, 1);
   RequireAtLeast("max_batch", c.max_batch, 1);
-  const auto within = [](const char* name, int64_t value, int64_t first, int64_t last) {
-    if (value < first || value > last) {
-      Refuse(NSA_ERROR_INVALID_ARGUMENT, "{}: expected {} to {}, found {}", name, first, last, value);
-    }
-  };
-  within("phi", c.phi, NSA_PHI_MLP, NSA_PHI_MEAN);
-  within("shared_kv", c.shared_kv, 0, 1);
-  within("dtype", c.dtype, NSA_FLOAT32, NSA_FLOAT64);
-  within("device", c.device, NSA_DEVICE_AUTO, std::numeric_limits<int32_t>::max());
-  within("max_length", c.max_length, 1, std::numeric_limits<int32_t>::max() - c.selection_block_size);
+  RequireWithin("phi", c.phi, NSA_PHI_MLP, NSA_PHI_MEAN);
+  RequireWithin("shared_kv", c.shared_kv, 0, 1);
+  CheckPlace(c);
+  RequireWithin("max_length", c.max_length, 1, std::numeric_limits<int32_t>::max() - c.selection_block_size);
 }
 
 // Throws with the fields' own names (kernels/attention/nsa_config.cc has the same rules for a configuration's keys).
@@ -72,6 +72,11 @@ int GpuOf(const NSAConfig& config) {  // -1: the CPU
 }  // namespace
 
 int64_t ValueWidth(const NSAConfig& config) { return config.value_dim == 0 ? config.head_dim : config.value_dim; }
+
+void CheckPlace(const NSAConfig& config) {
+  RequireWithin("dtype", config.dtype, NSA_FLOAT32, NSA_FLOAT64);
+  RequireWithin("device", config.device, NSA_DEVICE_AUTO, std::numeric_limits<int32_t>::max());
+}
 
 const NSAConfig& Checked(const NSAConfig& config) {
   CheckSizes(config);

@@ -12,6 +12,7 @@
 namespace longspan {
 
 const NSAConfig& Checked(const NSAConfig& config);  // refuses what is against the rules, by field
+void CheckPlace(const NSAConfig& config);           // of it, dtype and device alone
 NsaConfig NsaOf(const NSAConfig& config);
 int64_t ValueWidth(const NSAConfig& config);
 PhiSizes SizesOfPhi(const NSAConfig& config, int64_t width);

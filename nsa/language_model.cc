@@ -1,9 +1,14 @@
 #include "nsa/language_model.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <limits>
+#include <map>
 
+#include "model/interchange/hugging_face.h"
 #include "nsa/configuration.h"
 #include "nsa/status.h"
 #include "parallel/comm/local_comm.h"
@@ -12,22 +17,33 @@
 namespace longspan {
 namespace {
 
-void CheckModel(const NSAModelConfig& c) {
+void CheckNetwork(const NSAModelConfig& c) {
   RequireAtLeast("vocabulary", c.vocabulary, 1);
   RequireAtLeast("layers", c.layers, 1);
   RequireAtLeast("hidden", c.hidden, 1);
   RequireAtLeast("ffn", c.ffn, 1);
-  const NSAConfig& attention = c.attention;
-  if (c.sequence_length < attention.block_length || c.sequence_length % attention.block_stride != 0) {
-    Refuse(NSA_ERROR_INVALID_ARGUMENT,
-           "sequence_length: expected a multiple of block_stride = {}, at least block_length = {}, found {}",
-           attention.block_stride, attention.block_length, c.sequence_length);
-  }
+  NSAConfig attention = c.attention;
+  attention.max_length = std::max(c.sequence_length, 1);
+  attention.max_batch = 1;
+  Checked(attention);
   if (attention.rope_theta == 0) Refuse(NSA_ERROR_INVALID_ARGUMENT, "attention.rope_theta: expected a number above 0");
   const float scale = nsa_create_default_config(attention.head_dim, 1).scaling_factor;
   if (attention.scaling_factor != scale) {
     Refuse(NSA_ERROR_INVALID_ARGUMENT, "attention.scaling_factor: expected 1/sqrt(head_dim) = {}, found {}", scale,
            attention.scaling_factor);
+  }
+  if (c.tied_head != 0 && c.tied_head != 1) {
+    Refuse(NSA_ERROR_INVALID_ARGUMENT, "tied_head: expected 0 or 1, found {}", c.tied_head);
+  }
+}
+
+// What does not depend on the network but for `nsa`.
+void CheckUse(const NSAModelConfig& c, const NsaConfig& nsa) {
+  CheckPlace(c.attention);
+  if (c.sequence_length < nsa.block || c.sequence_length % nsa.stride != 0) {
+    Refuse(NSA_ERROR_INVALID_ARGUMENT,
+           "sequence_length: expected a multiple of block_stride = {}, at least block_length = {}, found {}",
+           nsa.stride, nsa.block, c.sequence_length);
   }
   const auto within = [](const char* name, double value, double first, double end) {
     if (!(value >= first && value < end)) {
@@ -35,7 +51,6 @@ void CheckModel(const NSAModelConfig& c) {
     }
   };
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
-  within("tied_head", c.tied_head, 0, 2);
   within("beta1", c.beta1, 0, 1);
   within("beta2", c.beta2, 0, 1);
   within("epsilon", c.epsilon, 0, kInfinity);
@@ -43,10 +58,9 @@ void CheckModel(const NSAModelConfig& c) {
   within("clip_norm", c.clip_norm, 0, kInfinity);
 }
 
-// `attention` has been checked.
-SessionConfig SessionOf(const NSAModelConfig& c, const NsaConfig& nsa) {
-  SessionConfig session;
-  ModelConfig& model = session.model;
+// `c` has been checked.
+ModelConfig NetworkOf(const NSAModelConfig& c) {
+  ModelConfig model;
   model.layers = c.layers;
   model.hidden = c.hidden;
   model.heads = c.attention.num_heads;
@@ -56,26 +70,64 @@ SessionConfig SessionOf(const NSAModelConfig& c, const NsaConfig& nsa) {
   model.ffn = c.ffn;
   model.vocab = c.vocabulary;
   model.tied_head = c.tied_head == 1;
-  model.nsa = nsa;
+  model.nsa = NsaOf(c.attention);
   model.rope.theta = c.attention.rope_theta;
-  session.sequence_length = c.sequence_length;
-  return session;
+  return model;
+}
+
+HuggingFaceModel ReadNetwork(const std::string& folder) {
+  std::error_code none;
+  if (!std::filesystem::is_regular_file(folder + "/config.json", none)) {
+    Refuse(NSA_ERROR_FILE,
+           "{}: expected a folder with config.json and model.safetensors, which `longspan export` makes of a run or "
+           "checkpoint",
+           folder);
+  }
+  HuggingFaceModel found = ReadHuggingFaceConfig(folder);
+  const std::vector<std::string> problems = Problems(found.model, "");
+  if (!problems.empty()) Refuse(NSA_ERROR_FILE, "{}/config.json: {}", folder, fmt::join(problems, "; "));
+  return found;
 }
 
 }  // namespace
 
-LanguageModel::LanguageModel(const NSAModelConfig& config) : vocabulary_(config.vocabulary) {
-  NSAConfig attention = config.attention;
-  attention.max_length = std::max(config.sequence_length, 1);
-  attention.max_batch = 1;
-  Checked(attention);
-  CheckModel(config);
-  nsa_ = NsaOf(attention);
-  device_ = FindDevice(attention);
-  alone_ = MakeLocalCommunicator(*device_);
-  const SessionConfig session = SessionOf(config, nsa_);
-  config_ = session.model;
-  session_ = std::make_unique<Session>(session, *device_, *alone_, TypeOf(attention.dtype));
+std::unique_ptr<LanguageModel> LanguageModel::Draw(const NSAModelConfig& config) {
+  CheckNetwork(config);
+  const ModelConfig network = NetworkOf(config);
+  CheckUse(config, network.nsa);
+  std::unique_ptr<LanguageModel> model(new LanguageModel(network, config));
+  model->Start(config.seed);
+  return model;
+}
+
+std::unique_ptr<LanguageModel> LanguageModel::Open(const std::string& folder, NSAModelConfig config) {
+  const HuggingFaceModel found = ReadNetwork(folder);
+  const HuggingFaceTensors tensors(folder);
+  tensors.RequireLayers(found.model.layers);
+  if (config.sequence_length == 0) {
+    constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+    config.sequence_length = static_cast<int32_t>(std::min(found.positions, kMost));
+  }
+  CheckUse(config, found.model.nsa);
+  std::unique_ptr<LanguageModel> model(new LanguageModel(found.model, config));
+  std::map<std::string, Shape> shapes;
+  for (const auto& param : model->params()) shapes[param->name] = param->shape;
+  tensors.RequireJust(shapes);
+  model->Start(config.seed);
+  std::vector<float> values;
+  model->SetAll([&](const Optimizer::State& state) {
+    values = tensors.Read(state.name, state.weight.shape);
+    return HostView(values.data(), state.weight.shape);
+  });
+  return model;
+}
+
+LanguageModel::LanguageModel(const ModelConfig& network, const NSAModelConfig& config)
+    : config_(network), device_(FindDevice(config.attention)), alone_(MakeLocalCommunicator(*device_)) {
+  SessionConfig session;
+  session.model = network;
+  session.sequence_length = config.sequence_length;
+  session_ = std::make_unique<Session>(session, *device_, *alone_, TypeOf(config.attention.dtype));
   const Context& context = session_->context();
   optimizer_ = std::make_unique<Optimizer>(Optimizer::Args{.device = *device_,
                                                            .ops = session_->ops(),
@@ -90,16 +142,20 @@ LanguageModel::LanguageModel(const NSAModelConfig& config) : vocabulary_(config.
                                                                       .clip_norm = config.clip_norm}});
   Arena& arena = session_->arena();
   optimizer_->Reserve(arena, context.dtype, context.gradient_dtype);
-  arena.Reserve(&logits_, MemoryUse::kWorkspace, "logits", context.dtype, {length(), vocabulary_});
+  arena.Reserve(&logits_, MemoryUse::kWorkspace, "logits", context.dtype, {length(), config_.vocab});
   arena.Reserve(&loss_sum_, MemoryUse::kWorkspace, "loss_sum", DType::kF64, {1});
-  session_->Start(config.seed);
-  optimizer_->Start(config.seed);
+}
+
+void LanguageModel::Start(uint64_t seed) {
+  session_->Start(seed);
+  optimizer_->Start(seed);
   session_->compute().Synchronize();
 }
 
 LanguageModel& LanguageModel::Of(const NSAModel* model) {
   Required(model, "model", "an NSAModel");
-  if (model->impl == nullptr) Refuse(NSA_ERROR_NOT_INITIALIZED, "model: expected a model that nsa_model_init made");
+  if (model->impl == nullptr)
+    Refuse(NSA_ERROR_NOT_INITIALIZED, "model: expected a model that nsa_model_init or nsa_model_open made");
   return *static_cast<LanguageModel*>(model->impl);
 }
 
@@ -108,9 +164,9 @@ void LanguageModel::CheckTokens(const int32_t* tokens, const int32_t* targets, i
   const auto check = [&](const char* name, const int32_t* values, int32_t least) {
     Required(values, name, "host memory");
     for (int64_t i = 0; i < batch * length(); ++i) {
-      if (values[i] < least || values[i] >= vocabulary_) {
+      if (values[i] < least || values[i] >= config_.vocab) {
         Refuse(NSA_ERROR_INVALID_ARGUMENT, "{}[{},{}]: expected {} to {}, found {}", name, i / length(), i % length(),
-               least, vocabulary_ - 1, values[i]);
+               least, config_.vocab - 1, values[i]);
       }
     }
   };
@@ -127,7 +183,7 @@ void LanguageModel::LoadSequence(const int32_t* tokens, const int32_t* targets, 
     std::fill(sequence.targets.begin(), sequence.targets.end(), -1);
   }
   Batch batch;
-  CutSequence(sequence, session_->layout(), 0, nsa_, &batch);
+  CutSequence(sequence, session_->layout(), 0, config_.nsa, &batch);
   session_->Load(batch, loss_scale);
 }
 
@@ -209,13 +265,18 @@ void LanguageModel::Save(const std::string& path) {
 
 void LanguageModel::Load(const std::string& path) {
   const SafetensorsFile file = SafetensorsFile::Open(path);
-  std::vector<Tensor> values;
-  const std::vector<Optimizer::State> states = optimizer_->OwnState();
-  for (const Optimizer::State& state : states) {
+  for (const Optimizer::State& state : optimizer_->OwnState()) {  // all of them, before one changes
     if (!file.Has(state.name)) Refuse(NSA_ERROR_FILE, "{}: expected every weight, missing {}", path, state.name);
-    values.push_back(FloatsOf(file, state.name, state.weight.shape));
+    FloatsOf(file, state.name, state.weight.shape);
   }
-  for (size_t i = 0; i < states.size(); ++i) HostCopy(*device_, session_->compute(), values[i], states[i].weight);
+  SetAll([&](const Optimizer::State& state) { return FloatsOf(file, state.name, state.weight.shape); });
+}
+
+template <typename F>
+void LanguageModel::SetAll(const F& values) {
+  for (const Optimizer::State& state : optimizer_->OwnState()) {
+    HostCopy(*device_, session_->compute(), values(state), state.weight);
+  }
   optimizer_->SpreadWeights();
   session_->compute().Synchronize();
 }

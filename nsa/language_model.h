@@ -1,4 +1,5 @@
-// What nsa_model_init makes (nsa/model.h): a session of one rank, its optimizer, and calls in whole batches.
+// What nsa_model_init and nsa_model_open make (nsa/model.h): a session of one rank, its optimizer, and calls in whole
+// batches.
 #pragma once
 
 #include <memory>
@@ -14,7 +15,9 @@ namespace longspan {
 
 class LanguageModel {
  public:
-  explicit LanguageModel(const NSAModelConfig& config);  // checks, allocates, draws the weights
+  // Both check and allocate; the weights are drawn, or the folder's.
+  static std::unique_ptr<LanguageModel> Draw(const NSAModelConfig& config);
+  static std::unique_ptr<LanguageModel> Open(const std::string& folder, NSAModelConfig config);
   LanguageModel(const LanguageModel&) = delete;
   LanguageModel& operator=(const LanguageModel&) = delete;
 
@@ -29,19 +32,22 @@ class LanguageModel {
   void Get(const Tensor& from, float* values);
   void Set(const Param& param, const Tensor& values);  // of host memory
   const ModelConfig& config() const { return config_; }
+  int64_t length() const { return session_->layout().sequence(); }
   const Context& context() const { return session_->context(); }
   const Tensor& weights() { return session_->model().params().weights(); }  // of all, in the type of the computation
   void Save(const std::string& path);
   void Load(const std::string& path);
 
  private:
-  int64_t length() const { return session_->layout().sequence(); }
+  // Plans the memory, for Start to allocate. `config` has been checked; what the network is, `network` says.
+  LanguageModel(const ModelConfig& network, const NSAModelConfig& config);
+  void Start(uint64_t seed);
+  template <typename F>
+  void SetAll(const F& values);  // Tensor values(state), of host memory
   void CheckTokens(const int32_t* tokens, const int32_t* targets, int64_t batch) const;
   void LoadSequence(const int32_t* tokens, const int32_t* targets, double loss_scale);
 
-  ModelConfig config_;
-  int64_t vocabulary_;
-  NsaConfig nsa_;
+  const ModelConfig config_;
   std::unique_ptr<Device> device_;
   std::unique_ptr<Communicator> alone_;
   std::unique_ptr<Session> session_;

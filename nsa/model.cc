@@ -44,8 +44,32 @@ int nsa_model_init(NSAModel* model, const NSAModelConfig* config) {
     Required(model, "model", "an NSAModel")->impl = nullptr;
     Required(config, "config", "an NSAModelConfig");
     const std::lock_guard lock(SetupMutex());
-    model->impl = new LanguageModel(*config);
+    model->impl = LanguageModel::Draw(*config).release();
   });
+}
+
+int nsa_model_open(NSAModel* model, const char* folder, const NSAModelConfig* config) {
+  return Guard("nsa_model_open", [&] {
+    Required(model, "model", "an NSAModel")->impl = nullptr;
+    Required(folder, "folder", "a folder's path");
+    NSAModelConfig use = nsa_model_default_config(1, 1, 2, 1);  // of which sizes are not read
+    use.sequence_length = 0;
+    if (config != nullptr) use = *config;
+    const std::lock_guard lock(SetupMutex());
+    model->impl = LanguageModel::Open(folder, use).release();
+  });
+}
+
+int32_t nsa_model_vocabulary(const NSAModel* model) {
+  int32_t vocabulary = 0;
+  Guard("nsa_model_vocabulary", [&] { vocabulary = static_cast<int32_t>(LanguageModel::Of(model).config().vocab); });
+  return vocabulary;
+}
+
+int32_t nsa_model_sequence_length(const NSAModel* model) {
+  int32_t length = 0;
+  Guard("nsa_model_sequence_length", [&] { length = static_cast<int32_t>(LanguageModel::Of(model).length()); });
+  return length;
 }
 
 void nsa_model_free(NSAModel* model) {
@@ -140,6 +164,16 @@ int nsa_decoder_append(NSADecoder* decoder, int32_t sequence, const int32_t* tok
 
 int nsa_decoder_step(NSADecoder* decoder, const int32_t* tokens, float* logits) {
   return Guard("nsa_decoder_step", [&] { ModelDecoder::Of(decoder).Step(tokens, logits); });
+}
+
+int nsa_decoder_extend(NSADecoder* decoder, int32_t num_sequences, const int32_t* sequences, const int32_t* counts,
+                       const int32_t* tokens, float* logits) {
+  return Guard("nsa_decoder_extend",
+               [&] { ModelDecoder::Of(decoder).Extend(num_sequences, sequences, counts, tokens, logits); });
+}
+
+int nsa_decoder_truncate(NSADecoder* decoder, int32_t sequence, int32_t length) {
+  return Guard("nsa_decoder_truncate", [&] { ModelDecoder::Of(decoder).Truncate(sequence, length); });
 }
 
 int nsa_decoder_clear(NSADecoder* decoder, int32_t sequence) {

@@ -1,5 +1,5 @@
-/* A whole transformer with Native Sparse Attention: logits of tokens, loss, gradients, AdamW, decoding. C11, also C++;
- * status, memory and threads as in nsa/nsa.h, but that every call here waits until it is done.
+/* A whole transformer with Native Sparse Attention, random or exported: logits of tokens, loss, gradients, AdamW,
+ * decoding. C11, also C++; status, memory and threads as in nsa/nsa.h, but that every call here waits until it is done.
  *
  * X vocabulary, D hidden width, S tokens of a sequence, B sequences of a call. The network is Longspan's: embedding,
  * per layer attention (projections, RoPE, gates of the input) and SwiGLU, each behind an RMS norm, norm, head. */
@@ -38,7 +38,17 @@ NSA_API NSAModelConfig nsa_model_default_config(int32_t vocabulary, int32_t laye
 
 /* Makes *model a model with random weights, which nsa_model_free frees; when it fails, model->impl is null. */
 NSA_API int nsa_model_init(NSAModel* model, const NSAModelConfig* config);
-NSA_API void nsa_model_free(NSAModel* model); /* null or not initialised is fine */
+/* Makes *model the one of a folder in Hugging Face's layout: what `longspan export` makes of a run or checkpoint, and
+ * dense models of Llama's, Mistral's and Qwen 3's form, as they are (not as NSA, which `longspan import` makes of
+ * them). Of *config it reads sequence_length (0: as long as the model was trained on), dtype and device, and AdamW's
+ * numbers; null: the defaults of these, and 0. Its forward is that of Longspan's training (on a CPU bit for bit), and
+ * training goes on with it, from fresh moments.
+ *
+ * A checkpoint itself is not read: its configuration takes protobuf, which this library does without. */
+NSA_API int nsa_model_open(NSAModel* model, const char* folder, const NSAModelConfig* config);
+NSA_API int32_t nsa_model_vocabulary(const NSAModel* model);      /* X; 0 (and nsa_last_error) on wrong use */
+NSA_API int32_t nsa_model_sequence_length(const NSAModel* model); /* S; likewise */
+NSA_API void nsa_model_free(NSAModel* model);                     /* null or not initialised is fine */
 
 /* Tokens [B,S] and targets [B,S] in HOST memory: a token from 0 to X - 1; a target likewise, or -1 for none. */
 
@@ -74,6 +84,7 @@ NSA_API int nsa_model_load(NSAModel* model, const char* path);
 typedef struct {
   void* impl; /* null: not initialised */
 } NSADecoder;
+enum { NSA_MAX_TAKEN_BACK = 256 }; /* tokens of a sequence, by nsa_decoder_truncate */
 
 /* Makes *decoder one of `sequences` empty sequences of up to `length` tokens each, with a copy of the weights that the
  * model has now; nsa_decoder_free frees it, before the model goes. When it fails, decoder->impl is null. */
@@ -86,6 +97,14 @@ NSA_API int nsa_decoder_append(NSADecoder* decoder, int32_t sequence, const int3
                                float* logits);
 /* One token [sequences] more of every sequence, together; logits [sequences,X]. */
 NSA_API int nsa_decoder_step(NSADecoder* decoder, const int32_t* tokens, float* logits);
+/* counts [num_sequences] tokens, each 1 or more, to sequences [num_sequences], each of them once (null: 0, 1, 2, ..),
+ * together: tokens [T], those of sequences[i] after those of sequences[i-1]. logits [T,X] (null: not wanted) are those
+ * after every token, so that a draft of several is checked in one call, and its end taken back. */
+NSA_API int nsa_decoder_extend(NSADecoder* decoder, int32_t num_sequences, const int32_t* sequences,
+                               const int32_t* counts, const int32_t* tokens, float* logits);
+/* The first `length` tokens are the sequence's again, at most NSA_MAX_TAKEN_BACK fewer than it ever had since it was
+ * empty. */
+NSA_API int nsa_decoder_truncate(NSADecoder* decoder, int32_t sequence, int32_t length);
 NSA_API int nsa_decoder_clear(NSADecoder* decoder, int32_t sequence);            /* makes it empty */
 NSA_API int32_t nsa_decoder_length(const NSADecoder* decoder, int32_t sequence); /* its tokens; -1 on wrong use */
 

@@ -69,6 +69,40 @@ void ModelDecoder::Append(int64_t sequence, const int32_t* tokens, int64_t count
   if (logits) std::copy(found[0].begin(), found[0].end(), logits);
 }
 
+void ModelDecoder::Extend(int64_t count, const int32_t* sequences, const int32_t* counts, const int32_t* tokens,
+                          float* logits) {
+  RequireAtLeast("num_sequences", count, 1);
+  Required(counts, "counts", "the tokens of each sequence");
+  Required(tokens, "tokens", "host memory");
+  std::vector<Decoder::Entry> entries;
+  std::vector<bool> taken(sequences_, false);
+  int64_t first = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t sequence = Checked(sequences ? sequences[i] : i);
+    if (taken[sequence]) {
+      Refuse(NSA_ERROR_INVALID_ARGUMENT, "sequences[{}]: expected each once, found {} again", i, sequence);
+    }
+    taken[sequence] = true;
+    RequireAtLeast(fmt::format("counts[{}]", i).c_str(), counts[i], 1);
+    CheckTokens(sequence, tokens, first, counts[i]);
+    entries.push_back({sequence, {tokens + first, static_cast<size_t>(counts[i])}, logits != nullptr});
+    first += counts[i];
+  }
+  const std::vector<std::vector<float>> found = decoder_.Append(entries);
+  if (!logits) return;
+  for (const std::vector<float>& rows : found) logits = std::copy(rows.begin(), rows.end(), logits);
+}
+
+void ModelDecoder::Truncate(int64_t sequence, int64_t length) {
+  static_assert(NSA_MAX_TAKEN_BACK == Decoder::kStep);
+  const int64_t held = decoder_.length(Checked(sequence)), least = decoder_.least(sequence);
+  if (length < least || length > held) {
+    Refuse(NSA_ERROR_INVALID_ARGUMENT, "length: sequence {} holds {} tokens: expected {} to so many, found {}",
+           sequence, held, least, length);
+  }
+  decoder_.TakeBack(sequence, length);
+}
+
 void ModelDecoder::Step(const int32_t* tokens, float* logits) {
   Required(tokens, "tokens", "host memory");
   Required(logits, "logits", "host memory");

@@ -16,6 +16,9 @@ class ModelDecoder {
 
   void Append(int64_t sequence, const int32_t* tokens, int64_t count, float* logits);  // [X], may be null
   void Step(const int32_t* tokens, float* logits);                                     // [sequences], [sequences,X]
+  // counts tokens each, of sequences that may be null: 0, 1, ..; logits [T,X] may be null.
+  void Extend(int64_t count, const int32_t* sequences, const int32_t* counts, const int32_t* tokens, float* logits);
+  void Truncate(int64_t sequence, int64_t length);
   void Clear(int64_t sequence) { decoder_.Clear(Checked(sequence)); }
   int64_t length(int64_t sequence) const { return decoder_.length(Checked(sequence)); }
 

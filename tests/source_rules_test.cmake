@@ -58,6 +58,7 @@ plant(model/attention         model/network/transformer.h parallel/comm/mesh.h T
 plant(model/network           model/training/optimizer.h launch/data/batches.h)
 plant(model/training          model/attention/nsa.h)
 plant(model/decode            model/training/optimizer.h)
+plant(model/interchange       model/network/transformer.h)
 plant(nsa                     parallel/comm/mesh.h launch/version.h mpi.h nccl.h RunConfig)
 plant(launch/config           launch/job/machine.h)
 plant(launch/job              launch/config/config.h nvml.h cuCtxSynchronize)

@@ -62,18 +62,26 @@ std::string ByteTokenizerJson() {
   return tokenizer.dump() + "\n";
 }
 
-void WriteTokenizer(const std::string& folder, const HuggingFaceModel& model, const std::string& sentencepiece) {
-  Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"}, {"model_max_length", model.positions}};
-  if (!sentencepiece.empty()) {
-    std::error_code error;
-    fs::copy_file(sentencepiece, folder + "/tokenizer.model", error);
-    if (error) Fail(ExitCode::kIo, "{}: cannot be copied: {}", sentencepiece, error.message());
-    config["tokenizer_class"] = "LlamaTokenizer";
-    config["add_bos_token"] = config["add_eos_token"] = false;
-  } else if (model.tokenizer.starts_with("byte")) {
+// What transformers reads of a tokenizer. LlamaTokenizer has its own defaults for spaces and marks, where only the
+// model knows; legacy leaves text to the model as it is.
+void WriteTokenizer(const std::string& folder, int64_t positions, const Tokenizer& tokenizer) {
+  Json config = {{"model_max_length", positions}, {"clean_up_tokenization_spaces", false}};
+  if (tokenizer.model().empty()) {
     WriteText(folder + "/tokenizer.json", ByteTokenizerJson());
+    config["tokenizer_class"] = "PreTrainedTokenizerFast";
   } else {
-    return;
+    WriteText(folder + "/tokenizer.model", tokenizer.model());
+    const TokenizerMarks marks = tokenizer.marks();
+    config["tokenizer_class"] = "LlamaTokenizer";
+    config["legacy"] = true;
+    config["add_prefix_space"] = marks.space_before_text;
+    config["add_bos_token"] = config["add_eos_token"] = false;
+    for (const auto& [key, piece] : {std::pair("unk_token", &marks.unknown),
+                                     {"bos_token", &marks.begin},
+                                     {"eos_token", &marks.end},
+                                     {"pad_token", &marks.padding}}) {
+      config[key] = piece->empty() ? Json() : Json(*piece);
+    }
   }
   WriteText(folder + "/tokenizer_config.json", config.dump(2) + "\n");
 }
@@ -87,9 +95,8 @@ struct Exported {
 };
 
 Exported Describe(const std::string& parameter, const Shape& shape, DType dtype) {
-  Exported exported{parameter, HuggingFaceNameOf(parameter), shape, shape.count() * DTypeSize(dtype)};
-  if (exported.to.transposed) exported.shape = {shape[1], shape[0]};
-  return exported;
+  const HuggingFaceName to = HuggingFaceNameOf(parameter);
+  return {parameter, to, ShapeThere(to, shape), shape.count() * DTypeSize(dtype)};
 }
 
 // Of a file, in order: as many as fit.
@@ -151,7 +158,7 @@ void ExportHuggingFace(CheckpointReader& checkpoint, const HuggingFaceModel& mod
     const Json index = {{"metadata", {{"total_size", total}}}, {"weight_map", places}};
     WriteText(folder + "/model.safetensors.index.json", index.dump(2) + "\n");
   }
-  WriteTokenizer(folder, model, options.tokenizer);
+  if (options.tokenizer) WriteTokenizer(folder, model.positions, *options.tokenizer);
   WriteText(folder + "/modeling_longspan.py", kModelingLongspan);
   WriteText(folder + "/config.json", HuggingFaceConfig(model, options.dtype == DType::kBf16 ? "bfloat16" : "float32"));
 }

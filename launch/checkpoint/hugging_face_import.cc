@@ -1,7 +1,6 @@
 #include "launch/checkpoint/hugging_face_import.h"
 
-#include <algorithm>
-#include <set>
+#include <map>
 
 #include "launch/checkpoint/checkpoint.h"
 #include "launch/checkpoint/folder.h"
@@ -64,15 +63,6 @@ std::vector<float> Start(const Param& param, const ModelConfig& model) {
   return values;
 }
 
-void RefuseOthers(const HuggingFaceTensors& tensors, const HuggingFaceModel& from, const std::set<std::string>& taken) {
-  for (const std::string& name : tensors.names()) {
-    const bool unused = name.ends_with("rotary_emb.inv_freq") || (from.model.tied_head && name == "lm_head.weight");
-    if (taken.contains(name) || unused) continue;
-    Fail(ExitCode::kData, "{}: Longspan's models have no such tensor{}", name,
-         name.ends_with(".bias") ? ": no projection has a bias" : "");
-  }
-}
-
 // Gathers tensors into files of a checkpoint.
 class Writer {
  public:
@@ -110,16 +100,10 @@ void ImportHuggingFace(const HuggingFaceTensors& tensors, const HuggingFaceModel
                        const std::function<void(int64_t, int64_t)>& progress) {
   const bool dense = from.type != "longspan";
   // Before anything is written.
-  std::set<std::string> taken;
-  std::string missing;
-  for (const auto& param : params.params()) {
-    const std::string source = dense ? DenseParameter(param->name) : param->name;
-    if (source.empty()) continue;
-    const std::string& name = *taken.insert(HuggingFaceNameOf(source).name).first;
-    if (missing.empty() && !tensors.Has(name)) missing = name;
-  }
-  RefuseOthers(tensors, from, taken);
-  if (!missing.empty()) Fail(ExitCode::kData, "expected a tensor {}, found none", missing);
+  std::map<std::string, Shape> sources;
+  for (const auto& param : params.params()) sources[dense ? DenseParameter(param->name) : param->name] = param->shape;
+  sources.erase("");
+  tensors.RequireJust(sources);
 
   const CheckpointFolder checkpoints(DiskFolder(folder));
   checkpoints.Begin(about.state.step);
@@ -128,16 +112,7 @@ void ImportHuggingFace(const HuggingFaceTensors& tensors, const HuggingFaceModel
     int64_t done = 0;
     for (const auto& param : params.params()) {
       const std::string source = dense ? DenseParameter(param->name) : param->name;
-      std::vector<float> values;
-      if (source.empty()) {
-        values = Start(*param, model);
-      } else {
-        const auto [name, transposed] = HuggingFaceNameOf(source);
-        const Shape& shape = param->shape;
-        values = tensors.Read(name, transposed ? Shape{shape[1], shape[0]} : shape);
-        if (transposed) values = Transposed(values, shape[1], shape[0]);
-      }
-      writer.Add(*param, std::move(values));
+      writer.Add(*param, source.empty() ? Start(*param, model) : tensors.Read(source, param->shape));
       progress(done += param->size(), params.parameters());
     }
     writer.Write();

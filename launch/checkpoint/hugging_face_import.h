@@ -1,4 +1,4 @@
-// From the layout of Hugging Face (launch/checkpoint/hugging_face.h) to a checkpoint of step 0.
+// From the layout of Hugging Face (model/interchange/hugging_face.h) to a checkpoint of step 0.
 //
 // A dense model becomes one of NSA whose logits are nearly its own as long as every block is selected (S <= n*b): each
 // branch has the dense keys and values, the selected branch's gate is open, the others' are nearly shut, and phi is the
@@ -8,8 +8,8 @@
 #include <functional>
 #include <string>
 
-#include "launch/checkpoint/hugging_face.h"
 #include "launch/checkpoint/manifest.h"
+#include "model/interchange/hugging_face.h"
 #include "model/params.h"
 
 namespace longspan {

@@ -25,25 +25,22 @@ struct Given {
 int Export(const Given& given) {
   CheckpointReader checkpoint(NewestCheckpoint(given.checkpoint));
   const RunConfig config = ParseConfig(checkpoint.manifest().config, checkpoint.path() + ": config", {}, 0).config;
-  std::string tokenizer = TrainedTokenizer(checkpoint), model = given.tokenizer == "byte" ? "" : given.tokenizer;
-  if (given.tokenizer.empty()) {
-    if (checkpoint.manifest().files.contains(kTokenizerName)) model = checkpoint.path() + "/" + kTokenizerName;
-  } else {
-    const auto loaded = TokenizerOf(checkpoint, given.tokenizer);  // refuses another
-    tokenizer = loaded->kind() + " " + loaded->hash();
+  const std::string trained = TrainedTokenizer(checkpoint);
+  std::unique_ptr<Tokenizer> tokenizer;
+  if (!given.tokenizer.empty() || trained.starts_with("byte") || checkpoint.manifest().files.contains(kTokenizerName)) {
+    tokenizer = TokenizerOf(checkpoint, given.tokenizer);  // refuses another
   }
-  ExportHuggingFace(checkpoint, {"longspan", config.model, config.data.sequence_length, tokenizer}, given.folder,
+  const std::string name = tokenizer ? tokenizer->kind() + " " + tokenizer->hash() : trained;
+  ExportHuggingFace(checkpoint, {"longspan", config.model, config.data.sequence_length, name}, given.folder,
                     {.dtype = given.dtype,
                      .shard_bytes = static_cast<int64_t>(given.shard_bytes),
-                     .tokenizer = model,
+                     .tokenizer = tokenizer.get(),
                      .progress = [shown = std::make_shared<std::unique_ptr<Progress>>()](int64_t done, int64_t total) {
                        if (!*shown) *shown = std::make_unique<Progress>("export", total);
                        (*shown)->Update(done, fmt::format("{} of {}", FormatBytes(done), FormatBytes(total)));
                      }});
-  fmt::print(
-      "written {}: {} of step {}, {}{}\n", given.folder, checkpoint.path(), checkpoint.manifest().state.step,
-      DTypeName(given.dtype),
-      tokenizer.starts_with("sentencepiece") && model.empty() ? "; without its tokenizer: give --tokenizer" : "");
+  fmt::print("written {}: {} of step {}, {}{}\n", given.folder, checkpoint.path(), checkpoint.manifest().state.step,
+             DTypeName(given.dtype), trained.empty() || tokenizer ? "" : "; without its tokenizer: give --tokenizer");
   return 0;
 }
 
@@ -70,7 +67,7 @@ extern const Command kExport = {"export", "Write a saved model in the layout of 
 FOLDER gets config.json, model.safetensors (in shards with an index where it is large), the tokenizer and
 modeling_longspan.py, with which transformers loads it:
   AutoModelForCausalLM.from_pretrained(FOLDER, trust_remote_code=True)
-What the tensors are called: launch/checkpoint/hugging_face.h. `longspan import` reads it back, with the same bits.
+What the tensors are called: model/interchange/hugging_face.h. `longspan import` reads it back, with the same bits.
 
 Examples:
   longspan export runs/quickstart exported

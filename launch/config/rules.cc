@@ -2,7 +2,6 @@
 #include "launch/config/rules.h"
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include "kernels/attention/nsa_config.h"
@@ -13,60 +12,6 @@
 
 namespace longspan {
 namespace {
-
-void CheckRope(const RopeConfig& rope, ProblemList* problems) {
-  problems->Above("model.rope.theta", rope.theta, 1);
-  problems->NotNegative("model.rope.attention_factor", rope.attention_factor);
-  problems->Size("model.rope.original_max_position", rope.original_max_position);
-  problems->Above("model.rope.beta_slow", rope.beta_slow, 0);
-  problems->Above("model.rope.beta_fast", rope.beta_fast, 0);
-  if (rope.beta_fast <= rope.beta_slow) {
-    problems->Add(
-        "model.rope.beta_fast = {} and model.rope.beta_slow = {} disagree: fast must be above slow; the usual values "
-        "are 32 and 1",
-        rope.beta_fast, rope.beta_slow);
-  }
-  if (!std::isfinite(rope.factor) || rope.factor < 1) {
-    problems->Add("model.rope.factor = {}: must be a finite number, 1 or more; 4 makes sequences four times as long",
-                  rope.factor);
-  } else if (rope.scaling == RopeScaling::kNone && rope.factor != 1) {
-    problems->Add(
-        "model.rope.factor = {} and model.rope.scaling = NONE disagree: only YARN scales; set model.rope.scaling to "
-        "YARN or model.rope.factor to 1",
-        rope.factor);
-  }
-}
-
-void CheckModel(const ModelConfig& model, ProblemList* problems) {
-  const bool layers = problems->Size("model.layers", model.layers);
-  problems->Size("model.hidden", model.hidden);
-  const bool heads = problems->Size("model.heads", model.heads);
-  const bool kv_heads = problems->Size("model.kv_heads", model.kv_heads);
-  if (heads && kv_heads && model.heads % model.kv_heads != 0) {
-    problems->Add(
-        "model.heads = {} and model.kv_heads = {} disagree: every group has the same number of heads; set model.heads "
-        "to {}",
-        model.heads, model.kv_heads, NearestMultiples(model.heads, model.kv_heads));
-  }
-  if (problems->Size("model.key_width", model.key_width) && model.key_width % 2 != 0) {
-    problems->Add("model.key_width = {}: must be even, RoPE turns pairs of channels; set it to {}", model.key_width,
-                  model.key_width + 1);
-  }
-  problems->Size("model.value_width", model.value_width);
-  problems->Size("model.ffn", model.ffn);
-  problems->Size("model.vocab", model.vocab);
-  problems->Above("model.norm_eps", model.norm_eps, 0);
-  const int64_t kinds = static_cast<int64_t>(model.attention.size());
-  if (kinds == 0) {
-    problems->Add("model.attention = []: names no kind; set it to NSA");
-  } else if (layers && kinds > model.layers) {
-    problems->Add(
-        "model.attention = {} kinds and model.layers = {} disagree: the last kinds have no layer; name one for each "
-        "layer or fewer",
-        kinds, model.layers);
-  }
-  CheckRope(model.rope, problems);
-}
 
 // The world is dp x cp, and every replica gets the same number of sequences.
 void CheckRanks(const RunConfig& config, int64_t world, ProblemList* problems) {
@@ -359,9 +304,9 @@ std::vector<std::string> Problems(const RunConfig& config, int64_t world) {
     problems.Add("name = \"{}\": must be the name of a folder, without '/'", config.name);
   }
   if (config.output.empty()) problems.Add("output = \"\": must be a folder; set it to \".\" for the current one");
-  CheckModel(config.model, &problems);
-  const std::vector<std::string> nsa = Problems(config.model.nsa, "model.nsa.");
-  problems.lines.insert(problems.lines.end(), nsa.begin(), nsa.end());
+  const std::vector<std::string> model = Problems(config.model, "model.");
+  problems.lines.insert(problems.lines.end(), model.begin(), model.end());
+  const bool nsa_good = Problems(config.model.nsa, "").empty();
   CheckRanks(config, world, &problems);
   if (config.runtime.device == RuntimeDevice::kCpu && config.parallel.transport != Transport::kAuto) {
     problems.Add(
@@ -389,8 +334,8 @@ std::vector<std::string> Problems(const RunConfig& config, int64_t world) {
           "runtime.graphs to AUTO, or parallel.selected_exchange to GATHER");
     }
   }
-  CheckSequence(config, nsa.empty(), &problems);
-  CheckStages(config, world, nsa.empty(), &problems);
+  CheckSequence(config, nsa_good, &problems);
+  CheckStages(config, world, nsa_good, &problems);
   CheckRuntime(config.runtime, &problems);
   CheckData(config, &problems);
   const TrainConfig& train = config.train;

@@ -31,6 +31,14 @@ class SentencePieceTokenizer : public Tokenizer {
   std::string kind() const override { return "sentencepiece"; }
   std::string hash() const override { return hash_; }
   std::string model() const override { return model_bytes_; }
+  TokenizerMarks marks() const override {
+    const auto piece = [&](int id) { return id < 0 ? "" : processor_.IdToPiece(id); };
+    sentencepiece::ImmutableSentencePieceText text;
+    const auto status = processor_.Encode("a", text.mutable_proto());
+    const bool space = status.ok() && text.pieces_size() > 0 && text.pieces(0).piece().starts_with("\u2581");
+    return {piece(processor_.unk_id()), piece(processor_.bos_id()), piece(processor_.eos_id()),
+            piece(processor_.pad_id()), space};
+  }
   int64_t vocab() const override { return processor_.GetPieceSize(); }
   std::vector<int32_t> Encode(std::string_view text) const override {
     std::vector<int32_t> ids;
@@ -56,6 +64,10 @@ class SentencePieceTokenizer : public Tokenizer {
     const auto status = processor_.Decode(std::vector<int>(ids.begin(), ids.end()), &text);
     if (!status.ok()) Fail(ExitCode::kData, "{}: cannot decode: {}", model_, status.ToString());
     return text;
+  }
+  std::optional<uint8_t> Byte(int32_t id) const override {
+    if (id < 0 || id >= vocab() || !processor_.IsByte(id)) return {};
+    return static_cast<uint8_t>(std::stoi(processor_.IdToPiece(id).substr(3, 2), nullptr, 16));  // "<0xE6>"
   }
 
  private:

@@ -16,17 +16,12 @@ size_t LengthOf(uint8_t byte) {
 
 bool Continues(char byte) { return (static_cast<uint8_t>(byte) & 0xC0) == 0x80; }
 
-// Bytes at the end that may yet become another character: the beginning of one, or what stands for it when a tokenizer
-// decodes too few bytes.
-size_t Unfinished(const std::string& text) {
-  size_t unknown = 0;
-  while (unknown < 9 && text.size() >= unknown + 3 && text.compare(text.size() - unknown - 3, 3, kReplacement) == 0) {
-    unknown += 3;
-  }
-  if (unknown > 0) return unknown;
-  for (size_t back = 1; back <= std::min<size_t>(3, text.size()); ++back) {
-    const char byte = text[text.size() - back];
-    if (!Continues(byte)) return LengthOf(static_cast<uint8_t>(byte)) > back ? back : 0;
+// Tokens at the end that are bytes of a character whose others are to come.
+size_t Unfinished(const Tokenizer& tokenizer, const std::vector<int32_t>& ids) {
+  for (size_t back = 1; back <= std::min<size_t>(3, ids.size()); ++back) {
+    const std::optional<uint8_t> byte = tokenizer.Byte(ids[ids.size() - back]);
+    if (!byte) return 0;
+    if (!Continues(static_cast<char>(*byte))) return LengthOf(*byte) > back ? back : 0;
   }
   return 0;
 }
@@ -52,19 +47,31 @@ std::string Printable(std::string_view text) {
   return said;
 }
 
-std::string TextStream::Upto(size_t end) {
-  const size_t begin = std::min(said_, end);
-  said_ = end;
-  return Printable(std::string_view(text_).substr(begin, end - begin));
+TextStream::TextStream(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {
+  for (int32_t id = 0; anchor_text_.empty() && id < tokenizer.vocab(); ++id) {
+    if (tokenizer.Byte(id)) continue;
+    anchor_ = {id};
+    anchor_text_ = tokenizer.Decode(anchor_);
+  }
+}
+
+std::string TextStream::Text(std::span<const int32_t> ids) const {
+  if (!begun_) return tokenizer_.Decode(ids);
+  std::vector<int32_t> anchored = anchor_;
+  anchored.insert(anchored.end(), ids.begin(), ids.end());
+  return tokenizer_.Decode(anchored).substr(anchor_text_.size());
 }
 
 std::string TextStream::Add(std::span<const int32_t> ids) {
   ids_.insert(ids_.end(), ids.begin(), ids.end());
-  text_ = tokenizer_.Decode(ids_);
-  const size_t end = text_.size() - Unfinished(text_);
-  return end > said_ ? Upto(end) : "";
+  const size_t whole = ids_.size() - Unfinished(tokenizer_, ids_);
+  const std::string text = Text(std::span(ids_).first(whole));
+  if (!begun_ && text.empty()) return "";
+  begun_ = true;
+  ids_.erase(ids_.begin(), ids_.begin() + static_cast<std::ptrdiff_t>(whole));
+  return Printable(text);
 }
 
-std::string TextStream::Rest() { return Upto(text_.size()); }
+std::string TextStream::Rest() const { return Printable(Text(ids_)); }
 
 }  // namespace longspan

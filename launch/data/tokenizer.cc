@@ -30,6 +30,7 @@ class ByteTokenizer : public Tokenizer {
     }
     return text;
   }
+  std::optional<uint8_t> Byte(int32_t id) const override { return static_cast<uint8_t>(id); }
 };
 
 }  // namespace

@@ -19,11 +19,13 @@ Decoder::Decoder(Device& device, const Args& args)
     : device_(device),
       args_(args),
       pages_(CeilDiv(args.length, args.model.nsa.select_block)),
+      logit_rows_(std::max<int64_t>(args.sequences, 16)),
       ops_(MakeOps(device.kind())),
       compute_(device.MakeStream("compute")),
       alone_(MakeLocalCommunicator(device)),
       layout_(LayoutKind::kContiguous, args.model.nsa.select_block, 1, args.model.nsa.select_block),
-      lengths_(args.sequences, 0) {
+      lengths_(args.sequences, 0),
+      written_(args.sequences, 0) {
   context_.emplace(Context{device, ops_, *compute_, *compute_, *alone_, layout_, args.dtype, args.dtype});
   network_ = std::make_unique<Transformer>(*context_, args.model, SelectedExchange::kGather, KeepConfig{});
   network_->params().ReserveWeights(arena_, args.dtype);
@@ -65,7 +67,7 @@ void Decoder::ReserveStep() {
   reserve(&table_, "table", DType::kI32, {args_.sequences, pages_});
   reserve(&tokens_, "tokens", DType::kI32, {kStep});
   reserve(&positions_, "positions", DType::kI32, {kStep});
-  reserve(&last_, "last", DType::kI32, {args_.sequences});
+  reserve(&last_, "last", DType::kI32, {logit_rows_});
   for (auto [slot, name] : {std::pair{&x_, "x"}, {&middle_, "middle"}, {&normed_, "normed"}}) {
     rows(slot, name, {m.hidden});
   }
@@ -85,8 +87,8 @@ void Decoder::ReserveStep() {
   for (auto [slot, name] : {std::pair{&ffn_gate_, "ffn.gate"}, {&ffn_up_, "ffn.up"}, {&ffn_act_, "ffn.act"}}) {
     rows(slot, name, {m.ffn});
   }
-  reserve(&last_x_, "last_x", args_.dtype, {args_.sequences, m.hidden});
-  reserve(&logits_, "logits", args_.dtype, {args_.sequences, m.vocab});
+  reserve(&last_x_, "last_x", args_.dtype, {logit_rows_, m.hidden});
+  reserve(&logits_, "logits", args_.dtype, {logit_rows_, m.vocab});
 }
 
 void Decoder::Start() {
@@ -155,35 +157,48 @@ std::vector<std::vector<float>> Decoder::Append(std::span<const Entry> entries) 
   }
   for (size_t first = 0; first < entries.size();) {
     std::vector<NewTokens> round;
-    std::vector<int32_t> tokens, positions, last_rows;
-    std::vector<size_t> done;
+    std::vector<int32_t> tokens, positions, wanted;  // rows whose logits are
+    std::vector<size_t> wanted_by;                   // which entry
     for (size_t i = first; i < entries.size() && std::ssize(tokens) < kStep; ++i) {
-      const auto& [sequence, all] = entries[i];
+      const auto& [sequence, all, every] = entries[i];
       const int64_t count = std::min(kStep - std::ssize(tokens), std::ssize(all) - taken[i]);
       NewTokens next{sequence, lengths_[sequence], count, std::ssize(tokens), {}};
       const int64_t pages = CeilDiv(next.length + count, args_.model.nsa.select_block);
       next.table = table_.Rows(sequence, 1).Reshape({pages_}).Rows(0, pages);
       for (int64_t t = 0; t < count; ++t) {
+        if (every || taken[i] + t == std::ssize(all) - 1) {
+          wanted.push_back(static_cast<int32_t>(tokens.size()));
+          wanted_by.push_back(i);
+        }
         tokens.push_back(all[taken[i] + t]);
         positions.push_back(static_cast<int32_t>(next.length + t));
       }
       round.push_back(next);
       lengths_[sequence] += count;
+      written_[sequence] = std::max(written_[sequence], lengths_[sequence]);
       taken[i] += count;
       if (taken[i] < std::ssize(all)) break;
-      done.push_back(i);
-      last_rows.push_back(static_cast<int32_t>(tokens.size()) - 1);
       first = i + 1;
     }
     const auto rows = std::ssize(tokens);
     HostCopy(device_, *compute_, HostView(tokens.data(), {rows}), tokens_.Rows(0, rows));
     HostCopy(device_, *compute_, HostView(positions.data(), {rows}), positions_.Rows(0, rows));
     Run(round, rows);
-    if (done.empty()) continue;
-    std::vector<std::vector<float>> found = Logits(last_rows);
-    for (size_t i = 0; i < done.size(); ++i) logits[done[i]] = std::move(found[i]);
+    const std::vector<float> found = Logits(wanted);
+    const int64_t vocab = args_.model.vocab;
+    for (size_t i = 0; i < wanted.size(); ++i) {
+      const auto row = found.begin() + static_cast<int64_t>(i) * vocab;
+      logits[wanted_by[i]].insert(logits[wanted_by[i]].end(), row, row + vocab);
+    }
   }
   return logits;
+}
+
+void Decoder::TakeBack(int64_t sequence, int64_t length) {
+  LS_CHECK(length >= least(sequence) && length <= lengths_[sequence],
+           "decoder: sequence {} has {} tokens: expected {} to so many, found {}", sequence, lengths_[sequence],
+           least(sequence), length);
+  lengths_[sequence] = length;
 }
 
 void Decoder::MatMul(const Tensor& a, const Tensor& b, const Tensor& c, const Tensor& add) {
@@ -286,17 +301,18 @@ void Decoder::Attend(Layer& layer, const std::vector<NewTokens>& round, int64_t 
                     {gates, branches.out.o[kCmp], branches.out.o[kSlc], branches.out.o[kWin], out_.Rows(0, rows)});
 }
 
-std::vector<std::vector<float>> Decoder::Logits(const std::vector<int32_t>& rows) {
-  const auto count = std::ssize(rows);
-  const Tensor index = last_.Rows(0, count), x = last_x_.Rows(0, count), logits = logits_.Rows(0, count);
-  HostCopy(device_, *compute_, HostView(rows.data(), {count}), index);
-  ops_.rows->Gather(*compute_, x_, index, x);
-  ops_.dense->RmsNorm(*compute_, {x, params().Find("norm.weight").weight, args_.model.norm_eps, x});
-  const char* const head = args_.model.tied_head ? "embedding.weight" : "head.weight";
-  ops_.dense->MatMul(*compute_, {.a = x, .b = params().Find(head).weight, .c = logits, .transpose_b = true});
-  std::vector<std::vector<float>> values;
-  for (int64_t i = 0; i < count; ++i) {
-    values.push_back(HostValues<float>(device_, *compute_, logits.Rows(i, 1)));
+std::vector<float> Decoder::Logits(std::span<const int32_t> rows) {
+  std::vector<float> values;
+  for (; !rows.empty(); rows = rows.subspan(std::min<size_t>(rows.size(), logit_rows_))) {
+    const int64_t count = std::min(std::ssize(rows), logit_rows_);
+    const Tensor index = last_.Rows(0, count), x = last_x_.Rows(0, count), logits = logits_.Rows(0, count);
+    HostCopy(device_, *compute_, HostView(rows.data(), {count}), index);
+    ops_.rows->Gather(*compute_, x_, index, x);
+    ops_.dense->RmsNorm(*compute_, {x, params().Find("norm.weight").weight, args_.model.norm_eps, x});
+    const char* const head = args_.model.tied_head ? "embedding.weight" : "head.weight";
+    ops_.dense->MatMul(*compute_, {.a = x, .b = params().Find(head).weight, .c = logits, .transpose_b = true});
+    const std::vector<float> found = HostValues<float>(device_, *compute_, logits);
+    values.insert(values.end(), found.begin(), found.end());
   }
   return values;
 }

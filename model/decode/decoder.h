@@ -4,6 +4,7 @@
 // position; on a CPU bit for bit.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <span>
@@ -38,12 +39,16 @@ class Decoder {
   struct Entry {
     int64_t sequence = 0;
     std::span<const int32_t> tokens;  // one or more, in [0,X)
+    bool every = false;               // logits after every token are wanted
   };
-  // Appends the tokens of each entry to its sequence, each of which has one entry at most, and returns the logits [X]
-  // of each entry's last token, on the host.
+  // Appends the tokens of each entry to its sequence, each of which has one entry at most, and returns of each entry
+  // the logits after its last token [X], or after every one [tokens,X], on the host.
   std::vector<std::vector<float>> Append(std::span<const Entry> entries);
   int64_t length(int64_t sequence) const { return lengths_[sequence]; }
-  void Clear(int64_t sequence) { lengths_[sequence] = 0; }
+  // The first `length` tokens are the sequence's again; least() is the fewest of them.
+  void TakeBack(int64_t sequence, int64_t length);
+  int64_t least(int64_t sequence) const { return std::max<int64_t>(0, written_[sequence] - kStep); }
+  void Clear(int64_t sequence) { lengths_[sequence] = written_[sequence] = 0; }
 
   static constexpr int64_t kStep = 256;  // tokens, of all sequences, that go through the layers together
 
@@ -70,12 +75,13 @@ class Decoder {
   void Project(const Projection& projection, const Tensor& y);  // of normed_
   void Rotate(const Tensor& from, const Tensor& to, const Tensor& positions);
   void MatMul(const Tensor& a, const Tensor& b, const Tensor& c, const Tensor& add = {});
-  // Logits of these rows of x_.
-  std::vector<std::vector<float>> Logits(const std::vector<int32_t>& rows);
+  // Logits of these rows of x_, one after another.
+  std::vector<float> Logits(std::span<const int32_t> rows);
 
   Device& device_;
   const Args args_;
-  const int64_t pages_;  // of a sequence
+  const int64_t pages_;       // of a sequence
+  const int64_t logit_rows_;  // that are computed together
   Ops ops_;
   std::unique_ptr<Stream> compute_;
   std::unique_ptr<Communicator> alone_;
@@ -88,14 +94,15 @@ class Decoder {
   Tensor summary_positions_;  // [pages*b/d] I32 of compressed rows
   Tensor table_;              // [sequences,pages] I32: sequence i has pages i*pages ..
   // Of a step, [kStep,..].
-  Tensor tokens_, positions_, last_;    // I32
+  Tensor tokens_, positions_;           // I32
   Tensor x_, middle_, normed_;          // [.,D]
   Tensor q_, k_, rotated_k_, v_, out_;  // [.,H,K], [.,G,K] twice, [.,G,V], [.,H,V]
   Tensor gate_logits_, gates_;          // [.,3H], [.,H,3]
   BranchOutputs branch_;
   Tensor ffn_gate_, ffn_up_, ffn_act_;  // [.,F]
-  Tensor last_x_, logits_;              // [sequences,D], [sequences,X]
+  Tensor last_, last_x_, logits_;       // [logit_rows_] I32, [logit_rows_,D], [logit_rows_,X]
   std::vector<int64_t> lengths_;        // of each sequence
+  std::vector<int64_t> written_;        // the longest that it was since it was empty
 };
 
 }  // namespace longspan

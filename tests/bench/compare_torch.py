@@ -3,11 +3,13 @@
 
   tests/bench/compare_torch.py LONGSPAN [--peers FOLDER ...] [--tokens 8192,65536] [--shape 64,4,128,128]
 
+The C library beside the program is one of those compared: nsa_forward and nsa_backward on PyTorch's memory.
+
 First the outputs and gradients of every stage that an entrant has (tests/bench/entrants.py) are compared with those of
 `longspan attention` on the same tensors; then all are timed in turns, Longspan by `bench nsa --json`, on the same lists
 of blocks: random ones, or --selected's, of which only the selected branch is then compared. Prints tables; OUT gets
 compare.json and compare.svg. Packages that cannot be imported are named and left out. The exit code is 1 when
-PyTorch's own dense and window attention disagree with Longspan's.
+PyTorch's own dense and window attention, or the library, disagree with Longspan's.
 """
 import argparse
 import importlib.metadata
@@ -96,6 +98,10 @@ class Comparison:
     def __init__(self, args):
         self.args = args
         self.entrants, self.absent = public.public_entrants(args.without)
+        if os.path.exists(args.library):
+            self.entrants.insert(0, public.library_entrant(args.library))
+        else:
+            self.absent["libnsa"] = f"there is no {args.library}"
         self.entrants = public.torch_entrants() + self.entrants
         self.stages = ["selected"] if args.selected else args.stages
         self.found = {"device": torch.cuda.get_device_name(), "torch": torch.__version__,
@@ -283,6 +289,7 @@ def numbers(text):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("longspan", help="the program")
+    parser.add_argument("--library", help="the C library; that beside the program")
     parser.add_argument("--peers", nargs="*", default=[], help="folders that hold public packages")
     parser.add_argument("--without", nargs="*", default=[], help="public packages to leave out")
     parser.add_argument("--tokens", type=numbers, default=[8192, 65536])
@@ -295,6 +302,7 @@ def main():
     parser.add_argument("--out", default=".", help="folder")
     args = parser.parse_args()
     args.shape = args.shape or [[64, 4, 128, 128]]
+    args.library = os.path.abspath(args.library or os.path.join(os.path.dirname(args.longspan), "libnsa.so.0"))
     os.makedirs(args.out, exist_ok=True)
     sys.path[:0] = args.peers
     warnings.simplefilter("ignore")  # the packages' own

@@ -1,5 +1,6 @@
-"""What compare_torch.py sets beside Longspan: PyTorch's dense attention, and public NSA kernels where they can be
-imported. Each entrant computes one stage of the operator, for the same tensors as Longspan's:
+"""What compare_torch.py sets beside Longspan: PyTorch's dense attention, Longspan's C library on PyTorch's memory, and
+public NSA kernels where they can be imported. Each entrant computes one stage of the operator, for the same tensors as
+Longspan's:
 
   full        dense causal attention                       window      the window branch
   compressed  the compressed branch, its keys mean-pooled  selected    the selected branch, on given blocks
@@ -7,7 +8,10 @@ imported. Each entrant computes one stage of the operator, for the same tensors 
 
 The paper's block sizes, keys and values shared by the branches, mean-pooled compression: what the public kernels have.
 """
+import ctypes
 import importlib
+import os
+import sys
 from dataclasses import dataclass
 from typing import Callable
 
@@ -94,6 +98,49 @@ def torch_entrants():
         Entrant("cuDNN", "full", dense(SDPBackend.CUDNN_ATTENTION)),
         Entrant("FlashAttention-2", "window", flash2_window),
     ]
+
+
+def library_entrant(path):
+    """The library that the path names: nsa_forward and nsa_backward on PyTorch's pointers and stream."""
+    os.environ["NSA_LIBRARY"] = path
+    sys.path.append(os.path.join(os.path.dirname(__file__), "../../nsa/examples"))
+    nsa, torch_nsa = importlib.import_module("nsa"), importlib.import_module("torch_nsa")
+
+    def start(inputs):
+        q, k, v, d_out = inputs.q, inputs.k, inputs.v, inputs.d_out
+        tokens, heads, key_width = q.shape
+        made = torch_nsa.Context(key_width, heads, q.dtype, q.device, num_groups=k.shape[1], value_dim=v.shape[2],
+                                 phi=2, shared_kv=1, max_length=tokens)  # the mean
+        context, stream = ctypes.byref(made.handle), torch_nsa.stream(q)
+
+        def scratch(size):
+            return torch.empty(size(context, tokens), dtype=torch.uint8, device=q.device)
+
+        gates, out = torch.sigmoid(inputs.logits.float()).to(q.dtype), torch.empty_like(d_out)
+        saved, work = scratch(nsa.lib.nsa_saved_size), scratch(nsa.lib.nsa_backward_workspace_size)
+        d = [torch.empty(x.shape, dtype=made.sums, device=x.device) for x in (q, k, v)]
+
+        def of_all(x):  # branches share the first's
+            return nsa.P3(x.data_ptr(), None, None)
+
+        given = nsa.Inputs(tokens, None, q.data_ptr(), of_all(k), of_all(v), gates.data_ptr())
+        outputs = nsa.Outputs(out.data_ptr(), saved.data_ptr(), None)
+        gradients = nsa.Gradients(d[0].data_ptr(), of_all(d[1]), of_all(d[2]), None)
+
+        def forward():
+            nsa.check(nsa.lib.nsa_forward(context, ctypes.byref(given), ctypes.byref(outputs), stream))
+            return out
+
+        def backward():
+            nsa.check(nsa.lib.nsa_backward(context, ctypes.byref(given), saved.data_ptr(), d_out.data_ptr(),
+                                           ctypes.byref(gradients), work.data_ptr(), stream))
+            return d
+
+        # What the library reads and writes lives as long as the calls.
+        forward.holds = backward.holds = (made, gates)
+        return forward, backward
+
+    return Entrant("libnsa", "whole", start)
 
 
 def by_group(inputs, padding=-1):

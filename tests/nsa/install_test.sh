@@ -42,6 +42,17 @@ for program in decode fibonacci usage; do
   if ldd $program.static | grep libnsa; then fail "$program.static needs the shared library"; fi
 done
 
+# A model that the program trained and exported: its tokens.
+if [ -x "$build/longspan" ]; then
+  "$build/longspan" train --config "$source/configs/fibonacci.textproto" runtime.device=CPU train.steps=20 name=run output=. >run.log
+  "$build/longspan" export run exported >>run.log
+  cp "$source/nsa/examples/generate.c" .
+  cc -std=c11 $warnings generate.c $(pkg-config --cflags --libs nsa) -o generate
+  CUDA_VISIBLE_DEVICES= ./generate exported 30 1 1 2 3 >made
+  CUDA_VISIBLE_DEVICES= "$build/longspan" generate run --ids --prompt "1 1 2 3" --tokens 30 --temperature 0 2>>run.log | cmp - made ||
+    fail "the library writes on with $(cat made)"
+fi
+
 # CMake.
 cat >CMakeLists.txt <<'END'
 cmake_minimum_required(VERSION 3.25)

@@ -212,6 +212,37 @@ TEST_F(Model, DecodesWhatLogitsSay) {
   EXPECT_EQ(decoder.impl, nullptr);
 }
 
+// Several tokens of some sequences at once, and taken back.
+TEST_F(Model, ChecksDrafts) {
+  const Tokens tokens(9);
+  const std::vector<float> whole = Logits(tokens);
+  const auto at = [&](int32_t sequence, int32_t position) { return sequence * kLength + position; };
+  NSADecoder decoder;
+  ASSERT_NSA(nsa_decoder_init(&decoder, &model_, kBatch, kLength));
+  const int32_t sequences[] = {2, 0}, prompts[] = {50, 7}, counts[] = {5, 9};
+  std::vector<int32_t> prompt(tokens.tokens.begin() + at(2, 0), tokens.tokens.begin() + at(2, 50));
+  prompt.insert(prompt.end(), tokens.tokens.begin(), tokens.tokens.begin() + 7);
+  ASSERT_NSA(nsa_decoder_extend(&decoder, 2, sequences, prompts, prompt.data(), nullptr));
+  EXPECT_EQ(nsa_decoder_length(&decoder, 1), 0);
+  for (const bool right : {false, true}) {
+    std::vector<int32_t> draft;
+    std::vector<float> expected;
+    for (int i = 0; i < 2; ++i) {
+      const int32_t begin = at(sequences[i], prompts[i]), end = begin + counts[i];
+      draft.insert(draft.end(), tokens.tokens.begin() + begin, tokens.tokens.begin() + end);
+      expected.insert(expected.end(), whole.begin() + begin * kVocabulary, whole.begin() + end * kVocabulary);
+    }
+    if (!right) draft[0] = (draft[0] + 1) % kVocabulary;
+    std::vector<float> logits(expected.size());
+    ASSERT_NSA(nsa_decoder_extend(&decoder, 2, sequences, counts, draft.data(), logits.data()));
+    EXPECT_EQ(logits == expected, right);
+    EXPECT_EQ(nsa_decoder_length(&decoder, 2), 55);
+    if (right) break;
+    for (int i = 0; i < 2; ++i) ASSERT_NSA(nsa_decoder_truncate(&decoder, sequences[i], prompts[i]));
+  }
+  nsa_decoder_free(&decoder);
+}
+
 TEST_F(Model, WrongUse) {
   const auto refused = [](int status, NSAStatus expected, const std::string& text) {
     EXPECT_EQ(status, expected) << nsa_last_error();
@@ -258,6 +289,16 @@ TEST_F(Model, WrongUse) {
   refused(nsa_decoder_append(&decoder, 1, x + kLength + 4, 2, values), NSA_ERROR_INVALID_ARGUMENT,
           "tokens[1]: expected 0 to 16, found 17");
   refused(nsa_decoder_step(&decoder, x, nullptr), NSA_ERROR_INVALID_ARGUMENT, "logits: expected host memory");
+  const int32_t twice[] = {1, 1}, one[] = {1, 1}, nothing[] = {0};
+  refused(nsa_decoder_extend(&decoder, 0, nullptr, one, x, values), NSA_ERROR_INVALID_ARGUMENT,
+          "num_sequences: expected 1 or more");
+  refused(nsa_decoder_extend(&decoder, 2, twice, one, x, values), NSA_ERROR_INVALID_ARGUMENT,
+          "sequences[1]: expected each once, found 1 again");
+  refused(nsa_decoder_extend(&decoder, 3, nullptr, nullptr, x, values), NSA_ERROR_INVALID_ARGUMENT, "counts: expected");
+  refused(nsa_decoder_extend(&decoder, 1, nullptr, nothing, x, values), NSA_ERROR_INVALID_ARGUMENT,
+          "counts[0]: expected 1 or more, found 0");
+  refused(nsa_decoder_truncate(&decoder, 0, 1), NSA_ERROR_INVALID_ARGUMENT,
+          "length: sequence 0 holds 0 tokens: expected 0 to so many, found 1");
   EXPECT_EQ(nsa_decoder_length(&decoder, 0), 0);
   EXPECT_EQ(nsa_decoder_length(&decoder, -1), -1);
   nsa_decoder_free(&decoder);

@@ -1,5 +1,5 @@
 // Dense models in Hugging Face's layout: read, they have the logits of an evaluation written from their definition.
-#include "launch/checkpoint/hugging_face.h"
+#include "model/interchange/hugging_face.h"
 
 #include <gtest/gtest.h>
 

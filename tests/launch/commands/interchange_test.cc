@@ -45,6 +45,8 @@ TEST_F(Interchange, ThereAndBack) {
     EXPECT_TRUE(std::filesystem::exists(folder_ / ("there/" + std::string(file)))) << file;
   }
   EXPECT_EQ(nlohmann::json::parse(ReadFile(folder_ / "there/tokenizer.json"))["model"]["vocab"].size(), 256);
+  EXPECT_EQ(nlohmann::json::parse(ReadFile(folder_ / "there/tokenizer_config.json"))["clean_up_tokenization_spaces"],
+            false);
 
   // The loss, a text (the tokenizer came along) and an export of what came back are those of the run.
   const std::string keys = fmt::format("data.format=NANOGPT data.train='{}' {}", folder_ / "tokens", data);

@@ -46,6 +46,12 @@ TEST_F(TokenizerCli, TheModelTravelsWithDatasetAndCheckpoint) {
   Expect(0, 1, "generate " + saved + " --prompt 'int value' --tokens 3", {"int value"});  // by its own
   Expect(0, 1, fmt::format("export {} '{}'", saved, folder_ / "exported"), {"written "});
   EXPECT_EQ(ReadFile(folder_ / "exported/tokenizer.model"), model);
+  const auto config = nlohmann::json::parse(ReadFile(folder_ / "exported/tokenizer_config.json"));
+  EXPECT_EQ(config["tokenizer_class"], "LlamaTokenizer");
+  EXPECT_EQ(config["add_prefix_space"], false);  // of LlamaTokenizer's own it is true
+  EXPECT_EQ(config["legacy"], true);
+  EXPECT_EQ(config["unk_token"], "<unk>");
+  EXPECT_EQ(config["pad_token"], nullptr);
   Expect(0, 1, fmt::format("import '{}' '{}'", folder_ / "exported", folder_ / "imported"), {"written "});
   Expect(0, 1, fmt::format("generate '{}' --prompt 'int value' --tokens 3", folder_ / "imported"), {"int value"});
   Expect(0, 2, Arguments(keys + "train.steps=5 --resume"), {"done: 2 steps"});

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <random>
+
 namespace longspan {
 namespace {
 
@@ -33,7 +35,7 @@ TEST(TextStream, NothingControlsATerminal) {
   EXPECT_EQ(Printable("\xC0\x80\xE2\x82"), "\uFFFD\uFFFD\uFFFD\uFFFD");
 }
 
-// As SentencePiece's byte pieces: what is no character yet is U+FFFD for each byte.
+// As SentencePiece's byte pieces: what is no character is U+FFFD for each byte. Counts what it decodes.
 class Replacing : public Tokenizer {
  public:
   std::string kind() const override { return "replacing"; }
@@ -42,8 +44,14 @@ class Replacing : public Tokenizer {
   std::vector<int32_t> Encode(std::string_view) const override { return {}; }
   Tokens EncodePlaced(std::string_view) const override { return {}; }
   std::string Decode(std::span<const int32_t> ids) const override {
-    return ids.size() == 2 ? "\u00e4" : ids.size() == 1 ? "\uFFFD" : "\u00e4b";
+    decoded += ids.size();
+    std::string bytes;
+    for (const int32_t id : ids) bytes += static_cast<char>(id);
+    return Printable(bytes);
   }
+  std::optional<uint8_t> Byte(int32_t id) const override { return static_cast<uint8_t>(id); }
+
+  mutable size_t decoded = 0;
 };
 
 TEST(TextStream, AReplacementWaitsForWhatItBecomes) {
@@ -52,6 +60,22 @@ TEST(TextStream, AReplacementWaitsForWhatItBecomes) {
   EXPECT_EQ(Add(stream, 0xC3), "");
   EXPECT_EQ(Add(stream, 0xA4), "\u00e4");
   EXPECT_EQ(Add(stream, 'b'), "b");
+}
+
+TEST(TextStream, TakesAFewTokensEach) {
+  std::mt19937 random(5);
+  for (const int first : {0, 0x80, 0xE0}) {  // few, many and only parts of characters
+    const Replacing tokenizer;
+    std::vector<int32_t> ids(4000);
+    for (int32_t& id : ids) id = static_cast<int32_t>(first + random() % (256 - first));
+    const std::string all = tokenizer.Decode(ids);
+    tokenizer.decoded = 0;
+    TextStream stream(tokenizer);
+    std::string said;
+    for (const int32_t id : ids) said += Add(stream, id);
+    EXPECT_EQ(said + stream.Rest(), all) << first;
+    EXPECT_LT(tokenizer.decoded, 5 * ids.size()) << first;
+  }
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "launch/config/config.h"
 #include "launch/data/dataset_builder.h"
 #include "launch/data/encode_slice.h"
+#include "launch/data/text_stream.h"
 #include "launch/data/train_tokenizer.h"
 #include "tests/support/files.h"
 
@@ -74,6 +75,44 @@ TEST(SentencePiece, SlicesHaveTheTokensOfTheWholeText) {
     ids.insert(ids.end(), part.begin(), part.end());
   }
   EXPECT_TRUE(ids == tokenizer->Encode(text));
+}
+
+// Any tokens, control tokens and halves of characters too: said one by one they have the text of all.
+TEST(SentencePiece, TextComesTokenByTokenAsAWhole) {
+  TempFolder folder;
+  std::mt19937 random(7);
+  const std::string text = Words(30000, " ", "\n");
+  for (const std::string options :
+       {"--vocab_size=80", kKeepsAll, "--vocab_size=340 --byte_fallback=true --model_type=bpe",
+        "--vocab_size=340 --byte_fallback=true --model_type=bpe --add_dummy_prefix=false"}) {
+    const auto tokenizer = Train(folder, text, options);
+    const auto pieces = static_cast<uint32_t>(tokenizer->vocab());
+    for (int round = 0; round < 60; ++round) {
+      const uint32_t among = round % 3 == 0 ? pieces : std::min(pieces, 259U);  // those first are marks and bytes
+      std::vector<int32_t> ids(random() % 200);
+      for (int32_t& id : ids) id = static_cast<int32_t>(random() % among);
+      if (round % 3 == 2)
+        ids = tokenizer->Encode(std::string(round % 4, ' ') + "海 \U0001F600 the ships " + text.substr(round, 90));
+      TextStream stream(*tokenizer);
+      std::string said;
+      for (const int32_t& id : ids) said += stream.Add({&id, 1});
+      ASSERT_EQ(said + stream.Rest(), Printable(tokenizer->Decode(ids))) << options << ", round " << round;
+    }
+  }
+}
+
+TEST(SentencePiece, TellsItsMarks) {
+  TempFolder folder;
+  const std::string text = Words(30000, " ", "\n");
+  const TokenizerMarks usual = Train(folder, text, "--vocab_size=80")->marks();
+  EXPECT_TRUE(usual.space_before_text);
+  EXPECT_EQ(usual.unknown + usual.begin + usual.end + usual.padding, "<unk><s></s>");
+  const TokenizerMarks other =
+      Train(folder, text, "--vocab_size=80 --add_dummy_prefix=false --bos_id=-1 --pad_id=3 --eos_piece=<end>")->marks();
+  EXPECT_FALSE(other.space_before_text);
+  EXPECT_EQ(other.begin, "");
+  EXPECT_EQ(other.end, "<end>");
+  EXPECT_EQ(other.padding, "<pad>");
 }
 
 TEST(SentencePiece, SaysWhatItLoses) {

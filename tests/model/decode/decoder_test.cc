@@ -114,6 +114,47 @@ TEST_F(DecoderTest, ABatchIsEachAlone) {
   }
 }
 
+// Drafts of several tokens, wrong from some place on: the logits after each, and then as if the wrong ones had never
+// been.
+TEST_F(DecoderTest, DraftsAreCheckedAndTakenBack) {
+  for (const AttentionKind kind : {AttentionKind::kNsa, AttentionKind::kWindow}) {
+    SessionConfig config = SmallConfig();
+    config.model.attention = {kind};
+    Start(config, 2);
+    const int64_t vocab = config.model.vocab;
+    std::vector<int64_t> lengths = {3, 270};
+    std::vector<Decoder::Entry> entries = {{0, tokens().first(lengths[0])}, {1, tokens().first(lengths[1])}};
+    decoder_->Append(entries);
+    for (int round = 0; round < 12; ++round) {
+      std::vector<std::vector<int32_t>> drafts;
+      std::vector<int64_t> right;
+      for (int64_t i = 0; i < 2; ++i) {
+        const auto next = tokens().subspan(lengths[i], i == 0 ? 1 + round * 7 % 20 : 8);
+        drafts.emplace_back(next.begin(), next.end());
+        right.push_back(round * 5 % (std::ssize(next) + 1));
+        for (int64_t t = right[i]; t < std::ssize(next); ++t)
+          drafts[i][t] = static_cast<int32_t>((next[t] + 1) % vocab);
+        entries[i] = {i, drafts[i], true};
+      }
+      const auto logits = decoder_->Append(entries);
+      for (int64_t i = 0; i < 2; ++i) {
+        ASSERT_EQ(std::ssize(logits[i]), std::ssize(drafts[i]) * vocab);
+        for (int64_t t = 0; t < right[i]; ++t) {
+          const auto row = logits[i].begin() + t * vocab;
+          ASSERT_EQ(std::vector<float>(row, row + vocab), Expected(lengths[i] + t + 1)) << i << ", round " << round;
+        }
+        decoder_->TakeBack(i, lengths[i] += right[i]);
+      }
+    }
+    // All that can be taken back.
+    decoder_->TakeBack(1, decoder_->least(1));
+    for (int64_t t = decoder_->length(1); t < lengths[1] + 9; ++t) {
+      const Decoder::Entry next{1, tokens().subspan(t, 1)};
+      ASSERT_EQ(decoder_->Append({&next, 1})[0], Expected(t + 1)) << "token " << t;
+    }
+  }
+}
+
 TEST_F(DecoderTest, TheLikeliestTokensAreTheTrainingForwards) {
   Start(SmallConfig());
   const Decoder::Entry prompt{0, tokens().first(100)};

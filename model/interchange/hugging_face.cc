@@ -1,7 +1,8 @@
-#include "launch/checkpoint/hugging_face.h"
+#include "model/interchange/hugging_face.h"
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -51,10 +52,26 @@ HuggingFaceTensors::HuggingFaceTensors(std::string folder) : folder_(std::move(f
   }
 }
 
-std::vector<std::string> HuggingFaceTensors::names() const {
-  std::vector<std::string> names;
-  for (const auto& [name, file] : places_) names.push_back(name);
-  return names;
+void HuggingFaceTensors::RequireLayers(int64_t layers) const {
+  const std::string name = HuggingFaceNameOf(fmt::format("layers.{}.attention_norm.weight", layers - 1)).name;
+  if (!places_.contains(name))
+    Fail(ExitCode::kData, "{}: expected {} layers, found no tensor {}", folder_, layers, name);
+}
+
+void HuggingFaceTensors::RequireJust(const std::map<std::string, Shape>& parameters) const {
+  std::map<std::string, Shape> expected;
+  for (const auto& [parameter, shape] : parameters) {
+    const HuggingFaceName name = HuggingFaceNameOf(parameter);
+    expected[name.name] = ShapeThere(name, shape);
+  }
+  const bool tied = !parameters.contains("head.weight");
+  for (const auto& [name, file] : places_) {
+    const bool unused = name.ends_with("rotary_emb.inv_freq") || (tied && name == "lm_head.weight");
+    if (expected.contains(name) || unused) continue;
+    Fail(ExitCode::kData, "{}: {}: Longspan's models have no such tensor{}", folder_, name,
+         name.ends_with(".bias") ? ": no projection has a bias" : "");
+  }
+  for (const auto& [name, shape] : expected) Get(name, shape);
 }
 
 std::string HuggingFaceTensors::tokenizer_model() const {
@@ -62,7 +79,7 @@ std::string HuggingFaceTensors::tokenizer_model() const {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-std::vector<float> HuggingFaceTensors::Read(const std::string& name, const Shape& shape) const {
+Tensor HuggingFaceTensors::Get(const std::string& name, const Shape& shape) const {
   const auto found = places_.find(name);
   if (found == places_.end()) Fail(ExitCode::kData, "{}: expected a tensor {}, found none", folder_, name);
   const Tensor tensor = files_[found->second].Get(name);
@@ -73,11 +90,21 @@ std::vector<float> HuggingFaceTensors::Read(const std::string& name, const Shape
   if (tensor.dtype != DType::kF32 && tensor.dtype != DType::kF64 && tensor.dtype != DType::kBf16) {
     Fail(ExitCode::kData, "{}: {}: expected F32, BF16 or F64, found {}", folder_, name, DTypeName(tensor.dtype));
   }
+  return tensor;
+}
+
+std::vector<float> HuggingFaceTensors::Read(const std::string& parameter, const Shape& shape) const {
+  const HuggingFaceName name = HuggingFaceNameOf(parameter);
+  const Tensor tensor = Get(name.name, ShapeThere(name, shape));
   std::vector<float> values(tensor.size());
   const auto host = MakeCpuDevice();
   const auto stream = host->MakeStream("host");
   HostCopy(*host, *stream, tensor, HostView(values.data(), tensor.shape));
-  return values;
+  return name.transposed ? Transposed(values, tensor.shape[0], tensor.shape[1]) : values;
+}
+
+Shape ShapeThere(const HuggingFaceName& name, const Shape& shape) {
+  return name.transposed ? Shape{shape[1], shape[0]} : shape;
 }
 
 std::vector<float> Transposed(const std::vector<float>& x, int64_t rows, int64_t columns) {

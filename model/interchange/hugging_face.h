@@ -42,7 +42,7 @@ struct HuggingFaceModel {
 
 std::string HuggingFaceConfig(const HuggingFaceModel& model, const std::string& dtype);
 // Reads FOLDER/config.json. Throws Error: (io), (data) naming the key that is missing or not what it should be, and
-// what of the model Longspan does not have.
+// what of the model Longspan does not have. The rules between the values (model/config.h) are not checked.
 HuggingFaceModel ReadHuggingFaceConfig(const std::string& folder);
 
 // The tensors of such a folder.
@@ -50,18 +50,26 @@ class HuggingFaceTensors {
  public:
   // Throws Error (io, data).
   explicit HuggingFaceTensors(std::string folder);
-  std::vector<std::string> names() const;
-  bool Has(const std::string& name) const { return places_.contains(name); }
-  // The elements as F32. Throws Error (data) when there is no such tensor, or of another shape or type.
-  std::vector<float> Read(const std::string& name, const Shape& shape) const;
+  // Throws Error (data) unless there are so many layers: before a network of them is made.
+  void RequireLayers(int64_t layers) const;
+  // Throws Error (data) naming a tensor that is of none of these parameters of ours, one of theirs that is missing, or
+  // has another shape.
+  void RequireJust(const std::map<std::string, Shape>& parameters) const;
+  // The elements of a parameter of ours as F32, in its order and `shape` here. Throws Error (data) when there is no
+  // such tensor, or of another shape or type.
+  std::vector<float> Read(const std::string& parameter, const Shape& shape) const;
   std::string tokenizer_model() const;  // the bytes of tokenizer.model, a SentencePiece model; "": there is none
 
  private:
+  Tensor Get(const std::string& name, const Shape& shape) const;
+
   const std::string folder_;
   std::vector<SafetensorsFile> files_;
   std::map<std::string, size_t> places_;  // of files_
 };
 
+// `shape`, of a parameter of ours, as its tensor has it.
+Shape ShapeThere(const HuggingFaceName& name, const Shape& shape);
 // x [rows,columns] as [columns,rows].
 std::vector<float> Transposed(const std::vector<float>& x, int64_t rows, int64_t columns);
 

@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "launch/checkpoint/hugging_face.h"
+#include "model/interchange/hugging_face.h"
 #include "runtime/error.h"
 #include "runtime/files/mapped_file.h"
 
@@ -14,6 +14,8 @@ namespace longspan {
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+constexpr int kDeepest = 32;
 
 template <typename T>
 using Names = std::vector<std::pair<const char*, T>>;
@@ -36,14 +38,9 @@ class Reader {
 
   // null counts as not there.
   bool Has(const char* key) const { return json_.contains(key) && !json_[key].is_null(); }
-  int64_t Size(const char* key) const {
-    const Json& value = At(key);
-    if (!value.is_number_integer() || value.get<int64_t>() < 1 || value.get<int64_t>() > int64_t{1} << 40) {
-      Refuse(key, "a number of 1 or more");
-    }
-    return value.get<int64_t>();
-  }
-  int64_t Size(const char* key, int64_t otherwise) const { return Has(key) ? Size(key) : otherwise; }
+  int64_t Size(const char* key) const { return Whole(key, 1); }
+  int64_t Size(const char* key, int64_t otherwise) const { return Has(key) ? Whole(key, 1) : otherwise; }
+  int64_t Count(const char* key, int64_t otherwise) const { return Has(key) ? Whole(key, 0) : otherwise; }
   double Number(const char* key, double otherwise) const {
     if (!Has(key)) return otherwise;
     if (!At(key).is_number()) Refuse(key, "a number");
@@ -75,10 +72,19 @@ class Reader {
     return {At(key), path_ + ": " + key};
   }
   [[noreturn]] void Refuse(const char* key, const std::string& expected) const {
-    Fail(ExitCode::kData, "{}: {}: expected {}, found {}", path_, key, expected, At(key).dump());
+    std::string found = At(key).dump();
+    if (found.size() > 60) found = found.substr(0, 60) + "..";
+    Fail(ExitCode::kData, "{}: {}: expected {}, found {}", path_, key, expected, found);
   }
 
  private:
+  int64_t Whole(const char* key, int64_t least) const {
+    const Json& value = At(key);
+    if (!value.is_number_integer() || value.get<int64_t>() < least || value.get<int64_t>() > int64_t{1} << 40) {
+      Refuse(key, fmt::format("a number of {} or more", least));
+    }
+    return value.get<int64_t>();
+  }
   const Json& At(const char* key) const {
     if (!json_.contains(key)) Fail(ExitCode::kData, "{}: expected a key {}, found none", path_, key);
     return json_[key];
@@ -148,11 +154,11 @@ void ReadNsa(const Reader& group, NsaConfig* nsa) {
   nsa->stride = group.Size("stride");
   nsa->select_block = group.Size("select_block");
   nsa->select = group.Size("select");
-  nsa->init = static_cast<int64_t>(group.Number("init", 1));
-  nsa->local = static_cast<int64_t>(group.Number("local", 2));
+  nsa->init = group.Count("init", 1);
+  nsa->local = group.Count("local", 2);
   nsa->window = group.Size("window");
   nsa->phi = group.OneOf("phi", kPhis);
-  nsa->phi_hidden = static_cast<int64_t>(group.Number("phi_hidden", 0));
+  nsa->phi_hidden = group.Count("phi_hidden", 0);
   nsa->compress_rope = group.OneOf("compress_rope", kRopes);
   nsa->kv_branches = group.OneOf("kv_branches", kBranches);
 }
@@ -213,7 +219,12 @@ std::string HuggingFaceConfig(const HuggingFaceModel& exported, const std::strin
 HuggingFaceModel ReadHuggingFaceConfig(const std::string& folder) {
   const std::string path = folder + "/config.json";
   const MappedFile file(path);
-  const Json json = Json::parse(std::string_view(reinterpret_cast<const char*>(file.data()), file.size()), nullptr,
+  // What is said of a value takes a call for each level of it.
+  const auto shallow = [&](int depth, Json::parse_event_t, Json&) {
+    if (depth > kDeepest) Fail(ExitCode::kData, "{}: expected a model, found {} objects in another", path, depth);
+    return true;
+  };
+  const Json json = Json::parse(std::string_view(reinterpret_cast<const char*>(file.data()), file.size()), shallow,
                                 /*allow_exceptions=*/false);
   if (!json.is_object()) Fail(ExitCode::kData, "{}: expected a JSON object", path);
   const Reader config(json, path);
