@@ -19,10 +19,10 @@
  *
  * Memory and streams. "Device memory" is the context's device's: host memory for a CPU. A call never frees or keeps
  * what it is given, but for what nsa_bind_weight and nsa_bind_gradient name. On a GPU a call enqueues work behind what
- * `stream` holds (null: the default stream) and returns; later work of `stream` comes after it; the calling thread's
- * current device becomes the context's; addresses are multiples of 16. On a CPU `stream` is ignored and a call is done
- * when it returns. What a call needs besides its arguments is allocated by nsa_init and nsa_cache_init; scratch of
- * kernels grows in the first call of a size.
+ * `stream` holds (null: that device's default stream) and returns; later work of `stream` comes after it; the calling
+ * thread's current device becomes the context's; addresses are multiples of 16. On a CPU `stream` is ignored and a call
+ * is done when it returns. What a call needs besides its arguments is allocated by nsa_init and nsa_cache_init; scratch
+ * of kernels grows in the first call of a size.
  *
  * Threads. One thread at a time may use a context and its caches; threads with contexts of their own do not disturb
  * each other. */

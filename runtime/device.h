@@ -64,7 +64,8 @@ class Device {
  public:
   virtual ~Device() = default;
   virtual DeviceKind kind() const = 0;
-  virtual std::string name() const = 0;  // for the startup table: "cpu (2 threads)"
+  virtual std::string name() const = 0;               // for the startup table: "cpu (2 threads)"
+  virtual std::string address() const { return ""; }  // of a GPU: GpuAddress
   virtual std::unique_ptr<Stream> MakeStream(const std::string& name) = 0;
   virtual std::unique_ptr<Event> MakeEvent() = 0;
   virtual std::unique_ptr<Timer> MakeTimer() = 0;

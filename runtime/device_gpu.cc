@@ -17,11 +17,16 @@ double GiB(size_t bytes) { return static_cast<double>(bytes) / (1 << 30); }
 
 class GpuEvent : public Event {
  public:
-  GpuEvent() { CudaCheck(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "making an event"); }
+  // Of that GPU, which is the current one.
+  explicit GpuEvent(int index) : index_(index) {
+    CudaCheck(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "making an event");
+  }
   ~GpuEvent() override { cudaEventDestroy(event_); }
+  int index() const { return index_; }
   cudaEvent_t event() const { return event_; }
 
  private:
+  const int index_;
   cudaEvent_t event_ = nullptr;
 };
 
@@ -182,12 +187,13 @@ class GpuDevice : public Device {
   std::string name() const override {
     return fmt::format("{} ({:.1f} GiB)", properties_.name, GiB(properties_.totalGlobalMem));
   }
+  std::string address() const override { return GpuAddress(index_); }
   std::unique_ptr<Stream> MakeStream(const std::string& name) override {
     return std::make_unique<GpuStream>(index_, name);
   }
   std::unique_ptr<Event> MakeEvent() override {
     CudaCheck(cudaSetDevice(index_), "choosing the GPU");
-    return std::make_unique<GpuEvent>();
+    return std::make_unique<GpuEvent>(index_);
   }
   std::unique_ptr<Timer> MakeTimer() override {
     CudaCheck(cudaSetDevice(index_), "choosing the GPU");
@@ -289,11 +295,15 @@ int Multiprocessors(Stream& stream) {
 GpuFaults* StreamFaults(Stream& stream) { return AsGpu(stream).faults(); }
 
 void RecordForeign(CUstream_st* stream, Event& event) {
-  CudaCheck(cudaEventRecord(static_cast<GpuEvent&>(event).event(), stream), "recording an event");
+  const auto& own = static_cast<const GpuEvent&>(event);
+  CudaCheck(cudaSetDevice(own.index()), "choosing the GPU");
+  CudaCheck(cudaEventRecord(own.event(), stream), "recording an event");
 }
 
 void WaitForeign(CUstream_st* stream, const Event& event) {
-  CudaCheck(cudaStreamWaitEvent(stream, static_cast<const GpuEvent&>(event).event(), 0), "waiting for an event");
+  const auto& own = static_cast<const GpuEvent&>(event);
+  CudaCheck(cudaSetDevice(own.index()), "choosing the GPU");
+  CudaCheck(cudaStreamWaitEvent(stream, own.event(), 0), "waiting for an event");
 }
 
 std::unique_ptr<Device> MakeGpuDevice(int index) { return std::make_unique<GpuDevice>(index); }

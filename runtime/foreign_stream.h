@@ -1,5 +1,6 @@
 // Order between our streams and those of the program that uses this library: cudaStream_t, which is a pointer to
-// CUstream_st; null is the default stream of the calling thread's current device. Only for events of a GPU.
+// CUstream_st; null is the default stream of the event's device, which becomes the current one. Only for events of a
+// GPU.
 #pragma once
 
 #include "runtime/device.h"

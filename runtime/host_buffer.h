@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "runtime/device.h"
+#include "runtime/memory.h"
 
 namespace longspan {
 
@@ -25,13 +26,16 @@ class HostBuffer {
       data_ = device.AllocateHost(bytes, what_);
       device_ = &device;
       bytes_ = bytes;
+      CountHeld(what_, /*host=*/true, bytes_);
     }
     return data_;
   }
 
  private:
   void Release() {
-    if (data_) device_->FreeHost(data_);
+    if (!data_) return;
+    device_->FreeHost(data_);
+    CountHeld(what_, /*host=*/true, -bytes_);
     data_ = nullptr;
   }
 

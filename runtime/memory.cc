@@ -4,6 +4,7 @@
 #include <atomic>
 #include <filesystem>
 #include <fstream>
+#include <mutex>
 #include <string>
 #include <utility>
 
@@ -17,6 +18,41 @@ constexpr MemoryUse kUses[] = {MemoryUse::kWeights,     MemoryUse::kGradients, M
                                MemoryUse::kActivations, MemoryUse::kExchange,  MemoryUse::kWorkspace};
 
 std::atomic<int64_t> allocations = 0, scratch_bytes = 0;
+
+class HeldTable {
+ public:
+  static HeldTable& Get() {
+    static HeldTable& table = *new HeldTable;  // what is held may go after main
+    return table;
+  }
+  void Count(const std::string& use, bool host, int64_t bytes) {
+    const std::lock_guard lock(mutex_);
+    Grow(&uses_[{host, use}], bytes);
+    if (!host) Grow(&devices_, bytes);
+  }
+  std::vector<HeldMemory> Take() {
+    const std::lock_guard lock(mutex_);
+    std::vector<HeldMemory> rows;
+    for (auto& [key, held] : uses_) rows.push_back({key.second, key.first, held.bytes, held.most});
+    rows.push_back({"", false, devices_.bytes, devices_.most});
+    for (auto& [key, held] : uses_) held.most = held.bytes;
+    devices_.most = devices_.bytes;
+    return rows;
+  }
+
+ private:
+  struct Held {
+    int64_t bytes = 0, most = 0;
+  };
+  static void Grow(Held* held, int64_t bytes) {
+    held->bytes += bytes;
+    held->most = std::max(held->most, held->bytes);
+  }
+
+  std::mutex mutex_;
+  std::map<std::pair<bool, std::string>, Held> uses_;  // by whether of the host
+  Held devices_;
+};
 
 double MiB(int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
 
@@ -32,19 +68,27 @@ int64_t ProcBytes(const char* path, const std::string& wanted) {
 }  // namespace
 
 Buffer::Buffer(Device& device, int64_t bytes, const std::string& what)
-    : device_(&device), data_(device.Allocate(bytes, what)), bytes_(bytes) {}
+    : device_(&device), data_(device.Allocate(bytes, what)), bytes_(bytes), use_(what) {
+  CountHeld(use_, /*host=*/false, bytes_);
+}
 
 Buffer::~Buffer() {
-  if (data_) device_->Free(data_);
+  if (!data_) return;
+  device_->Free(data_);
+  CountHeld(use_, /*host=*/false, -bytes_);
 }
 
 Buffer::Buffer(Buffer&& other) noexcept
-    : device_(other.device_), data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+    : device_(other.device_),
+      data_(std::exchange(other.data_, nullptr)),
+      bytes_(std::exchange(other.bytes_, 0)),
+      use_(std::move(other.use_)) {}
 
 Buffer& Buffer::operator=(Buffer&& other) noexcept {
   std::swap(device_, other.device_);
   std::swap(data_, other.data_);
   std::swap(bytes_, other.bytes_);
+  std::swap(use_, other.use_);
   return *this;
 }
 
@@ -166,7 +210,14 @@ AllocationCounts CountedAllocations() { return {allocations, scratch_bytes}; }
 
 void CountAllocation() { ++allocations; }
 
-void CountScratch(int64_t bytes) { scratch_bytes += bytes; }
+void CountScratch(int64_t bytes) {
+  scratch_bytes += bytes;
+  CountHeld("scratch", /*host=*/false, bytes);
+}
+
+void CountHeld(const std::string& use, bool host, int64_t bytes) { HeldTable::Get().Count(use, host, bytes); }
+
+std::vector<HeldMemory> TakeHeldMemory() { return HeldTable::Get().Take(); }
 
 int64_t AnonymousBytes() { return ProcBytes("/proc/self/status", "RssAnon"); }
 

@@ -32,7 +32,19 @@ class Buffer {
   Device* device_ = nullptr;
   void* data_ = nullptr;
   int64_t bytes_ = 0;
+  std::string use_;
 };
+
+// What this process holds for one use, of devices or, page-locked, of the host.
+struct HeldMemory {
+  std::string use;  // "weights", .., as whoever allocates it calls it; "scratch" is that of GPU kernels and transfers
+  bool host = false;
+  int64_t bytes = 0;
+  int64_t most = 0;  // at a time since the last call
+};
+// By use; behind them, with an empty use, all that is on devices.
+std::vector<HeldMemory> TakeHeldMemory();
+void CountHeld(const std::string& use, bool host, int64_t bytes);  // by which it grew
 
 // kKept: what recomputation starts from, and offloading moves to the host; the other activations can be made again.
 // kWorkspace takes no turns: what must stay while layers take theirs lies there.
@@ -106,7 +118,7 @@ struct AllocationCounts {
 AllocationCounts CountedAllocations();
 // For those who allocate.
 void CountAllocation();
-void CountScratch(int64_t bytes);  // by which scratch grew
+void CountScratch(int64_t bytes);  // by which scratch grew; also held
 
 // Of this process, from the system: neither files that it maps nor what its parent had. -1 when unknown.
 int64_t AnonymousBytes();

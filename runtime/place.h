@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "runtime/profiler_range.h"
+
 namespace longspan {
 
 enum class Pass : uint8_t { kNone, kForward, kBackward };  // what is made again for the backward is part of it
@@ -20,11 +22,18 @@ inline Place& CurrentPlace() {
   return place;
 }
 
-// The calling thread is there until this goes.
+// The calling thread is there until this goes, within a profiler's range of this name.
 class [[nodiscard]] AtPlace {
  public:
-  explicit AtPlace(const Place& place) : before_(CurrentPlace()) { CurrentPlace() = place; }
-  ~AtPlace() { CurrentPlace() = before_; }
+  AtPlace(const Place& place, const char* range, int64_t number = -1) : before_(CurrentPlace()) {
+    CurrentPlace() = place;
+    PushRange(range, number);
+  }
+  explicit AtPlace(const Place& place) : AtPlace(place, place.stage, place.layer) {}
+  ~AtPlace() {
+    PopRange();
+    CurrentPlace() = before_;
+  }
   AtPlace(const AtPlace&) = delete;
   AtPlace& operator=(const AtPlace&) = delete;
 
@@ -32,10 +41,12 @@ class [[nodiscard]] AtPlace {
   const Place before_;
 };
 
-inline AtPlace InStage(const char* stage) { return AtPlace({stage, CurrentPlace().layer, CurrentPlace().pass}); }
+inline AtPlace InStage(const char* stage) { return AtPlace({stage, CurrentPlace().layer, CurrentPlace().pass}, stage); }
 inline AtPlace InLayer(int64_t layer) {
-  return AtPlace({CurrentPlace().stage, static_cast<int>(layer), CurrentPlace().pass});
+  return AtPlace({CurrentPlace().stage, static_cast<int>(layer), CurrentPlace().pass}, "layer", layer);
 }
-inline AtPlace InPass(Pass pass) { return AtPlace({CurrentPlace().stage, CurrentPlace().layer, pass}); }
+inline AtPlace InPass(Pass pass) {
+  return AtPlace({CurrentPlace().stage, CurrentPlace().layer, pass}, pass == Pass::kForward ? "forward" : "backward");
+}
 
 }  // namespace longspan

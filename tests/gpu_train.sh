@@ -50,7 +50,7 @@ run() {
   loss=$(grep '"kind":"step"' "$metrics" | sed -nE 's/.*"loss":([0-9.e+-]+).*/\1/p' | tail -5 | awk '{ s += $1 } END { printf "%.4f", s / NR }')
   held=$(grep '"kind":"eval"' "$metrics" | sed -nE 's/.*"loss":([0-9.e+-]+).*/\1/p' | tail -1)
   memory=$(values memory_mib | sort -g | tail -1)
-  exposed=$(sed -nE 's/.*exposed communication: .*, ([0-9.]+%) of the time/\1/p' "$log")
+  exposed=$(sed -nE 's/.*exposed communication: .* of a step, ([0-9.]+%):.*/\1/p' "$log")
   rows+=("$(printf '%-22s %5d %6d %10s %9s %10.4f %10.4f %9s' "$name" "$ranks" "$count" "$speed" "$memory" "$loss" "$held" "$exposed")")
 }
 

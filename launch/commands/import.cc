@@ -46,8 +46,7 @@ RunConfig ConfigOf(const HuggingFaceModel& from, const Given& given) {
   const int64_t unit = config.model.nsa.select_block;
   config.data.sequence_length = std::max(unit, std::min<int64_t>(from.positions, 131072) / unit * unit);
   config.train.initial_weights = fs::absolute(to).lexically_normal().string();
-  LoadedConfig loaded = ParseConfig(ConfigText(config), given.from, given.overrides, 0);
-  AllowNoData(&loaded);
+  const LoadedConfig loaded = ParseConfig(ConfigText(config), given.from, given.overrides, 0, /*reads_data=*/false);
   RefuseProblems(loaded.problems);
   ModelConfig same = from.model;  // but for what a dense model has not
   if (dense) {

@@ -144,7 +144,8 @@ report.html when it ends; the last needs a program built with Chart.js (libjs-ch
 of the training steps:
   the largest costs, and what to try
   which ranks are slow by their own doing: in which stage, since which step, and what steps would save were they like the
-  others. Classes: compute, host (its thread did not run), data (its loader), link
+  others. Classes: compute, throttled (its GPU's clocks are held down), host (its thread did not run), data (its loader),
+  link
   ranks: own time is the step without transfers. waiting is for the last rank to begin a transfer, moving is the transfer
   itself as far as kernels do not hide it; awaited is how long others waited for this rank
   stages of the model's own work over ranks; transfers by stage with their bandwidth

@@ -22,11 +22,6 @@ std::shared_ptr<GivenCheckpoint> AddCheckpointAndKeys(CLI::App& app) {
   return given;
 }
 
-void AllowNoData(LoadedConfig* config) {
-  std::erase_if(config->problems,
-                [](const std::string& problem) { return problem.find("data.train = \"\": ") != std::string::npos; });
-}
-
 RunConfig SavedConfig(const CheckpointReader& checkpoint, const std::vector<std::string>& overrides, int64_t ranks,
                       bool reads_data) {
   const std::string name = checkpoint.path() + ": config";
@@ -45,8 +40,7 @@ RunConfig SavedConfig(const CheckpointReader& checkpoint, const std::vector<std:
                                    "train.initial_weights=",
                                    "train.record_selection="};
   keys.insert(keys.end(), overrides.begin(), overrides.end());
-  LoadedConfig loaded = ParseConfig(checkpoint.manifest().config, name, keys, ranks);
-  if (!reads_data) AllowNoData(&loaded);
+  const LoadedConfig loaded = ParseConfig(checkpoint.manifest().config, name, keys, ranks, reads_data);
   RefuseProblems(loaded.problems);
   const auto then = ConfigValues(saved), now = ConfigValues(loaded.config);
   for (size_t i = 0; i < now.size(); ++i) {

@@ -22,9 +22,6 @@ struct GivenCheckpoint {
 // Adds the two to `app`, which fills what is returned.
 std::shared_ptr<GivenCheckpoint> AddCheckpointAndKeys(CLI::App& app);
 
-// That no dataset is named is then no problem.
-void AllowNoData(LoadedConfig* config);
-
 // The configuration of the run that saved it, for `ranks` ranks of this machine instead, with the keys given over it.
 // Throws Error (configuration) for keys that cannot be, or that make it another model. `reads_data`: its data must be
 // there to be read.

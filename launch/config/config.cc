@@ -72,10 +72,10 @@ class Loader {
     }
   }
 
-  LoadedConfig Finish(int64_t world) {
+  LoadedConfig Finish(int64_t world, bool reads_data) {
     loaded_.config = ConfigOf(run_);
     // A key that could not be read has its default here: what a rule says about it would mislead.
-    for (const std::string& problem : Problems(loaded_.config, world)) {
+    for (const std::string& problem : Problems(loaded_.config, world, reads_data)) {
       const bool misleading = std::any_of(unread_.begin(), unread_.end(), [&](const std::string& key) {
         return problem.find(key + " = ") != std::string::npos;
       });
@@ -134,11 +134,11 @@ class Loader {
 }  // namespace
 
 LoadedConfig ParseConfig(const std::string& text, const std::string& name, const std::vector<std::string>& overrides,
-                         int64_t world) {
+                         int64_t world, bool reads_data) {
   Loader loader;
   loader.File(text, name);
   for (const std::string& override_text : overrides) loader.Override(override_text);
-  return loader.Finish(world);
+  return loader.Finish(world, reads_data);
 }
 
 LoadedConfig ReadConfig(const std::string& path, const std::vector<std::string>& overrides, int64_t world) {

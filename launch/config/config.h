@@ -21,9 +21,9 @@ struct LoadedConfig {
 };
 
 // Reads `text`; `name` is the file in messages. Overrides are "key.path=value", lists with commas. `world` is the
-// number of ranks, 0 when not known yet.
+// number of ranks, 0 when not known yet. `reads_data`: as in Problems.
 LoadedConfig ParseConfig(const std::string& text, const std::string& name, const std::vector<std::string>& overrides,
-                         int64_t world);
+                         int64_t world, bool reads_data = true);
 
 // The same from a file, "" for the defaults alone. Throws Error (kIo) when the file cannot be read.
 LoadedConfig ReadConfig(const std::string& path, const std::vector<std::string>& overrides, int64_t world = 0);

@@ -144,7 +144,7 @@ void CheckBlend(const RunConfig& config, ProblemList* problems) {
   }
 }
 
-void CheckData(const RunConfig& config, ProblemList* problems) {
+void CheckData(const RunConfig& config, bool reads_data, ProblemList* problems) {
   const DataConfig& data = config.data;
   problems->Fraction("data.validation_fraction", data.validation_fraction, true);
   const bool generated = data.format == DataFormat::kFibonacci || data.format == DataFormat::kRetrieval;
@@ -173,7 +173,7 @@ void CheckData(const RunConfig& config, ProblemList* problems) {
     CheckBlend(config, problems);
     return;
   }
-  if (data.train.empty()) {
+  if (data.train.empty() && reads_data) {
     problems->Add("data.train = \"\": names no dataset; make one with `longspan data` and set data.train to its path");
   }
   if (data.validation.empty() && data.validation_fraction == 0 && config.train.evaluates()) {
@@ -298,7 +298,7 @@ void CheckSelections(const RunConfig& config, bool steps, ProblemList* problems)
 
 }  // namespace
 
-std::vector<std::string> Problems(const RunConfig& config, int64_t world) {
+std::vector<std::string> Problems(const RunConfig& config, int64_t world, bool reads_data) {
   ProblemList problems;
   if (config.name.empty() || config.name == "." || config.name == ".." || config.name.find('/') != std::string::npos) {
     problems.Add("name = \"{}\": must be the name of a folder, without '/'", config.name);
@@ -337,7 +337,7 @@ std::vector<std::string> Problems(const RunConfig& config, int64_t world) {
   CheckSequence(config, nsa_good, &problems);
   CheckStages(config, world, nsa_good, &problems);
   CheckRuntime(config.runtime, &problems);
-  CheckData(config, &problems);
+  CheckData(config, reads_data, &problems);
   const TrainConfig& train = config.train;
   const bool steps = problems.Size("train.steps", train.steps);
   CheckOptimizer(config.optimizer, steps ? train.steps : 0, &problems);

@@ -1,5 +1,8 @@
 #include "launch/plan/planned_step.h"
 
+#include <optional>
+
+#include "launch/train/selections.h"
 #include "model/network/session.h"
 #include "model/training/micro_step.h"
 #include "model/training/optimizer.h"
@@ -53,8 +56,11 @@ PlannedStep PlanFetching(const RunConfig& config, const PlannedRank& rank, bool 
                        .params = session.model().params(),
                        .config = config.optimizer});
   optimizer.Reserve(session.arena(), session.context().dtype, session.context().gradient_dtype);
-  Tensor loss_sum;
+  Tensor loss_sum, weights_hash;
   session.arena().Reserve(&loss_sum, MemoryUse::kWorkspace, "loss_sum", DType::kF64, {1});
+  session.arena().Reserve(&weights_hash, MemoryUse::kWorkspace, "weights_hash", DType::kI64, {1});
+  std::optional<FrozenSelection> frozen;
+  if (!config.train.frozen_selection.empty()) frozen.emplace(session, config.model);
 
   PlannedStep step;
   step.parameters = session.model().params().parameters();

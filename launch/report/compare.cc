@@ -32,7 +32,7 @@ std::vector<Difference> DifferencesOf(const Summary& a, const Summary& b) {
     for (const StageRow& row : run.stages) parts[StageName(row.stage, row.pass)].*side += row.seconds.mean;
     parts["waiting for other ranks"].*side = run.mean.waiting;
     parts["moving data"].*side = run.mean.moving;
-    parts["outside of spans"].*side = run.mean.other;
+    parts["outside of stages"].*side = run.mean.other;
   };
   add(a, &Difference::a);
   add(b, &Difference::b);

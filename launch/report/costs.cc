@@ -19,6 +19,8 @@ std::string AdviceOn(const Straggler& straggler) {
     case SlowClass::kCompute:
       return straggler.stage.empty() ? "compare that device's clocks and temperature, or run longspan bench on it"
                                      : "if its work is more, parallel.layout = HEAD_TAIL; else longspan bench there";
+    case SlowClass::kThrottled:
+      return "its cooling and power: nvidia-smi -q -d PERFORMANCE,TEMPERATURE,POWER there; or leave that GPU out";
     case SlowClass::kHost:
       return "its thread did not run: look for other programs on its cores, signals, and how ranks are bound";
     case SlowClass::kData:
@@ -60,6 +62,14 @@ std::string AdviceOnStage(const std::string& stage) {
 
 std::vector<Finding> LargestCosts(const Summary& summary) {
   std::vector<Finding> costs;
+  const auto add_of = [&](double step, double seconds, const std::string& what, const std::string& advice) {
+    if (seconds < kLeastShare * step) return;
+    costs.push_back(
+        {seconds, fmt::format("{:.3g} ms a step, {:.0f}%: {}", Ms(seconds), 100 * seconds / step, what), advice});
+  };
+  const auto add = [&](double seconds, const std::string& what, const std::string& advice) {
+    add_of(summary.step, seconds, what, advice);
+  };
   const RankRow& mean = summary.mean;
   double waiting = mean.waiting, moving = mean.moving;  // that no straggler explains
   for (const Straggler& straggler : summary.stragglers) {
@@ -69,49 +79,51 @@ std::vector<Finding> LargestCosts(const Summary& summary) {
     (straggler.what == SlowClass::kLink ? moving : waiting) -= seconds;
     std::string why = WhereOf(straggler);  // of a link that is its class, too
     if (straggler.link.empty()) why = std::string(ClassName(straggler.what)) + (why.empty() ? "" : ", " + why);
-    costs.push_back({seconds,
-                     fmt::format("rank {} is slow by its own doing ({}); the others wait for it", straggler.rank, why),
-                     AdviceOn(straggler)});
+    if (!straggler.held_by.empty()) {
+      why += fmt::format(", {:.0f} MHz, others {:.0f}", straggler.sm_clock, straggler.usual_sm_clock);
+    }
+    // One that goes on weighs as much as it does now.
+    const bool now = straggler.single.empty() && straggler.to_end;
+    const std::string since = now && !straggler.since_start ? fmt::format(" since step {}", straggler.first_step) : "";
+    add_of(now ? straggler.saving / std::max(1e-12, straggler.saving_share) : summary.step,
+           now ? straggler.saving : seconds,
+           fmt::format("rank {} is slow by its own doing{} ({})", straggler.rank, since, why), AdviceOn(straggler));
   }
-  if (waiting > 0) {
-    costs.push_back({waiting, "ranks wait for each other, no one rank for long enough to be named",
-                     summary.ranks.size() > 1
-                         ? "fewer ranks than cores, and no other programs on these; documents of even length"
-                         : ""});
-  }
-  if (moving > 0 && !summary.transfers.empty()) {
-    const auto most = std::max_element(summary.transfers.begin(), summary.transfers.end(),
-                                       [](const TransferRow& a, const TransferRow& b) { return a.moving < b.moving; });
-    costs.push_back({moving,
-                     fmt::format("data moves between ranks and nothing hides it, most of it for {}",
-                                 StageName(most->stage, most->pass)),
-                     AdviceOnTransfer(most->stage)});
+  add(waiting, "ranks wait for each other, no one rank for long enough to be named",
+      summary.ranks.size() > 1 ? "fewer ranks than cores, and no other programs on these; documents of even length"
+                               : "");
+  if (!summary.transfers.empty()) {
+    const auto exposed = [](const TransferRow& row) {
+      return row.exposed * row.moving / std::max(1e-12, row.waiting + row.moving);
+    };
+    const auto most =
+        std::max_element(summary.transfers.begin(), summary.transfers.end(),
+                         [&](const TransferRow& a, const TransferRow& b) { return exposed(a) < exposed(b); });
+    add(moving,
+        fmt::format("data moves between ranks and nothing hides it, the largest part for {}",
+                    StageName(most->stage, most->pass)),
+        AdviceOnTransfer(most->stage));
   }
   for (const StageRow& row : summary.stages) {
     if (row.stage == "data") continue;
-    costs.push_back({row.seconds.mean,
-                     row.flops > 0 ? fmt::format("{} computes at {:.3g} GFLOP/s a rank", StageName(row.stage, row.pass),
-                                                 row.flops / std::max(1e-12, row.seconds.mean) * 1e-9)
-                                   : fmt::format("{} computes", StageName(row.stage, row.pass)),
-                     AdviceOnStage(row.stage)});
+    add(row.seconds.mean,
+        row.flops > 0 ? fmt::format("{} computes at {:.3g} GFLOP/s a rank", StageName(row.stage, row.pass),
+                                    row.flops / std::max(1e-12, row.seconds.mean) * 1e-9)
+                      : fmt::format("{} computes", StageName(row.stage, row.pass)),
+        AdviceOnStage(row.stage));
     break;  // they are sorted: the largest
   }
-  costs.push_back({mean.data, "steps wait for their sequences", "a faster or local disk for the dataset"});
-  costs.push_back({mean.other, "the host is between kernels, or kept from running",
-                   "fewer ranks than cores, no other programs; on GPUs runtime.graphs = ON"});
+  add(mean.data, "steps wait for their sequences", "a faster or local disk for the dataset");
+  add(mean.other, "the host is between kernels, or kept from running",
+      "fewer ranks than cores, no other programs; on GPUs runtime.graphs = ON");
   const double steps = static_cast<double>(std::max<int64_t>(1, summary.steps));
-  costs.push_back({summary.ledger.checkpoint / steps, "training stands still for saves",
-                   "checkpoint.background = true, or save less often"});
-  costs.push_back({summary.ledger.evaluation / steps, "held-out sequences are evaluated",
-                   "raise train.eval_interval, or lower train.eval_sequences"});
-  std::erase_if(costs, [&](const Finding& cost) { return cost.seconds < kLeastShare * summary.step; });
+  add(summary.ledger.checkpoint / steps, "training stands still for saves",
+      "checkpoint.background = true, or save less often");
+  add(summary.ledger.evaluation / steps, "held-out sequences are evaluated",
+      "raise train.eval_interval, or lower train.eval_sequences");
   std::stable_sort(costs.begin(), costs.end(),
                    [](const Finding& a, const Finding& b) { return a.seconds > b.seconds; });
   if (costs.size() > kMostCosts) costs.resize(kMostCosts);
-  for (Finding& cost : costs) {
-    cost.what =
-        fmt::format("{:.3g} ms a step, {:.0f}%: {}", Ms(cost.seconds), 100 * cost.seconds / summary.step, cost.what);
-  }
   return costs;
 }
 
@@ -126,7 +138,7 @@ Ledger LedgerOf(const ProfileData& data) {
     ledger.total += session.startup + session.end - session.begin;
     if (i + 1 == sessions.size()) break;
     const ProfileSession& next = sessions[i + 1];
-    ++ledger.restarts;
+    if (!next.next_stage) ++ledger.restarts;
     const double stopped = std::max(0.0, next.begin - next.startup - session.end);
     ledger.stopped += stopped;
     ledger.total += stopped;

@@ -88,6 +88,21 @@ json OwnTimes(const StepTable& steps, const Summary& summary, const std::vector<
   return result;
 }
 
+// Of those ranks whose GPU was read.
+json Clocks(const ReportedRun& run, const std::vector<size_t>& ranks) {
+  json result = json::array();
+  for (const size_t r : ranks) {
+    std::vector<double> seconds, clocks;
+    for (const GpuReading& reading : run.data.ranks[r].gpu) {
+      seconds.push_back(reading.at);
+      clocks.push_back(reading.sm_clock);
+    }
+    if (clocks.empty()) continue;
+    result.push_back({{"rank", run.summary.ranks[r].rank}, {"seconds", Curve(seconds)}, {"mhz", Curve(clocks)}});
+  }
+  return result;
+}
+
 // The spans of one rank's step, one after another as they are to be drawn.
 class Spans {
  public:
@@ -186,16 +201,17 @@ bool HasPages() { return ReportTemplate() != nullptr; }
 std::string ScalingPage(const std::string& json) { return FillPage(ScalingTemplate(), json); }
 
 std::string ReportPage(const ReportedRun& run) {
-  json own, timeline;
+  json own, timeline, clocks = json::array();
   const StepTable steps = CommonSteps(run.data);
   if (!steps[0].empty()) {
     const std::vector<size_t> ranks = OutstandingRanks(run.summary);
     own = OwnTimes(steps, run.summary, ranks);
     timeline = Timeline(steps, run.summary, ranks);
+    clocks = Clocks(run, ranks);
   }
-  return FillPage(ReportTemplate(),
-                  fmt::format(R"({{"report":{},"metrics":{},"own":{},"timeline":{}}})", ReportJson(run.summary),
-                              Dump(MetricsJson(run.metrics)), Dump(own), Dump(timeline)));
+  return FillPage(ReportTemplate(), fmt::format(R"({{"report":{},"metrics":{},"own":{},"timeline":{},"clocks":{}}})",
+                                                ReportJson(run.summary), Dump(MetricsJson(run.metrics)), Dump(own),
+                                                Dump(timeline), Dump(clocks)));
 }
 
 }  // namespace longspan

@@ -19,7 +19,9 @@ std::vector<PlanRow> BesidePlan(const ProfileData& data, const PlannedRun& plan)
                                  [&](const RankProfile& profile) { return profile.rank == plan.rank; });
   if (rank == data.ranks.end()) return rows;
   std::map<std::string, double> memory, transfers;
-  for (const proto::Memory& use : rank->header.memory()) memory[use.use()] = static_cast<double>(use.bytes());
+  for (const proto::Memory& peak : rank->peaks) {
+    if (!peak.host()) memory[peak.use()] = static_cast<double>(peak.bytes());
+  }
   double flops = 0, seconds = 0, steps = 0, in_use = 0;
   for (const ProfilePeriod& period : rank->periods) {
     in_use = std::max(in_use, period.memory);
@@ -37,9 +39,9 @@ std::vector<PlanRow> BesidePlan(const ProfileData& data, const PlannedRun& plan)
     rows.push_back({"memory: " + use, "bytes", bytes, memory[use]});
     planned_memory += bytes;
   }
-  // On a CPU its libraries, too.
-  rows.push_back({rank->header.gpu() ? "memory: all, most in use" : "memory: all of the process", "bytes",
-                  planned_memory, in_use});
+  rows.push_back({"memory: all and scratch", "bytes", planned_memory, memory[""]});
+  // With what libraries take. Of a CPU it is all that the process ever did.
+  if (rank->header.gpu()) rows.push_back({"memory: in use", "bytes", planned_memory, in_use});
   for (const auto& [name, bytes] : plan.transfers) {
     const std::string operation = name.starts_with("comm.") ? name.substr(5) : name;
     rows.push_back({"received by " + operation, "bytes", bytes, transfers[name] / steps});

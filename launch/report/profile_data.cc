@@ -38,6 +38,12 @@ class Reader {
         const proto::Link& link = entry.link();
         rank_.links.push_back({1e-9 * static_cast<double>(link.begin()), static_cast<int>(link.peer()),
                                1e-9 * static_cast<double>(link.time()), static_cast<double>(link.bytes())});
+      } else if (entry.has_gpu()) {
+        Add(entry.gpu());
+      } else if (entry.has_peak()) {
+        rank_.peaks.assign(entry.peak().memory().begin(), entry.peak().memory().end());
+      } else if (entry.has_problem()) {
+        rank_.problems.push_back(entry.problem().text());
       } else if (entry.has_end()) {
         rank_.ended = true;
         Reach(1e-9 * static_cast<double>(entry.end().begin()));
@@ -48,6 +54,7 @@ class Reader {
   // With times on the clock of rank 0.
   RankProfile Take() {
     for (ProfileLink& link : rank_.links) link.begin = OnCommonClock(link.begin);
+    for (GpuReading& reading : rank_.gpu) reading.at = OnCommonClock(reading.at);
     for (ProfilePeriod& period : rank_.periods) {
       period.begin = OnCommonClock(period.begin);
       for (ProfileTransfer& transfer : period.transfers) transfer.span.begin = OnCommonClock(transfer.span.begin);
@@ -68,6 +75,7 @@ class Reader {
     rank_.header = header;
     rank_.sessions = before;
     rank_.sessions.push_back({.id = header.session(),
+                              .next_stage = header.next_stage(),
                               .begin = header.unix_seconds(),
                               .end = header.unix_seconds(),
                               .startup = header.startup_seconds(),
@@ -111,6 +119,19 @@ class Reader {
     span.begin = 1e-9 * static_cast<double>(begin);
     span.seconds = 1e-9 * static_cast<double>(time);
     return span;
+  }
+
+  void Add(const proto::Gpu& from) {
+    rank_.gpu.push_back({.at = 1e-9 * static_cast<double>(from.begin()),
+                         .sm_clock = static_cast<double>(from.sm_clock()),
+                         .most_sm_clock = static_cast<double>(from.most_sm_clock()),
+                         .memory_clock = static_cast<double>(from.memory_clock()),
+                         .power = from.power(),
+                         .power_limit = from.power_limit(),
+                         .temperature = static_cast<double>(from.temperature()),
+                         .held = from.held(),
+                         .corrected = from.corrected(),
+                         .uncorrected = from.uncorrected()});
   }
 
   void Add(const proto::Period& from) {
@@ -192,11 +213,23 @@ void FindWaits(ProfileData* data) {
   }
 }
 
+// Of the ranks themselves, once where several have the same.
+void AddProblems(ProfileData* data) {
+  std::map<std::string, std::vector<int>> ranks;
+  for (const RankProfile& rank : data->ranks) {
+    for (const std::string& problem : rank.problems) ranks[problem].push_back(rank.rank);
+  }
+  for (const auto& [problem, of] : ranks) {
+    data->problems.push_back(fmt::format("{} {}: {}", of.size() > 1 ? "ranks" : "rank", fmt::join(of, ", "), problem));
+  }
+}
+
 void PutTimeAtZero(ProfileData* data) {
   double first = 1e300;
   for (const RankProfile& rank : data->ranks) first = std::min(first, rank.header.begin());
   for (RankProfile& rank : data->ranks) {
     for (ProfileLink& link : rank.links) link.begin -= first;
+    for (GpuReading& reading : rank.gpu) reading.at -= first;
     for (ProfilePeriod& period : rank.periods) {
       period.begin -= first;
       for (ProfileTransfer& transfer : period.transfers) transfer.span.begin -= first;
@@ -269,6 +302,7 @@ ProfileData ReadProfiles(const std::string& run_folder) {
   for (int rank = 0; rank < data.expected; ++rank) {
     if (!there[rank]) data.problems.push_back(fmt::format("rank {} has no readable profile", rank));
   }
+  AddProblems(&data);
   PutTimeAtZero(&data);
   FindWaits(&data);
   return data;

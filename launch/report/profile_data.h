@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "launch/report/profile.pb.h"
+#include "runtime/gpu_monitor.h"
 
 namespace longspan {
 
@@ -49,9 +50,10 @@ struct ProfilePeriod {
   double memory = 0;               // bytes
 };
 
-// A start of the program, from a run's first to its last resumption.
+// A start of the program, from a run's first to its last resumption, or of a stage of the run (data.stages).
 struct ProfileSession {
   uint64_t id = 0;
+  bool next_stage = false;    // the program has trained the one before
   double begin = 0, end = 0;  // unix seconds; the end of what is recorded
   double startup = 0;         // seconds before it
   int64_t first_step = 0, last_step = 0;
@@ -72,6 +74,9 @@ struct RankProfile {
   std::vector<ProfilePeriod> periods;    // of the newest session
   std::vector<ProfileCell> layers;       // sums over its training steps
   std::vector<ProfileLink> links;        // to the next rank, as measured now and then
+  std::vector<proto::Memory> peaks;      // of memory by use
+  std::vector<GpuReading> gpu;           // on the common clock
+  std::vector<std::string> problems;     // that the rank had with its profile
   std::vector<ProfileSession> sessions;  // oldest first
   double clock_error = 0;                // seconds, the largest
 };

@@ -1,6 +1,7 @@
 // The file of a rank's profile (launch/report/profile.proto), written as the run goes on and read at any time.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 

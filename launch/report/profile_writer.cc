@@ -87,13 +87,9 @@ void ProfileWriter::Begin(uint64_t session, int rank, int ranks, const Device& d
   header.set_begin(begin_);
   header.set_startup_seconds(facts.startup_seconds);
   header.set_first_step(facts.first_step);
+  header.set_next_stage(facts.next_stage);
   header.set_step_flops(facts.step_flops);
   header.set_peak_flops(facts.peak_flops);
-  for (const auto& [use, bytes] : facts.memory) {
-    proto::Memory& memory = *header.add_memory();
-    memory.set_use(use);
-    memory.set_bytes(static_cast<uint64_t>(bytes));
-  }
   file_.Add(entry);
 }
 
@@ -148,6 +144,47 @@ void ProfileWriter::Add(const PeriodRecord& record) {
     if (layers_first_ == 0) layers_first_ = record.step;
     layers_last_ = record.step;
   }
+  file_.Add(entry);
+}
+
+void ProfileWriter::Add(const GpuReading& reading) {
+  proto::Entry entry;
+  proto::Gpu& gpu = *entry.mutable_gpu();
+  gpu.set_begin(Since(reading.at));
+  gpu.set_sm_clock(static_cast<uint32_t>(reading.sm_clock));
+  gpu.set_most_sm_clock(static_cast<uint32_t>(reading.most_sm_clock));
+  gpu.set_memory_clock(static_cast<uint32_t>(reading.memory_clock));
+  gpu.set_power(static_cast<float>(reading.power));
+  gpu.set_power_limit(static_cast<float>(reading.power_limit));
+  gpu.set_temperature(static_cast<uint32_t>(reading.temperature));
+  gpu.set_held(reading.held);
+  gpu.set_corrected(reading.corrected);
+  gpu.set_uncorrected(reading.uncorrected);
+  file_.Add(entry);
+}
+
+void ProfileWriter::Add(const std::vector<HeldMemory>& held) {
+  bool grew = false;
+  for (const HeldMemory& memory : held) {
+    int64_t& peak = peaks_[{memory.host, memory.use}];
+    grew = grew || memory.most > peak;
+    peak = std::max(peak, memory.most);
+  }
+  if (!grew) return;
+  proto::Entry entry;
+  for (const auto& [key, bytes] : peaks_) {
+    if (bytes == 0) continue;
+    proto::Memory& memory = *entry.mutable_peak()->add_memory();
+    memory.set_use(key.second);
+    memory.set_host(key.first);
+    memory.set_bytes(static_cast<uint64_t>(bytes));
+  }
+  file_.Add(entry);
+}
+
+void ProfileWriter::AddProblem(const std::string& text) {
+  proto::Entry entry;
+  entry.mutable_problem()->set_text(text);
   file_.Add(entry);
 }
 

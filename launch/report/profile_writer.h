@@ -10,6 +10,8 @@
 #include "launch/report/link_speed.h"
 #include "launch/report/profile_file.h"
 #include "launch/report/recorder.h"
+#include "runtime/gpu_monitor.h"
+#include "runtime/memory.h"
 
 namespace longspan {
 
@@ -21,6 +23,9 @@ class ProfileWriter {
   void Add(const ClockDifference& difference, double at);
   void Add(const LinkSpeed& link, double at);
   void Add(const PeriodRecord& period);
+  void Add(const GpuReading& reading);
+  void Add(const std::vector<HeldMemory>& held);  // an entry where something has never been as much
+  void AddProblem(const std::string& text);
   void End();
   void Write();  // to the file; throws Error (io)
 
@@ -48,7 +53,8 @@ class ProfileWriter {
   std::unordered_map<const char*, uint32_t> name_of_;  // literals of one text may lie in several places
   std::map<std::string, uint32_t> names_;
   std::unordered_map<uint64_t, uint32_t> sites_;
-  std::unordered_map<uint32_t, int64_t> groups_;  // the last sequence number of each
+  std::map<std::pair<bool, std::string>, int64_t> peaks_;  // of memory; by whether of the host, and use
+  std::unordered_map<uint32_t, int64_t> groups_;           // the last sequence number of each
 };
 
 }  // namespace longspan

@@ -11,7 +11,9 @@
 #include "launch/report/link_speed.h"
 #include "launch/report/profile_writer.h"
 #include "runtime/error.h"
+#include "runtime/gpu_monitor.h"
 #include "runtime/planted_fault.h"
+#include "runtime/profiler_range.h"
 
 namespace longspan {
 namespace {
@@ -51,7 +53,10 @@ Recorder::Recorder(Args args) : args_(std::move(args)), gpu_(args_.device.kind()
   Trace::Get().BeginPeriod(0);
   Trace::Get().Keep(writer_ != nullptr);
   CompareClocksNow();
+  TakeHeldMemory();  // from here on
+  AddMemory();
   Write();
+  if (writer_ && !args_.gpu.empty()) monitor_ = std::make_unique<GpuMonitor>(args_.gpu);
 }
 
 Recorder::~Recorder() {
@@ -79,7 +84,8 @@ void Recorder::CompareClocksNow() {
 
 void Recorder::Begin(RunPeriod what, int64_t step) {
   if (what == RunPeriod::kStep) PlantedFault::Get().BeginStep(args_.world.rank(), step, step_seconds_);
-  if (in_period_) open_.erase(period_);
+  Forget();
+  PushRange(what == RunPeriod::kStep ? "step" : what == RunPeriod::kEvaluation ? "evaluation" : "checkpoint", step);
   PeriodRecord& period = open_[++period_];
   period.what = what;
   period.step = step;
@@ -90,6 +96,14 @@ void Recorder::Begin(RunPeriod what, int64_t step) {
   in_period_ = true;
   period_cpu_ = ThreadCpuSeconds();
   period.begin = WallSeconds();
+}
+
+// What has begun and did not end.
+void Recorder::Forget() {
+  if (!in_period_) return;
+  open_.erase(period_);
+  in_period_ = false;
+  PopRange();
 }
 
 void Recorder::UnderWay() {
@@ -104,7 +118,9 @@ void Recorder::End(int64_t memory_bytes) {
   period.cpu = ThreadCpuSeconds() - period_cpu_;
   period.memory_bytes = memory_bytes;
   in_period_ = false;
+  PopRange();
   Trace::Get().BeginPeriod(0);
+  AddMemory();
   if (period.what == RunPeriod::kStep) {
     step_seconds_ = period.seconds;
   } else if (period.seconds < kLeastSeconds) {
@@ -115,9 +131,9 @@ void Recorder::End(int64_t memory_bytes) {
 }
 
 void Recorder::Finish() {
-  if (in_period_) open_.erase(period_);
-  in_period_ = false;
+  Forget();
   Gather(period_);
+  TakeReadings();
   if (writer_) writer_->End();
   Write();
 }
@@ -138,14 +154,26 @@ void Recorder::Gather(int64_t resolved) {
   }
 }
 
+void Recorder::TakeReadings() {
+  if (!writer_ || !monitor_) return;
+  for (const GpuReading& reading : monitor_->Take()) writer_->Add(reading);
+  if (const std::string problem = monitor_->TakeProblem(); !problem.empty()) writer_->AddProblem(problem);
+}
+
+void Recorder::AddMemory() {
+  if (writer_) writer_->Add(TakeHeldMemory());
+}
+
 void Recorder::Write() {
   if (!writer_) return;
+  TakeReadings();
   try {
     writer_->Write();
     written_ = WallSeconds();
   } catch (const Error& error) {
     fmt::print(stderr, "warning: the profile of rank {} ends here: {}\n", args_.world.rank(), error.what());
     writer_.reset();
+    monitor_.reset();
     Trace::Get().Keep(false);
   }
 }

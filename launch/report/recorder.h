@@ -25,10 +25,10 @@ struct RunFacts {
   std::string version;  // of the program
   int dp = 0, cp = 0;   // this rank's indices in the mesh
   int dp_size = 1, cp_size = 1;
-  int64_t first_step = 1;                                    // of this start of the program
-  double startup_seconds = 0;                                // since that start
-  double step_flops = 0, peak_flops = 0;                     // of all ranks; peak: a second
-  std::vector<std::pair<std::string, int64_t>> memory = {};  // of this rank's device by use, bytes
+  int64_t first_step = 1;                 // of this start of the program, or of the stage of the run that begins
+  bool next_stage = false;                // the program has trained the stage before it
+  double startup_seconds = 0;             // since that start
+  double step_flops = 0, peak_flops = 0;  // of all ranks; peak: a second
 };
 
 // All that was recorded of a period.
@@ -41,6 +41,7 @@ struct PeriodRecord {
   std::vector<TraceSpan> spans;
 };
 
+class GpuMonitor;
 class ProfileWriter;
 
 class Recorder {
@@ -48,8 +49,9 @@ class Recorder {
   struct Args {
     Communicator& world;  // all ranks, on host memory
     Device& device;
-    Stream& compute;     // quiet while the recorder is made and compares clocks
-    std::string folder;  // of the run
+    Stream& compute;       // quiet while the recorder is made and compares clocks
+    std::string gpu = {};  // address of the GPU whose clocks are recorded (runtime/gpu_monitor.h); "": of none
+    std::string folder;    // of the run
     ProfileLevel level = ProfileLevel::kSteps;
     int64_t first_full = 1, full_steps = 0;  // steps in full detail, counted from the start of the program
     bool append = false;                     // to what the run has of its earlier part
@@ -86,13 +88,17 @@ class Recorder {
 
  private:
   void CompareClocksNow();
+  void Forget();
   void Gather(int64_t resolved);
+  void TakeReadings();
+  void AddMemory();
   void Write();
 
   const Args args_;
   const bool gpu_;
   std::unique_ptr<Communicator> clocks_;
   std::unique_ptr<ProfileWriter> writer_;  // null: nothing is recorded
+  std::unique_ptr<GpuMonitor> monitor_;
   double written_ = 0, compared_ = 0, step_seconds_ = 0, period_cpu_ = 0;
   int64_t period_ = 0;
   bool in_period_ = false;

@@ -50,7 +50,9 @@ json ToJson(const TransferRow& row) {
           {"bus_bandwidth", row.moving > 0 ? json(row.bytes / row.moving) : json(nullptr)}};
 }
 
-json ToJson(const MemoryOfUse& row) { return {{"use", row.use}, {"min", row.min}, {"max", row.max}}; }
+json ToJson(const MemoryOfUse& row) {
+  return {{"use", row.use}, {"host", row.host}, {"min", row.min}, {"max", row.max}};
+}
 
 json ToJson(const PlanRow& row) {
   return {{"what", row.what}, {"unit", row.unit}, {"planned", row.planned}, {"measured", row.measured}};
@@ -74,6 +76,22 @@ json ToJson(const LinkRow& row) {
   return {{"from", row.from}, {"to", row.to}, {"newest", row.newest}, {"best", row.best}};
 }
 
+json ToJson(const GpuRow& row) {
+  return {{"rank", row.rank},
+          {"readings", row.readings},
+          {"sm_clock", row.sm_clock},
+          {"lowest", row.lowest},
+          {"most_sm_clock", row.most_sm_clock},
+          {"memory_clock", row.memory_clock},
+          {"power", row.power},
+          {"power_limit", row.power_limit},
+          {"temperature", row.temperature},
+          {"held", row.held},
+          {"held_by", row.held_by},
+          {"corrected", row.corrected},
+          {"uncorrected", row.uncorrected}};
+}
+
 json ToJson(const Straggler& straggler) {
   return {{"rank", straggler.rank},
           {"class", ClassName(straggler.what)},
@@ -90,7 +108,8 @@ json ToJson(const Straggler& straggler) {
           {"pass", PassName(straggler.pass)},
           {"layer", straggler.layer},
           {"stage_share", straggler.stage_share},
-          {"link", straggler.link}};
+          {"link", straggler.link},
+          {"held_by", straggler.held_by}};
 }
 
 json ToJson(const Ledger& ledger) {
@@ -178,6 +197,7 @@ std::string ReportJson(const Summary& summary) {
                          {"borrowed", summary.borrowed},
                          {"step", summary.selection_step},
                          {"layers", ListOf(summary.selection)}};
+  report["gpus"] = ListOf(summary.gpus);
   report["memory"] = ListOf(summary.memory);
   report["plan"] = ListOf(summary.plan);
   report["stragglers"] = ListOf(summary.stragglers);

@@ -16,10 +16,14 @@
 //    "selection":{"coverage","borrowed","step","layers":[{"layer","local","halo","remote","distinct_blocks",
 //      "distinct_share","jaccard","hottest","union_2","union_4","union_8"},..]},  of train.record_selection; step 0:
 //      none
-//    "memory":[{"use","min","max"},..],  of a rank, over ranks: reserved, and "in use", the most after any step
+//    "memory":[{"use","host","min","max"},..],  the most that a rank held at a time, over ranks: on its device by use,
+//      "all of these" and in use (launch/report/summary.h), and page-locked on its host
+//    "gpus":[{"rank","readings","sm_clock","lowest","most_sm_clock","memory_clock","power","power_limit","temperature",
+//      "held","held_by","corrected","uncorrected"},..],  of ranks whose GPU's driver was asked: MHz, watts, degrees
+//      Celsius; held: the part of the readings in which its clocks were held down
 //    "plan":[{"what","unit","planned","measured"},..],  of one rank; empty where the run's configuration is not there
 //    "stragglers":[{"rank","class","first_step","last_step","since_start","to_end","single","excess","ratio","saving",
-//                   "saving_share","stage","pass","layer","stage_share","link"},..],
+//                   "saving_share","stage","pass","layer","stage_share","link","held_by"},..],
 //    "ledger":{"total","startup","training","data","checkpoint","evaluation","lost","lost_steps","stopped","restarts",
 //              "other"},  seconds of the whole run
 //    "costs":[{"seconds","what","advice"},..]}

@@ -25,8 +25,8 @@ std::string Head(const Summary& summary) {
                                  summary.last_step, summary.ended ? "" : ", so far");
   for (const std::string& problem : summary.problems) text += fmt::format("  ! {}\n", problem);
   const double rate = header.step_flops() / summary.step;
-  text += fmt::format("  a step takes {:.2f} ms (median of the slowest rank {:.2f}), {:.4g} GFLOP at {:.4g} GFLOP/s",
-                      Ms(summary.step), Ms(summary.step_median), header.step_flops() * 1e-9, rate * 1e-9);
+  text += fmt::format("  a step takes {:.2f} ms (median {:.2f}), {:.4g} GFLOP at {:.4g} GFLOP/s", Ms(summary.step),
+                      Ms(summary.step_median), header.step_flops() * 1e-9, rate * 1e-9);
   if (header.peak_flops() > 0) text += fmt::format(", {:.1f}% of the measured peak", 100 * rate / header.peak_flops());
   if (summary.dense_flops > 0 && header.peak_flops() > 0) {
     text +=
@@ -60,12 +60,13 @@ std::string When(const Straggler& straggler) {
 
 std::string Stragglers(const Summary& summary) {
   if (summary.ranks.size() < 2) return "";
-  std::string text = "\nslow by their own doing\n";
-  if (summary.stragglers.empty()) return text + "  no rank stands out\n";
-  text += fmt::format("  {:>5} {:<8} {:<24} {:<28} {:>9} {:>7} {:>14}\n", "rank", "class", "when", "where", "excess ms",
-                      "ratio", "saved at median");
+  std::string text = "\nslow by their own doing";
+  if (summary.stragglers.empty()) return text + ": no rank stands out\n";
+  text += ": own time over the median rank's, and what their steps would save were they like it\n";
+  text += fmt::format("  {:>5} {:<9} {:<24} {:<28} {:>10} {:>7} {:>12}\n", "rank", "class", "when", "where",
+                      "over by ms", "ratio", "would save");
   for (const Straggler& straggler : summary.stragglers) {
-    text += fmt::format("  {:>5} {:<8} {:<24} {:<28} {:>9.2f} {:>6.2f}x {:>13.1f}%\n", straggler.rank,
+    text += fmt::format("  {:>5} {:<9} {:<24} {:<28} {:>10.2f} {:>6.2f}x {:>11.1f}%\n", straggler.rank,
                         ClassName(straggler.what), When(straggler),
                         WhereOf(straggler).empty() ? "spread over stages" : WhereOf(straggler), Ms(straggler.excess),
                         straggler.ratio, 100 * straggler.saving_share);
@@ -101,7 +102,9 @@ std::string RankLine(const std::string& name, const RankRow& row) {
 
 // With many ranks, those with the most own time.
 std::string Ranks(const Summary& summary) {
-  std::string text = "\nranks, ms of a step: step = work + data + other + waiting + moving; own = the first three\n";
+  std::string text =
+      "\nranks, ms of a step: step = work + data + other + waiting + moving; own = the first three\n"
+      "  hidden: transfers behind kernels, no part of the step; awaited: how long others waited for it\n";
   text += fmt::format("  {:>5} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}\n", "rank", "step", "work", "data",
                       "other", "waiting", "moving", "hidden", "own", "awaited");
   std::vector<RankRow> rows = summary.ranks;
@@ -138,7 +141,8 @@ std::string Stages(const Summary& summary) {
   line("smaller stages, mean", rest);
   line("waiting for other ranks", summary.mean.waiting);
   line("moving data", summary.mean.moving);
-  line("outside of spans", summary.mean.other);
+  line("other: outside of stages", summary.mean.other);
+  line("the step", summary.step);
   return text;
 }
 
@@ -181,10 +185,28 @@ std::string Transfers(const Summary& summary) {
                     Ms(summary.mean.moving), Ms(summary.mean.hidden));
 }
 
+std::string Gpus(const Summary& summary) {
+  if (summary.gpus.empty()) return "";
+  std::string text = fmt::format(
+      "\nGPUs while steps ran: MHz of their multiprocessors; held: part of the time for which clocks were held down\n"
+      "  {:>5} {:>7} {:>7} {:>7} {:>7} {:>7} {:>5} {:>7}  {:<32} {}\n",
+      "rank", "MHz", "lowest", "of", "W", "of", "max C", "held", "by", "new memory errors");
+  const auto errors = [](const GpuRow& row) {
+    if (row.corrected + row.uncorrected == 0) return std::string("none");
+    return fmt::format("{} corrected, {} not", row.corrected, row.uncorrected);
+  };
+  for (const GpuRow& row : summary.gpus) {
+    text += fmt::format("  {:>5} {:>7.0f} {:>7.0f} {:>7.0f} {:>7.0f} {:>7.0f} {:>5.0f} {:>6.0f}%  {:<32} {}\n",
+                        row.rank, row.sm_clock, row.lowest, row.most_sm_clock, row.power, row.power_limit,
+                        row.temperature, 100 * row.held, row.held_by.empty() ? "-" : row.held_by, errors(row));
+  }
+  return text;
+}
+
 std::string Memory(const Summary& summary) {
-  std::string text = "\nmemory of a rank's device, MiB\n";
+  std::string text = "\nmemory of a rank, MiB: the most at a time\n";
   for (const MemoryOfUse& row : summary.memory) {
-    text += fmt::format("  {:<28} {:>10.2f}", row.use, row.max / (1 << 20));
+    text += fmt::format("  {:<45} {:>10.2f}", (row.host ? "host: " : "") + row.use, row.max / (1 << 20));
     text += row.min < row.max ? fmt::format("   {:.2f} on the rank that has least\n", row.min / (1 << 20)) : "\n";
   }
   return text;
@@ -192,9 +214,10 @@ std::string Memory(const Summary& summary) {
 
 std::string Plan(const Summary& summary) {
   if (summary.plan.empty()) return "";
-  std::string text =
-      fmt::format("\nthe plan beside it (longspan plan), of a rank's step\n  {:<28} {:>12} {:>12} {:>10}\n", "",
-                  "planned", "measured", "off by");
+  std::string text = fmt::format(
+      "\nthe plan (longspan plan) of the rank that steps ask most of, beside what it measured\n  {:<28} {:>12} {:>12} "
+      "{:>10}\n",
+      "", "planned", "measured", "off by");
   for (const PlanRow& row : summary.plan) {
     const bool bytes = row.unit == "bytes", flops = row.unit == "FLOP";
     const double scale = bytes ? 1.0 / (1 << 20) : flops ? 1e-9 : 1e3;
@@ -259,7 +282,7 @@ std::string ReportText(const Summary& summary) {
   const bool graphs = std::any_of(summary.stages.begin(), summary.stages.end(),
                                   [](const StageRow& row) { return row.stage == "graph"; });
   if (graphs) text += "  stages and transfers are not seen within graphs; runtime.graphs = OFF shows them\n";
-  return text + Selection(summary) + Memory(summary) + Plan(summary) + LedgerText(summary);
+  return text + Selection(summary) + Gpus(summary) + Memory(summary) + Plan(summary) + LedgerText(summary);
 }
 
 }  // namespace longspan

@@ -174,6 +174,7 @@ void Explain(const ProfileData& data, const StepTable& steps, size_t rank, size_
   } else {
     found->what = SlowClass::kHost;
   }
+  if (work_excess > half) FindThrottling(data, steps, rank, begin, end, found);
   if (found->stage_share < 0.5) {
     found->stage.clear();
     found->pass = proto::NONE;

@@ -99,20 +99,29 @@ std::vector<TransferRow> TransferRows(const StepTable& steps) {
 
 std::vector<MemoryOfUse> MemoryRows(const ProfileData& data) {
   std::vector<MemoryOfUse> rows;
-  const auto add = [&](const std::string& use, double bytes) {
-    auto row = std::find_if(rows.begin(), rows.end(), [&](const MemoryOfUse& known) { return known.use == use; });
-    if (row == rows.end()) row = rows.insert(rows.end(), {use, bytes, bytes});
+  const auto add = [&](const std::string& use, bool host, double bytes) {
+    auto row = std::find_if(rows.begin(), rows.end(),
+                            [&](const MemoryOfUse& known) { return known.use == use && known.host == host; });
+    if (row == rows.end()) row = rows.insert(rows.end(), {use, host, bytes, bytes});
     row->min = std::min(row->min, bytes);
     row->max = std::max(row->max, bytes);
   };
-  for (const RankProfile& rank : data.ranks) {
-    for (const proto::Memory& use : rank.header.memory()) add(use.use(), static_cast<double>(use.bytes()));
-  }
+  const auto add_peaks = [&](const auto& wanted, const std::string& name) {
+    for (const RankProfile& rank : data.ranks) {
+      for (const proto::Memory& peak : rank.peaks) {
+        if (wanted(peak)) add(name.empty() ? peak.use() : name, peak.host(), static_cast<double>(peak.bytes()));
+      }
+    }
+  };
+  add_peaks([](const proto::Memory& peak) { return !peak.host() && !peak.use().empty(); }, "");
+  std::stable_sort(rows.begin(), rows.end(), [](const MemoryOfUse& a, const MemoryOfUse& b) { return a.max > b.max; });
+  add_peaks([](const proto::Memory& peak) { return peak.use().empty(); }, "all of these");
   for (const RankProfile& rank : data.ranks) {
     double most = 0;
     for (const ProfilePeriod& period : rank.periods) most = std::max(most, period.memory);
-    add("in use", most);
+    add(rank.header.gpu() ? "in use on the GPU" : "in use by the process", false, most);
   }
+  add_peaks([](const proto::Memory& peak) { return peak.host(); }, "");
   return rows;
 }
 
@@ -155,6 +164,8 @@ const char* ClassName(SlowClass what) {
   switch (what) {
     case SlowClass::kCompute:
       return "compute";
+    case SlowClass::kThrottled:
+      return "throttled";
     case SlowClass::kHost:
       return "host";
     case SlowClass::kData:
@@ -175,6 +186,7 @@ std::string StageName(const std::string& stage, proto::Pass pass, int layer) {
 
 std::string WhereOf(const Straggler& straggler) {
   if (!straggler.link.empty()) return "link " + straggler.link;
+  if (!straggler.held_by.empty()) return "GPU " + straggler.held_by;
   return straggler.stage.empty() ? "" : StageName(straggler.stage, straggler.pass, straggler.layer);
 }
 
@@ -259,6 +271,11 @@ Summary Summarize(const ProfileData& data) {
   summary.transfers = TransferRows(steps);
   summary.links = LinkRows(data);
   summary.memory = MemoryRows(data);
+  for (size_t r = 0; r < data.ranks.size(); ++r) {
+    const ProfilePeriod &first = *steps[r].front(), &last = *steps[r].back();
+    const GpuRow gpu = GpuBetween(data.ranks[r], first.begin, last.begin + last.seconds);
+    if (gpu.readings > 0) summary.gpus.push_back(gpu);
+  }
   summary.stragglers = FindStragglers(data, steps);
   summary.costs = LargestCosts(summary);
   return summary;

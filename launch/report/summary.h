@@ -42,9 +42,11 @@ struct TransferRow {
   double exposed = 0;  // of both: what no kernel hid
 };
 
-// Of a rank's device, bytes over ranks: reserved for a use, or "in use", the most after any step.
+// The most bytes that ranks held for a use, "all of these" at a time on the device, or, as the system says after each
+// step, "in use on the GPU" since the job began or "in use by the process".
 struct MemoryOfUse {
   std::string use;
+  bool host = false;  // page-locked memory of the host; else of the device
   double min = 0, max = 0;
 };
 
@@ -52,6 +54,19 @@ struct MemoryOfUse {
 struct LinkRow {
   int from = 0, to = 0;
   double newest = 0, best = 0;
+};
+
+// Of a rank's GPU, its readings while steps ran (runtime/gpu_monitor.h). What it does not have is 0.
+struct GpuRow {
+  int rank = 0;
+  int64_t readings = 0;
+  double sm_clock = 0, lowest = 0, most_sm_clock = 0;  // MHz: mean, least, what the GPU can
+  double memory_clock = 0;                             // MHz, mean
+  double power = 0, power_limit = 0;                   // watts, mean and newest
+  double temperature = 0;                              // degrees Celsius, the most
+  double held = 0;                                     // of the readings: clocks were held down
+  std::string held_by;                                 // by what, most often; "" where they were not
+  uint64_t corrected = 0, uncorrected = 0;             // memory errors that came since the first reading
 };
 
 // Where the steps of a rank went. Parts add up to `step`.
@@ -70,7 +85,7 @@ struct RankRow {
   double cpu = 0;      // seconds for which work ran on a processor, of a CPU's
 };
 
-enum class SlowClass { kCompute, kHost, kData, kLink };
+enum class SlowClass { kCompute, kThrottled, kHost, kData, kLink };
 
 struct Straggler {
   int rank = 0;
@@ -84,9 +99,11 @@ struct Straggler {
   std::string stage;  // that has most of the excess; empty: it is spread
   proto::Pass pass = proto::NONE;
   int layer = -1;
-  double stage_share = 0;       // of the excess
-  std::vector<int64_t> single;  // one-off: the steps, at most a few
-  std::string link;             // of a slow link: whose, "of n2" or "between n2 and n3"
+  double stage_share = 0;                   // of the excess
+  std::vector<int64_t> single;              // one-off: the steps, at most a few
+  std::string link;                         // of a slow link: whose, "of n2" or "between n2 and n3"
+  std::string held_by;                      // of a GPU that was throttled: by what
+  double sm_clock = 0, usual_sm_clock = 0;  // and its MHz, beside the median rank's
 };
 
 // Seconds of rank 0, over all starts of the program.
@@ -117,6 +134,7 @@ struct Summary {
   std::vector<StageRow> stages, layers;
   std::vector<TransferRow> transfers;
   std::vector<LinkRow> links;
+  std::vector<GpuRow> gpus;  // of ranks whose GPU was read
   std::vector<MemoryOfUse> memory;
   std::vector<PlanRow> plan;  // empty: there is none
   // Of the metrics: means over steps, bytes of a forward pass of one sequence; and the newest recorded selection.
@@ -137,6 +155,12 @@ using StepTable = std::vector<std::vector<const ProfilePeriod*>>;
 StepTable CommonSteps(const ProfileData& data);
 RankRow RowOf(const ProfilePeriod& step);  // of one
 double LowerMedian(std::vector<double> values);
+
+// The readings between two times of the common clock; `readings` is 0 where there are none.
+GpuRow GpuBetween(const RankProfile& rank, double begin, double end);
+// Says so of a rank whose work takes long in these steps while its GPU's clocks are held down below those of others.
+void FindThrottling(const ProfileData& data, const StepTable& steps, size_t rank, size_t begin, size_t end,
+                    Straggler* found);
 
 std::vector<Straggler> FindStragglers(const ProfileData& data, const StepTable& steps);
 // Nodes whose messages to neighbours take long beside those of others, as far as that costs steps; and GPUs all of

@@ -1,8 +1,5 @@
 #include "launch/train/recording.h"
 
-#include "runtime/memory.h"
-#include "runtime/trace.h"
-
 namespace longspan {
 namespace {
 
@@ -26,6 +23,7 @@ Recorder::Args RecorderArgs(const Job& job, Session& session, const RunConfig& c
   Recorder::Args args{.world = mesh.host_world(),
                       .device = job.device(),
                       .compute = session.compute(),
+                      .gpu = job.device().address(),
                       .folder = folder,
                       .level = LevelOf(config.profile),
                       .first_full = config.profile.first_step,
@@ -36,10 +34,6 @@ Recorder::Args RecorderArgs(const Job& job, Session& session, const RunConfig& c
   args.facts.cp = mesh.cp_index();
   args.facts.dp_size = mesh.dp_size();
   args.facts.cp_size = mesh.cp_size();
-  for (const MemoryRow& row : session.arena().Rows()) args.facts.memory.emplace_back(MemoryUseName(row.use), row.bytes);
-  if (const int64_t scratch = CountedAllocations().scratch_bytes; scratch > 0) {
-    args.facts.memory.emplace_back("scratch", scratch);
-  }
   return args;
 }
 

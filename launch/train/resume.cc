@@ -1,8 +1,12 @@
 #include "launch/train/resume.h"
 
+#include <algorithm>
+
 #include "launch/checkpoint/folder.h"
 #include "launch/checkpoint/weights.h"
 #include "launch/config/config.h"
+#include "launch/train/run_folder.h"
+#include "parallel/comm/texts.h"
 #include "runtime/error.h"
 
 namespace longspan {
@@ -13,6 +17,21 @@ void RequireStepsLeft(const RunState& found, const RunConfig& config) {
        found.step);
 }
 
+size_t LikelyStage(const RunConfig& config, const std::vector<Stage>& stages) {
+  const auto world = MakeMpiWorld();
+  int64_t step = 0;  // after which it goes on
+  if (world->rank() == 0) {
+    const std::string run = RunFolder::PathOf(config);
+    for (const std::string& folder : {DiskFolder(run), MemoryFolder(RunFolder::ReadId(run))}) {
+      try {
+        for (const auto& found : CheckpointFolder(folder).List()) step = std::max(step, found.step);
+      } catch (const Error&) {  // FindPlace says so
+      }
+    }
+  }
+  return StageOfStep(stages, std::stoll(GatherTexts(*world, fmt::format("{}", step))[0]) + 1);
+}
+
 RunState FindPlace(Checkpoints& checkpoints, const RunConfig& config, const Stage& stage, StepLoader& steps,
                    RunLog& log) {
   const std::optional<RunState> found = checkpoints.Find();
@@ -21,7 +40,9 @@ RunState FindPlace(Checkpoints& checkpoints, const RunConfig& config, const Stag
     return {};
   }
   RequireStepsLeft(*found, config);
-  steps.Continue(found->step + 1, found->sequences - stage.sequences_before);
+  if (found->step + 1 >= stage.first_step) {
+    steps.Continue(found->step + 1, found->sequences - stage.sequences_before);
+  }
   return *found;
 }
 

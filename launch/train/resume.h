@@ -1,6 +1,8 @@
 // Where a run with --resume goes on.
 #pragma once
 
+#include <vector>
+
 #include "launch/checkpoint/checkpoint.h"
 #include "launch/config/run_config.h"
 #include "launch/config/stages.h"
@@ -13,6 +15,10 @@ namespace longspan {
 
 // Throws Error (configuration) when the run that was found has gone beyond train.steps.
 void RequireStepsLeft(const RunState& found, const RunConfig& config);
+
+// Collective over all ranks. The stage in which the run goes on, by the names of its saves that rank 0 sees; FindPlace
+// knows which of them is whole, of which stage it is, and what other nodes hold.
+size_t LikelyStage(const RunConfig& config, const std::vector<Stage>& stages);
 
 // Collective. Has `steps` go on at the place of the newest complete checkpoint, and returns its state; that before the
 // first step, and says so, where there is none. `stage` may turn out to be another than that state's. Throws Error

@@ -131,6 +131,7 @@ class Trainer {
     recorder_.emplace(RecorderArgs(job_, session_, config_, folder_.path(), resumes(),
                                    {.version = options_.version,
                                     .first_step = first_ + 1,
+                                    .next_stage = program_.stage_ended.has_value(),
                                     .startup_seconds = program_.StartupSeconds(),
                                     .step_flops = step_flops_,
                                     .peak_flops = peak_flops_}));
@@ -314,7 +315,7 @@ class Trainer {
     recorder_->Begin(RunPeriod::kEvaluation, step);
     const std::optional<HeldOut> found = Evaluate(job_, session_, *sources_.validation, config_, gradients_.loss_sum(),
                                                   [this] { return stopping_.Poll(); });
-    recorder_->End();
+    recorder_->End(job_.MemoryBytes());
     if (!found) return;
     log_.Eval(step, found->loss, found->labels);
     if (!std::isfinite(found->loss)) {
@@ -398,7 +399,9 @@ int RunTrain(const RunConfig& config, const TrainOptions& options) {
   const Machine machine = ChooseMachine(config.runtime);
   const std::vector<Stage> stages = StagesOf(config);
   TrainOptions now = options;
-  for (Program program;;) {
+  Program program;
+  if (options.older == OlderRun::kResume && stages.size() > 1) program.stage = LikelyStage(config, stages);
+  for (;;) {
     const RunConfig own = AtStage(config, stages[program.stage]);
     Job job(machine.device, own.parallel, own.comm);
     Trainer trainer(job, machine.dtype, config, own, program, now);

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <iterator>
 #include <set>
+#include <string_view>
 
 #include "kernels/host_copy.h"
 #include "runtime/error.h"

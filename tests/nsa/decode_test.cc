@@ -3,6 +3,7 @@
 // back.
 #include <algorithm>
 #include <limits>
+#include <memory>
 #include <random>
 
 #include "tests/nsa/library.h"

@@ -158,7 +158,7 @@ TEST(GpuTrace, ASpanThatFailsIsNotCounted) {
 }
 
 TEST(GpuTrace, SpansBeginOnTheClockOfTheHost) {
-  constexpr double kError = 1e-3;
+  constexpr double kError = 0.05;  // other programs may have the GPU for a while; of another clock it would be hours
   const auto stream = Gpu().MakeStream("compute");
   const Buffer buffer(Gpu(), 1 << 20, "buffer");
   Gpu().CompareClocks(*stream);

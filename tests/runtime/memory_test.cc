@@ -7,8 +7,10 @@
 
 #include <cmath>
 #include <cstdio>
+#include <map>
 #include <vector>
 
+#include "runtime/host_buffer.h"
 #include "tests/support/files.h"
 
 namespace longspan {
@@ -125,6 +127,42 @@ TEST(Error, OfTheUsersInputNamesNoSource) {
       EXPECT_STREQ(error.what(), "[rank 3/8 node7] in.bin: expected 1, found 2");
     }
   }
+}
+
+TEST(HeldMemory, KnowsTheMostAtATimeOfEachUseAndOfAll) {
+  const auto device = MakeCpuDevice();
+  const auto take = [](const std::string& use, bool host = false) {
+    for (const HeldMemory& held : TakeHeldMemory()) {
+      if (held.use == use && held.host == host) return held;
+    }
+    return HeldMemory{};
+  };
+  const int64_t before = take("").bytes;
+  {
+    Buffer first(*device, 1000, "first");
+    { const Buffer second(*device, 2000, "second"); }
+    const Buffer third(*device, 500, "first"), taken = std::move(first);
+    EXPECT_EQ(take("first").bytes, 1500);
+    HostBuffer host("first");
+    host.Get(*device, 10);
+    host.Get(*device, 100);
+    EXPECT_EQ(take("first", /*host=*/true).bytes, 100);
+  }
+  { const Buffer first(*device, 700, "first"); }
+  TakeHeldMemory();
+  EXPECT_EQ(take("first").bytes, 0);
+  EXPECT_EQ(take("first").most, 0);  // since the last call
+  {
+    const Buffer first(*device, 1000, "first");
+    { const Buffer second(*device, 2000, "second"); }
+    const Buffer third(*device, 1500, "third");
+  }
+  std::map<std::string, int64_t> most;
+  for (const HeldMemory& held : TakeHeldMemory()) most[(held.host ? "host " : "") + held.use] = held.most;
+  EXPECT_EQ(most["first"], 1000);
+  EXPECT_EQ(most["second"], 2000);
+  EXPECT_EQ(most[""], before + 3000);
+  EXPECT_EQ(most["host first"], 0);
 }
 
 // The process's own memory, whatever files it has mapped and read.

@@ -5,6 +5,7 @@
 #include "kernels/attention/cpu/select.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "kernels/attention/cpu/branch.h"
 #include "kernels/attention/cpu/key_tiles.h"

@@ -43,8 +43,8 @@ function stragglers() {
     return;
   }
   $('stragglers').append(table(
-    ['<rank', '<class', '<when', '<where', 'excess ms', 'ratio', 'saved at median'],
-    report.stragglers.map((s) => [s.rank, s.class, when(s), s.link ? 'link ' + s.link : s.stage ? stageName(s) : 'spread over stages', ms(s.excess),
+    ['<rank', '<class', '<when', '<where', 'over by ms', 'ratio', 'would save'],
+    report.stragglers.map((s) => [s.rank, s.class, when(s), s.link ? 'link ' + s.link : s.held_by ? 'GPU ' + s.held_by : s.stage ? stageName(s) : 'spread over stages', ms(s.excess),
       fixed(s.ratio) + 'x', percent(s.saving_share)])));
 }
 
@@ -190,8 +190,8 @@ function transfers() {
 }
 
 function memoryAndPlan() {
-  $('memory-rows').append(table(['<of a rank, MiB', 'most', 'least'],
-    report.memory.map((row) => [row.use, fixed(row.max / 2 ** 20), fixed(row.min / 2 ** 20)])));
+  $('memory-rows').append(table(['<most at a time, MiB', 'largest rank', 'smallest'],
+    report.memory.map((row) => [(row.host ? 'host: ' : '') + row.use, fixed(row.max / 2 ** 20), fixed(row.min / 2 ** 20)])));
   if (report.plan.length === 0) {
     $('plan-section').hidden = true;
     return;
@@ -202,6 +202,21 @@ function memoryAndPlan() {
     return [row.what, fixed(scale * row.planned, 3), fixed(scale * row.measured, 3), unit,
       row.planned > 0 ? percent(row.measured / row.planned - 1) : '–'];
   })));
+}
+
+function gpus() {
+  if (report.gpus.length === 0) {
+    $('gpus-section').hidden = true;
+    return;
+  }
+  chart('clocks', () => curves(data.clocks.map((gpu, i) => ({
+    label: 'rank ' + gpu.rank, x: gpu.seconds, y: gpu.mhz, colour: palette(i),
+  })), 'seconds since the run began', 'MHz', { zero: true }));
+  $('gpus').append(table(
+    ['rank', 'MHz', 'lowest', 'of', 'memory MHz', 'W', 'of', 'most °C', 'held', '<by', '<new memory errors'],
+    report.gpus.map((gpu) => [gpu.rank, fixed(gpu.sm_clock, 0), fixed(gpu.lowest, 0), fixed(gpu.most_sm_clock, 0),
+      fixed(gpu.memory_clock, 0), fixed(gpu.power, 0), fixed(gpu.power_limit, 0), fixed(gpu.temperature, 0), percent(gpu.held),
+      gpu.held_by || '–', gpu.corrected + gpu.uncorrected === 0 ? 'none' : `${gpu.corrected} corrected, ${gpu.uncorrected} not`])));
 }
 
 function selection() {
@@ -235,7 +250,7 @@ function ledger() {
   }));
 }
 
-for (const part of [header, costs, stragglers, ranks, heat, timeline, overSteps, transfers, memoryAndPlan, selection, ledger]) part();
+for (const part of [header, costs, stragglers, ranks, heat, timeline, gpus, overSteps, transfers, memoryAndPlan, selection, ledger]) part();
 drawAlways();
 if (report.rank.length > 0) {
   const blamed = report.stragglers.length > 0 ? report.rank.findIndex((row) => row.rank === report.stragglers[0].rank) : 0;

@@ -2,6 +2,8 @@
 // that fails leaves the one before.
 #include "launch/checkpoint/checkpoint.h"
 
+#include <sstream>
+
 #include "launch/checkpoint/reader.h"
 #include "launch/config/config.h"
 #include "parallel/comm/texts.h"

@@ -1,6 +1,7 @@
 // `longspan bench` on a CPU: what its JSON holds, and the selections that it draws.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "launch/commands/bench_lists.h"

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import tempfile
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # all is here: nothing is asked for, where there may be no network
+
 try:
     import torch
     import transformers

@@ -330,6 +330,15 @@ TEST(ConfigRules, WithoutEvaluationNothingNeedsToBeHeldOut) {
   EXPECT_TRUE(Problems(config, 0).empty());
 }
 
+TEST(ConfigRules, AProgramThatReadsNoDataNeedsNoneNamed) {
+  RunConfig config = Good();
+  config.data.train = "";
+  EXPECT_EQ(Problems(config, 0).size(), 1U);
+  EXPECT_TRUE(Problems(config, 0, /*reads_data=*/false).empty());
+  config.train.steps = 0;
+  EXPECT_EQ(Problems(config, 0, /*reads_data=*/false).size(), 1U);
+}
+
 // What model/training/schedule.h says of each step, for every length that is accepted.
 TEST(ConfigRules, AcceptedSchedulesKeepTheirRule) {
   RunConfig config = Good();

@@ -1,6 +1,8 @@
 // DatasetRecord: there and back, what is none, and what is refused.
 #include "launch/data/dataset_record.h"
 
+#include <array>
+
 #include "launch/data/megatron.h"
 #include "launch/data/sequence_source.h"
 #include "tests/support/files.h"

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+
 #include "model/training/micro_step.h"
 #include "model/training/optimizer.h"
 #include "parallel/comm/mesh.h"
@@ -42,8 +44,9 @@ Real RunStep(const RunConfig& config, const Mesh& mesh) {
                        .config = config.optimizer});
   Arena arena;
   optimizer.Reserve(arena, DType::kF32, DType::kF32);
-  Tensor loss_sum;
+  Tensor loss_sum, weights_hash;
   arena.Reserve(&loss_sum, MemoryUse::kWorkspace, "loss_sum", DType::kF64, {1});
+  arena.Reserve(&weights_hash, MemoryUse::kWorkspace, "weights_hash", DType::kI64, {1});
   arena.Commit(session.device());
   optimizer.Start(1);
   MicroStep micro_step(session, optimizer, loss_sum);
@@ -71,19 +74,28 @@ void ExpectPlanned(RunConfig config, const std::string& what) {
                                              .coverage = real.coverage});
   SCOPED_TRACE(what);
   EXPECT_NEAR(static_cast<double>(plan.device_bytes) / static_cast<double>(real.device_bytes), 1, 1e-3);
+  const bool fetches = config.parallel.selected_exchange == SelectedExchange::kFetch && config.parallel.cp > 1;
+  // What FETCH moves depends on what was chosen.
+  const auto chosen = [&](const std::string& name) {
+    return fetches && (name == "comm.send_receive" || name.starts_with("rows.") || name == "memory.copy");
+  };
   for (const auto& [name, found] : real.spans) {
     if (mesh.world().size() == 1 && name.starts_with("comm.")) continue;  // MPI counts what a rank sends itself
     ASSERT_TRUE(plan.spans.contains(name)) << name;
+    if (chosen(name)) continue;
     const SpanTotal& planned = plan.spans.at(name);
-    // What FETCH moves depends on what was chosen; on average over layers and directions the plan has it.
-    const bool chosen = config.parallel.selected_exchange == SelectedExchange::kFetch && config.parallel.cp > 1 &&
-                        (name == "comm.send_receive" || name.starts_with("rows.") || name == "memory.copy");
-    if (chosen) continue;
     EXPECT_EQ(planned.count, found.count) << name;
     EXPECT_DOUBLE_EQ(planned.flops, found.flops) << name;
     EXPECT_DOUBLE_EQ(planned.bytes, found.bytes) << name;
   }
-  for (const auto& [name, planned] : plan.spans) EXPECT_TRUE(real.spans.contains(name)) << name << " is only planned";
+  for (const auto& [name, planned] : plan.spans) {
+    EXPECT_TRUE(chosen(name) || real.spans.contains(name)) << name << " is only planned";
+  }
+  if (!fetches) return;
+  // What a rank receives in the backward others have chosen: of all ranks the plan has it.
+  std::array bytes = {plan.spans.at("comm.send_receive").bytes, real.spans.at("comm.send_receive").bytes};
+  mesh.host_world().AllReduce(*device->MakeStream("test"), HostView(bytes.data(), {2}), ReduceOp::kSum);
+  EXPECT_NEAR(bytes[1] / bytes[0], 1, 1e-9);
 }
 
 class PlannedStepTest : public testing::Test {
@@ -105,12 +117,21 @@ TEST_F(PlannedStepTest, IsTheStep) {
   }
 }
 
-TEST_F(PlannedStepTest, KnowsRecomputation) {
-  for (const Recompute recompute : {Recompute::kSelective, Recompute::kFull}) {
+TEST_F(PlannedStepTest, KnowsRecomputationInEveryLayoutAndExchange) {
+  for (const Recompute recompute : {Recompute::kNone, Recompute::kSelective, Recompute::kFull}) {
     for (const bool offload : {false, true}) {
-      RunConfig config = SmallRun(ranks_);
-      config.train.keep = {recompute, offload};
-      ExpectPlanned(config, fmt::format("recompute {}, offload {}", static_cast<int>(recompute), offload));
+      if (recompute == Recompute::kNone && offload) continue;
+      for (const LayoutKind layout : {LayoutKind::kHeadTail, LayoutKind::kContiguous}) {
+        for (const SelectedExchange exchange : {SelectedExchange::kGather, SelectedExchange::kFetch}) {
+          RunConfig config = SmallRun(ranks_);
+          config.train.keep = {recompute, offload};
+          config.parallel.layout = layout;
+          config.parallel.selected_exchange = exchange;
+          ExpectPlanned(config,
+                        fmt::format("recompute {}, offload {}, layout {}, exchange {}", static_cast<int>(recompute),
+                                    offload, static_cast<int>(layout), static_cast<int>(exchange)));
+        }
+      }
     }
   }
 }
@@ -118,7 +139,6 @@ TEST_F(PlannedStepTest, KnowsRecomputation) {
 TEST_F(PlannedStepTest, FetchesWhatIsCovered) {
   RunConfig config = SmallRun(ranks_);
   config.parallel.selected_exchange = SelectedExchange::kFetch;
-  ExpectPlanned(config, "fetch");
   const auto received = [&](double coverage) {
     return PlanStep(config, {.device = DeviceKind::kCpu, .dtype = DType::kF32, .coverage = coverage})
         .spans["comm.send_receive"]

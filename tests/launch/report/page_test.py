@@ -1,7 +1,9 @@
 """report.html in headless Chromium, of a run with a slow rank and a hostile name: no complaint and no request at two
 widths, in light, dark and print; every chart drawn; a click on a rank shows it. Leaves pictures beside the run.
 page_test.py <longspan> <mpirun> <scratch folder>"""
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -41,6 +43,25 @@ def make_run(longspan, mpirun, scratch):
     return page, scaling
 
 
+def with_gpus(page):
+    """The page, as of a run on GPUs, of which rank 1's was too hot."""
+    def fill(found):
+        data = json.loads(found[1])
+        data["report"]["gpus"] = [
+            {"rank": rank, "readings": 60, "sm_clock": 1095 if rank == 1 else 1980, "lowest": 1050, "most_sm_clock": 1980,
+             "memory_clock": 2619, "power": 350, "power_limit": 700, "temperature": 88, "held": 0.9 if rank == 1 else 0,
+             "held_by": "too hot" if rank == 1 else "", "corrected": rank, "uncorrected": 0} for rank in range(4)]
+        data["clocks"] = [{"rank": gpu["rank"], "seconds": list(range(60)), "mhz": [gpu["sm_clock"]] * 60}
+                          for gpu in data["report"]["gpus"]]
+        data["report"]["stragglers"][0]["held_by"] = "too hot"
+        return 'id="data">' + json.dumps(data).replace("<", "\\u003c") + "</script"
+
+    text = open(page).read()
+    page = page.replace("page.html", "gpus.html")
+    open(page, "w").write(re.sub('id="data">(.*?)</script', fill, text, flags=re.S))
+    return page
+
+
 def check(browser, what):
     browser.settle()
     expect(not browser.errors, f"{what}: {browser.errors}")
@@ -73,6 +94,8 @@ def main():
         expect(browser.evaluate("document.querySelectorAll('#heat tbody tr').length") == 4, "the heat map has no rank a row")
         expect(browser.evaluate("document.getElementById('timeline-section').hidden") is False, "there is no timeline")
 
+        expect(browser.evaluate("document.getElementById('gpus-section').hidden"), "GPUs of a run on CPUs")
+
         for rank in (2, 3):
             x, y = browser.evaluate(f"""(() => {{
                 const chart = charts.find(chart => chart.canvas.id === 'ranks');
@@ -96,6 +119,12 @@ def main():
         browser.call("Emulation.setEmulatedMedia", features=[])
         expect(len(browser.call("Page.printToPDF")["data"]) > 20000, "nothing is printed")
         check(browser, "printed")
+        browser.open(with_gpus(page))
+        check(browser, "GPUs, 390 wide")
+        expect(browser.evaluate("charts.length") == 9, "the clocks are not drawn")
+        shown = browser.evaluate("document.getElementById('gpus').textContent")
+        expect("too hot" in shown and "1 corrected, 0 not" in shown, f"of GPUs the page says {shown}")
+        expect("GPU too hot" in browser.evaluate("document.getElementById('stragglers').textContent"), "nobody is throttled")
         browser.open(scaling)
         check(browser, "scaling, 390 wide")
         browser.size(1280, 900)
@@ -103,7 +132,7 @@ def main():
         expect(browser.evaluate("charts.length") == 2, "scaling has not two charts")
         expect(browser.evaluate("window.hostile") is None, "the run's name ran as a script")
         asked = {url for url in browser.requests if not url.startswith("data:")}
-        expect(len(asked) == 2, f"the pages ask for {asked}")
+        expect(len(asked) == 3, f"the pages ask for {asked}")
     finally:
         browser.close()
     print("passed")

@@ -3,10 +3,12 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstdlib>
+#include <optional>
 #include <thread>
 
-#include "launch/report/profile_data.h"
+#include "launch/report/report.h"
 #include "tests/support/files.h"
 
 namespace longspan {
@@ -104,6 +106,41 @@ TEST_F(RecorderTest, PeriodsAreReadAsTheyWere) {
       EXPECT_EQ(two.kind, world_->size() > 1 ? proto::TRANSFER : proto::WORK);
     }
   }
+}
+
+// From the driver's words to those of the report. Without a GPU no rank asks.
+TEST_F(RecorderTest, ARankWhoseGpuIsTooHotIsNamed) {
+  if (world_->size() < 3) return;
+  setenv("LONGSPAN_NVML", STUB_NVML, 1);
+  setenv("STUB_NVML_HOT", "gpu 1", 1);
+  {
+    Recorder::Args args = Args();
+    args.gpu = fmt::format("gpu {}", world_->rank());
+    Recorder recorder(args);
+    for (int64_t step = 1; step <= 8; ++step) {
+      recorder.Begin(RunPeriod::kStep, step);
+      Work("one", 0, world_->rank() == 1 ? 0.15 : 0.05);
+      int64_t value = 1;
+      world_->AllReduce(*stream_, HostView(&value, {1}), ReduceOp::kSum);
+      recorder.End();
+    }
+    recorder.Finish();
+  }
+  unsetenv("LONGSPAN_NVML");
+  unsetenv("STUB_NVML_HOT");
+  world_->Barrier();
+  const ProfileData data = ReadProfiles(path_);
+  EXPECT_TRUE(data.problems.empty()) << data.problems[0];
+  const Summary summary = Summarize(data);
+  EXPECT_EQ(summary.gpus.size(), data.ranks.size());
+  ASSERT_FALSE(summary.stragglers.empty());
+  EXPECT_EQ(summary.stragglers[0].rank, 1);
+  EXPECT_EQ(summary.stragglers[0].what, SlowClass::kThrottled);
+  const std::string text = ReportText(summary);
+  EXPECT_NE(text.find("rank 1 is slow by its own doing (throttled, GPU too hot, 1095 MHz, others 1980)"),
+            std::string::npos)
+      << text;
+  EXPECT_NE(text.find("GPUs while steps ran"), std::string::npos) << text;
 }
 
 // The rank that comes last makes the others wait, for as long as it was late.

@@ -2,6 +2,7 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <map>
 
 #include "tests/launch/report/profiled_run.h"
 
@@ -86,8 +87,9 @@ TEST_F(Reports, ThePlanBesideTheMeasurement) {
   ASSERT_FALSE(report["plan"].empty()) << report["problems"];
   std::map<std::string, std::pair<double, double>> rows;
   for (const json& row : report["plan"]) rows[row["what"]] = {row["planned"], row["measured"]};
-  for (const char* what : {"received by all_gather", "received by reduce_scatter", "received by send_receive",
-                           "memory: weights", "memory: activations", "memory: optimizer", "computed"}) {
+  for (const char* what :
+       {"received by all_gather", "received by reduce_scatter", "received by send_receive", "memory: weights",
+        "memory: activations", "memory: optimizer", "memory: all and scratch", "computed"}) {
     ASSERT_EQ(rows.count(what), 1U) << what << report["plan"];
     EXPECT_GT(rows[what].first, 0) << what;
     EXPECT_NEAR(rows[what].second / rows[what].first, 1, 1e-6) << what;
@@ -100,11 +102,28 @@ TEST_F(Reports, ThePlanBesideTheMeasurement) {
     return 0.0;
   };
   EXPECT_GT(use("weights"), 0);
-  EXPECT_GT(use("in use"), use("weights"));
+  EXPECT_NEAR(use("all of these") / rows["memory: all and scratch"].second, 1, 1e-3);  // of the largest rank
+  EXPECT_GT(use("all of these"), use("weights") + use("activations"));
+  EXPECT_GT(use("in use by the process"), use("all of these"));
+  EXPECT_GT(use("batches on their way to the device"), 0);  // of the host
   std::filesystem::remove(folder_ / "runs/run/config.textproto");
   const json without = Report();
   EXPECT_TRUE(without["plan"].empty());
   EXPECT_NE(without["problems"].dump().find("no plan beside it"), std::string::npos) << without["problems"];
+}
+
+TEST_F(Reports, ThePlanOfAnotherLayoutAndExchangeWithRecomputation) {
+  Train(2,
+        "train.steps=2 parallel.layout=CONTIGUOUS parallel.selected_exchange=FETCH train.recompute=FULL "
+        "train.offload=true");
+  const json plan = Report()["plan"];
+  ASSERT_FALSE(plan.empty());
+  for (const json& row : plan) {
+    const std::string what = row["what"];
+    const double off = row["measured"].get<double>() / row["planned"].get<double>() - 1;
+    // The blocks that were fetched are planned by their mean over ranks.
+    EXPECT_NEAR(off, 0, what == "received by send_receive" ? 0.1 : what == "computed" ? 1e-3 : 1e-6) << row;
+  }
 }
 
 TEST_F(Reports, AKilledRunHasItsProfile) {
@@ -242,6 +261,16 @@ TEST_F(Reports, AResumedRunHasItsRestartAndLostSteps) {
   EXPECT_GT(ledger["lost"], 0);
   EXPECT_EQ(Report()["steps"]["first"], 5);
   EXPECT_EQ(Report()["steps"]["last"], 6);
+}
+
+TEST_F(Reports, TheNextStageOfARunIsNoRestart) {
+  Train(2, "train.steps=4 'data.stages=1024 2 2'");
+  const json report = Report();
+  EXPECT_EQ(report["steps"]["first"], 3);
+  EXPECT_EQ(report["steps"]["last"], 4);
+  EXPECT_EQ(report["ledger"]["restarts"], 0);
+  EXPECT_EQ(report["ledger"]["lost_steps"], 0);
+  EXPECT_GT(report["ledger"]["training"].get<double>(), 3 * report["steps"]["mean"].get<double>() * 0.5);
 }
 
 TEST_F(Reports, NothingIsRecordedWhenOff) {

@@ -98,6 +98,49 @@ TEST(Summary, ChronicInOneStage) {
   EXPECT_NE(named, summary.costs.end());
 }
 
+// Heat names the rank that is slower by it, and nobody whose GPU is as hot but not slower, or slow for another reason.
+TEST(Summary, ThrottledIsWhoseClocksAreHeldDownBelowOthers) {
+  struct Gpu {
+    double clock;
+    uint64_t held;
+  };
+  const auto with = [](const std::vector<Gpu>& gpus, const Extra& of_rank_2) {
+    ProfileData data = Made([&](int rank, int) { return rank == 2 ? of_rank_2 : Extra{}; }, /*gpu=*/true);
+    for (size_t r = 0; r < gpus.size(); ++r) {
+      data.ranks[r].gpu = {{.at = 0.5, .sm_clock = gpus[r].clock, .held = gpus[r].held, .corrected = 5},
+                           {.at = 1.5, .sm_clock = gpus[r].clock, .held = gpus[r].held, .corrected = 5 + r},
+                           {.at = 1000, .sm_clock = 1, .held = 0}};  // after the steps
+    }
+    double begin = 0;
+    for (RankProfile& rank : data.ranks) {
+      begin = 0;
+      for (ProfilePeriod& step : rank.periods) step.begin = begin += 0.04;
+    }
+    return Summarize(data);
+  };
+  const Gpu good = {1980, 0}, hot = {1095, 0x48}, capped = {1700, 0x4};
+  const Extra slow = {.backward = 0.015};
+  const Summary heat = with({good, good, hot, good}, slow);
+  ASSERT_EQ(heat.stragglers.size(), 1U);
+  EXPECT_EQ(heat.stragglers[0].rank, 2);
+  EXPECT_EQ(heat.stragglers[0].what, SlowClass::kThrottled);
+  EXPECT_EQ(WhereOf(heat.stragglers[0]), "GPU too hot");
+  ASSERT_EQ(heat.gpus.size(), 4U);
+  EXPECT_EQ(heat.gpus[2].readings, 2);
+  EXPECT_EQ(heat.gpus[2].sm_clock, 1095);
+  EXPECT_EQ(heat.gpus[2].held, 1);
+  EXPECT_EQ(heat.gpus[3].corrected, 3U);
+  const Summary all_capped = with({capped, capped, capped, capped}, slow);
+  ASSERT_EQ(all_capped.stragglers.size(), 1U);
+  EXPECT_EQ(all_capped.stragglers[0].what, SlowClass::kCompute);
+  EXPECT_EQ(with({good, good, hot, good}, {.other = 0.015}).stragglers.at(0).what, SlowClass::kHost);
+  EXPECT_TRUE(with({good, good, hot, good}, {}).stragglers.empty());
+  const Summary none = with({}, slow);
+  EXPECT_EQ(none.stragglers.at(0).what, SlowClass::kCompute);
+  EXPECT_TRUE(none.gpus.empty());
+  EXPECT_EQ(ReportText(none).find("GPUs"), std::string::npos);
+}
+
 TEST(Summary, SinceAStepInTheBackward) {
   for (const int since : {10, 30, 50}) {
     const Summary summary = Summarize(Made([=](int rank, int step) {
@@ -106,6 +149,12 @@ TEST(Summary, SinceAStepInTheBackward) {
     ASSERT_EQ(summary.stragglers.size(), 1U);
     const Straggler& found = summary.stragglers[0];
     EXPECT_EQ(found.rank, 1);
+    // Among the costs it is what it now is, however late it began.
+    const auto cost = std::find_if(summary.costs.begin(), summary.costs.end(), [](const Finding& one) {
+      return one.what.find("rank 1 is slow by its own doing since step ") != std::string::npos;
+    });
+    ASSERT_NE(cost, summary.costs.end());
+    EXPECT_EQ(cost->seconds, found.saving);
     EXPECT_EQ(found.pass, proto::BACKWARD);
     EXPECT_EQ(found.what, SlowClass::kCompute);
     EXPECT_EQ(found.first_step, since);

@@ -1,7 +1,9 @@
 // Runs that are killed, and the unbroken run that they must equal.
 #pragma once
 
+#include <chrono>
 #include <csignal>
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <string>

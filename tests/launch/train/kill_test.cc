@@ -1,5 +1,6 @@
 // Kill -9 at random moments of runs that save every step, of all processes or of one rank, again and again: the newest
 // complete checkpoint, on the disk or in memory, always loads, and what is resumed has the unbroken run's bits.
+#include <chrono>
 #include <random>
 
 #include "launch/checkpoint/folder.h"

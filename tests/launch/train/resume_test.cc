@@ -125,6 +125,9 @@ TEST_F(Resume, StagesOfSequenceLengths) {
   for (const int64_t steps : {4, 6, 9, 15, 20}) {
     const std::string more = fmt::format("train.steps={} {}", steps, steps > 4 ? "--resume" : "");
     Expect(0, 1, Arguments(keys + more), {fmt::format("step {0}/{0}", steps)});
+    if (steps > 6) {  // the data of the stages before may be gone
+      EXPECT_EQ(said_.find("stage 1 of"), std::string::npos) << said_;
+    }
   }
   EXPECT_EQ(Parameters(), whole);
   EXPECT_EQ(Steps("run"), Steps("whole"));
@@ -133,6 +136,12 @@ TEST_F(Resume, StagesOfSequenceLengths) {
   EXPECT_EQ(tokens("two"), expected);
   Expect(78, 1, Arguments("data.validation_fraction=0 'data.stages=32 6 4,48 8 2' train.steps=25 --resume"),
          {"data.stages"});
+  // The newest saves are of a later stage, and broken.
+  Expect(0, 1, Arguments(keys + "name=back checkpoint.interval=4 checkpoint.keep_last=9 train.steps=7"),
+         {"saved step 7"});
+  for (const int step : {6, 7}) Flip(Checkpoint("back", step) + "/shard-00000.safetensors", 1000);
+  Expect(0, 1, Arguments(keys + "name=back --resume"), {"after step 4", "stage 1 of 3", "step 20/20"});
+  EXPECT_EQ(Parameters(), whole);
 }
 
 // What is in memory alone reaches the disk before the run ends, however it ends.

@@ -1,6 +1,7 @@
 // Faults planted in one of four ranks of a training run: the others end the job and name the rank, its place and what
 // they waited for. Prints the seconds from the fault to the verdict, and until all processes are gone.
 #include <algorithm>
+#include <cstdio>
 
 #include "runtime/trace.h"
 #include "tests/launch/train/background_run.h"

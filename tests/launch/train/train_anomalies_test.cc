@@ -1,6 +1,7 @@
 // Runs of `longspan train` that meet what is not to be learned from: numbers that are not finite, and a sequence like
 // none before.
 #include <algorithm>
+#include <cstdint>
 
 #include "tests/launch/train/tiny_run.h"
 

@@ -1,6 +1,7 @@
 // How runs of `longspan train` stop before their end, in each of their phases, and go on: by signals, by time, by a
 // file.
 #include <csignal>
+#include <cstdint>
 #include <filesystem>
 
 #include "tests/launch/train/background_run.h"

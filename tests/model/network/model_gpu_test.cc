@@ -2,6 +2,8 @@
 // and offloaded activations against kept ones. Selections are given, so that numbers are compared and not near ties.
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "launch/commands/verify.h"
 #include "launch/job/binding.h"
 #include "parallel/comm/local_comm.h"

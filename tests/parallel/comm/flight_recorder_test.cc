@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 
 #include <csignal>
+#include <cstdio>
 
 #include "parallel/comm/recorder.h"
 #include "runtime/files/mapped_file.h"
