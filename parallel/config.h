@@ -6,7 +6,7 @@
 namespace longspan {
 
 enum class LayoutKind { kContiguous, kHeadTail };
-enum class SelectedExchange { kGather, kFetch };
+enum class SelectedExchange { kGather, kFetch, kAuto };
 enum class Transport { kAuto, kNccl, kStaged };  // of tensors in GPU memory
 
 struct ParallelConfig {

@@ -47,6 +47,7 @@ void Trace::Add(const TraceSpan& span) {
   total.seconds += span.seconds;
   total.flops += span.cost.flops;
   total.bytes += span.cost.bytes;
+  total.far += span.cost.far;
   if (keep_) kept_.push_back(span);
 }
 
@@ -105,6 +106,7 @@ std::map<std::string, SpanTotal> Trace::totals() {
     total.seconds += part.seconds;
     total.flops += part.flops;
     total.bytes += part.bytes;
+    total.far += part.far;
   }
   return totals;
 }

@@ -23,6 +23,7 @@ namespace longspan {
 struct Cost {
   double flops = 0;  // floating-point operations, a multiply-add counts two
   double bytes = 0;  // moved: each input read once, each output written once; for a transfer, bytes received
+  double far = 0;    // of a transfer's bytes, those from other nodes; 0 where that is not known (NCCL)
 };
 
 // Which call of which group of ranks: the same on all of them. Not of a transfer: size 0.
@@ -49,6 +50,7 @@ struct SpanTotal {
   double seconds = 0;
   double flops = 0;
   double bytes = 0;
+  double far = 0;
 };
 
 // Of this process. Any thread.

@@ -69,6 +69,11 @@ int Plan(const RunConfig& config, const Given& given) {
                          step.host_memory));
   std::optional<PlannedTimes> times;
   if (rates) times = TimesOf(step, *rates, given.rates);
+  if (parallel.selected_exchange == SelectedExchange::kAuto && parallel.cp > 1) {
+    fmt::print(
+        "\nparallel.selected_exchange = AUTO: memory is FETCH's, the step is planned as one of GATHER; what is faster "
+        "the run itself measures.\n");
+  }
   fmt::print("\nA step of rank {}:\n{}", rank.rank, SpanTable(step, times, /*transfers=*/false));
   if (ranks > 1) fmt::print("{}", SpanTable(step, times, /*transfers=*/true));
 

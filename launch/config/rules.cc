@@ -331,7 +331,7 @@ std::vector<std::string> Problems(const RunConfig& config, int64_t world, bool r
     if (config.parallel.selected_exchange == SelectedExchange::kFetch && config.parallel.cp > 1) {
       problems.Add(
           "runtime.graphs = ON and parallel.selected_exchange = FETCH disagree: a fetch waits on the host; set "
-          "runtime.graphs to AUTO");
+          "runtime.graphs to AUTO, or parallel.selected_exchange to GATHER");
     }
   }
   CheckSequence(config, nsa_good, &problems);

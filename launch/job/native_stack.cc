@@ -17,6 +17,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -30,27 +31,38 @@ namespace longspan {
 namespace {
 
 constexpr int kMostFrames = 64, kShownFrames = 14;
-constexpr int kMostThreads = 100;  // that are asked
-constexpr auto kPatience = std::chrono::milliseconds(200), kOthersPatience = std::chrono::milliseconds(20);
+constexpr int kMostThreads = 256;                           // that are asked
+constexpr auto kPatience = std::chrono::milliseconds(300);  // with all of them
 
 int AskSignal() { return SIGRTMIN + 6; }
 
-// What the thread that was asked answers. One is asked at a time.
+// What a thread that was asked answers.
 struct Answer {
-  std::atomic<int> thread = 0;  // that is asked
+  int thread = 0;
   std::atomic<bool> given = false;
   std::array<void*, kMostFrames> frames{};
   int count = 0;
   Place place;
 };
-Answer answer;
+// Of all threads that are asked at once.
+struct Answers {
+  std::array<Answer, kMostThreads> all;
+  int asked = 0;
+};
+std::atomic<Answers*> answers;
 
 void Tell(int) {
   const int error = errno;
-  if (static_cast<int>(syscall(SYS_gettid)) != answer.thread) return;  // too late
-  answer.place = CurrentPlace();
-  answer.count = backtrace(answer.frames.data(), kMostFrames);
-  answer.given = true;
+  Answers* const asked = answers.load();
+  if (!asked) return;  // by somebody else
+  const int thread = static_cast<int>(syscall(SYS_gettid));
+  const auto end = asked->all.begin() + asked->asked;
+  const auto answer = std::find_if(asked->all.begin(), end, [&](const Answer& one) { return one.thread == thread; });
+  if (answer != end && !answer->given) {
+    answer->place = CurrentPlace();
+    answer->count = backtrace(answer->frames.data(), kMostFrames);
+    answer->given = true;
+  }
   errno = error;
 }
 
@@ -128,24 +140,37 @@ std::string FrameName(const Symbols& symbols, void* frame) {
   return fmt::format("{} ({})", info.dli_sname ? Readable(info.dli_sname) : "?", library);
 }
 
-bool Ask(int thread, std::chrono::milliseconds patience) {
-  answer.given = false;
-  answer.thread = thread;
-  if (syscall(SYS_tgkill, getpid(), thread, AskSignal()) != 0) return false;
-  const auto end = std::chrono::steady_clock::now() + patience;
-  while (!answer.given) {
-    if (std::chrono::steady_clock::now() > end) return false;
+// The first thread and others, until all have answered or patience ends. The calling thread is not asked.
+const Answers& AskAll() {
+  static auto& kept = *new std::deque<Answers>;  // they stay: a thread may answer late
+  Answers* const fresh = &kept.emplace_back();
+  const int first = getpid(), own = static_cast<int>(syscall(SYS_gettid));
+  const auto add = [fresh](int thread) { fresh->all[fresh->asked++].thread = thread; };
+  add(first);
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/task", error)) {
+    const int thread = std::atoi(entry.path().filename().c_str());
+    if (thread != first && thread != own && fresh->asked < kMostThreads) add(thread);
+  }
+  answers = fresh;
+  const auto begin = fresh->all.begin(), end = begin + fresh->asked;
+  std::for_each(begin, end, [](const Answer& answer) { syscall(SYS_tgkill, getpid(), answer.thread, AskSignal()); });
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  while (std::chrono::steady_clock::now() < deadline &&
+         !std::all_of(begin, end, [](const Answer& answer) { return answer.given.load(); })) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
-  return true;
+  return *fresh;
 }
 
-bool AtPlaceOfItsOwn() { return answer.place.layer >= 0 || std::strcmp(answer.place.stage, Place().stage) != 0; }
+bool AtPlaceOfItsOwn(const Answer& answer) {
+  return answer.place.layer >= 0 || std::strcmp(answer.place.stage, Place().stage) != 0;
+}
 
-std::string AnswerText(const Symbols& symbols) {
+std::string AnswerText(const Symbols& symbols, const Answer& answer) {
   const Place& place = answer.place;
   std::string text;
-  if (AtPlaceOfItsOwn()) {
+  if (AtPlaceOfItsOwn(answer)) {
     const char* const pass = place.pass == Pass::kForward    ? " forward"
                              : place.pass == Pass::kBackward ? " backward"
                                                              : "";
@@ -177,19 +202,17 @@ void PrepareStacks() {
 }
 
 std::string ThreadStacks() {
+  const Answers& known = AskAll();
   const Symbols symbols;
-  const int first = getpid(), own = static_cast<int>(syscall(SYS_gettid));
-  std::string text =
-      Ask(first, kPatience) ? "    main thread" + AnswerText(symbols) : "    the main thread does not answer\n";
-  std::error_code error;
-  int asked = 0;
-  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/task", error)) {
-    const int thread = std::atoi(entry.path().filename().c_str());
-    if (thread == first || thread == own || ++asked > kMostThreads) continue;
-    if (Ask(thread, kOthersPatience) && AtPlaceOfItsOwn())
-      text += fmt::format("    thread {}{}", thread, AnswerText(symbols));
+  std::string text;
+  for (int i = 0; i < known.asked; ++i) {
+    const Answer& answer = known.all[i];
+    if (i == 0) {
+      text += answer.given ? "    main thread" + AnswerText(symbols, answer) : "    the main thread does not answer\n";
+    } else if (answer.given && AtPlaceOfItsOwn(answer)) {
+      text += fmt::format("    thread {}{}", answer.thread, AnswerText(symbols, answer));
+    }
   }
-  answer.thread = 0;
   return text;
 }
 

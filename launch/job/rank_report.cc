@@ -14,6 +14,7 @@ namespace {
 
 using nlohmann::json;
 
+constexpr double kSilent = 0.5;  // seconds, after which a driver that has not answered is worth a word
 constexpr int64_t kSaved = 256;  // transfers of a file: what ranks compare
 
 const char* PassName(Pass pass) {
@@ -29,6 +30,7 @@ std::optional<RankReport::Transfer> ReadRecord(const FlightRing::Record& record,
                                 .common = record.common,
                                 .group = record.group,
                                 .layer = record.layer,
+                                .peer = record.peer,
                                 .pass = static_cast<Pass>(record.pass),
                                 .dtype = record.dtype,
                                 .operation = record.operation.data(),
@@ -48,6 +50,7 @@ json ToJson(const RankReport::Transfer& transfer) {
           transfer.common,
           transfer.group,
           transfer.layer,
+          transfer.peer,
           static_cast<int>(transfer.pass),
           static_cast<int>(transfer.dtype),
           transfer.operation,
@@ -64,13 +67,14 @@ RankReport::Transfer TransferOf(const json& from) {
           .common = from.at(2),
           .group = from.at(3),
           .layer = from.at(4),
-          .pass = static_cast<Pass>(from.at(5).get<int>()),
-          .dtype = static_cast<DType>(from.at(6).get<int>()),
-          .operation = from.at(7),
-          .stage = from.at(8),
-          .enqueued = from.at(9),
-          .started = number(from.at(10)),
-          .done = number(from.at(11))};
+          .peer = from.at(5),
+          .pass = static_cast<Pass>(from.at(6).get<int>()),
+          .dtype = static_cast<DType>(from.at(7).get<int>()),
+          .operation = from.at(8),
+          .stage = from.at(9),
+          .enqueued = from.at(10),
+          .started = number(from.at(11)),
+          .done = number(from.at(12))};
 }
 
 }  // namespace
@@ -80,6 +84,15 @@ const RankReport::Transfer* RankReport::waiting() const {
     return !transfer.done && (transfer.started || groups[transfer.group].device);
   });
   return found != transfers.end() ? &*found : nullptr;
+}
+
+int64_t RankReport::Arrived(int group, int peer) const {
+  int64_t arrived = 0;
+  for (const Transfer& transfer : transfers) {
+    const bool entered = transfer.started || groups[group].device;
+    if (transfer.group == group && transfer.peer == peer && entered) arrived = std::max(arrived, transfer.sequence);
+  }
+  return arrived;
 }
 
 RankReport ReadRing(const FlightRing& ring) {
@@ -94,6 +107,7 @@ RankReport ReadRing(const FlightRing& ring) {
                     .groups = {},
                     .transfers = {},
                     .state = {},
+                    .driver_silent = 0,
                     .threads = {}};
   const int64_t newest = ring.newest.load(std::memory_order_acquire);
   const int groups = ring.groups_used.load(std::memory_order_acquire);
@@ -131,6 +145,11 @@ std::string Describe(const RankReport::Transfer& transfer) {
   return fmt::format("{}, call {}", text, transfer.sequence);
 }
 
+std::string DescribeDriver(const RankReport& report) {
+  if (report.driver_silent < kSilent) return "";
+  return fmt::format("; its GPU's driver has not answered for {:.1f} s", report.driver_silent);
+}
+
 std::string DescribePhase(const RankReport& report) {
   switch (report.phase) {
     case HostPhase::kLoad:
@@ -166,6 +185,7 @@ std::string SavedText(const RankReport& report, int by) {
                     {"state", report.state},
                     {"stopped", report.stopped},
                     {"gone", report.gone},
+                    {"driver_silent", report.driver_silent},
                     {"threads", report.threads}};
   return all.dump(-1, ' ', false, json::error_handler_t::replace);
 }
@@ -187,6 +207,7 @@ std::optional<SavedReport> LoadReport(const std::string& path) {
                                  .state = all.at("state"),
                                  .stopped = all.at("stopped"),
                                  .gone = all.at("gone"),
+                                 .driver_silent = all.at("driver_silent"),
                                  .threads = all.at("threads")},
                       .by = all.at("by")};
     for (const json& group : all.at("groups")) {
@@ -203,9 +224,10 @@ std::optional<SavedReport> LoadReport(const std::string& path) {
 }
 
 std::string ReportText(const RankReport& report) {
-  std::string text = fmt::format("rank {}/{} on {}, pid {}: {} for {:.3f} s{}{}\n{}", report.rank, report.size,
-                                 report.node, report.pid, DescribePhase(report), report.phase_seconds,
-                                 report.state.empty() ? "" : "; ", report.state, report.threads);
+  std::string text =
+      fmt::format("rank {}/{} on {}, pid {}: {} for {:.3f} s{}{}{}\n{}", report.rank, report.size, report.node,
+                  report.pid, DescribePhase(report), report.phase_seconds, report.state.empty() ? "" : "; ",
+                  report.state, DescribeDriver(report), report.threads);
   text += fmt::format(
       "transfers, the last first; seconds ago\n{:>10} {:>10} {:>10} {:>8}/{:<4} {:>6} {:<16} {:<20} {:>5} {:<9} {:>14} "
       "{}\n",

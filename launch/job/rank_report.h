@@ -24,12 +24,15 @@ struct RankReport {
     int64_t sequence, received, common;  // as FlightRing::Record
     int group;                           // of `groups`
     int layer;
+    int peer;
     Pass pass;
     DType dtype;
     std::string operation, stage;
     double enqueued;                      // seconds ago
     std::optional<double> started, done;  // the same
   };
+  // The last message between this rank of `group` and `peer` that this rank entered; 0: none that is known.
+  int64_t Arrived(int group, int peer) const;
   // The first transfer that waits: entered and not done.
   const Transfer* waiting() const;
 
@@ -45,7 +48,8 @@ struct RankReport {
   // Of the process; `stopped` and `gone` are also what `state` says.
   std::string state;
   bool stopped = false, gone = false;
-  std::string threads;  // their places and stacks, lines; "" where they could not be asked
+  double driver_silent = 0;  // seconds since its GPU's driver was asked, and has not answered
+  std::string threads;       // their places and stacks, lines; "" where they could not be asked
 };
 
 // Of a ring that its rank may still write.
@@ -55,6 +59,8 @@ void AddState(RankReport* report);
 
 // "send_receive of halo, layer 2 forward, call 117"
 std::string Describe(const RankReport::Transfer& transfer);
+// "; its GPU's driver has not answered for 5.1 s", or ""
+std::string DescribeDriver(const RankReport& report);
 // "in step 5", "saving"
 std::string DescribePhase(const RankReport& report);
 

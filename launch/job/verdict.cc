@@ -26,6 +26,7 @@ struct Meeting {
   std::vector<int> members, arrived, missing;  // ranks of the world
   int64_t sequence = 0;
   GroupKey group;
+  bool pair = false;  // a message between two ranks of it
 };
 
 class Case {
@@ -52,7 +53,8 @@ class Case {
   const Transfer* CallOf(int rank, const Meeting& meeting) const {
     if (silent(rank)) return nullptr;
     for (auto call = at(rank).transfers.rbegin(); call != at(rank).transfers.rend(); ++call) {
-      if (call->sequence == meeting.sequence && KeyOf(at(rank).groups[call->group]) == meeting.group) return &*call;
+      if (call->sequence != meeting.sequence || KeyOf(at(rank).groups[call->group]) != meeting.group) continue;
+      if (!meeting.pair ? call->peer < 0 : call->peer >= 0 && Paired(rank, *call, meeting)) return &*call;
     }
     return nullptr;
   }
@@ -106,21 +108,52 @@ class Case {
     return std::find(at.missing.begin(), at.missing.end(), rank) != at.missing.end();
   }
 
-  bool Joined(int rank, const GroupKey& key) const {
-    return !silent(rank) && std::any_of(at(rank).groups.begin(), at(rank).groups.end(),
-                                        [&](const RankReport::Group& group) { return KeyOf(group) == key; });
+  // Its index in `groups` of the rank's report; -1: it has not joined, for all that is known.
+  int IndexOf(int rank, const GroupKey& key) const {
+    if (silent(rank)) return -1;
+    const auto& groups = at(rank).groups;
+    const auto found =
+        std::find_if(groups.begin(), groups.end(), [&](const RankReport::Group& group) { return KeyOf(group) == key; });
+    return found != groups.end() ? static_cast<int>(found - groups.begin()) : -1;
+  }
+  bool Joined(int rank, const GroupKey& key) const { return IndexOf(rank, key) >= 0; }
+
+  // Whether the message of `rank` is one with the other member of the pair.
+  bool Paired(int rank, const Transfer& call, const Meeting& meeting) const {
+    return std::any_of(meeting.members.begin(), meeting.members.end(), [&](int other) {
+      const int index = IndexOf(other, meeting.group);
+      return other != rank && (index < 0 || at(other).groups[index].rank == call.peer);
+    });
+  }
+
+  // `waiting`: a message. Where nothing is known of the other rank it is one that has not joined the group.
+  void AddPair(int rank, const Transfer& waiting, Meeting* meeting) const {
+    const int own = at(rank).groups[waiting.group].rank;
+    meeting->pair = true;
+    meeting->members = meeting->arrived = {rank};
+    for (int other = 0; other < size(); ++other) {
+      const int index = IndexOf(other, meeting->group);
+      if (other == rank || index < 0 || at(other).groups[index].rank != waiting.peer) continue;
+      meeting->members.push_back(other);
+      (at(other).Arrived(index, own) >= waiting.sequence ? meeting->arrived : meeting->missing).push_back(other);
+    }
   }
 
   Meeting MeetingOf(int rank, const Transfer& waiting) const {
     const RankReport::Group& group = at(rank).groups[waiting.group];
     Meeting meeting{.members = {}, .arrived = {}, .missing = {}, .sequence = waiting.sequence, .group = KeyOf(group)};
-    for (const auto& [member, arrived] : members_.at(meeting.group)) {
-      meeting.members.push_back(member);
-      (arrived >= waiting.sequence ? meeting.arrived : meeting.missing).push_back(member);
+    if (waiting.peer >= 0) {
+      AddPair(rank, waiting, &meeting);
+    } else {
+      for (const auto& [member, arrived] : members_.at(meeting.group)) {
+        meeting.members.push_back(member);
+        (arrived >= waiting.sequence ? meeting.arrived : meeting.missing).push_back(member);
+      }
     }
+    const int size_of_meeting = meeting.pair ? 2 : group.size;
     // A rank that has not come to join the group: a silent one, or one that waits for none.
     for (const bool waits : {false, true}) {
-      for (int other = 0; other < size() && std::ssize(meeting.members) < group.size; ++other) {
+      for (int other = 0; other < size() && std::ssize(meeting.members) < size_of_meeting; ++other) {
         if ((Waiting(other) != nullptr) != waits || Joined(other, meeting.group)) continue;
         meeting.members.push_back(other);
         meeting.missing.push_back(other);
@@ -180,6 +213,7 @@ std::string Whereabouts(int rank, const std::optional<RankReport>& known) {
                         : last.started ? fmt::format("entered {:.1f} s ago, not done", *last.started)
                                        : fmt::format("enqueued {:.1f} s ago, not entered", last.enqueued));
   }
+  text += DescribeDriver(report);
   if (report.threads.empty()) return text + "\n    no native stack: the process cannot give one";
   return text + "\n" + report.threads.substr(0, report.threads.size() - 1);
 }
@@ -240,8 +274,9 @@ std::string StallVerdict(const std::vector<std::optional<RankReport>>& ranks, co
   size_t others = 0;
   for (const auto& [rank, at] : job.meetings()) {
     if (told.contains(rank) || ++others > kMost) continue;
-    text += fmt::format("\n  rank {} on {}: waits for {:.1f} s in {}{}", rank, job.at(rank).node, job.Waited(rank),
-                        Describe(*job.Waiting(rank)), at.missing.empty() ? "" : ", for " + NamedRanks(at.missing));
+    text += fmt::format("\n  rank {} on {}: waits for {:.1f} s in {}{}{}", rank, job.at(rank).node, job.Waited(rank),
+                        Describe(*job.Waiting(rank)), at.missing.empty() ? "" : ", for " + NamedRanks(at.missing),
+                        DescribeDriver(job.at(rank)));
   }
   if (others > kMost) text += fmt::format("\n  and {} more wait", others - kMost);
   return text;

@@ -25,6 +25,7 @@
 #include <utility>
 #include <vector>
 
+#include "launch/job/device_poll.h"
 #include "launch/job/native_stack.h"
 #include "launch/job/rank_report.h"
 #include "launch/job/verdict.h"
@@ -132,11 +133,13 @@ class Watchdog::Guard {
     }
     if (!FlightRecorder::Get().ring()) return;
     PrepareStacks();
+    device_ = std::make_unique<DevicePoll>(PollNccl);
     thread_ = std::thread([this] { Watch(); });
   }
 
   ~Guard() {
     if (thread_.joinable()) {
+      device_->End();  // which is still watched
       const uint64_t one = 1;
       [[maybe_unused]] const ssize_t written = write(end_, &one, sizeof(one));
       thread_.join();
@@ -199,7 +202,7 @@ class Watchdog::Guard {
       // Longer than that this process was itself stopped, or starved.
       const double passed = std::min(now - last, 3 * kTick);
       last = now;
-      const std::string failure = PollNccl();
+      const std::string failure = device_->failure();
       failed_ = failure.empty() ? 0 : failed_ + passed;
       if (const Peer* const lost = Lost()) {
         SayLost(*lost);
@@ -278,12 +281,15 @@ class Watchdog::Guard {
     const bool on_gpu = std::any_of(ring().groups.begin(), ring().groups.begin() + groups,
                                     [](const FlightRing::Group& group) { return group.device; });
     const double silent = on_gpu && ring().phase == HostPhase::kStep ? idle_ : 0;
-    return limit > 0 && std::max(waited_, silent) > limit;
+    // Nor is it known what is done when the driver does not answer.
+    const double mute = std::min(idle_, device_->silent_seconds());
+    return limit > 0 && std::max({waited_, silent, mute}) > limit;
   }
 
   // What this rank knows of itself.
   RankReport Own() const {
     RankReport report = ReadRing(ring());
+    report.driver_silent = device_->silent_seconds();
     report.threads = ThreadStacks();
     return report;
   }
@@ -420,6 +426,7 @@ class Watchdog::Guard {
   double waited_ = 0, idle_ = 0;     // seconds: in one transfer; without a new record or one done
   double failed_ = 0;                // seconds since NCCL said so
   bool looked_ = false;              // at a peer that ended
+  std::unique_ptr<DevicePoll> device_;
   std::thread thread_;
 };
 

@@ -1,11 +1,13 @@
 // Watchdog: a thread of each rank that looks, ten times a second, whether transfers go on (parallel/comm/recorder.h),
 // and ends a job that hangs with a message that names the culprit (launch/job/verdict.h).
 //
-// A rank that waits in one transfer for longer than its limit raises an alarm. Every rank that hears of it, in the
-// shared memory of its node or in the run's folder, writes down what is known of it (launch/job/rank_report.h); for one
-// that does not, because its process is stopped, another rank of its node does. Nothing is sent by what hangs. The
-// lowest rank that wrote its own says the verdict and ends the job, with exit code 76. When the process of a rank of
-// the same node ends before its time, the others say so at once, with exit code 70.
+// A rank that waits in one transfer for longer than its limit raises an alarm, and so does one whose GPU's driver does
+// not answer for that long while nothing goes on (the driver is asked by another thread, launch/job/device_poll.h).
+// Every rank that hears of it, in the shared memory of its node or in the run's folder, writes down what is known of it
+// (launch/job/rank_report.h); for one that does not, because its process is stopped, another rank of its node does.
+// Nothing is sent by what hangs. The lowest rank that wrote its own says the verdict and ends the job, with exit
+// code 76. When the process of a rank of the same node ends before its time, the others say so at once, with exit
+// code 70.
 //
 // Files: /dev/shm/longspan-watch-ID/rankNNNNN is a rank's ring, which outlives a killed process and is removed by one
 // that ends, or by the next job of this user. In the run's folder (SetFolder) stall-ID/verdict.txt is the message and

@@ -24,7 +24,7 @@ class Peer {
 
  private:
   void Move(Transfer::Kind kind, Values* values) {
-    group_.SendReceive(*stream_, {{kind, rank_, HostView(values->data(), {std::ssize(*values)})}});
+    group_.Message(*stream_, {kind, rank_, HostView(values->data(), {std::ssize(*values)})});
     stream_->Synchronize();
   }
 

@@ -41,7 +41,7 @@ class Link {
 
  private:
   void Move(Transfer::Kind kind, int64_t bytes = kBytes) {
-    group_.SendReceive(*stream_, {{kind, peer_, HostView(message_.data(), {bytes})}});
+    group_.Message(*stream_, {kind, peer_, HostView(message_.data(), {bytes})});
     stream_->Synchronize();
   }
 

@@ -155,6 +155,7 @@ class Reader {
       transfer.group = transfers.group(i);
       transfer.sequence = sequences_[transfer.group] += transfers.sequence(i);
       transfer.bytes = static_cast<double>(transfers.bytes(i));
+      if (i < transfers.far_size()) transfer.far = static_cast<double>(transfers.far(i));  // older files have none
       period.transfers.push_back(transfer);
     }
     const proto::Spans& spans = from.spans();

@@ -35,6 +35,7 @@ struct ProfileTransfer {
   uint32_t group = 0;
   int64_t sequence = 0;
   double bytes = 0;  // received
+  double far = 0;    // of them from other nodes; 0 where that is not known (NCCL)
   double wait = 0;   // of span.seconds: for the last rank
   double late = 0;   // by which all began later than without this rank, the last of them; else 0
 };

@@ -217,6 +217,7 @@ void ProfileWriter::AddTransfer(const TraceSpan& span, int64_t* begin, proto::Tr
   transfers->add_begin(Since(span.begin) - *begin);
   transfers->add_time(Ns(span.seconds));
   transfers->add_bytes(static_cast<uint64_t>(span.cost.bytes));
+  transfers->add_far(static_cast<uint64_t>(span.cost.far));
   last->second = span.transfer.sequence;
   *begin = Since(span.begin);
 }

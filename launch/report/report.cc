@@ -37,11 +37,17 @@ json ToJson(const StageRow& row) {
 }
 
 json ToJson(const TransferRow& row) {
-  return {{"stage", row.stage},     {"pass", PassName(row.pass)},
-          {"name", row.name},       {"beside", row.beside},
-          {"calls", row.calls},     {"bytes", row.bytes},
-          {"waiting", row.waiting}, {"moving", row.moving},
-          {"exposed", row.exposed}, {"bus_bandwidth", row.moving > 0 ? json(row.bytes / row.moving) : json(nullptr)}};
+  return {{"stage", row.stage},
+          {"pass", PassName(row.pass)},
+          {"name", row.name},
+          {"beside", row.beside},
+          {"calls", row.calls},
+          {"bytes", row.bytes},
+          {"far", row.far},
+          {"waiting", row.waiting},
+          {"moving", row.moving},
+          {"exposed", row.exposed},
+          {"bus_bandwidth", row.moving > 0 ? json(row.bytes / row.moving) : json(nullptr)}};
 }
 
 json ToJson(const MemoryOfUse& row) {

@@ -10,7 +10,8 @@
 //    "stages":[{"stage","pass","layer","seconds":{"min","median","max","mean","imbalance","slowest",
 //      "by_rank":[..]},"flops","bytes"},..],
 //    "layers":[likewise by layer],
-//    "transfers":[{"stage","pass","name","beside","calls","bytes","waiting","moving","exposed","bus_bandwidth"},..],
+//    "transfers":[{"stage","pass","name","beside","calls","bytes","far","waiting","moving","exposed","bus_bandwidth"},..],
+//      far: of the bytes, those from other nodes
 //    "links":[{"from","to","newest","best"},..],  bytes a second of a message to the next rank
 //    "selection":{"coverage","borrowed","step","layers":[{"layer","local","halo","remote","distinct_blocks",
 //      "distinct_share","jaccard","hottest","union_2","union_4","union_8"},..]},  of train.record_selection; step 0:

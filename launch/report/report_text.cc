@@ -148,18 +148,26 @@ std::string Stages(const Summary& summary) {
 
 std::string Transfers(const Summary& summary) {
   std::string text;
+  const bool nodes = std::any_of(summary.transfers.begin(), summary.transfers.end(),
+                                 [](const TransferRow& row) { return row.far > 0; });
   if (!summary.transfers.empty()) {
     text = "\ntransfers of a step, mean of ranks; bus GB/s = received bytes / moving\n";
-    text += fmt::format("  {:<28} {:<16} {:>7} {:>10} {:>10} {:>10} {:>10} {:>9}\n", "stage", "operation", "calls",
-                        "MiB", "waiting ms", "moving ms", "exposed ms", "bus GB/s");
+    text += fmt::format("  {:<28} {:<16} {:>7} {:>10}{} {:>10} {:>10} {:>10} {:>9}\n", "stage", "operation", "calls",
+                        "MiB", nodes ? "   far MiB" : "", "waiting ms", "moving ms", "exposed ms", "bus GB/s");
   }
   size_t shown = 0;
   for (const TransferRow& row : summary.transfers) {
     if (++shown > kMostTransfers) break;
     const std::string name = row.name.starts_with("comm.") ? row.name.substr(5) : row.name;
-    text += fmt::format("  {:<28} {:<16} {:>7.4g} {:>10.3f} {:>10.3f} {:>10.3f} {:>10.3f} {:>9.3f}\n",
-                        StageName(row.stage, row.pass), name, row.calls, row.bytes / (1 << 20), Ms(row.waiting),
-                        Ms(row.moving), Ms(row.exposed), row.moving > 0 ? row.bytes / row.moving * 1e-9 : 0.0);
+    text += fmt::format("  {:<28} {:<16} {:>7.4g} {:>10.3f}{} {:>10.3f} {:>10.3f} {:>10.3f} {:>9.3f}\n",
+                        StageName(row.stage, row.pass), name, row.calls, row.bytes / (1 << 20),
+                        nodes ? fmt::format("{:>10.3f}", row.far / (1 << 20)) : "", Ms(row.waiting), Ms(row.moving),
+                        Ms(row.exposed), row.moving > 0 ? row.bytes / row.moving * 1e-9 : 0.0);
+  }
+  if (nodes) {
+    double far = 0;
+    for (const TransferRow& row : summary.transfers) far += row.far;
+    text += fmt::format("  from other nodes (far): {:.3f} MiB a rank\n", far / (1 << 20));
   }
   if (!summary.links.empty()) {
     const auto slowest = std::min_element(summary.links.begin(), summary.links.end(),

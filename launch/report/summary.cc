@@ -78,6 +78,7 @@ std::vector<TransferRow> TransferRows(const StepTable& steps) {
         row.beside = beside;
         row.calls += 1;
         row.bytes += transfer.bytes;
+        row.far += transfer.far;
         row.waiting += transfer.wait;
         row.moving += span.seconds - transfer.wait;
       }
@@ -88,7 +89,7 @@ std::vector<TransferRow> TransferRows(const StepTable& steps) {
     const std::pair place(row.stage, row.pass);
     const double both = row.waiting + row.moving, all = beside_all[place];
     row.exposed = !row.beside ? both : all > 0 ? std::min(both, stalls[place] * both / all) : 0;
-    for (double* number : {&row.calls, &row.bytes, &row.waiting, &row.moving, &row.exposed}) *number /= parts;
+    for (double* number : {&row.calls, &row.bytes, &row.far, &row.waiting, &row.moving, &row.exposed}) *number /= parts;
     list.push_back(row);
   }
   std::sort(list.begin(), list.end(),

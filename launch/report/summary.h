@@ -38,6 +38,7 @@ struct TransferRow {
   bool beside = false;  // the compute stream: it may be hidden behind kernels
   // Of a step, means of ranks. Bytes are those received: over `moving` they are the bus bandwidth of NCCL's tests.
   double calls = 0, bytes = 0, waiting = 0, moving = 0;
+  double far = 0;      // of the bytes, those from other nodes; 0 where that is not known (NCCL)
   double exposed = 0;  // of both: what no kernel hid
 };
 

@@ -16,11 +16,19 @@ constexpr double kLongSeconds = 0.5;  // launches are nothing beside such a pass
 
 }  // namespace
 
-std::string ChooseGraphs(Job& job, const RunConfig& config, Stream& compute, MicroStep& micro_step,
+double PassSeconds(Job& job, Stream& compute, const std::function<void()>& pass) {
+  compute.Synchronize();
+  const double begin = WallSeconds();
+  pass();
+  compute.Synchronize();
+  return job.Reduce(WallSeconds() - begin, ReduceOp::kMax);
+}
+
+std::string ChooseGraphs(Job& job, const RunConfig& config, Stream& compute, MicroStep& micro_step, bool fetches,
                          const std::function<void()>& pass, double least_seconds, std::optional<bool> before) {
   const Graphs graphs = config.runtime.graphs;
-  const bool fetches = config.parallel.selected_exchange == SelectedExchange::kFetch && job.mesh().cp_size() > 1;
-  const bool possible = job.device().kind() == DeviceKind::kGpu && !fetches && !job.mesh().world().host_waits();
+  const bool host_waits = (fetches && job.mesh().cp_size() > 1) || job.mesh().world().host_waits();
+  const bool possible = job.device().kind() == DeviceKind::kGpu && !host_waits;
   if (graphs == Graphs::kOn) {
     if (!possible) {
       Fail(ExitCode::kConfig,
@@ -38,13 +46,7 @@ std::string ChooseGraphs(Job& job, const RunConfig& config, Stream& compute, Mic
     return fmt::format("  graphs     as the checkpoint says: {}", *before ? "used" : "not used");
   }
 
-  const auto seconds = [&] {
-    compute.Synchronize();
-    const double begin = WallSeconds();
-    pass();
-    compute.Synchronize();
-    return job.Reduce(WallSeconds() - begin, ReduceOp::kMax);
-  };
+  const auto seconds = [&] { return PassSeconds(job, compute, pass); };
   const bool long_anyway = job.Reduce(least_seconds, ReduceOp::kMax) > kLongSeconds;
   const double first = long_anyway ? INFINITY : seconds();
   if (first > kLongSeconds) return "  graphs     not used: forward and backward of a step take over half a second";

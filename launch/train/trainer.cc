@@ -17,6 +17,7 @@
 #include "launch/train/announcement.h"
 #include "launch/train/anomalies.h"
 #include "launch/train/evaluation.h"
+#include "launch/train/exchanges.h"
 #include "launch/train/graphs.h"
 #include "launch/train/memory_fit.h"
 #include "launch/train/open_data.h"
@@ -48,6 +49,9 @@ struct Program {
   std::optional<double> stage_ended;  // when the trainer before had trained its stage to the end
   double StartupSeconds() const { return stage_ended ? WallSeconds() - *stage_ended : ProcessSeconds(); }
 };
+
+// In the saved state, where parallel.selected_exchange leaves it open: whether selected rows are fetched.
+constexpr const char* kFetches = "fetches";
 
 class Trainer {
  public:
@@ -137,6 +141,7 @@ class Trainer {
       if (step == record_step_) {
         log_.Selection(step, RecordSelections(job_, session_, *sources_.train, config_, step));
       }
+      if (ChoosesExchange(config_, job_) && ChoosesExchangeAfter(step - 1)) TryExchangesAgain(step);
       const std::optional<StepMetrics> metrics = step_.Run(step, *recorder_);
       if (!metrics) break;
       log_.Step(*metrics);
@@ -221,6 +226,7 @@ class Trainer {
   const RunState& State() {
     state_.seconds = log_.Elapsed();
     state_.graphs = gradients_.micro_step().uses_graphs();
+    if (ChoosesExchange(config_, job_)) state_.numbers[kFetches] = {session_.model().fetches() ? 1.0 : 0.0};
     state_.numbers["anomalies"] = anomalies_.State();
     return state_;
   }
@@ -231,23 +237,54 @@ class Trainer {
     const StepGradients::Loaded first = gradients_.Load(state_.step + 1);
     if (stopping_.agreed()) return false;
     Trace::Get().Reset();
+    const bool goes_on = state_.step >= own().first_step;
+    const bool chosen = goes_on && ChoosesExchange(config_, job_) && state_.numbers.contains(kFetches);
+    if (chosen && state_.numbers[kFetches] != std::vector{0.0}) {
+      session_.model().SetExchange(SelectedExchange::kFetch);
+    }
     gradients_.Add(first);
     session_.compute().Synchronize();
     if (stopping_.Poll()) return false;
     const double flops = TracedFlops();
     step_flops_ = job_.Reduce(flops, ReduceOp::kSum);
     step_.SetSpeed(step_flops_, peak_flops_);
-    const std::string graphs = ChooseGraphs(
-        job_, config_, session_.compute(), gradients_.micro_step(), [&] { gradients_.Add(first); },
-        flops * mesh_.world().size() / peak_flops_,
-        state_.step >= own().first_step ? std::optional(state_.graphs) : std::nullopt);
-    if (!graphs.empty()) log_.Line(graphs);
+    least_seconds_ = flops * mesh_.world().size() / peak_flops_;
+    if (ChoosesExchange(config_, job_) && !chosen) {
+      TryExchanges(first);
+    } else {
+      TryGraphs(first, goes_on ? std::optional(state_.graphs) : std::nullopt);
+    }
+    if (chosen) {
+      log_.Line(
+          fmt::format("  exchange   as the checkpoint says: {}", session_.model().fetches() ? "FETCH" : "GATHER"));
+    }
     optimizer_.Step(1, /*learning_rate=*/0);
     optimizer_.ZeroMoments();
     session_.compute().Synchronize();
     log_.Line(fmt::format("  in use after a rehearsal of the step: {} MiB, {} of them scratch of kernels and transfers",
                           job_.MemoryBytes() >> 20, CountedAllocations().scratch_bytes >> 20));
     return !stopping_.Poll();
+  }
+
+  void TryGraphs(const StepGradients::Loaded& step, std::optional<bool> before) {
+    const std::string found = ChooseGraphs(
+        job_, config_, session_.compute(), gradients_.micro_step(), session_.model().fetches(),
+        [&] { gradients_.Add(step); }, least_seconds_, before);
+    if (!found.empty()) log_.Line(found);
+  }
+
+  void TryExchanges(const StepGradients::Loaded& step) {
+    log_.Line(ChooseExchange(
+        job_, session_, gradients_.micro_step(), [&] { gradients_.Add(step); },
+        [&] { TryGraphs(step, std::nullopt); }));
+  }
+
+  // Before that step, which begins as if nothing had been.
+  void TryExchangesAgain(int64_t step) {
+    const StepGradients::Loaded next = gradients_.Load(step);
+    if (stopping_.agreed()) return;
+    TryExchanges(next);
+    session_.ops().rows->Zero(session_.compute(), session_.model().params().gradients());
   }
 
   // From here on the folder is this run's: what an older one left goes.
@@ -341,6 +378,7 @@ class Trainer {
   Session& session_;
   Optimizer optimizer_;
   double step_flops_ = 0, peak_flops_ = 0;  // of all ranks; peak: a second
+  double least_seconds_ = 0;                // of a step, at this rank's FLOPs and peak
   Anomalies anomalies_;
   const int64_t record_step_;  // 0: none
   RunLog log_;

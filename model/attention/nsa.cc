@@ -9,8 +9,10 @@ namespace longspan {
 namespace {
 
 std::unique_ptr<Exchange> SelectedRowsExchange(const Context& context, SelectedExchange kind) {
-  if (kind == SelectedExchange::kFetch) return MakeFetchExchange(context.layout, context.cp, *context.ops.rows);
-  return MakeGatherExchange(context.layout, context.cp, 1, context.layout.unit());
+  if (kind == SelectedExchange::kGather) {
+    return MakeGatherExchange(context.layout, context.cp, 1, context.layout.unit());
+  }
+  return MakeFetchExchange(context.layout, context.cp, *context.ops.rows);
 }
 
 }  // namespace
@@ -33,7 +35,8 @@ NsaCore::NsaCore(const Context& context, const Sizes& sizes, const NsaConfig& ns
   } else {
     exchange_[kWin] = MakeHaloExchange(layout, context.cp, *context.ops.dense, nsa.window - 1);
   }
-  if (exchange == SelectedExchange::kFetch) fetch_ = static_cast<FetchExchange*>(exchange_[kSlc].get());
+  if (exchange != SelectedExchange::kGather) fetch_ = static_cast<FetchExchange*>(exchange_[kSlc].get());
+  gathers_ = exchange == SelectedExchange::kAuto;
   summaries_ = MakeGatherExchange(layout, context.cp, nsa.stride, layout.chunk());
   ready_ = context.device.MakeEvent();
   summaries_done_ = context.device.MakeEvent();
@@ -101,9 +104,16 @@ void NsaCore::Start() {
   for (auto& exchange : exchange_) {
     if (exchange) exchange->Start(context_.device, context_.comm);
   }
+  if (gathers_) fetch_->GatherAll(context_.comm, true);
   summaries_->Start(context_.device, context_.comm);
   context_.comm.Synchronize();
   for (int i = 0; i < projections(); ++i) own_.push_back(OwnRows(i, buffers_[i]));
+}
+
+void NsaCore::SetExchange(SelectedExchange exchange) {
+  LS_CHECK(fetch_ && exchange != SelectedExchange::kAuto, "nsa: GATHER or FETCH is set where it was left open");
+  gathers_ = exchange == SelectedExchange::kGather;
+  fetch_->GatherAll(context_.comm, gathers_);
 }
 
 KeyRows NsaCore::OwnRows(int i, const KeyRows& buffers) const {
@@ -254,7 +264,7 @@ void NsaCore::Forward(const SequenceInputs& inputs) {
   Stream& compute = context_.compute;
 
   Summarize(inputs);
-  if (!fetch_) BeginRows(Direction::kForward, kSlc, buffers_.data());
+  if (!fetches()) BeginRows(Direction::kForward, kSlc, buffers_.data());
 
   // The window branch needs only the halo: it hides the gathers, or the fetch when there is one.
   Await(*done_[kWin], "halo", "stall.window_halo");
@@ -262,14 +272,14 @@ void NsaCore::Forward(const SequenceInputs& inputs) {
     const auto stage = InStage("window");
     attention.Window(compute, WindowBranch(inputs));
   };
-  if (!fetch_) window();
+  if (!fetches()) window();
   Await(*summaries_done_, "summaries", "stall.summaries");
   {
     const auto stage = InStage("compressed");
     attention.Compressed(compute, CompressedBranch(inputs));
   }
   Select(inputs);
-  if (fetch_) {
+  if (fetches()) {
     // The host waits for the choice, on the communication stream; the device has the window branch meanwhile.
     CommFollowsCompute();
     window();
@@ -376,7 +386,5 @@ int64_t NsaCore::borrowed_bytes() const {
   for (const auto& exchange : exchange_) bytes += exchange ? exchange->borrowed_bytes() : 0;
   return bytes;
 }
-
-double NsaCore::coverage() const { return fetch_ ? fetch_->coverage() : 1.0; }
 
 }  // namespace longspan

@@ -41,7 +41,8 @@ struct SummaryRope {
 
 class NsaCore : public AttentionCore {
  public:
-  // `scale` multiplies the scores (1/sqrt(K)). `exchange` says how selected rows travel.
+  // `scale` multiplies the scores (1/sqrt(K)). `exchange` says how selected rows travel: AUTO as GATHER, until
+  // SetExchange.
   NsaCore(const Context& context, const Sizes& sizes, const NsaConfig& nsa, SelectedExchange exchange, double scale);
 
   void Reserve(Arena& arena, const std::string& name, MemoryUse outputs) override;
@@ -49,6 +50,9 @@ class NsaCore : public AttentionCore {
   void Start() override;
   void SetPhi(const PhiPair& phi) { phi_ = phi; }  // before Forward; the tensors outlive the core's use
   void SetSummaryRope(const SummaryRope& rope) { rope_ = rope; }
+  // Of a core that was made as AUTO: GATHER or FETCH from the next Forward on. The streams are idle.
+  void SetExchange(SelectedExchange exchange);
+  bool fetches() const { return fetch_ && !gathers_; }
   // From now on Forward takes this choice, [T,G,N] I32, on its device, instead of its own; null: free again.
   void FreezeSelection(const Tensor& selected) { frozen_ = selected; }
 
@@ -68,7 +72,8 @@ class NsaCore : public AttentionCore {
   void Backward(const SequenceInputs& inputs, const Tensor& d_out, const AttentionGradients& gradients) override;
 
   int64_t borrowed_bytes() const override;
-  double coverage() const;  // FETCH: fetched / remote blocks of the last Forward; GATHER: 1
+  // Of the last Forward. FETCH: fetched / remote blocks; GATHER: 1.
+  double coverage() const { return fetch_ ? fetch_->coverage() : 1.0; }
 
   static constexpr int kCmp = 0, kSlc = 1, kWin = 2;  // order of branches everywhere
   static constexpr const char* kBranchNames[] = {"cmp", "slc", "win"};
@@ -113,6 +118,7 @@ class NsaCore : public AttentionCore {
   // compression, too; kCmp only of keys without rotation, or null.
   std::array<std::unique_ptr<Exchange>, 3> exchange_;
   FetchExchange* fetch_ = nullptr;  // exchange_[kSlc] when it is one
+  bool gathers_ = false;            // and that gathers all
   std::unique_ptr<Exchange> summaries_;
 
   Tensor q_, gates_, out_, selected_;

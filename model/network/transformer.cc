@@ -1,5 +1,7 @@
 #include "model/network/transformer.h"
 
+#include <algorithm>
+
 #include "runtime/place.h"
 
 namespace longspan {
@@ -193,6 +195,17 @@ void Transformer::ForwardBackward(const SequenceInputs& inputs, const GradientsR
   context_.ops.dense->EmbeddingBackward(context_.compute, {inputs.tokens, embedding_->weight, blocks_[0]->x},
                                         {d_stream_, embedding_->gradient});
   done(0, blocks_[0]->attention_norm->offset);
+}
+
+void Transformer::SetExchange(SelectedExchange exchange) {
+  for (auto& block : blocks_) {
+    if (NsaCore* const nsa = block->attention.nsa()) nsa->SetExchange(exchange);
+  }
+}
+
+bool Transformer::fetches() const {
+  return std::any_of(blocks_.begin(), blocks_.end(),
+                     [](const auto& block) { return block->attention.nsa() && block->attention.nsa()->fetches(); });
 }
 
 int64_t Transformer::borrowed_bytes() const {

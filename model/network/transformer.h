@@ -40,6 +40,11 @@ class Transformer {
   using LayerDone = std::function<void(int64_t layer)>;
   void Observe(LayerDone done) { layer_done_ = std::move(done); }
 
+  // Of a model that was made as AUTO: how selected rows travel from the next call on, in all layers. The streams are
+  // idle.
+  void SetExchange(SelectedExchange exchange);
+  bool fetches() const;  // a layer does: the host waits in a pass
+
   ParamTable& params() { return params_; }
   const Tensor& token_loss() const { return loss_; }  // [T] F32 at least, 0 where there is no label
   const Tensor& selection_hashes() const {

@@ -32,7 +32,8 @@ uint32_t GroupOf(uint32_t whole, int64_t sequence, int color) {
 }  // namespace
 
 std::string CommCall::Text() const {
-  return fmt::format("{}, call {} of rank {}/{} in its group", name, sequence, rank, size);
+  return fmt::format("{}, call {} of rank {}/{} in its group{}", name, sequence, rank, size,
+                     peer < 0 ? "" : fmt::format(" with rank {}", peer));
 }
 
 int64_t Sum(const std::vector<int64_t>& counts) { return std::accumulate(counts.begin(), counts.end(), int64_t{0}); }
@@ -63,6 +64,15 @@ void CheckedCommunicator::CheckPair(const Call& call, const Tensor& send, const 
            DTypeName(receive.dtype));
 }
 
+// And counts what it brings.
+void CheckedCommunicator::CheckMessage(Call* call, const Transfer& transfer) const {
+  const bool send = transfer.kind == Transfer::Kind::kSend;
+  CheckTensor(*call, send ? "sent tensor" : "received tensor", transfer.tensor);
+  LS_CHECK(transfer.peer >= 0 && transfer.peer < size_, "{}: peer {} is not a rank of this group of {}", call->Text(),
+           transfer.peer, size_);
+  if (!send && transfer.peer != rank_) call->received += static_cast<double>(transfer.tensor.bytes());
+}
+
 void CheckedCommunicator::JoinRecorder() {
   if (joined_ || size_ == 1 || !recorded()) return;
   joined_ = true;
@@ -77,7 +87,7 @@ int64_t CheckedCommunicator::RecordMaking(const char* name) {
 void CheckedCommunicator::Record(Call* call, DType dtype, int64_t common) {
   JoinRecorder();
   call->record = FlightRecorder::Get().Enqueue(
-      recorder_group_, {call->name, call->sequence, static_cast<int64_t>(call->received), common, dtype});
+      recorder_group_, {call->name, call->sequence, static_cast<int64_t>(call->received), common, dtype, call->peer});
 }
 
 void CheckedCommunicator::AllReduce(Stream& stream, const Tensor& x, ReduceOp op) {
@@ -132,15 +142,16 @@ void CheckedCommunicator::AllToAll(Stream& stream, const Tensor& send, const std
 
 void CheckedCommunicator::SendReceive(Stream& stream, const std::vector<Transfer>& batch) {
   Call call = NextCall("comm.send_receive");
-  for (const Transfer& transfer : batch) {
-    const bool send = transfer.kind == Transfer::Kind::kSend;
-    CheckTensor(call, send ? "sent tensor" : "received tensor", transfer.tensor);
-    LS_CHECK(transfer.peer >= 0 && transfer.peer < size_, "{}: peer {} is not a rank of this group of {}", call.Text(),
-             transfer.peer, size_);
-    if (!send && transfer.peer != rank_) call.received += static_cast<double>(transfer.tensor.bytes());
-  }
+  for (const Transfer& transfer : batch) CheckMessage(&call, transfer);
   Record(&call, DType::kU8, -1);  // which tensors, and whether any, is each rank's own affair
   DoSendReceive(stream, call, batch);
+}
+
+void CheckedCommunicator::Message(Stream& stream, const Transfer& transfer) {
+  Call call{{"comm.message", ++messages_[transfer.peer], rank_, size_, transfer.peer}, group_};
+  CheckMessage(&call, transfer);
+  Record(&call, transfer.tensor.dtype, transfer.tensor.bytes());
+  DoSendReceive(stream, call, {transfer});
 }
 
 void CheckedCommunicator::Broadcast(Stream& stream, const Tensor& x, int root) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -18,9 +19,10 @@ struct CommCall {
   std::string Text() const;  // "comm.all_gather, call 3 of rank 0/2 in its group"
 
   const char* name;  // a literal, "comm.all_gather"
-  int64_t sequence;  // counted by the communicator, from 1
+  int64_t sequence;  // counted by the communicator, from 1; a pair's messages by themselves
   int rank;          // in the communicator
   int size;
+  int peer = -1;  // of a pair's message; -1: a call of all ranks
 };
 
 int64_t Sum(const std::vector<int64_t>& counts);
@@ -43,6 +45,7 @@ class CheckedCommunicator : public Communicator {
   void AllToAll(Stream& stream, const Tensor& send, const std::vector<int64_t>& send_counts, const Tensor& receive,
                 const std::vector<int64_t>& receive_counts) final;
   void SendReceive(Stream& stream, const std::vector<Transfer>& batch) final;
+  void Message(Stream& stream, const Transfer& transfer) final;
   void Broadcast(Stream& stream, const Tensor& x, int root) final;
   void Barrier() final;
   std::unique_ptr<Communicator> Split(int color, int key) final;
@@ -57,8 +60,8 @@ class CheckedCommunicator : public Communicator {
     uint32_t group = 0;
     double received = 0;
     int64_t record = 0;  // of the flight recorder
-    // Of its span; a group of one transfers nothing.
-    TransferId id() const { return size > 1 ? TransferId{group, size, sequence} : TransferId{}; }
+    // Of its span; none where ranks do not meet by it.
+    TransferId id() const { return size > 1 && peer < 0 ? TransferId{group, size, sequence} : TransferId{}; }
   };
   virtual void DoAllReduce(Stream& stream, const Call& call, const Tensor& x, ReduceOp op) = 0;
   virtual void DoAllGather(Stream& stream, const Call& call, const Tensor& send, const Tensor& receive,
@@ -83,6 +86,7 @@ class CheckedCommunicator : public Communicator {
   // Once `received` is known. `common`: bytes that all ranks of the call give alike, -1 where each has its own.
   void Record(Call* call, DType dtype, int64_t common);
   void JoinRecorder();
+  void CheckMessage(Call* call, const Transfer& transfer) const;
   void CheckTensor(const Call& call, const char* name, const Tensor& x) const;
   void CheckPair(const Call& call, const Tensor& send, const Tensor& receive) const;
 
@@ -90,6 +94,7 @@ class CheckedCommunicator : public Communicator {
   const int rank_, size_;
   uint32_t group_;
   int64_t sequence_ = 0;
+  std::map<int, int64_t> messages_;  // by peer: the last one's number
   bool joined_ = false;
   int recorder_group_ = -1;
 };

@@ -1,8 +1,8 @@
 // Communicator: the collective verbs, over MPI on host memory, or NCCL or staged copies on device memory.
 //
-// Every call is collective over the group, made by all its ranks in the same order, and runs in the order of the given
-// stream. One stream serves all transfers of a rank, so that the ranks never meet two transfers in different orders.
-// Sums are taken in rank order, so the same inputs on the same number of ranks give the same bits.
+// Every call but Message is collective over the group, made by all its ranks in the same order, and runs in the order
+// of the given stream. One stream serves all transfers of a rank, so that the ranks never meet two transfers in
+// different orders. Sums are taken in rank order, so the same inputs on the same number of ranks give the same bits.
 // Tensors are contiguous; counts are in elements, by rank. Errors name the rank, the operation and its sequence number.
 #pragma once
 
@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "parallel/comm/nodes.h"
 #include "parallel/config.h"
 #include "runtime/device.h"
 #include "runtime/tensor.h"
@@ -35,6 +36,9 @@ class Communicator {
   virtual uint32_t group() const = 0;  // a number that its ranks have alike, and (but for a hash's accidents) no other
   virtual bool host_waits() const { return false; }  // in the verbs, for the stream: they cannot be part of a graph
 
+  // Where nodes have several of the ranks, and it is this side that must spare the network; else null.
+  virtual const NodeMap* nodes() const { return nullptr; }
+
   virtual void AllReduce(Stream& stream, const Tensor& x, ReduceOp op) = 0;  // in place; F32, F64, I32, I64, BF16
   // receive = the ranks' `send`, one after another. Equal sizes unless counts are given. `send` may be its own place in
   // `receive`.
@@ -47,14 +51,18 @@ class Communicator {
   virtual void AllToAll(Stream& stream, const Tensor& send, const std::vector<int64_t>& send_counts,
                         const Tensor& receive, const std::vector<int64_t>& receive_counts) = 0;
   virtual void SendReceive(Stream& stream, const std::vector<Transfer>& batch) = 0;
+  // One message, which only its two ranks know of, both by this verb: calls of all ranks keep their numbers.
+  virtual void Message(Stream& stream, const Transfer& transfer) = 0;
   virtual void Broadcast(Stream& stream, const Tensor& x, int root) = 0;
   virtual void Barrier() = 0;  // of the hosts
   // Ranks of one color form a group, ordered by key.
   virtual std::unique_ptr<Communicator> Split(int color, int key) = 0;
 };
 
-// Over all ranks of MPI_COMM_WORLD. MPI must be initialised, and outlive the communicator.
-std::unique_ptr<Communicator> MakeMpiWorld();
+// Over all ranks of MPI_COMM_WORLD. MPI must be initialised, and outlive the communicator. What is gathered crosses the
+// network once for all ranks of a node. Ranks share a node where they may share memory; with `ranks_of_node` (for
+// tests), where that many neighbours do. Collective.
+std::unique_ptr<Communicator> MakeMpiWorld(int ranks_of_node = 0);
 
 // For tensors in the memory of `device`, over the ranks of `host` (MPI), which it takes for its own use. Collective.
 // `device` outlives it. kAuto: NCCL on a GPU of a build with it, else staged; a CPU needs neither and gets `host`.

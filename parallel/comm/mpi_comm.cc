@@ -1,5 +1,9 @@
 // The communicator over MPI, on host memory. MPI moves bytes; all sums are ours, in rank order (rank_order.h), whatever
 // algorithm MPI would have taken. Every verb runs as a task of the stream.
+//
+// On several nodes (nodes.h) a gather goes in two turns: each rank gives its part to those of its node and to one rank
+// of every other, which passes it on there. Sums do not: they are taken rank by rank, so that those of a node could
+// only be added before they travel where they come first of all.
 #include <mpi.h>
 
 #include <algorithm>
@@ -36,11 +40,21 @@ int SizeOf(MPI_Comm comm) {
   return size;
 }
 
+// Of each rank of `comm`, given that of this one.
+std::vector<int> Gathered(MPI_Comm comm, int node, const CommCall& call) {
+  std::vector<int> nodes(SizeOf(comm));
+  CheckMpi(MPI_Allgather(&node, 1, MPI_INT, nodes.data(), 1, MPI_INT, comm), call);
+  return nodes;
+}
+
 class MpiCommunicator final : public CheckedCommunicator {
  public:
-  // Takes over `comm`.
-  explicit MpiCommunicator(MPI_Comm comm)
-      : CheckedCommunicator(DeviceKind::kCpu, RankIn(comm), SizeOf(comm)), comm_(comm) {
+  // Takes over `comm`. `node`: a number that ranks of one node have alike.
+  MpiCommunicator(MPI_Comm comm, int node, const CommCall& call)
+      : CheckedCommunicator(DeviceKind::kCpu, RankIn(comm), SizeOf(comm)),
+        comm_(comm),
+        node_(node),
+        nodes_(Gathered(comm, node, call)) {
     MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN);
   }
   ~MpiCommunicator() override {
@@ -51,14 +65,18 @@ class MpiCommunicator final : public CheckedCommunicator {
   MpiCommunicator(const MpiCommunicator&) = delete;
   MpiCommunicator& operator=(const MpiCommunicator&) = delete;
 
+  const NodeMap* nodes() const override { return nodes_.shares() ? &nodes_ : nullptr; }
+
  private:
   void DoAllReduce(Stream& stream, const Call& call, const Tensor& x, ReduceOp op) override {
-    Transfers(stream, call, [this, call, x, op] {
-      if (x.bytes() <= kSmallReduceBytes) {
+    const std::vector<int64_t> parts = EvenParts(x.size(), size());
+    const bool small = x.bytes() <= kSmallReduceBytes;
+    const double far = small ? Far(x.bytes()) : Far(parts[rank()] * DTypeSize(x.dtype)) + FarGathered(x.dtype, parts);
+    Transfers(stream, call, far, [this, call, x, op, parts, small] {
+      if (small) {
         GatherAndReduce(call, x, op);
         return;
       }
-      const std::vector<int64_t> parts = EvenParts(x.size(), size());
       char* own = Bytes(x) + Begins(parts)[rank()] * DTypeSize(x.dtype);
       RunReduceScatter(call, x.dtype, op, Bytes(x), own, parts);
       RunAllGather(call, x.dtype, own, Bytes(x), parts);
@@ -67,21 +85,24 @@ class MpiCommunicator final : public CheckedCommunicator {
 
   void DoAllGather(Stream& stream, const Call& call, const Tensor& send, const Tensor& receive,
                    const std::vector<int64_t>& parts) override {
-    Transfers(stream, call, [this, call, send, receive, parts] {
+    Transfers(stream, call, FarGathered(send.dtype, parts), [this, call, send, receive, parts] {
       RunAllGather(call, send.dtype, Bytes(send), Bytes(receive), parts);
     });
   }
 
   void DoReduceScatter(Stream& stream, const Call& call, const Tensor& send, const Tensor& receive,
                        const std::vector<int64_t>& parts) override {
-    Transfers(stream, call, [this, call, send, receive, parts] {
+    Transfers(stream, call, Far(receive.bytes()), [this, call, send, receive, parts] {
       RunReduceScatter(call, send.dtype, ReduceOp::kSum, Bytes(send), Bytes(receive), parts);
     });
   }
 
   void DoAllToAll(Stream& stream, const Call& call, const Tensor& send, const std::vector<int64_t>& send_counts,
                   const Tensor& receive, const std::vector<int64_t>& receive_counts) override {
-    Transfers(stream, call, [this, call, send, send_counts, receive, receive_counts] {
+    double far = 0;
+    for (const int peer : Peers()) far += nodes_.Near(rank(), peer) ? 0.0 : static_cast<double>(receive_counts[peer]);
+    far *= static_cast<double>(DTypeSize(receive.dtype));
+    Transfers(stream, call, far, [this, call, send, send_counts, receive, receive_counts] {
       const int64_t width = DTypeSize(send.dtype);
       const std::vector<int64_t> from = Begins(send_counts), to = Begins(receive_counts);
       MpiMessages messages(comm_, call);
@@ -95,7 +116,12 @@ class MpiCommunicator final : public CheckedCommunicator {
   }
 
   void DoSendReceive(Stream& stream, const Call& call, const std::vector<Transfer>& batch) override {
-    Transfers(stream, call, [this, call, batch] {
+    double far = 0;
+    for (const Transfer& transfer : batch) {
+      const bool received = transfer.kind == Transfer::Kind::kReceive && !nodes_.Near(rank(), transfer.peer);
+      if (received) far += static_cast<double>(transfer.tensor.bytes());
+    }
+    Transfers(stream, call, far, [this, call, batch] {
       MpiMessages messages(comm_, call);
       for (const Transfer& transfer : batch) {
         const Tensor& x = transfer.tensor;
@@ -110,7 +136,8 @@ class MpiCommunicator final : public CheckedCommunicator {
   }
 
   void DoBroadcast(Stream& stream, const Call& call, const Tensor& x, int root) override {
-    Transfers(stream, call, [this, call, x, root] {
+    const double far = nodes_.Near(rank(), root) ? 0.0 : static_cast<double>(x.bytes());  // at most
+    Transfers(stream, call, far, [this, call, x, root] {
       for (int64_t offset = 0; offset < x.bytes(); offset += MpiMessages::kPieceBytes) {
         const int piece = static_cast<int>(std::min(MpiMessages::kPieceBytes, x.bytes() - offset));
         CheckMpi(MPI_Bcast(Bytes(x) + offset, piece, MPI_BYTE, root, comm_), call);
@@ -123,15 +150,25 @@ class MpiCommunicator final : public CheckedCommunicator {
   std::unique_ptr<CheckedCommunicator> DoSplit(const Call& call, int color, int key) override {
     MPI_Comm group = MPI_COMM_NULL;
     CheckMpi(MPI_Comm_split(comm_, color, key, &group), call);
-    return std::make_unique<MpiCommunicator>(group);
+    return std::make_unique<MpiCommunicator>(group, node_, call);
   }
 
-  static void Transfers(Stream& stream, const Call& call, std::function<void()> task) {
+  // `far`: bytes of what this rank receives that come from other nodes.
+  static void Transfers(Stream& stream, const Call& call, double far, std::function<void()> task) {
     const auto recorded = [record = call.record, task = std::move(task)] {
       const Transferring transferring(record);
       task();
     };
-    Launch(stream, call.name, {0, call.received}, recorded, call.id());
+    Launch(stream, call.name, {0, call.received, far}, recorded, call.id());
+  }
+  // Bytes that come from other nodes: where each rank there sends so many, and in a gather.
+  double Far(int64_t bytes) const { return static_cast<double>(bytes) * nodes_.far(rank()); }
+  double FarGathered(DType dtype, const std::vector<int64_t>& counts) const {
+    int64_t elements = 0;
+    for (const int peer : Peers()) {
+      if (!nodes_.Near(rank(), peer) && nodes_.Receiver(peer, rank()) == rank()) elements += counts[peer];
+    }
+    return static_cast<double>(elements * DTypeSize(dtype));
   }
 
   // Memory for received parts; it grows to its largest use and stays.
@@ -154,12 +191,23 @@ class MpiCommunicator final : public CheckedCommunicator {
                     const std::vector<int64_t>& counts) {
     const int64_t width = DTypeSize(dtype);
     const std::vector<int64_t> begins = Begins(counts);
+    const auto place = [&](int from) { return receive + begins[from] * width; };
     MpiMessages messages(comm_, call);
     for (int peer : Peers()) {
-      messages.Receive(peer, receive + begins[peer] * width, counts[peer] * width);
-      messages.Send(peer, send, counts[rank()] * width);
+      if (nodes_.Receiver(peer, rank()) == rank()) messages.Receive(peer, place(peer), counts[peer] * width);
+      if (nodes_.Receiver(rank(), peer) == peer) messages.Send(peer, send, counts[rank()] * width);
     }
-    CopyBytes(receive + begins[rank()] * width, send, counts[rank()] * width);
+    CopyBytes(place(rank()), send, counts[rank()] * width);
+    messages.Wait();
+    if (!nodes_.shares()) return;
+    for (int from = 0; from < size(); ++from) {
+      if (nodes_.Near(from, rank())) continue;
+      const int receiver = nodes_.Receiver(from, rank());
+      if (receiver != rank()) messages.Receive(receiver, place(from), counts[from] * width);
+      for (int peer : Peers()) {
+        if (receiver == rank() && nodes_.Near(rank(), peer)) messages.Send(peer, place(from), counts[from] * width);
+      }
+    }
     messages.Wait();
   }
 
@@ -189,18 +237,30 @@ class MpiCommunicator final : public CheckedCommunicator {
   }
 
   MPI_Comm comm_;
+  const int node_;
+  const NodeMap nodes_;
   std::vector<char> scratch_;
 };
 
 }  // namespace
 
-std::unique_ptr<Communicator> MakeMpiWorld() {
+std::unique_ptr<Communicator> MakeMpiWorld(int ranks_of_node) {
   int initialized = 0;
   MPI_Initialized(&initialized);
   LS_CHECK(initialized, "comm.make_world: MPI is not initialised");
+  const CommCall call = {"comm.make_world", 0, 0, 1};
   MPI_Comm copy = MPI_COMM_NULL;
-  CheckMpi(MPI_Comm_dup(MPI_COMM_WORLD, &copy), {"comm.make_world", 0, 0, 1});
-  return std::make_unique<MpiCommunicator>(copy);
+  CheckMpi(MPI_Comm_dup(MPI_COMM_WORLD, &copy), call);
+  int node = RankIn(copy);  // the lowest rank of the node
+  if (ranks_of_node > 0) {
+    node /= ranks_of_node;
+  } else {
+    MPI_Comm mates = MPI_COMM_NULL;
+    CheckMpi(MPI_Comm_split_type(copy, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &mates), call);
+    CheckMpi(MPI_Bcast(&node, 1, MPI_INT, 0, mates), call);
+    CheckMpi(MPI_Comm_free(&mates), call);
+  }
+  return std::make_unique<MpiCommunicator>(copy, node, call);
 }
 
 }  // namespace longspan

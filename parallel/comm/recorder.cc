@@ -108,6 +108,7 @@ int64_t FlightRecorder::Enqueue(int group, const Transfer& transfer) {
   record.common = transfer.common;
   record.group = group;
   record.layer = place.layer;
+  record.peer = transfer.peer;
   record.enqueued = WallSeconds();
   record.started.store(0, std::memory_order_relaxed);
   record.done.store(0, std::memory_order_relaxed);
@@ -118,7 +119,7 @@ int64_t FlightRecorder::Enqueue(int group, const Transfer& transfer) {
   record.number.store(number, std::memory_order_release);
   ring_->newest.store(number, std::memory_order_release);
   FlightRing::Group& in = ring_->groups[group];
-  if (in.device) in.arrived.store(transfer.sequence, std::memory_order_release);
+  if (in.device && transfer.peer < 0) in.arrived.store(transfer.sequence, std::memory_order_release);
   return number;
 }
 
@@ -133,7 +134,7 @@ void FlightRecorder::Start(int64_t number) {
   FlightRing::Record* const record = Find(number);
   if (!record) return;
   record->started.store(WallSeconds(), std::memory_order_release);
-  ring_->groups[record->group].arrived.store(record->sequence, std::memory_order_release);
+  if (record->peer < 0) ring_->groups[record->group].arrived.store(record->sequence, std::memory_order_release);
 }
 
 void FlightRecorder::Done(int64_t number) {

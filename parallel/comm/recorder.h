@@ -31,7 +31,8 @@ struct FlightRing {
     int64_t common = 0;               // bytes that all ranks of the call give alike; -1: each its own
     int32_t group = 0;                // of `groups`
     int32_t layer = -1;
-    double enqueued = 0;                // WallSeconds
+    int32_t peer = -1;    // in the group, of a pair's message: `sequence` counts the pair's. -1: a call of all ranks
+    double enqueued = 0;  // WallSeconds
     std::atomic<double> started, done;  // the same; 0: not yet, or not known
     Text operation{}, stage{};
     DType dtype = DType::kU8;
@@ -43,7 +44,7 @@ struct FlightRing {
     int32_t instance = 0;
     int32_t size = 0, rank = 0;
     bool device = false;               // its transfers are done by a GPU: they count as arrived when they are enqueued
-    std::atomic<int64_t> arrived = 0;  // sequence of the last call that this rank entered
+    std::atomic<int64_t> arrived = 0;  // sequence of the last call of all its ranks that this rank entered
   };
 
   int32_t rank = 0, size = 0;
@@ -83,6 +84,7 @@ class FlightRecorder {
     const char* operation;
     int64_t sequence, received, common;
     DType dtype;
+    int peer = -1;
   };
   // Returns the record's number, 0 where there is none. The calling thread's place (runtime/place.h) is noted.
   int64_t Enqueue(int group, const Transfer& transfer);

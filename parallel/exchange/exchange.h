@@ -53,9 +53,14 @@ std::unique_ptr<Exchange> MakeHaloExchange(const Layout& layout, Communicator& c
 std::unique_ptr<Exchange> MakeGatherExchange(const Layout& layout, Communicator& cp, int64_t stride,
                                              int64_t page_tokens);
 
-// Only the blocks that some local query selected. Its Forward needs the selection of that forward pass: see Choose.
+// Only the blocks that some local query selected, or all. Its Forward needs the selection of that forward pass: see
+// Choose.
 class FetchExchange : public Exchange {
  public:
+  // From now on all rows travel, as a gather exchange's, and nothing is chosen; or only the chosen again, from the next
+  // Choose on. After Start, when no pass is under way: between a Forward and its Backward all stays as it is. Waits for
+  // `stream`.
+  virtual void GatherAll(Stream& stream, bool all) = 0;
   // Reads selected [T,G,N] I32 (synchronises `stream`), agrees on who sends what, updates the table. Holds for every
   // Forward and Backward until the next Choose. Collective.
   virtual void Choose(Stream& stream, const Tensor& selected) = 0;

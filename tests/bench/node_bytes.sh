@@ -24,7 +24,7 @@ run() {
   ms=$(sed -nE 's/.*"kind":"step".*"ms":([0-9.]+).*/\1/p' "$folder/runs/run/metrics.jsonl" | sort -n | awk '{ x[NR] = $1 } END { print x[int((NR + 1) / 2)] }')
 }
 echo "exchange   link           MiB in a step  MiB out   ms of a step"
-for exchange in GATHER FETCH; do
+for exchange in GATHER FETCH AUTO; do
   for rate in none 1gbit; do
     if [ "$rate" != none ]; then
       for n in n1 n2; do ip netns exec "$n" tc qdisc add dev eth0 root tbf rate "$rate" burst 256k latency 100ms || exit 1; done

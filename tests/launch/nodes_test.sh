@@ -41,6 +41,10 @@ grep -q "^warning" "$folder/four" && { echo "four nodes: $(grep "^warning" "$fol
 "$mpiexec" -np 8 "$longspan" train "${tiny[@]}" parallel.cp=4 train.steps=12 name=one >"$folder/one" 2>&1
 [ -n "$(parameters "$folder/four")" ] && [ "$(parameters "$folder/four")" = "$(parameters "$folder/one")" ] ||
   { echo "four nodes: parameters $(parameters "$folder/four"), one node: $(parameters "$folder/one")"; failures=$((failures + 1)); }
+# However chosen blocks travel; and the report tells what crossed the network.
+train fetched -np 8 -- parallel.cp=4 parallel.selected_exchange=FETCH train.steps=12 name=fetched
+expect "four nodes, FETCH" 0 "$folder/fetched" "parameters $(parameters "$folder/one")," "from other nodes \(far\): 0\.[0-9]*[1-9][0-9]* MiB"
+grep -q "from other nodes" "$folder/one" && { echo "one node: bytes of other nodes"; failures=$((failures + 1)); }
 grep -q '"environment":{.*"OMP_NUM_THREADS":"1"' "$folder/runs/four/metrics.jsonl" || { echo "metrics.jsonl has no environment"; failures=$((failures + 1)); }
 
 # Dealt out in turns each group lies on two nodes instead of one.

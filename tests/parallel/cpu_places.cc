@@ -1,12 +1,13 @@
 // The CPU: by MPI, and staged as if its memory were a GPU's.
 #include <map>
+#include <utility>
 
 #include "tests/parallel/places.h"
 
 namespace longspan::test {
 namespace {
 
-std::map<Transport, Machine> machines;
+std::map<std::pair<Transport, int>, Machine> machines;
 
 class Cleanup : public testing::Environment {
  public:
@@ -24,13 +25,19 @@ std::vector<Place> Places() {
           {"staged_reordered_streams", Transport::kStaged, 3}};
 }
 
+std::vector<Place> NodePlaces() {
+  return {{"mpi_a_rank_a_node", Transport::kAuto, 0, 1},
+          {"mpi_two_ranks_a_node", Transport::kAuto, 0, 2},
+          {"mpi_three_ranks_a_node", Transport::kAuto, 1, 3}};
+}
+
 bool CanRun() { return true; }
 
 Machine& MachineAt(const Place& place) {
-  Machine& machine = machines[place.transport];
+  Machine& machine = machines[{place.transport, place.ranks_of_node}];
   if (!machine.device) {
     machine.device = MakeCpuDevice();
-    machine.world = MakeDeviceCommunicator(MakeMpiWorld(), *machine.device, place.transport);
+    machine.world = MakeDeviceCommunicator(MakeMpiWorld(place.ranks_of_node), *machine.device, place.transport);
     machine.ops = MakeCpuOps();
   }
   return machine;

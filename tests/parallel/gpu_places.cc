@@ -19,6 +19,8 @@ class Cleanup : public testing::Environment {
 
 std::vector<Place> Places() { return {{"nccl", Transport::kNccl, 0}, {"staged", Transport::kStaged, 0}}; }
 
+std::vector<Place> NodePlaces() { return {}; }
+
 bool CanRun() { return GpuCount() > 0; }
 
 Machine& MachineAt(const Place& place) {

@@ -18,11 +18,13 @@ namespace longspan::test {
 struct Place {
   std::string name;
   Transport transport;
-  int reorder;  // CPU streams: 0 work at once, others are seeds of the reordering mode
+  int reorder;            // CPU streams: 0 work at once, others are seeds of the reordering mode
+  int ranks_of_node = 0;  // 0: all on one node
 };
 inline std::ostream& operator<<(std::ostream& out, const Place& place) { return out << place.name; }
 
 std::vector<Place> Places();
+std::vector<Place> NodePlaces();  // of several nodes
 inline std::string PlaceName(const testing::TestParamInfo<Place>& info) { return info.param.name; }
 
 // A device, its kernels, and all ranks as a group for its memory. The same for all tests of a transport; gone before

@@ -183,9 +183,9 @@ function overSteps() {
 
 function transfers() {
   $('transfers').append(table(
-    ['<stage', '<operation', 'calls', 'MiB', 'waiting ms', 'moving ms', 'exposed ms', 'bus GB/s'],
+    ['<stage', '<operation', 'calls', 'MiB', 'of other nodes', 'waiting ms', 'moving ms', 'exposed ms', 'bus GB/s'],
     report.transfers.map((t) => [stageName({ ...t, layer: -1 }), t.name.replace('comm.', ''), fixed(t.calls, 1),
-      fixed(t.bytes / 2 ** 20, 3), ms(t.waiting, 3), ms(t.moving, 3), ms(t.exposed, 3),
+      fixed(t.bytes / 2 ** 20, 3), t.far > 0 ? fixed(t.far / 2 ** 20, 3) : '–', ms(t.waiting, 3), ms(t.moving, 3), ms(t.exposed, 3),
       t.bus_bandwidth === null ? '–' : fixed(t.bus_bandwidth / 1e9, 3)])));
 }
 

@@ -99,6 +99,7 @@ class Slicing : public Communicator {
     right_->AllToAll(stream, send, send_counts, receive, receive_counts);
   }
   void SendReceive(Stream& stream, const std::vector<Transfer>& batch) override { right_->SendReceive(stream, batch); }
+  void Message(Stream& stream, const Transfer& transfer) override { right_->Message(stream, transfer); }
   void Broadcast(Stream& stream, const Tensor& x, int root) override { right_->Broadcast(stream, x, root); }
   void Barrier() override { right_->Barrier(); }
   std::unique_ptr<Communicator> Split(int color, int key) override { return right_->Split(color, key); }

@@ -66,6 +66,8 @@ TEST(Config, EnumNamesMeanTheSameInBothWorlds) {
        [](auto& c) { return c.parallel.selected_exchange == SelectedExchange::kGather; }},
       {"parallel.selected_exchange=FETCH",
        [](auto& c) { return c.parallel.selected_exchange == SelectedExchange::kFetch; }},
+      {"parallel.selected_exchange=AUTO",
+       [](auto& c) { return c.parallel.selected_exchange == SelectedExchange::kAuto; }},
       {"parallel.transport=AUTO", [](auto& c) { return c.parallel.transport == Transport::kAuto; }},
       {"parallel.transport=NCCL", [](auto& c) { return c.parallel.transport == Transport::kNccl; }},
       {"parallel.transport=STAGED", [](auto& c) { return c.parallel.transport == Transport::kStaged; }},

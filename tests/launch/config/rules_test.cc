@@ -151,8 +151,13 @@ TEST(ConfigRules, Runtime) {
              c.parallel.selected_exchange = SelectedExchange::kFetch;
              c.parallel.cp = 2;
            },
-           {"runtime.graphs = ON and parallel.selected_exchange = FETCH disagree", "to AUTO"},
+           {"runtime.graphs = ON and parallel.selected_exchange = FETCH disagree", "to AUTO", "to GATHER"},
            2}});
+  RunConfig gathers = Good();
+  gathers.runtime.graphs = Graphs::kOn;
+  gathers.parallel.selected_exchange = SelectedExchange::kAuto;  // then it is GATHER
+  gathers.parallel.cp = 2;
+  EXPECT_TRUE(Problems(gathers, 2).empty());
 }
 
 TEST(ConfigRules, Selections) {

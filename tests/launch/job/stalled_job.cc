@@ -10,6 +10,7 @@
 #include "parallel/comm/recorder.h"
 #include "runtime/error.h"
 #include "runtime/place.h"
+#include "runtime/planted_fault.h"
 
 namespace longspan {
 namespace {
@@ -20,6 +21,7 @@ class StalledJob {
  public:
   void Run(const std::string& what) {
     FlightRecorder::Get().SetStep(1);
+    PlantedFault::Get().BeginStep(world_.rank(), 1, 0);
     Reduce(world_, 1);
     const auto stage = InStage("test");
     const int rank = world_.rank();
@@ -33,6 +35,7 @@ class StalledJob {
       world_.Barrier();
     }
     if (what == "spin" && rank == 2) Spin();
+    if (what == "driver") Sleep(60);  // as one that waits for its GPU
     if (what == "evaluate") {
       const InPhase phase(HostPhase::kEvaluate);
       if (rank == 1) Sleep(1.5 * kTimeout);

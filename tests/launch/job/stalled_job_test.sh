@@ -32,6 +32,11 @@ check extra 76 "all_reduce of test, call " "ranks called different operations un
   "rank 1: barrier" "rank 1 on "
 check circle 76 "ranks wait for each other in different operations" "all_reduce of test" "barrier of test"
 check spin 76 "not arrived: rank 2" "main thread at test" "StalledJob::Spin"
+# The driver of rank 0's GPU does not answer, which says the verdict: on another rank, and on itself.
+export LONGSPAN_PLANTED_FAULT=0:poll:none:hang:0:1
+check spin 76 "not arrived: rank 2" "rank 0 on " "; its GPU's driver has not answered for "
+check driver 76 "hosts wait for their GPUs" "rank 0 on " "; its GPU's driver has not answered for "
+unset LONGSPAN_PLANTED_FAULT
 
 "$mpiexec" -n 4 "$program" suspend &
 job=$!

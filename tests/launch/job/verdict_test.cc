@@ -39,6 +39,7 @@ class VerdictTest : public testing::Test {
                                 .common = common,
                                 .group = group,
                                 .layer = 2,
+                                .peer = -1,
                                 .pass = Pass::kForward,
                                 .dtype = dtype,
                                 .operation = operation,
@@ -122,6 +123,34 @@ TEST_F(VerdictTest, RanksThatDisagree) {
             "rank 1 on node0, pid 101"},
            {"rank 0 on node0, pid"});
   }
+}
+
+// Messages between two ranks have numbers of their own, which say nothing about calls of all.
+TEST_F(VerdictTest, MessagesOfPairsAreNoCallsOfAll) {
+  const auto message = [&](int rank, int peer, int64_t sequence) -> RankReport::Transfer& {
+    const int64_t arrived = ranks_[rank]->groups[0].arrived;
+    RankReport::Transfer& transfer = Enter(rank, sequence, "comm.message");
+    ranks_[rank]->groups[0].arrived = arrived;
+    transfer.peer = peer;
+    return transfer;
+  };
+  Begin(4);
+  for (const int64_t sequence : {1, 2, 3}) {
+    message(0, 2, sequence).done = 4;
+    message(2, 0, sequence).done = 4;
+  }
+  for (const int rank : {0, 1, 2}) Enter(rank, 2, "comm.all_reduce");
+  Expect({"all_reduce of halo, layer 2 forward, call 2 of ranks 0 to 3", "\n  not arrived: rank 3\n"},
+         {"different", "message of"});
+
+  Begin(4);
+  message(2, 1, 3).done = 4;
+  message(2, 0, 2).done = 4;
+  message(0, 2, 2).done = 4;
+  message(0, 2, 3);
+  Expect({"message of halo, layer 2 forward, call 3 of ranks 0, 2", "\n  not arrived: rank 2\n"}, {"rank 1 on"});
+  message(2, 0, 3);
+  Expect({"call 3 of ranks 0, 2", "all its ranks have arrived, and nothing moves"}, {"rank 1 on", "rank 3 on"});
 }
 
 // Sizes that each rank has of its own are no disagreement; without a majority both are shown.

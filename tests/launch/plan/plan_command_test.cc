@@ -24,6 +24,11 @@ TEST_F(PlanCommand, OfManyRanksNeedsNone) {
           "over 1024 ranks", "dense-equivalent"});
 }
 
+TEST_F(PlanCommand, SaysWhatItAssumesWhereTheRunChooses) {
+  Expect("parallel.cp=2 parallel.selected_exchange=AUTO", ExitCode::kOk,
+         {"AUTO: memory is FETCH's, the step is planned as one of GATHER", "attention.slc.exchange.staging"});
+}
+
 TEST_F(PlanCommand, TimesNeedRates) {
   const std::string rates = folder_ / "rates.json";
   WriteFile(rates, R"({"device":"a device","cases":[{"sizes":{"tokens":65536,"heads":16,"groups":1,"key_width":64,

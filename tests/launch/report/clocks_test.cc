@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "launch/report/link_speed.h"
+#include "runtime/error.h"
 
 namespace longspan {
 namespace {
@@ -18,6 +19,19 @@ TEST(Clocks, AgreeWithinTheErrorStated) {
     EXPECT_LE(std::abs(found.ahead), found.error + 1e-6);
     EXPECT_EQ(found.error > 0, world->rank() > 0);
     EXPECT_LT(found.error, 5);
+  }
+}
+
+// Pairs have numbers of their own for their messages: all ranks go on with the same call.
+TEST(Clocks, DoNotCountAsCallsOfAllRanks) {
+  const auto world = MakeMpiWorld();
+  CompareClocks(*world);
+  MeasureNextLink(*world);
+  try {
+    world->Split(/*color=*/-1, 0);
+    ADD_FAILURE() << "a negative color passes";
+  } catch (const Error& wrong) {
+    EXPECT_NE(std::string(wrong.what()).find("comm.split, call 1 of rank"), std::string::npos) << wrong.what();
   }
 }
 

@@ -27,8 +27,8 @@ class Resume : public InterruptedRun {
 TEST_F(Resume, FortyStepsAreSeventeenAndTwentyThree) {
   const std::string keys =
       "data.validation_fraction=0 train.steps=40 checkpoint.interval=17 optimizer.schedule=COSINE parallel.cp=2 ";
-  for (const char* more : {"parallel.selected_exchange=FETCH train.sequences_per_step=4 checkpoint.background=false",
-                           "train.recompute=SELECTIVE train.sequences_per_step=64"}) {
+  for (const char* more : {"parallel.selected_exchange=AUTO train.sequences_per_step=4 checkpoint.background=false",
+                           "parallel.selected_exchange=FETCH train.recompute=SELECTIVE train.sequences_per_step=64"}) {
     fs::remove_all(folder_ / "runs");
     Expect(0, 4, Arguments(keys + more + " name=whole"), {"saved step 17 ", "saved step 34 ", "saved step 40 "});
     const std::string whole = Parameters();
@@ -38,6 +38,8 @@ TEST_F(Resume, FortyStepsAreSeventeenAndTwentyThree) {
     ASSERT_LT(last, 34);
     Expect(78, 4, Arguments(keys + more), {"older run", "--resume", "--overwrite"});
     Expect(0, 4, Arguments(keys + more + " --resume"), {"step-00000017, after step 17", "done: 23 steps"});
+    const bool chosen = said_.find("  exchange   as the checkpoint says") != std::string::npos;
+    EXPECT_EQ(chosen, std::string(more).find("AUTO") != std::string::npos) << said_;
     EXPECT_EQ(Parameters(), whole);
     EXPECT_EQ(Steps("run"), Steps("whole"));
     EXPECT_EQ(Steps("run").size(), 40U);

@@ -244,6 +244,17 @@ TEST_P(CommTest, SendReceiveKeepsTheOrderOfPairsAndSendsToSelf) {
   }
 }
 
+TEST_P(CommTest, MessagesOfPairs) {
+  // Each rank but the last to the next, more of them the higher: others know nothing of them.
+  for (int i = 0; i < size_; ++i) {
+    const auto out = Put(Numbers<float>(1001 + i, rank_)), in = Put(std::vector<float>(1001 + i));
+    if (i < rank_) comm_->Message(*stream_, {Transfer::Kind::kReceive, rank_ - 1, in.view()});
+    if (i <= rank_ && rank_ + 1 < size_) comm_->Message(*stream_, {Transfer::Kind::kSend, rank_ + 1, out.view()});
+    EXPECT_EQ(in.Values(), i < rank_ ? Numbers<float>(1001 + i, rank_ - 1) : std::vector<float>(1001 + i));
+  }
+  AllReduces<float>(1);
+}
+
 TEST_P(CommTest, BroadcastFromEveryRoot) {
   for (int root = 0; root < size_; ++root) {
     for (int64_t count : {0, 1, 300001}) {

@@ -12,6 +12,7 @@
 #include <random>
 #include <vector>
 
+#include "runtime/trace.h"
 #include "tests/parallel/places.h"
 
 namespace longspan {
@@ -327,8 +328,16 @@ TEST_P(ExchangeTest, FetchOfWhatIsSelected) {
       const auto exchange = MakeFetchExchange(layout, *cp_, *ops_->rows);
       EXPECT_EQ(exchange->rows(), layout.sequence());
       Prepare(*exchange);
-      for (int pass : {0, 1, 2, 3, 4, 5, 2, 0}) {
+      constexpr int kAll = 9;  // a pass that gathers all
+      for (int pass : {0, 1, 2, 3, 4, 5, kAll, 2, 0}) {
         SCOPED_TRACE(fmt::format("kind {} units {} pass {}", static_cast<int>(kind), units, pass));
+        exchange->GatherAll(*comm_, pass == kAll);
+        if (pass == kAll) {
+          Run(*exchange, Reach(layout.ranks(), std::vector<bool>(layout.sequence(), true)), pass);
+          EXPECT_EQ(exchange->coverage(), 1);
+          EXPECT_THROW(exchange->Choose(*comm_, Tensor()), Error);
+          continue;
+        }
         Reach reach = OwnRows(layout, 1);
         std::vector<int32_t> mine;
         for (int rank = 0; rank < layout.ranks(); ++rank) {
@@ -407,7 +416,39 @@ TEST_P(ExchangeTest, FetchAddsInGathersOrder) {
   }
 }
 
+// Whatever ranks of a node want of another's crosses the network once; what each wants of its own node does not.
+TEST_P(ExchangeTest, FetchAsksForABlockOnceANode) {
+  const int of_node = GetParam().ranks_of_node, ranks = cp_->size();
+  if (of_node == 0) GTEST_SKIP() << "one node";
+  const Layout layout = MakeLayout(LayoutKind::kHeadTail, 3);
+  const auto exchange = MakeFetchExchange(layout, *cp_, *ops_->rows);
+  Prepare(*exchange);
+  for (const int pass : {1, 2, 3}) {
+    std::vector<std::vector<bool>> wanted((ranks + of_node - 1) / of_node, std::vector<bool>(layout.sequence()));
+    int64_t blocks = 0;
+    for (int rank = 0; rank < ranks; ++rank) {
+      for (const int32_t id : Selection(layout, rank, pass)) {
+        if (id < 0 || layout.Find(id * kUnit).rank / of_node == rank / of_node) continue;
+        std::vector<bool>& node = wanted[rank / of_node];
+        if (!node[id]) ++blocks;
+        node[id] = true;
+      }
+    }
+    const test::Placed<int32_t> selected(*device_, *comm_, Selection(layout, cp_->rank(), pass));
+    exchange->Choose(*comm_, selected.view().Reshape({layout.tokens(), 2, 3}));
+    comm_->Synchronize();
+    Trace::Get().Reset();
+    exchange->Forward(*comm_, buffers_);
+    comm_->Synchronize();
+    double far = Trace::Get().totals()["comm.send_receive"].far;
+    cp_->AllReduce(*comm_, HostView(&far, {1}), ReduceOp::kSum);
+    comm_->Synchronize();
+    EXPECT_EQ(far, static_cast<double>(blocks * kUnit * (2 * 3 + 2 * 5) * 4)) << "pass " << pass;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Places, ExchangeTest, testing::ValuesIn(test::Places()), test::PlaceName);
+INSTANTIATE_TEST_SUITE_P(Nodes, ExchangeTest, testing::ValuesIn(test::NodePlaces()), test::PlaceName);
 
 TEST(Exchange, RefusesWhatDoesNotFit) {
   if (!test::CanRun()) GTEST_SKIP() << "no GPU";
