@@ -15,8 +15,6 @@ set(LONGSPAN_TEST_ENVIRONMENT
 
 # All programs that tests of label gpu need: cmake --build . --target gpu_tests
 add_custom_target(gpu_tests)
-# Programs that only tests of label all need.
-add_custom_target(all_tests)
 
 # Under a sanitizer all takes longer.
 set(LONGSPAN_TEST_PATIENCE 1)

@@ -17,7 +17,7 @@ launch/packages.sh "${all:+all-}tests"
 cuda=OFF
 nvidia-smi -L >/dev/null 2>&1 && cuda=AUTO
 cmake --preset ci -DLONGSPAN_CUDA="${LONGSPAN_CUDA:-$cuda}"
-cmake --build --preset ci --target all ${all:+all_tests}
+cmake --build --preset ci
 tests/lint.sh build/ci $all
 # Ranks and cores are counted by the tests' PROCESSORS; GPU tests run where there is a GPU.
 ctest --preset "ci${all:+-all}" -j "$(nproc)" "$@"
