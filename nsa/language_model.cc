@@ -17,6 +17,8 @@
 namespace longspan {
 namespace {
 
+constexpr int64_t kMostByDefault = 4096;  // tokens of a sequence, of a model that is opened
+
 void CheckNetwork(const NSAModelConfig& c) {
   RequireAtLeast("vocabulary", c.vocabulary, 1);
   RequireAtLeast("layers", c.layers, 1);
@@ -103,10 +105,10 @@ std::unique_ptr<LanguageModel> LanguageModel::Draw(const NSAModelConfig& config)
 std::unique_ptr<LanguageModel> LanguageModel::Open(const std::string& folder, NSAModelConfig config) {
   const HuggingFaceModel found = ReadNetwork(folder);
   const HuggingFaceTensors tensors(folder);
-  tensors.RequireLayers(found.model.layers);
+  tensors.RequireSizes(found.model);
   if (config.sequence_length == 0) {
-    constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
-    config.sequence_length = static_cast<int32_t>(std::min(found.positions, kMost));
+    const int64_t most = kMostByDefault / found.model.nsa.stride * found.model.nsa.stride;
+    config.sequence_length = static_cast<int32_t>(std::min(found.positions, most));
   }
   CheckUse(config, found.model.nsa);
   std::unique_ptr<LanguageModel> model(new LanguageModel(found.model, config));

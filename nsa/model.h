@@ -40,7 +40,8 @@ NSA_API NSAModelConfig nsa_model_default_config(int32_t vocabulary, int32_t laye
 NSA_API int nsa_model_init(NSAModel* model, const NSAModelConfig* config);
 /* Makes *model the one of a folder in Hugging Face's layout: what `longspan export` makes of a run or checkpoint, and
  * dense models of Llama's, Mistral's and Qwen 3's form, as they are (not as NSA, which `longspan import` makes of
- * them). Of *config it reads sequence_length (0: as long as the model was trained on), dtype and device, and AdamW's
+ * them). Of *config it reads sequence_length (0: as long as the model was trained on, but 4096 at most: the memory that
+ * is taken is that of training at this length, on which a decoder's does not depend), dtype and device, and AdamW's
  * numbers; null: the defaults of these, and 0. Its forward is that of Longspan's training (on a CPU bit for bit), and
  * training goes on with it, from fresh moments.
  *

@@ -229,8 +229,13 @@ class GpuDevice : public Device {
     CudaCheck(cudaSetDevice(index_), "choosing the GPU");
     void* data = nullptr;
     CountAllocation();
-    CudaCheck(cudaHostAlloc(&data, static_cast<size_t>(std::max<int64_t>(bytes, 1)), cudaHostAllocDefault),
-              what.c_str());
+    const cudaError_t status =
+        cudaHostAlloc(&data, static_cast<size_t>(std::max<int64_t>(bytes, 1)), cudaHostAllocDefault);
+    if (status == cudaErrorMemoryAllocation) {
+      cudaGetLastError();
+      FailForMemory("out of page-locked host memory: {} needs {} bytes ({:.2f} GiB)", what, bytes, GiB(bytes));
+    }
+    CudaCheck(status, what.c_str());
     return data;
   }
   void FreeHost(void* data) noexcept override { cudaFreeHost(data); }

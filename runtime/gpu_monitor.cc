@@ -3,7 +3,9 @@
 #include <dlfcn.h>
 
 #include <chrono>
+#include <condition_variable>
 #include <cstdlib>
+#include <mutex>
 #include <string_view>
 #include <utility>
 
@@ -146,45 +148,61 @@ std::string GpuHeldBy(uint64_t held) {
   return text;
 }
 
-GpuMonitor::GpuMonitor(std::string address) : address_(std::move(address)), thread_([this] { Watch(); }) {}
+struct GpuMonitor::Shared {
+  bool StopsWithin(double seconds) {
+    std::unique_lock lock(mutex);
+    return changed.wait_for(lock, std::chrono::duration<double>(seconds), [&] { return stopping; });
+  }
+
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool stopping = false, ended = false;
+  std::vector<GpuReading> readings;
+  std::string problem;
+};
+
+GpuMonitor::GpuMonitor(const std::string& address)
+    : shared_(std::make_shared<Shared>()), thread_([shared = shared_, address] {
+        Watch(*shared, address);
+        const std::lock_guard lock(shared->mutex);
+        shared->ended = true;
+        shared->changed.notify_all();
+      }) {}
 
 GpuMonitor::~GpuMonitor() {
+  bool ended = false;
   {
-    const std::lock_guard lock(mutex_);
-    stopping_ = true;
+    std::unique_lock lock(shared_->mutex);
+    shared_->stopping = true;
+    shared_->changed.notify_all();
+    ended = shared_->changed.wait_for(lock, std::chrono::seconds(1), [&] { return shared_->ended; });
   }
-  stop_.notify_all();
-  thread_.join();
+  ended ? thread_.join() : thread_.detach();
 }
 
 std::vector<GpuReading> GpuMonitor::Take() {
-  const std::lock_guard lock(mutex_);
-  return std::exchange(readings_, {});
+  const std::lock_guard lock(shared_->mutex);
+  return std::exchange(shared_->readings, {});
 }
 
 std::string GpuMonitor::TakeProblem() {
-  const std::lock_guard lock(mutex_);
-  return std::exchange(problem_, {});
+  const std::lock_guard lock(shared_->mutex);
+  return std::exchange(shared_->problem, {});
 }
 
-bool GpuMonitor::StopsWithin(double seconds) {
-  std::unique_lock lock(mutex_);
-  return stop_.wait_for(lock, std::chrono::duration<double>(seconds), [&] { return stopping_; });
-}
-
-void GpuMonitor::Watch() {
+void GpuMonitor::Watch(Shared& shared, const std::string& address) {
   try {
     Nvml nvml;
     if (!nvml.Load()) return;
-    nvml.Choose(address_);
+    nvml.Choose(address);
     do {
       const GpuReading now = nvml.Read();
-      const std::lock_guard lock(mutex_);
-      readings_.push_back(now);
-    } while (!StopsWithin(kGpuReadingSeconds));
+      const std::lock_guard lock(shared.mutex);
+      shared.readings.push_back(now);
+    } while (!shared.StopsWithin(kGpuReadingSeconds));
   } catch (const NoReadings& end) {
-    const std::lock_guard lock(mutex_);
-    problem_ = fmt::format("clocks, power and temperature of the GPU are not known: {}", end.why);
+    const std::lock_guard lock(shared.mutex);
+    shared.problem = fmt::format("clocks, power and temperature of the GPU are not known: {}", end.why);
   }
 }
 

@@ -3,9 +3,8 @@
 // a thread of its own. Where there is no such library it says nothing.
 #pragma once
 
-#include <condition_variable>
 #include <cstdint>
-#include <mutex>
+#include <memory>
 #include <string>
 #include <thread>
 #include <vector>
@@ -32,8 +31,8 @@ class GpuMonitor {
  public:
   // `address` is that on the PCI bus (GpuAddress, runtime/device.h). LONGSPAN_NVML, in the environment, is the path of
   // another library than the system's (for tests).
-  explicit GpuMonitor(std::string address);
-  ~GpuMonitor();
+  explicit GpuMonitor(const std::string& address);
+  ~GpuMonitor();  // leaves the thread to itself where the driver has not answered for a second: a program must end
   GpuMonitor(const GpuMonitor&) = delete;
   GpuMonitor& operator=(const GpuMonitor&) = delete;
 
@@ -41,15 +40,10 @@ class GpuMonitor {
   std::string TakeProblem();       // once, why there are no more: a sentence; else ""
 
  private:
-  void Watch();  // the thread
-  bool StopsWithin(double seconds);
+  struct Shared;
+  static void Watch(Shared& shared, const std::string& address);  // the thread
 
-  const std::string address_;
-  std::mutex mutex_;
-  std::condition_variable stop_;
-  bool stopping_ = false;
-  std::vector<GpuReading> readings_;
-  std::string problem_;
+  const std::shared_ptr<Shared> shared_;  // with the thread
   std::thread thread_;
 };
 

@@ -63,7 +63,7 @@ RunConfig ConfigOf(const HuggingFaceModel& from, const Given& given) {
 int Import(const Given& given) {
   const HuggingFaceModel from = ReadHuggingFaceConfig(given.from);
   const HuggingFaceTensors tensors(given.from);
-  tensors.RequireLayers(from.model.layers);
+  tensors.RequireSizes(from.model);
   const RunConfig config = ConfigOf(from, given);
   std::error_code error;
   if (fs::exists(given.to, error) && !(fs::is_directory(given.to, error) && fs::is_empty(given.to, error))) {

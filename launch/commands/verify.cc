@@ -238,6 +238,9 @@ int RunVerify(const RunConfig& config, const LinkOptions& options) {
   if (job.root()) {
     fmt::print("longspan verify: cp=1 against cp={} on {}, {}; {} tokens, {} parameters\n", job.mesh().cp_size(),
                device.name(), DTypeName(machine.dtype), config.data.sequence_length, run.params().parameters());
+    if (config.parallel.selected_exchange == SelectedExchange::kAuto) {
+      fmt::print("  exchange   as GATHER; parallel.selected_exchange=FETCH compares the other that AUTO may take\n");
+    }
     const auto self = MakeLocalCommunicator(device);
     // A CPU's losses and choices have the same bits; on a GPU a near tie may turn over, so the choice is given there.
     Run alone(config, input, gpu ? run.chosen : input.selections, device, *self, machine.dtype);

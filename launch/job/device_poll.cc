@@ -4,9 +4,12 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdint>
+#include <cstring>
 #include <utility>
 
+#include "runtime/error.h"
 #include "runtime/place.h"
 #include "runtime/planted_fault.h"
 #include "runtime/trace.h"
@@ -19,6 +22,7 @@ constexpr int kTick = 100;  // milliseconds between questions
 }  // namespace
 
 DevicePoll::DevicePoll(std::function<std::string()> ask) : ask_(std::move(ask)), end_(eventfd(0, EFD_CLOEXEC)) {
+  LS_CHECK(end_ >= 0, "no eventfd for the thread that asks the device: {}", std::strerror(errno));
   thread_ = std::thread([this] { Run(); });
 }
 
@@ -41,11 +45,14 @@ double DevicePoll::silent_seconds() const {
 }
 
 void DevicePoll::Run() {
-  const auto stage = InStage("poll");
   for (pollfd wait = {end_, POLLIN, 0}; poll(&wait, 1, kTick) <= 0;) {
     asked_ = WallSeconds();
-    PlantedFault::Get().Strike(CurrentPlace());
-    std::string failure = ask_();
+    std::string failure;
+    {
+      const auto stage = InStage("poll");
+      PlantedFault::Get().Strike(CurrentPlace());
+      failure = ask_();
+    }
     {
       const std::lock_guard lock(mutex_);
       failure_ = std::move(failure);

@@ -140,7 +140,7 @@ std::string FrameName(const Symbols& symbols, void* frame) {
   return fmt::format("{} ({})", info.dli_sname ? Readable(info.dli_sname) : "?", library);
 }
 
-// The first thread and others, until all have answered or patience ends. The calling thread is not asked.
+// The first thread and others, until all have answered or patience ends. Of others the calling thread is not asked.
 const Answers& AskAll() {
   static auto& kept = *new std::deque<Answers>;  // they stay: a thread may answer late
   Answers* const fresh = &kept.emplace_back();

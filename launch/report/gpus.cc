@@ -1,4 +1,4 @@
-// What the GPUs of ranks did while steps ran, and which of them was throttled.
+// What the GPUs of ranks did from the first step to the last, and which of them was throttled.
 #include <algorithm>
 #include <map>
 
@@ -29,8 +29,8 @@ GpuRow GpuBetween(const RankProfile& rank, double begin, double end) {
     row.temperature = std::max(row.temperature, reading.temperature);
     row.most_sm_clock = reading.most_sm_clock;
     row.power_limit = reading.power_limit;
-    row.corrected = reading.corrected - first->corrected;
-    row.uncorrected = reading.uncorrected - first->uncorrected;
+    row.corrected = std::max(reading.corrected, first->corrected) - first->corrected;
+    row.uncorrected = std::max(reading.uncorrected, first->uncorrected) - first->uncorrected;
     if (const std::string why = GpuHeldBy(reading.held); !why.empty()) ++held_by[why];
   }
   const auto count = static_cast<double>(std::max<int64_t>(1, row.readings));

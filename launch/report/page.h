@@ -6,7 +6,7 @@
 //               many
 //    "own":{"step":[..],"ranks":[{"rank":..,"seconds":[..]},..]},   own time of each step, of the ranks that stand out
 //    "timeline":{"step":..,"seconds":..,"spans":[{"rank","beside","what","name","begin","seconds","bytes"},..]},
-//    "clocks":[{"rank":..,"seconds":[..],"mhz":[..]},..]}   of the GPUs of those ranks, over the run
+//    "clocks":[{"rank":..,"seconds":[..],"mhz":[..]},..]}   of the GPUs of those ranks, since the last start
 // what: work, moving, waiting, data. The last step in full detail that all ranks have; adjacent spans of a stage are
 // one.
 #pragma once

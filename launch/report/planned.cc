@@ -39,7 +39,7 @@ std::vector<PlanRow> BesidePlan(const ProfileData& data, const PlannedRun& plan)
     rows.push_back({"memory: " + use, "bytes", bytes, memory[use]});
     planned_memory += bytes;
   }
-  rows.push_back({"memory: all and scratch", "bytes", planned_memory, memory[""]});
+  rows.push_back({"memory: all but scratch", "bytes", planned_memory, memory[""] - memory["scratch"]});
   // With what libraries take. Of a CPU it is all that the process ever did.
   if (rank->header.gpu()) rows.push_back({"memory: in use", "bytes", planned_memory, in_use});
   for (const auto& [name, bytes] : plan.transfers) {

@@ -188,7 +188,8 @@ std::string Transfers(const Summary& summary) {
 std::string Gpus(const Summary& summary) {
   if (summary.gpus.empty()) return "";
   std::string text = fmt::format(
-      "\nGPUs while steps ran: MHz of their multiprocessors; held: part of the time for which clocks were held down\n"
+      "\nGPUs from the first step to the last: MHz of their multiprocessors; held: part of the time for which clocks "
+      "were held down\n"
       "  {:>5} {:>7} {:>7} {:>7} {:>7} {:>7} {:>5} {:>7}  {:<32} {}\n",
       "rank", "MHz", "lowest", "of", "W", "of", "max C", "held", "by", "new memory errors");
   const auto errors = [](const GpuRow& row) {

@@ -56,7 +56,7 @@ struct LinkRow {
   double newest = 0, best = 0;
 };
 
-// Of a rank's GPU, its readings while steps ran (runtime/gpu_monitor.h). What it does not have is 0.
+// Of a rank's GPU, its readings from the first step to the last (runtime/gpu_monitor.h). What it does not have is 0.
 struct GpuRow {
   int rank = 0;
   int64_t readings = 0;

@@ -9,13 +9,18 @@
 namespace longspan {
 namespace {
 
-constexpr double kPay = 0.97;  // of the time that GATHER takes
+constexpr double kPay = 0.97;         // of the time that GATHER takes
+constexpr double kLongSeconds = 0.5;  // once is enough
 
 }  // namespace
 
 bool ChoosesExchange(const RunConfig& config, const Job& job) {
-  return config.parallel.selected_exchange == SelectedExchange::kAuto && config.runtime.graphs != Graphs::kOn &&
-         job.mesh().cp_size() > 1;
+  bool selects = false;
+  for (int64_t layer = 0; layer < config.model.layers; ++layer) {
+    selects |= config.model.AttentionOf(layer) == AttentionKind::kNsa;
+  }
+  return selects && config.parallel.selected_exchange == SelectedExchange::kAuto &&
+         config.runtime.graphs != Graphs::kOn && job.mesh().cp_size() > 1;
 }
 
 bool ChoosesExchangeAfter(int64_t steps) {
@@ -28,7 +33,7 @@ std::string ChooseExchange(Job& job, Session& session, MicroStep& micro_step, co
   Transformer& model = session.model();
   const auto seconds = [&] {
     const double first = PassSeconds(job, session.compute(), pass);
-    return std::min(first, PassSeconds(job, session.compute(), pass));
+    return first > kLongSeconds ? first : std::min(first, PassSeconds(job, session.compute(), pass));
   };
   session.compute().Synchronize();
   micro_step.UseGraphs(false);

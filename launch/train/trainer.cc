@@ -50,7 +50,8 @@ struct Program {
   double StartupSeconds() const { return stage_ended ? WallSeconds() - *stage_ended : ProcessSeconds(); }
 };
 
-// In the saved state, where parallel.selected_exchange leaves it open: whether selected rows are fetched.
+// In the saved state, where parallel.selected_exchange leaves it open: whether selected rows are fetched, and by how
+// many ranks of how large a cp.
 constexpr const char* kFetches = "fetches";
 
 class Trainer {
@@ -141,7 +142,9 @@ class Trainer {
       if (step == record_step_) {
         log_.Selection(step, RecordSelections(job_, session_, *sources_.train, config_, step));
       }
-      if (ChoosesExchange(config_, job_) && ChoosesExchangeAfter(step - 1)) TryExchangesAgain(step);
+      if (ChoosesExchange(config_, job_) && ChoosesExchangeAfter(step - 1) && step != exchanges_tried_) {
+        TryExchangesAgain(step);
+      }
       const std::optional<StepMetrics> metrics = step_.Run(step, *recorder_);
       if (!metrics) break;
       log_.Step(*metrics);
@@ -226,9 +229,13 @@ class Trainer {
   const RunState& State() {
     state_.seconds = log_.Elapsed();
     state_.graphs = gradients_.micro_step().uses_graphs();
-    if (ChoosesExchange(config_, job_)) state_.numbers[kFetches] = {session_.model().fetches() ? 1.0 : 0.0};
+    if (ChoosesExchange(config_, job_)) state_.numbers[kFetches] = Exchange(session_.model().fetches());
     state_.numbers["anomalies"] = anomalies_.State();
     return state_;
+  }
+
+  std::vector<double> Exchange(bool fetches) const {
+    return {fetches ? 1.0 : 0.0, static_cast<double>(mesh_.world().size()), static_cast<double>(mesh_.cp_size())};
   }
 
   // The first step, but nothing is learned from it. Afterwards all that grows on first use has its size: the steps
@@ -238,10 +245,10 @@ class Trainer {
     if (stopping_.agreed()) return false;
     Trace::Get().Reset();
     const bool goes_on = state_.step >= own().first_step;
-    const bool chosen = goes_on && ChoosesExchange(config_, job_) && state_.numbers.contains(kFetches);
-    if (chosen && state_.numbers[kFetches] != std::vector{0.0}) {
-      session_.model().SetExchange(SelectedExchange::kFetch);
-    }
+    const bool chooses = ChoosesExchange(config_, job_);
+    const std::vector<double> before = goes_on && chooses ? state_.numbers[kFetches] : std::vector<double>();
+    const bool fetches = before == Exchange(true), chosen = fetches || before == Exchange(false);
+    if (fetches) session_.model().SetExchange(SelectedExchange::kFetch);
     gradients_.Add(first);
     session_.compute().Synchronize();
     if (stopping_.Poll()) return false;
@@ -249,15 +256,12 @@ class Trainer {
     step_flops_ = job_.Reduce(flops, ReduceOp::kSum);
     step_.SetSpeed(step_flops_, peak_flops_);
     least_seconds_ = flops * mesh_.world().size() / peak_flops_;
-    if (ChoosesExchange(config_, job_) && !chosen) {
-      TryExchanges(first);
+    if (chooses && !chosen) {
+      TryExchanges(state_.step + 1, first);
     } else {
-      TryGraphs(first, goes_on ? std::optional(state_.graphs) : std::nullopt);
+      Say(TryGraphs(first, goes_on ? std::optional(state_.graphs) : std::nullopt));
     }
-    if (chosen) {
-      log_.Line(
-          fmt::format("  exchange   as the checkpoint says: {}", session_.model().fetches() ? "FETCH" : "GATHER"));
-    }
+    if (chosen) log_.Line(fmt::format("  exchange   as the checkpoint says: {}", fetches ? "FETCH" : "GATHER"));
     optimizer_.Step(1, /*learning_rate=*/0);
     optimizer_.ZeroMoments();
     session_.compute().Synchronize();
@@ -266,24 +270,31 @@ class Trainer {
     return !stopping_.Poll();
   }
 
-  void TryGraphs(const StepGradients::Loaded& step, std::optional<bool> before) {
-    const std::string found = ChooseGraphs(
-        job_, config_, session_.compute(), gradients_.micro_step(), session_.model().fetches(),
-        [&] { gradients_.Add(step); }, least_seconds_, before);
-    if (!found.empty()) log_.Line(found);
+  void Say(const std::string& line) {
+    if (!line.empty()) log_.Line(line);
   }
 
-  void TryExchanges(const StepGradients::Loaded& step) {
-    log_.Line(ChooseExchange(
-        job_, session_, gradients_.micro_step(), [&] { gradients_.Add(step); },
-        [&] { TryGraphs(step, std::nullopt); }));
+  std::string TryGraphs(const StepGradients::Loaded& loaded, std::optional<bool> before) {
+    return ChooseGraphs(
+        job_, config_, session_.compute(), gradients_.micro_step(), session_.model().fetches(),
+        [&] { gradients_.Add(loaded); }, least_seconds_, before);
+  }
+
+  void TryExchanges(int64_t step, const StepGradients::Loaded& loaded) {
+    std::string graphs;
+    const std::string exchange = ChooseExchange(
+        job_, session_, gradients_.micro_step(), [&] { gradients_.Add(loaded); },
+        [&] { graphs = TryGraphs(loaded, std::nullopt); });
+    if (!session_.model().fetches()) Say(graphs);
+    Say(exchange);
+    exchanges_tried_ = step;
   }
 
   // Before that step, which begins as if nothing had been.
   void TryExchangesAgain(int64_t step) {
     const StepGradients::Loaded next = gradients_.Load(step);
     if (stopping_.agreed()) return;
-    TryExchanges(next);
+    TryExchanges(step, next);
     session_.ops().rows->Zero(session_.compute(), session_.model().params().gradients());
   }
 
@@ -379,6 +390,7 @@ class Trainer {
   Optimizer optimizer_;
   double step_flops_ = 0, peak_flops_ = 0;  // of all ranks; peak: a second
   double least_seconds_ = 0;                // of a step, at this rank's FLOPs and peak
+  int64_t exchanges_tried_ = 0;             // before that step
   Anomalies anomalies_;
   const int64_t record_step_;  // 0: none
   RunLog log_;

@@ -19,7 +19,7 @@ Decoder::Decoder(Device& device, const Args& args)
     : device_(device),
       args_(args),
       pages_(CeilDiv(args.length, args.model.nsa.select_block)),
-      logit_rows_(std::max<int64_t>(args.sequences, 16)),
+      logit_rows_(std::max<int64_t>(args.sequences, 64)),
       ops_(MakeOps(device.kind())),
       compute_(device.MakeStream("compute")),
       alone_(MakeLocalCommunicator(device)),

@@ -53,10 +53,16 @@ HuggingFaceTensors::HuggingFaceTensors(std::string folder) : folder_(std::move(f
   }
 }
 
-void HuggingFaceTensors::RequireLayers(int64_t layers) const {
-  const std::string name = HuggingFaceNameOf(fmt::format("layers.{}.attention_norm.weight", layers - 1)).name;
-  if (!places_.contains(name))
-    Fail(ExitCode::kData, "{}: expected {} layers, found no tensor {}", folder_, layers, name);
+void HuggingFaceTensors::RequireSizes(const ModelConfig& model) const {
+  const auto name_of = [](int64_t layer) {
+    return HuggingFaceNameOf(fmt::format("layers.{}.attention_norm.weight", layer)).name;
+  };
+  for (int64_t layer = 0; layer < model.layers; ++layer) {  // ends at the first that is missing
+    if (places_.contains(name_of(layer))) continue;
+    Fail(ExitCode::kData, "{}: expected {} layers, found no tensor {}", folder_, model.layers, name_of(layer));
+  }
+  const std::string embedding = HuggingFaceNameOf("embedding.weight").name;
+  Get(embedding, ShapeThere(HuggingFaceNameOf("embedding.weight"), {model.vocab, model.hidden}));
 }
 
 void HuggingFaceTensors::RequireJust(const std::map<std::string, Shape>& parameters) const {

@@ -50,8 +50,8 @@ class HuggingFaceTensors {
  public:
   // Throws Error (io, data).
   explicit HuggingFaceTensors(std::string folder);
-  // Throws Error (data) unless there are so many layers: before a network of them is made.
-  void RequireLayers(int64_t layers) const;
+  // Throws Error (data) unless there are so many layers and such an embedding: before a network of them is made.
+  void RequireSizes(const ModelConfig& model) const;
   // Throws Error (data) naming a tensor that is of none of these parameters of ours, one of theirs that is missing, or
   // has another shape.
   void RequireJust(const std::map<std::string, Shape>& parameters) const;

@@ -14,7 +14,7 @@
 namespace longspan {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using Json = nlohmann::json;
 
 constexpr int kDeepest = 32;
 

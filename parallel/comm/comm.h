@@ -36,7 +36,8 @@ class Communicator {
   virtual uint32_t group() const = 0;  // a number that its ranks have alike, and (but for a hash's accidents) no other
   virtual bool host_waits() const { return false; }  // in the verbs, for the stream: they cannot be part of a graph
 
-  // Where nodes have several of the ranks, and it is this side that must spare the network; else null.
+  // Of a group whose gathers go by nodes, so that exchanges may, too; null where all ranks share a node, or none do,
+  // and over NCCL, whose rings find their own way.
   virtual const NodeMap* nodes() const { return nullptr; }
 
   virtual void AllReduce(Stream& stream, const Tensor& x, ReduceOp op) = 0;  // in place; F32, F64, I32, I64, BF16

@@ -9,7 +9,7 @@ namespace longspan {
 class NodeMap {
  public:
   // The node of each rank: equal numbers share one.
-  explicit NodeMap(std::vector<int> node_of_rank = {});
+  explicit NodeMap(std::vector<int> node_of_rank);
 
   bool Near(int a, int b) const { return node_[a] == node_[b]; }
   // The rank that shares the node of `to` and receives what `from` gives to that node: another for each rank of the

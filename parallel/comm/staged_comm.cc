@@ -20,6 +20,7 @@ class StagedCommunicator final : public CheckedCommunicator {
         host_(std::move(host)),
         device_(device) {}
   bool host_waits() const override { return size() > 1; }
+  const NodeMap* nodes() const override { return host_->nodes(); }
 
  private:
   bool recorded() const override { return false; }  // the host's is
@@ -72,7 +73,7 @@ class StagedCommunicator final : public CheckedCommunicator {
         [&](const std::vector<Tensor>& t) { host_->AllToAll(*host_stream_, t[0], send_counts, t[1], receive_counts); });
   }
 
-  void DoSendReceive(Stream& stream, const Call&, const std::vector<Transfer>& batch) override {
+  void DoSendReceive(Stream& stream, const Call& call, const std::vector<Transfer>& batch) override {
     std::vector<Staged> tensors;
     for (const Transfer& transfer : batch) {
       const bool send = transfer.kind == Transfer::Kind::kSend;
@@ -81,7 +82,11 @@ class StagedCommunicator final : public CheckedCommunicator {
     Run(stream, tensors, [&](const std::vector<Tensor>& t) {
       std::vector<Transfer> staged = batch;
       for (size_t i = 0; i < staged.size(); ++i) staged[i].tensor = t[i];
-      host_->SendReceive(*host_stream_, staged);
+      if (call.peer >= 0) {
+        host_->Message(*host_stream_, staged[0]);
+      } else {
+        host_->SendReceive(*host_stream_, staged);
+      }
     });
   }
 

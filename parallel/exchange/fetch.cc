@@ -1,11 +1,12 @@
 // FETCH: only the blocks that some local query selected. The buffer is a gather's, S rows, of which each owner's part
 // begins with what is fetched of it: each message lands where it stays, and all rows have room.
 //
-// Between nodes (comm.h) a block travels once for all ranks of a node that want it (routes.h): a second batch passes
-// on what the first brought. Gradients go back alone, each rank's to the owner: they are added one by one.
+// Over MPI a block travels once between two nodes for all ranks that want it (routes.h): a second
+// batch passes on what the first brought. Over NCCL each rank asks for itself. Gradients go back alone, each rank's to
+// the owner: they are added one by one.
 //
-// Gradients that come back are added in the order of ranks, the own among them, as GATHER's reduce-scatter adds: where
-// both add in that order (MPI), the choice of the exchange changes no bit.
+// Gradients that come back are added in the order of ranks, the own among them, as GATHER's reduce-scatter adds:
+// the choice of the exchange changes no bit.
 //
 // Who wants what is settled by one all-to-all of marks, a byte for each block of the receiver: S/b bytes a rank, of
 // fixed size. Ranks of a node tell each other theirs.
@@ -325,10 +326,10 @@ class FetchExchangeImpl final : public FetchExchange {
   std::span<uint8_t> asked_host_;   // [P, own blocks]: that rank wants this rank's block
   std::span<uint8_t> mates_host_;   // [ranks of the node, blocks]: as wanted_host_, of each but this
   std::vector<int32_t> lent_host_;  // own blocks that are borrowed, by borrower, in the order in which they lie there
-  std::vector<int64_t> lent_;       // [P] blocks that a rank borrows of this one, and those that this one gives it,
-  std::vector<int64_t> given_;      //   the first of them
-  std::vector<int64_t> borrowed_;   // [P] likewise what this rank borrows of one
-  std::vector<int64_t> taken_;      //   and takes from it
+  std::vector<int64_t> lent_;       // [P] own blocks that a rank wants
+  std::vector<int64_t> given_;  // [P] the first of them, which this rank sends it; others of its node pass on the rest
+  std::vector<int64_t> borrowed_;  // [P] blocks of a rank that this one wants
+  std::vector<int64_t> taken_;     // [P] the first of them, which that rank sends
   std::vector<Relayed> relayed_;
   Tensor place_;                   // gathered_ on the device
   Tensor wanted_, asked_, mates_;  // the marks on the device

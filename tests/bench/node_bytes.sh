@@ -24,16 +24,24 @@ run() {
   ms=$(sed -nE 's/.*"kind":"step".*"ms":([0-9.]+).*/\1/p' "$folder/runs/run/metrics.jsonl" | sort -n | awk '{ x[NR] = $1 } END { print x[int((NR + 1) / 2)] }')
 }
 echo "exchange   link           MiB in a step  MiB out   ms of a step"
+# Of AUTO the bytes would be those of two runs that may choose differently.
 for exchange in GATHER FETCH AUTO; do
   for rate in none 1gbit; do
     if [ "$rate" != none ]; then
       for n in n1 n2; do ip netns exec "$n" tc qdisc add dev eth0 root tbf rate "$rate" burst 256k latency 100ms || exit 1; done
     fi
-    run 2 "parallel.selected_exchange=$exchange" "$@"
-    few_in=$in few_out=$out
+    few_in=0 few_out=0
+    if [ "$exchange" != AUTO ]; then
+      run 2 "parallel.selected_exchange=$exchange" "$@"
+      few_in=$in few_out=$out
+    fi
     run 8 "parallel.selected_exchange=$exchange" "$@"
     awk -v e="$exchange" -v l="$rate" -v i="$(((in - few_in) / 6))" -v o="$(((out - few_out) / 6))" -v ms="$ms" \
-      'BEGIN { printf "%-10s %-14s %13.2f %8.2f %14.1f\n", e, l == "none" ? "memory" : l, i / 2^20, o / 2^20, ms }'
+      'BEGIN {
+        if (e == "AUTO") i = o = "-"; else { i = sprintf("%.2f", i / 2^20); o = sprintf("%.2f", o / 2^20) }
+        printf "%-10s %-14s %13s %8s %14.1f\n", e, l == "none" ? "memory" : l, i, o, ms
+      }'
+    grep "^  exchange " "$folder/said"
     [ "$rate" = none ] || for n in n1 n2; do ip netns exec "$n" tc qdisc del dev eth0 root; done
   done
 done

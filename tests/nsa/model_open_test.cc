@@ -160,7 +160,7 @@ TEST_F(Open, Refusals) {
          c["num_key_value_heads"] = 2;
        }},
       {"config.json: nsa.stride = 5 and nsa.block = 8 disagree", [](Json& c) { c["nsa"]["stride"] = 5; }},
-      {"expected 2000000000 layers, found no tensor model.layers.1999999999.",
+      {"expected 2000000000 layers, found no tensor model.layers.1.",
        [](Json& c) { c["num_hidden_layers"] = 2000000000; }},
       {"model.embed_tokens.weight: expected the shape [256,32], found [256,16]",
        [](Json& c) { c["hidden_size"] = 32; }},

@@ -238,6 +238,7 @@ TEST_F(Model, ChecksDrafts) {
     EXPECT_EQ(logits == expected, right);
     EXPECT_EQ(nsa_decoder_length(&decoder, 2), 55);
     if (right) break;
+    EXPECT_EQ(nsa_decoder_truncate(&decoder, 2, 56), NSA_ERROR_INVALID_ARGUMENT);
     for (int i = 0; i < 2; ++i) ASSERT_NSA(nsa_decoder_truncate(&decoder, sequences[i], prompts[i]));
   }
   nsa_decoder_free(&decoder);

@@ -28,7 +28,8 @@ std::vector<Place> Places() {
 std::vector<Place> NodePlaces() {
   return {{"mpi_a_rank_a_node", Transport::kAuto, 0, 1},
           {"mpi_two_ranks_a_node", Transport::kAuto, 0, 2},
-          {"mpi_three_ranks_a_node", Transport::kAuto, 1, 3}};
+          {"mpi_three_ranks_a_node", Transport::kAuto, 1, 3},
+          {"staged_two_ranks_a_node", Transport::kStaged, 0, 2}};
 }
 
 bool CanRun() { return true; }

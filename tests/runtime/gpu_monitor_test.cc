@@ -17,7 +17,7 @@ constexpr double kPatience = 60;  // seconds, on a loaded machine
 class Monitors : public testing::Test {
  protected:
   ~Monitors() override {
-    for (const char* name : {"LONGSPAN_NVML", "STUB_NVML_HOT", "STUB_NVML_FAILS"}) unsetenv(name);
+    for (const char* name : {"LONGSPAN_NVML", "STUB_NVML_HOT", "STUB_NVML_FAILS", "STUB_NVML_HANGS"}) unsetenv(name);
   }
   // Until it has read `count` times or says why not.
   void Watch(const std::string& address, size_t count = 1) {
@@ -74,6 +74,14 @@ TEST_F(Monitors, SayWhatIsWrongInOneSentence) {
   setenv("LONGSPAN_NVML", "/none.so", 1);
   Watch("0000:1b:00.0");
   EXPECT_NE(problem_.find("/none.so"), std::string::npos) << problem_;
+}
+
+TEST_F(Monitors, AreNotWaitedForWhereTheDriverHangs) {
+  setenv("LONGSPAN_NVML", STUB_NVML, 1);
+  setenv("STUB_NVML_HANGS", "1", 1);
+  const double begin = WallSeconds();
+  { const GpuMonitor monitor("0000:1b:00.0"); }
+  EXPECT_LT(WallSeconds() - begin, kPatience);
 }
 
 TEST_F(Monitors, SayNothingWithoutALibrary) {

@@ -1,5 +1,8 @@
 // Plays libnvidia-ml for tests. Every address is a GPU of 1980 MHz, but the one in STUB_NVML_HOT is held at 1095 MHz by
-// heat; the call named in STUB_NVML_FAILS fails. Compiled with STUB_NVML_WITHOUT_POWER it lacks a function.
+// heat; the call named in STUB_NVML_FAILS fails, with STUB_NVML_HANGS the clocks never come. Compiled with
+// STUB_NVML_WITHOUT_POWER it lacks a function.
+#include <unistd.h>
+
 #include <cstdlib>
 #include <string>
 
@@ -32,6 +35,7 @@ int nvmlDeviceGetHandleByPciBusId_v2(const char* address, void** gpu) {
   return 0;
 }
 int nvmlDeviceGetClockInfo(void* gpu, int type, unsigned* mhz) {
+  while (std::getenv("STUB_NVML_HANGS")) pause();
   *mhz = type == 2 ? 2619 : Hot(gpu) ? 1095 : 1980;
   return Status("nvmlDeviceGetClockInfo");
 }

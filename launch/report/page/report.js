@@ -211,7 +211,7 @@ function gpus() {
   }
   chart('clocks', () => curves(data.clocks.map((gpu, i) => ({
     label: 'rank ' + gpu.rank, x: gpu.seconds, y: gpu.mhz, colour: palette(i),
-  })), 'seconds since the run began', 'MHz', { zero: true }));
+  })), 'seconds since the run was last started', 'MHz', { zero: true }));
   $('gpus').append(table(
     ['rank', 'MHz', 'lowest', 'of', 'memory MHz', 'W', 'of', 'most °C', 'held', '<by', '<new memory errors'],
     report.gpus.map((gpu) => [gpu.rank, fixed(gpu.sm_clock, 0), fixed(gpu.lowest, 0), fixed(gpu.most_sm_clock, 0),

@@ -140,7 +140,7 @@ TEST_F(RecorderTest, ARankWhoseGpuIsTooHotIsNamed) {
   EXPECT_NE(text.find("rank 1 is slow by its own doing (throttled, GPU too hot, 1095 MHz, others 1980)"),
             std::string::npos)
       << text;
-  EXPECT_NE(text.find("GPUs while steps ran"), std::string::npos) << text;
+  EXPECT_NE(text.find("GPUs from the first step to the last"), std::string::npos) << text;
 }
 
 // The rank that comes last makes the others wait, for as long as it was late.

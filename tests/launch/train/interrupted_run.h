@@ -19,7 +19,7 @@ class InterruptedRun : public TinyRun {
   // Starts the run in the background, waits until `when` holds, and kills all its processes, or one rank.
   void Kill(int ranks, const std::string& arguments, bool all, const std::function<bool()>& when) {
     const std::string launcher = ranks > 1 ? fmt::format("'{}' -np {} ", LONGSPAN_MPIEXEC, ranks) : "";
-    std::thread run([&] {
+    std::jthread run([&] {
       const std::string command =
           fmt::format("{}'{}' {} > '{}' 2>&1", launcher, LONGSPAN_PROGRAM, arguments, folder_ / "killed");
       [[maybe_unused]] const int status = std::system(command.c_str());

@@ -117,12 +117,16 @@ TEST_F(DecoderTest, ABatchIsEachAlone) {
 // Drafts of several tokens, wrong from some place on: the logits after each, and then as if the wrong ones had never
 // been.
 TEST_F(DecoderTest, DraftsAreCheckedAndTakenBack) {
-  for (const AttentionKind kind : {AttentionKind::kNsa, AttentionKind::kWindow}) {
+  for (const auto& [kind, branches] :
+       {std::pair(AttentionKind::kNsa, KvBranches::kSeparate), std::pair(AttentionKind::kNsa, KvBranches::kShared),
+        std::pair(AttentionKind::kWindow, KvBranches::kSeparate)}) {
     SessionConfig config = SmallConfig();
     config.model.attention = {kind};
+    config.model.nsa.kv_branches = branches;
     Start(config, 2);
     const int64_t vocab = config.model.vocab;
     std::vector<int64_t> lengths = {3, 270};
+    int64_t longest = lengths[1];
     std::vector<Decoder::Entry> entries = {{0, tokens().first(lengths[0])}, {1, tokens().first(lengths[1])}};
     decoder_->Append(entries);
     for (int round = 0; round < 12; ++round) {
@@ -137,6 +141,7 @@ TEST_F(DecoderTest, DraftsAreCheckedAndTakenBack) {
         entries[i] = {i, drafts[i], true};
       }
       const auto logits = decoder_->Append(entries);
+      longest = std::max(longest, decoder_->length(1));
       for (int64_t i = 0; i < 2; ++i) {
         ASSERT_EQ(std::ssize(logits[i]), std::ssize(drafts[i]) * vocab);
         for (int64_t t = 0; t < right[i]; ++t) {
@@ -146,7 +151,9 @@ TEST_F(DecoderTest, DraftsAreCheckedAndTakenBack) {
         decoder_->TakeBack(i, lengths[i] += right[i]);
       }
     }
-    // All that can be taken back.
+    // All that can be taken back, and no more.
+    EXPECT_EQ(decoder_->least(1), std::max<int64_t>(0, longest - Decoder::kStep));
+    EXPECT_THROW(decoder_->TakeBack(1, decoder_->least(1) - 1), Error);
     decoder_->TakeBack(1, decoder_->least(1));
     for (int64_t t = decoder_->length(1); t < lengths[1] + 9; ++t) {
       const Decoder::Entry next{1, tokens().subspan(t, 1)};

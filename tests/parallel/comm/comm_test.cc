@@ -253,6 +253,13 @@ TEST_P(CommTest, MessagesOfPairs) {
     EXPECT_EQ(in.Values(), i < rank_ ? Numbers<float>(1001 + i, rank_ - 1) : std::vector<float>(1001 + i));
   }
   AllReduces<float>(1);
+  // A group's number comes of the calls so far.
+  const auto group = comm_->Split(0, rank_);
+  std::vector<int32_t> groups(size_);
+  const auto own = Put<int32_t>({static_cast<int32_t>(group->group())}), all = Put(groups);
+  comm_->AllGather(*stream_, own.view(), all.view());
+  groups = all.Values();
+  EXPECT_EQ(std::count(groups.begin(), groups.end(), groups[0]), size_);
 }
 
 TEST_P(CommTest, BroadcastFromEveryRoot) {
