@@ -1,15 +1,8 @@
 #include "launch/job/device_poll.h"
 
-#include <poll.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstdint>
-#include <cstring>
+#include <chrono>
 #include <utility>
 
-#include "runtime/error.h"
 #include "runtime/place.h"
 #include "runtime/planted_fault.h"
 #include "runtime/trace.h"
@@ -17,21 +10,20 @@
 namespace longspan {
 namespace {
 
-constexpr int kTick = 100;  // milliseconds between questions
+constexpr auto kTick = std::chrono::milliseconds(100);  // between questions
 
 }  // namespace
 
-DevicePoll::DevicePoll(std::function<std::string()> ask) : ask_(std::move(ask)), end_(eventfd(0, EFD_CLOEXEC)) {
-  LS_CHECK(end_ >= 0, "no eventfd for the thread that asks the device: {}", std::strerror(errno));
-  thread_ = std::thread([this] { Run(); });
-}
+DevicePoll::DevicePoll(std::function<std::string()> ask) : ask_(std::move(ask)), thread_([this] { Run(); }) {}
 
 void DevicePoll::End() {
   if (!thread_.joinable()) return;
-  const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t written = write(end_, &one, sizeof(one));
+  {
+    const std::lock_guard lock(mutex_);
+    ending_ = true;
+  }
+  changed_.notify_all();
   thread_.join();
-  close(end_);
 }
 
 std::string DevicePoll::failure() const {
@@ -45,7 +37,9 @@ double DevicePoll::silent_seconds() const {
 }
 
 void DevicePoll::Run() {
-  for (pollfd wait = {end_, POLLIN, 0}; poll(&wait, 1, kTick) <= 0;) {
+  std::unique_lock lock(mutex_);
+  while (!changed_.wait_for(lock, kTick, [this] { return ending_; })) {
+    lock.unlock();
     asked_ = WallSeconds();
     std::string failure;
     {
@@ -53,10 +47,8 @@ void DevicePoll::Run() {
       PlantedFault::Get().Strike(CurrentPlace());
       failure = ask_();
     }
-    {
-      const std::lock_guard lock(mutex_);
-      failure_ = std::move(failure);
-    }
+    lock.lock();
+    failure_ = std::move(failure);
     asked_ = 0;
   }
 }

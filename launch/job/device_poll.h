@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <functional>
 #include <mutex>
 #include <string>
@@ -27,11 +28,12 @@ class DevicePoll {
   void Run();
 
   const std::function<std::string()> ask_;
-  const int end_;  // eventfd
   mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  bool ending_ = false;
   std::string failure_;
   std::atomic<double> asked_ = 0;  // WallSeconds; 0: no answer is due
-  std::thread thread_;
+  std::thread thread_;             // last: it uses all of these
 };
 
 }  // namespace longspan

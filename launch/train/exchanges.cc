@@ -9,8 +9,7 @@
 namespace longspan {
 namespace {
 
-constexpr double kPay = 0.97;         // of the time that GATHER takes
-constexpr double kLongSeconds = 0.5;  // once is enough
+constexpr double kPay = 0.97;  // of the time that GATHER takes
 
 }  // namespace
 
@@ -33,7 +32,7 @@ std::string ChooseExchange(Job& job, Session& session, MicroStep& micro_step, co
   Transformer& model = session.model();
   const auto seconds = [&] {
     const double first = PassSeconds(job, session.compute(), pass);
-    return first > kLongSeconds ? first : std::min(first, PassSeconds(job, session.compute(), pass));
+    return first > kLongPassSeconds ? first : std::min(first, PassSeconds(job, session.compute(), pass));
   };
   session.compute().Synchronize();
   micro_step.UseGraphs(false);

@@ -11,8 +11,7 @@
 namespace longspan {
 namespace {
 
-constexpr double kPay = 0.95;         // of the time without them
-constexpr double kLongSeconds = 0.5;  // launches are nothing beside such a pass
+constexpr double kPay = 0.95;  // of the time without them
 
 }  // namespace
 
@@ -47,9 +46,9 @@ std::string ChooseGraphs(Job& job, const RunConfig& config, Stream& compute, Mic
   }
 
   const auto seconds = [&] { return PassSeconds(job, compute, pass); };
-  const bool long_anyway = job.Reduce(least_seconds, ReduceOp::kMax) > kLongSeconds;
+  const bool long_anyway = job.Reduce(least_seconds, ReduceOp::kMax) > kLongPassSeconds;
   const double first = long_anyway ? INFINITY : seconds();
-  if (first > kLongSeconds) return "  graphs     not used: forward and backward of a step take over half a second";
+  if (first > kLongPassSeconds) return "  graphs     not used: forward and backward of a step take over half a second";
   const double enqueued = std::min(first, seconds());
   micro_step.UseGraphs(true);
   pass();  // captures

@@ -11,6 +11,9 @@
 
 namespace longspan {
 
+// A pass beside which launches are nothing, and which is tried once.
+constexpr double kLongPassSeconds = 0.5;
+
 // Collective: seconds of `pass`, of the slowest rank.
 double PassSeconds(Job& job, Stream& compute, const std::function<void()>& pass);
 

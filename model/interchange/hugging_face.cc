@@ -61,8 +61,8 @@ void HuggingFaceTensors::RequireSizes(const ModelConfig& model) const {
     if (places_.contains(name_of(layer))) continue;
     Fail(ExitCode::kData, "{}: expected {} layers, found no tensor {}", folder_, model.layers, name_of(layer));
   }
-  const std::string embedding = HuggingFaceNameOf("embedding.weight").name;
-  Get(embedding, ShapeThere(HuggingFaceNameOf("embedding.weight"), {model.vocab, model.hidden}));
+  const HuggingFaceName embedding = HuggingFaceNameOf("embedding.weight");
+  Get(embedding.name, ShapeThere(embedding, {model.vocab, model.hidden}));
 }
 
 void HuggingFaceTensors::RequireJust(const std::map<std::string, Shape>& parameters) const {

@@ -98,10 +98,10 @@ class Comparison:
     def __init__(self, args):
         self.args = args
         self.entrants, self.absent = public.public_entrants(args.without)
-        if os.path.exists(args.library):
-            self.entrants.insert(0, public.library_entrant(args.library))
+        if os.path.exists(args.libnsa):
+            self.entrants.insert(0, public.library_entrant(args.libnsa))
         else:
-            self.absent["libnsa"] = f"there is no {args.library}"
+            self.absent["libnsa"] = f"there is no {args.libnsa}"
         self.entrants = public.torch_entrants() + self.entrants
         self.stages = ["selected"] if args.selected else args.stages
         self.found = {"device": torch.cuda.get_device_name(), "torch": torch.__version__,
@@ -289,7 +289,7 @@ def numbers(text):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("longspan", help="the program")
-    parser.add_argument("--library", help="the C library; that beside the program")
+    parser.add_argument("--libnsa", help="the C library; that beside the program")
     parser.add_argument("--peers", nargs="*", default=[], help="folders that hold public packages")
     parser.add_argument("--without", nargs="*", default=[], help="public packages to leave out")
     parser.add_argument("--tokens", type=numbers, default=[8192, 65536])
@@ -302,7 +302,7 @@ def main():
     parser.add_argument("--out", default=".", help="folder")
     args = parser.parse_args()
     args.shape = args.shape or [[64, 4, 128, 128]]
-    args.library = os.path.abspath(args.library or os.path.join(os.path.dirname(args.longspan), "libnsa.so.0"))
+    args.libnsa = os.path.abspath(args.libnsa or os.path.join(os.path.dirname(args.longspan), "libnsa.so.0"))
     os.makedirs(args.out, exist_ok=True)
     sys.path[:0] = args.peers
     warnings.simplefilter("ignore")  # the packages' own
