@@ -22,7 +22,7 @@ struct Extra {
 };
 
 // Steps of `extra(rank, step)`, with 2% of noise.
-ProfileData Made(const std::function<Extra(int, int)>& extra, bool gpu = false) {
+ProfileData Made(const std::function<Extra(int, int)>& extra, bool gpu = false, int steps = kSteps) {
   ProfileData data;
   data.folder = "run";
   data.expected = kRanks;
@@ -35,7 +35,7 @@ ProfileData Made(const std::function<Extra(int, int)>& extra, bool gpu = false) 
     rank.sessions.push_back({.id = 1, .begin = 0, .end = 10, .step_seconds = {}});
     data.ranks.push_back(rank);
   }
-  for (int step = 1; step <= kSteps; ++step) {
+  for (int step = 1; step <= steps; ++step) {
     std::vector<double> own;
     std::vector<Extra> extras;
     for (int r = 0; r < kRanks; ++r) {
@@ -167,6 +167,40 @@ TEST(Summary, SinceAStepInTheBackward) {
   EXPECT_EQ(ended.stragglers[0].last_step, 20);
   EXPECT_FALSE(ended.stragglers[0].to_end);
   EXPECT_EQ(ended.stragglers[0].what, SlowClass::kHost);
+}
+
+// Own time beyond the median rank's, in parts of that, as recorded on a machine on which other programs ran: a rank
+// spins since step 30.
+constexpr std::array<double, kSteps> kRecorded = {
+    0.04, -0.01, -0.02, -0.05, 0.27,  -0.02, 0.12, -0.04, 0.10, 0.06, 0.00, 0.08, 0.01, -0.11, 0.00,
+    0.00, 0.12,  0.00,  0.02,  -0.01, 0.00,  0.04, 0.08,  0.01, 0.05, 0.00, 0.00, 0.00, 0.00,  0.47,
+    0.37, 0.32,  0.37,  0.39,  0.49,  0.42,  0.43, 0.58,  0.59, 0.31, 0.51, 0.12, 1.06, 0.40,  0.41,
+    0.57, 2.20,  0.40,  2.67,  0.52,  0.47,  0.28, 0.44,  0.38, 0.43, 0.56, 0.53, 0.39, 0.38,  0.49};
+
+TEST(Summary, SinceAStepAmongOtherPrograms) {
+  for (int steps = 36; steps <= kSteps; ++steps) {
+    const Summary summary = Summarize(Made(
+        [](int rank, int step) {
+          return Extra{.backward = rank == 2 ? kRecorded.at(step - 1) * (kForward + kBackward) : 0};
+        },
+        /*gpu=*/false, steps));
+    ASSERT_EQ(summary.stragglers.size(), 1U) << steps;
+    EXPECT_EQ(summary.stragglers[0].rank, 2) << steps;
+    EXPECT_EQ(summary.stragglers[0].first_step, 30) << steps;
+    EXPECT_TRUE(summary.stragglers[0].to_end) << steps;
+  }
+}
+
+// Since when it is slow, not since when it is slower.
+TEST(Summary, SlowAndThenSlower) {
+  for (const double more : {0.0, 0.02, 0.06, 0.15}) {
+    const Summary summary = Summarize(Made([=](int rank, int step) {
+      return Extra{.backward = rank != 1 || step < 20 ? 0 : step < 45 ? 0.01 : 0.01 + more};
+    }));
+    ASSERT_EQ(summary.stragglers.size(), 1U) << more;
+    EXPECT_EQ(summary.stragglers[0].first_step, 20) << more;
+    EXPECT_TRUE(summary.stragglers[0].to_end) << more;
+  }
 }
 
 TEST(Summary, DataComputeAndOneOff) {
