@@ -107,9 +107,10 @@ TEST(Summary, ThrottledIsWhoseClocksAreHeldDownBelowOthers) {
   const auto with = [](const std::vector<Gpu>& gpus, const Extra& of_rank_2) {
     ProfileData data = Made([&](int rank, int) { return rank == 2 ? of_rank_2 : Extra{}; }, /*gpu=*/true);
     for (size_t r = 0; r < gpus.size(); ++r) {
-      data.ranks[r].gpu = {{.at = 0.5, .sm_clock = gpus[r].clock, .held = gpus[r].held, .corrected = 5},
-                           {.at = 1.5, .sm_clock = gpus[r].clock, .held = gpus[r].held, .corrected = 5 + r},
-                           {.at = 1000, .sm_clock = 1, .held = 0}};  // after the steps
+      ProfileGpus& gpu = data.ranks[r].gpu;
+      gpu.Add({.at = 0.5, .sm_clock = gpus[r].clock, .held = gpus[r].held, .corrected = 5});
+      gpu.Add({.at = 1.5, .sm_clock = gpus[r].clock, .held = gpus[r].held, .corrected = 5 + r});
+      gpu.Add({.at = 1000, .sm_clock = 1, .held = 0});  // after the steps
     }
     double begin = 0;
     for (RankProfile& rank : data.ranks) {
@@ -139,6 +140,42 @@ TEST(Summary, ThrottledIsWhoseClocksAreHeldDownBelowOthers) {
   EXPECT_EQ(none.stragglers.at(0).what, SlowClass::kCompute);
   EXPECT_TRUE(none.gpus.empty());
   EXPECT_EQ(ReportText(none).find("GPUs"), std::string::npos);
+}
+
+// A week of them, hot for the last quarter, is no more than an hour's.
+TEST(Summary, ReadingsOfALongRunBecomeMeans) {
+  constexpr int kWeek = 7 * 24 * 3600, kHot = kWeek / 4 * 3;
+  RankProfile rank;
+  for (int i = 0; i < kWeek; ++i) {
+    const bool hot = i >= kHot;
+    rank.gpu.Add({.at = static_cast<double>(i),
+                  .sm_clock = i == 1234 ? 345.0
+                              : hot     ? 1000.0
+                                        : 2000.0,
+                  .most_sm_clock = 1980,
+                  .power = 600,
+                  .temperature = i == 5678 ? 90.0 : 60.0,
+                  .held = hot ? uint64_t{0x48} : 0,
+                  .corrected = static_cast<uint64_t>(i)});
+  }
+  EXPECT_LE(rank.gpu.list.size(), ProfileGpus::kMost);
+  EXPECT_GT(rank.gpu.list.size(), ProfileGpus::kMost / 4);
+  const GpuRow all = GpuBetween(rank, 0, kWeek);
+  EXPECT_EQ(all.readings, kWeek);
+  EXPECT_NEAR(all.sm_clock, 1750, 0.1);
+  EXPECT_NEAR(all.power, 600, 1e-6);
+  EXPECT_EQ(all.lowest, 345);
+  EXPECT_EQ(all.most_sm_clock, 1980);
+  EXPECT_EQ(all.temperature, 90);
+  EXPECT_NEAR(all.held, 0.25, 1e-9);
+  EXPECT_EQ(all.held_by, GpuHeldBy(0x48));
+  EXPECT_EQ(all.corrected, static_cast<uint64_t>(kWeek - 1));
+  // Also where a step is shorter than the time between those that are kept.
+  const GpuRow step = GpuBetween(rank, kHot + 1000, kHot + 1001);
+  EXPECT_GT(step.readings, 0);
+  EXPECT_EQ(step.sm_clock, 1000);
+  EXPECT_EQ(step.held, 1);
+  EXPECT_EQ(GpuBetween(rank, kWeek, 2 * kWeek).readings, 0);
 }
 
 TEST(Summary, SinceAStepInTheBackward) {
