@@ -48,7 +48,7 @@ train() {
   shift
   local command=(train --config configs/nsa_102m.textproto --resume "name=$name" "output=$folder" "${data[@]}"
     train.sequences_per_step=1 "train.steps=$steps" "optimizer.warmup_steps=$((steps / 10))" train.log_interval=50
-    train.eval_interval=100 train.eval_sequences=16 "parallel.cp=$ranks" checkpoint.minutes=0 checkpoint.keep_last=1
+    train.eval_interval=200 train.eval_sequences=16 "parallel.cp=$ranks" checkpoint.minutes=0 checkpoint.keep_last=1
     "${keys[@]}" "$@")
   echo "== $name"
   if ! grep -qs '"kind":"stop"' "$metrics"; then
