@@ -33,10 +33,11 @@ class RetrievalSource : public SequenceSource {
   int64_t length() const override { return length_; }
   int64_t labels() const override {
     int64_t labels = 0;
-    for (int64_t kind = 0; kind < std::ssize(lengths_); ++kind) {
+    const int64_t turn = 2 * std::ssize(lengths_);
+    for (int64_t first = 0; first < turn; ++first) {
       int64_t one = 0;
-      for (const auto& [begin, end] : PiecesOf(kind)) one += PlanOf(end - begin).queries * kValueTokens;
-      labels += one * CeilDiv(size() - kind, std::ssize(lengths_));
+      for (const auto& [begin, end] : PiecesOf(first)) one += PlanOf(end - begin).queries * kValueTokens;
+      labels += one * CeilDiv(size() - first, turn);
     }
     return labels;
   }
@@ -61,7 +62,7 @@ class RetrievalSource : public SequenceSource {
  private:
   // [begin,end) of the documents of a sequence: all of one length, but for the last, which takes what is left.
   std::vector<std::pair<int64_t, int64_t>> PiecesOf(int64_t index) const {
-    const int64_t length = lengths_[index % std::ssize(lengths_)], count = length_ / length;
+    const int64_t length = lengths_[index % 2 == 0 ? 0 : index / 2 % std::ssize(lengths_)], count = length_ / length;
     std::vector<std::pair<int64_t, int64_t>> pieces;
     for (int64_t i = 0; i < count; ++i) pieces.emplace_back(i * length, i + 1 == count ? length_ : (i + 1) * length);
     return pieces;
@@ -70,7 +71,7 @@ class RetrievalSource : public SequenceSource {
   const RetrievalDocuments documents_;
   const int64_t length_;
   const bool held_out_;
-  std::vector<int64_t> lengths_;  // of documents, by turns
+  std::vector<int64_t> lengths_;  // of documents
 };
 
 std::vector<int32_t> Ids(int64_t first, int64_t last) {

@@ -68,7 +68,7 @@ TEST(Retrieval, TrainingHasLabelsOnValuesAlone) {
   const auto held_out = MakeRetrievalSource(64, kLength, kBlock, /*held_out=*/true);
   std::vector<int32_t> tokens(kLength), targets(kLength), doc_start(kLength), other(kLength);
   std::set<std::vector<int64_t>> cuts;
-  for (int64_t index = 0; index < 3; ++index) {
+  for (int64_t index = 0; index < 6; ++index) {
     held_out->Fill(index, other, targets, doc_start);
     source->Fill(index, tokens, targets, doc_start);
     EXPECT_NE(tokens, other);
