@@ -13,6 +13,7 @@
 #   LONGSPAN=FILE      the program (build/gpu/longspan)      RUNS=FOLDER   instead of runs/real_run
 #   STEPS=N            of each run (611: 40M tokens)         RANKS=N       instead of all GPUs
 #   IMPORT_STEPS=N     of the imported model (200)           PROMPT=FILE   what the text goes on from
+#   VOCAB=N                  of the tokenizer (32768)        DOCUMENTS="--megabytes 125 .." of tests/bench/long_documents.py
 #   HELD_OUT=N               tokens, at most (4194304)       TOKENS=N      of the text (300)
 #   KEYS="KEY=VALUE .." over the configuration, such as a smaller model
 set -uo pipefail
@@ -24,7 +25,7 @@ import_steps=${IMPORT_STEPS:-200}
 ranks=${RANKS:-$(nvidia-smi -L 2>/dev/null | grep -c '^GPU')}
 [[ $ranks -gt 0 ]] || ranks=1
 held_out=${HELD_OUT:-4194304}
-read -ra keys <<<"${KEYS:-}"
+read -rd '' -a keys <<<"${KEYS:-}"  # lines, too
 data=("data.train=$folder/data/train" "data.validation=$folder/data/held_out")
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 NCCL_NVLS_ENABLE=${NCCL_NVLS_ENABLE:-0}
 mkdir -p "$folder"
@@ -34,8 +35,9 @@ on_ranks() { mpirun --oversubscribe --bind-to none -np "$ranks" "$longspan" "$@"
 make_data() {
   local texts=$folder/texts
   rm -rf "$texts"
-  tests/bench/long_documents.py "$1" "$texts" &&
-    "$longspan" tokenizer train --vocab 32768 --type bpe --output "$folder/tokenizer" "$texts/train" &&
+  # shellcheck disable=SC2086  # several words
+  tests/bench/long_documents.py "$1" "$texts" ${DOCUMENTS:-} &&
+    "$longspan" tokenizer train --vocab "${VOCAB:-32768}" --type bpe --output "$folder/tokenizer" "$texts/train" &&
     for part in train held_out; do
       "$longspan" data --tokenizer sentencepiece --model "$folder/tokenizer.model" --output "$folder/data/$part" \
         "$texts/$part" || return
