@@ -17,7 +17,7 @@ constexpr int64_t kShortest = 256;  // tokens of a document
 
 // Of a training document.
 RetrievalDocuments::Plan PlanOf(int64_t length) {
-  const int64_t pairs = std::max<int64_t>(16, length / 128);
+  const int64_t pairs = std::max<int64_t>(16, length / 512);
   return {.pairs = pairs, .queries = pairs};
 }
 
