@@ -31,7 +31,7 @@ Trials::Trials(Job& job, const RunConfig& config, Session& session, StepGradient
 void Trials::GoOnAs(const RunState& state) {
   graphs_ = state.graphs;
   const auto found = state.numbers.find(kFetches);
-  if (!choose_exchange() || found == state.numbers.end()) return;
+  if (!exchange_is_open() || found == state.numbers.end()) return;
   for (const bool fetches : {false, true}) {
     if (found->second == Exchange(fetches)) fetches_ = fetches;
   }
@@ -40,12 +40,12 @@ void Trials::GoOnAs(const RunState& state) {
 
 void Trials::SaveTo(RunState* state) const {
   state->graphs = gradients_.micro_step().uses_graphs();
-  if (choose_exchange()) state->numbers[kFetches] = Exchange(session_.model().fetches());
+  if (exchange_is_open()) state->numbers[kFetches] = Exchange(session_.model().fetches());
 }
 
 void Trials::Begin(int64_t step, const StepGradients::Loaded& loaded, double least_seconds) {
   least_seconds_ = least_seconds;
-  if (choose_exchange() && !fetches_) {
+  if (exchange_is_open() && !fetches_) {
     graphs_.reset();  // they were those of another exchange
     return TryExchanges(step, loaded);
   }
@@ -55,14 +55,14 @@ void Trials::Begin(int64_t step, const StepGradients::Loaded& loaded, double lea
 }
 
 void Trials::BeforeStep(int64_t step) {
-  if (!choose_exchange() || !TriesAfter(step - 1) || step == tried_) return;
+  if (!exchange_is_open() || !TriesAfter(step - 1) || step == tried_) return;
   const StepGradients::Loaded next = gradients_.Load(step);
   if (stopping_.agreed()) return;
   TryExchanges(step, next);
   session_.ops().rows->Zero(session_.compute(), session_.model().params().gradients());
 }
 
-bool Trials::choose_exchange() const {
+bool Trials::exchange_is_open() const {
   bool selects = false;
   for (int64_t layer = 0; layer < config_.model.layers; ++layer) {
     selects |= config_.model.AttentionOf(layer) == AttentionKind::kNsa;

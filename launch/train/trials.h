@@ -41,7 +41,7 @@ class Trials {
   void BeforeStep(int64_t step);
 
  private:
-  bool choose_exchange() const;
+  bool exchange_is_open() const;
   std::vector<double> Exchange(bool fetches) const;
   void TryExchanges(int64_t step, const StepGradients::Loaded& loaded);
   std::string TryGraphs(const StepGradients::Loaded& loaded);
