@@ -11,7 +11,7 @@
 namespace longspan {
 namespace {
 
-constexpr double kFetchPays = 0.97, kGraphsPay = 0.98;  // of the time without
+constexpr double kFetchPays = 0.97, kGraphsPay = 0.95;  // of the time without
 constexpr double kLongPassSeconds = 0.5;                // beside which launches are nothing, and which is tried once
 // In the saved state, where it is left open: whether selected rows are fetched, and by how many ranks of how large a
 // cp.
