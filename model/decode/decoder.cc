@@ -24,6 +24,11 @@ Decoder::Decoder(Device& device, const Args& args)
       compute_(device.MakeStream("compute")),
       alone_(MakeLocalCommunicator(device)),
       layout_(LayoutKind::kContiguous, args.model.nsa.select_block, 1, args.model.nsa.select_block),
+      kernels_(ops_.decode.get(), {.sizes = {args.dtype, args.model.heads, args.model.kv_heads, args.model.key_width,
+                                             args.model.value_width, args.model.nsa},
+                                   .entries = args.sequences,
+                                   .queries = kStep,
+                                   .max_tokens = args.length}),
       lengths_(args.sequences, 0),
       written_(args.sequences, 0) {
   context_.emplace(Context{device, ops_, *compute_, *compute_, *alone_, layout_, args.dtype, args.dtype});
@@ -87,6 +92,7 @@ void Decoder::ReserveStep() {
   for (auto [slot, name] : {std::pair{&ffn_gate_, "ffn.gate"}, {&ffn_up_, "ffn.up"}, {&ffn_act_, "ffn.act"}}) {
     rows(slot, name, {m.ffn});
   }
+  kernels_.Reserve(arena_);
   reserve(&last_x_, "last_x", args_.dtype, {logit_rows_, m.hidden});
   reserve(&logits_, "logits", args_.dtype, {logit_rows_, m.vocab});
 }
@@ -219,6 +225,8 @@ void Decoder::Run(const std::vector<NewTokens>& round, int64_t rows) {
   const Tensor x = x_.Rows(0, rows), middle = middle_.Rows(0, rows), normed = normed_.Rows(0, rows);
   const Tensor gate = ffn_gate_.Rows(0, rows), up = ffn_up_.Rows(0, rows), act = ffn_act_.Rows(0, rows);
   const double eps = args_.model.norm_eps;
+  together_ = kernels_.Serves(round);
+  if (together_) kernels_.Begin(*compute_, round, table_, false);
   dense.Embedding(*compute_, {tokens_.Rows(0, rows), params().Find("embedding.weight").weight, x});
   for (Layer& layer : layers_) {
     dense.RmsNorm(*compute_, {x, layer.attention_norm, eps, normed});
@@ -246,18 +254,13 @@ void Decoder::Attend(Layer& layer, const std::vector<NewTokens>& round, int64_t 
     Project(layer.k[i], k);
     Project(layer.v[i], v);
     Rotate(k, rotated_k, positions);
-    for (const NewTokens& tokens : round) {
-      const auto append = [&](int to, const Tensor& keys) {
-        layer.cache->Append(attention, *compute_, tokens, to, keys, v);
-      };
-      if (!sparse) {
-        append(kWin, rotated_k);
-      } else if (layer.k.size() > 1) {
-        append(branch, branch == kCmp && plain ? k : rotated_k);
-      } else {
-        append(kSlc, rotated_k);
-        if (plain) append(kCmp, k);
-      }
+    if (!sparse) {
+      AppendKeys(layer, round, kWin, rotated_k, v);
+    } else if (layer.k.size() > 1) {
+      AppendKeys(layer, round, branch, branch == kCmp && plain ? k : rotated_k, v);
+    } else {
+      AppendKeys(layer, round, kSlc, rotated_k, v);
+      if (plain) AppendKeys(layer, round, kCmp, k, v);
     }
   }
 
@@ -279,6 +282,19 @@ void Decoder::Attend(Layer& layer, const std::vector<NewTokens>& round, int64_t 
   const Tensor gates = gates_.Rows(0, rows), gate_logits = gate_logits_.Rows(0, rows);
   MatMul(normed_.Rows(0, rows), layer.gate, gate_logits);
   ops_.dense->Gate(*compute_, {gate_logits, layer.gate_bias, Flat(gates)});
+  if (together_) {
+    kernels_.Attend(*compute_, *layer.cache,
+                    {.phi_k = layer.phi_k,
+                     .phi_v = layer.phi_v,
+                     .frequency = plain ? rope_.frequency : Tensor(),
+                     .factor = rope_.factor,
+                     .scale = scale,
+                     .q = q,
+                     .gates = gates,
+                     .selected = branch_.selected.Rows(0, rows),
+                     .o = out_.Rows(0, rows)});
+    return;
+  }
   Branches branches;
   branches.q = q;
   for (const int branch : {kCmp, kSlc, kWin}) {
@@ -299,6 +315,16 @@ void Decoder::Attend(Layer& layer, const std::vector<NewTokens>& round, int64_t 
   }
   attention.Combine(*compute_,
                     {gates, branches.out.o[kCmp], branches.out.o[kSlc], branches.out.o[kWin], out_.Rows(0, rows)});
+}
+
+void Decoder::AppendKeys(Layer& layer, const std::vector<NewTokens>& round, int branch, const Tensor& k,
+                         const Tensor& v) {
+  if (together_ && layer.kind == AttentionKind::kNsa) {
+    const DecodeKernels::Rows rows = {branch, k, v};
+    kernels_.Append(*compute_, *layer.cache, {&rows, 1});
+    return;
+  }
+  for (const NewTokens& tokens : round) layer.cache->Append(*ops_.attention, *compute_, tokens, branch, k, v);
 }
 
 std::vector<float> Decoder::Logits(std::span<const int32_t> rows) {

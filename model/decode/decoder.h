@@ -14,7 +14,7 @@
 #include "model/attention/layer.h"
 #include "model/config.h"
 #include "model/context.h"
-#include "model/decode/kv_cache.h"
+#include "model/decode/decode_kernels.h"
 #include "model/network/transformer.h"
 
 namespace longspan {
@@ -72,6 +72,7 @@ class Decoder {
   // The tokens of `round`, `rows` in all, through all layers; the stream after the last lies in x_.
   void Run(const std::vector<NewTokens>& round, int64_t rows);
   void Attend(Layer& layer, const std::vector<NewTokens>& round, int64_t rows);
+  void AppendKeys(Layer& layer, const std::vector<NewTokens>& round, int branch, const Tensor& k, const Tensor& v);
   void Project(const Projection& projection, const Tensor& y);  // of normed_
   void Rotate(const Tensor& from, const Tensor& to, const Tensor& positions);
   void MatMul(const Tensor& a, const Tensor& b, const Tensor& c, const Tensor& add = {});
@@ -89,6 +90,8 @@ class Decoder {
   std::optional<Context> context_;
   std::unique_ptr<Transformer> network_;
   std::vector<Layer> layers_;
+  DecodeKernels kernels_;
+  bool together_ = false;  // the round's sequences go through NSA with kernels_
   Arena arena_;
   Rope rope_;
   Tensor summary_positions_;  // [pages*b/d] I32 of compressed rows

@@ -1,0 +1,110 @@
+// What decoding's kernels serve, the memory that they want, and a step's attention.
+#include <algorithm>
+
+#include "kernels/attention/decode/gpu_decode.h"
+#include "kernels/attention/decode/params.cuh"
+
+namespace longspan {
+namespace {
+
+constexpr int64_t kMaxShared = 200 << 10;
+constexpr int64_t kMaxProductShared = 200 << 10;
+
+// How a branch's keys are cut, and what there is room for, in sequences of up to `max_tokens` tokens.
+AttendParams Cut(const DecodeSizes& sizes, int64_t max_tokens) {
+  const NsaConfig& nsa = sizes.nsa;
+  AttendParams p = {};
+  const auto narrow = [](int64_t x) { return static_cast<int>(x); };
+  p.heads = narrow(sizes.heads);
+  p.groups = narrow(sizes.groups);
+  p.key_width = narrow(sizes.key_width);
+  p.value_width = narrow(sizes.value_width);
+  p.block = narrow(nsa.block);
+  p.stride = narrow(nsa.stride);
+  p.lead = narrow(nsa.lead());
+  p.cells = narrow(nsa.block / nsa.stride);
+  p.block_cells = narrow(nsa.select_block / nsa.stride);
+  p.select_block = narrow(nsa.select_block);
+  p.select = narrow(nsa.select);
+  p.init = narrow(nsa.init);
+  p.local = narrow(nsa.local);
+  p.window = narrow(std::min<int64_t>(nsa.window, INT32_MAX / 2));
+  p.split_rows = kSplitKeys / p.block_cells * p.block_cells;
+  p.split_blocks = kSplitKeys / p.select_block;
+  p.compressed_splits = narrow(CeilDiv(max_tokens / nsa.stride + 1, p.split_rows));
+  p.window_splits = narrow(CeilDiv(std::min(nsa.window, max_tokens), kSplitKeys));
+  p.selected_splits = narrow(CeilDiv(nsa.select, p.split_blocks));
+  p.sum_blocks = narrow(CeilDiv(max_tokens, nsa.select_block) + 1);
+  return p;
+}
+
+struct AttendScratchCut {
+  ScratchCut cut;
+  int64_t o, stats, block_sums, first_sums;
+  AttendScratchCut(const AttendParams& p, int64_t queries) {
+    const int64_t splits = queries * p.heads * p.splits(), groups = queries * p.groups * p.head_room();
+    o = cut.Add(splits * p.value_width * int64_t{sizeof(float)});
+    stats = cut.Add(splits * int64_t{sizeof(float2)});
+    block_sums = cut.Add(groups * p.sum_blocks * int64_t{sizeof(float)});
+    first_sums = cut.Add(groups * p.compressed_splits * int64_t{sizeof(float)});
+  }
+};
+
+}  // namespace
+
+bool GpuDecode::Serves(const DecodeSizes& sizes) const {
+  const NsaConfig& nsa = sizes.nsa;
+  const int64_t widest = std::max(sizes.key_width, sizes.value_width);
+  const bool floats = sizes.dtype == DType::kF32 || sizes.dtype == DType::kBf16;
+  const bool widths =
+      sizes.key_width % 8 == 0 && sizes.value_width % 8 == 0 && sizes.key_width <= 192 && sizes.value_width <= 128;
+  const bool blocks = nsa.select_block <= kSplitKeys && sizes.heads / sizes.groups <= 64;
+  return floats && widths && blocks && nsa.block * widest * 8 * DTypeSize(sizes.dtype) <= kMaxProductShared;
+}
+
+int64_t GpuDecode::AttendScratch(const DecodeSizes& sizes, int64_t queries, int64_t max_tokens) const {
+  return AttendScratchCut(Cut(sizes, max_tokens), queries).cut.bytes;
+}
+
+void GpuDecode::Attend(Stream& stream, const DecodeAttendArgs& args) {
+  const DecodeSizes& sizes = args.sizes;
+  AttendParams p = Cut(sizes, args.step.max_tokens);
+  p.step = ViewOf(args.step);
+  p.q = args.q.data;
+  p.gates = args.gates.data;
+  p.out = args.o.data;
+  p.selected = GpuData<int32_t>(args.selected);
+  p.scale_log2 = static_cast<float>(args.scale * 1.4426950408889634);
+  const DecodeRows* const rows[] = {&args.summaries, &args.selected_rows, &args.window_rows};
+  for (const int branch : {0, 1, 2}) {
+    p.k[branch] = rows[branch]->k.data;
+    p.v[branch] = rows[branch]->v.data;
+    p.ring_pages[branch] = static_cast<int>(rows[branch]->ring_pages);
+  }
+  const int64_t queries = args.step.queries.dim(0), pass = std::min(queries, args.pass_queries);
+  const AttendScratchCut cut(p, pass);
+  LS_CHECK(cut.cut.bytes <= args.scratch.bytes(), "decode.attend: scratch: expected {} bytes or more, found {}",
+           cut.cut.bytes, args.scratch.bytes());
+  const int64_t shared = (int64_t{p.compressed_splits} * p.head_room() + p.sum_blocks) * int64_t{sizeof(float)};
+  LS_CHECK(shared <= kMaxShared, "decode.attend: expected sequences of fewer than {} tokens on a GPU",
+           args.step.max_tokens);
+  auto* const scratch = GpuData<char>(args.scratch);
+  p.o = reinterpret_cast<float*>(scratch + cut.o);
+  p.stats = reinterpret_cast<float2*>(scratch + cut.stats);
+  p.block_sums = reinterpret_cast<float*>(scratch + cut.block_sums);
+  p.first_sums = reinterpret_cast<float*>(scratch + cut.first_sums);
+  LaunchGpu(stream, "decode.attend", {}, [&](cudaStream_t cuda) {
+    for (int64_t first = 0; first < queries; first += pass) {
+      const int count = static_cast<int>(std::min(pass, queries - first));
+      p.first_query = static_cast<int>(first);
+      LaunchAttendSplits(cuda, sizes.dtype, p, count);
+      LaunchDecodeSelect(cuda, p, count);
+      LaunchAttendSelected(cuda, sizes.dtype, p, count);
+      LaunchDecodeCombine(cuda, sizes.dtype, p, count);
+    }
+  });
+}
+
+std::unique_ptr<DecodeOps> MakeGpuDecode() { return std::make_unique<GpuDecode>(); }
+
+}  // namespace longspan
