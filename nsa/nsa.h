@@ -245,13 +245,12 @@ typedef struct {
   int32_t* selected;
 } NSADeviceStep;
 
-/* nsa_decode, on a GPU alone, with head_dim up to 192, value_dim up to 128, multiples of 8, and selection_block_size up
- * to 512: else NSA_ERROR_UNSUPPORTED. `stream` may be capturing (not in cudaStreamCaptureModeGlobal while other threads
- * allocate): the graph reads what its pointers hold at each launch. Make one call of the sizes before the first
- * capture, which loads kernels and, where gates are made of gate.*, finds their scratch. Lengths are not checked: of at
- * most max_length and page_table_width * b tokens with the new ones. Its cost grows with the larger of these two a
- * little, as work for a sequence of that length is launched. Afterwards nsa_decode takes the caller's lengths as they
- * are. */
+/* nsa_decode, on a GPU alone, with head_dim up to 192 and value_dim up to 128, multiples of 8, and selection_block_size
+ * up to 512; else NSA_ERROR_UNSUPPORTED. `stream` may be capturing: the graph then reads at each launch what lies behind
+ * its pointers. Before the first capture make one call of the same sizes, which loads kernels and, where gates are made
+ * of gate.*, finds scratch for them. Lengths are not checked: with the new tokens at most max_length and
+ * page_table_width * b. A step launches work for sequences of max_length, the rest of which ends at once. Afterwards
+ * nsa_decode takes the caller's lengths for what the cache's sequences hold. */
 NSA_API int nsa_decode_device(NSAContext* ctx, NSACache* cache, const NSADeviceStep* step, struct CUstream_st* stream);
 
 #ifdef __cplusplus

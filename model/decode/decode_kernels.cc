@@ -35,12 +35,11 @@ void DecodeKernels::Begin(Stream& stream, std::span<const NewTokens> entries, co
   std::vector<DecodeEntry> given;
   const auto narrow = [](int64_t x) { return static_cast<int32_t>(x); };
   int64_t tokens = 0;
-  step_ = {.table = table, .table_by_entry = table_by_entry};
+  step_ = {.table = table, .table_by_entry = table_by_entry, .max_tokens = args_.max_tokens};
   for (const NewTokens& entry : entries) {
     given.push_back({narrow(entry.sequence), narrow(entry.length), narrow(entry.count), narrow(entry.row)});
     tokens += entry.count;
     step_.max_count = std::max(step_.max_count, entry.count);
-    step_.max_tokens = std::max(step_.max_tokens, entry.length + entry.count);
   }
   step_.entries = entries_.Rows(0, std::ssize(given));
   step_.queries = queries_.Rows(0, tokens);
@@ -54,7 +53,7 @@ void DecodeKernels::Begin(Stream& stream, int64_t entries, int64_t count, const 
            .table = table,
            .table_by_entry = true,
            .max_count = count,
-           .max_tokens = std::min(args_.max_tokens, table.dim(1) * args_.sizes.nsa.select_block)};
+           .max_tokens = args_.max_tokens};
   ops_->Begin(stream, step_, sequences, lengths, count);
 }
 

@@ -22,8 +22,8 @@ class DecodeKernels {
   bool Serves(std::span<const NewTokens> entries) const;
   void Reserve(Arena& arena);
 
-  // A step begins: of host numbers, or of `count` new tokens each after lengths in device memory, which grow.
-  // table [rows,P] I32: a row an entry, or a sequence.
+  // A step begins, whose later calls do not depend on how long its sequences are: of host numbers, or of `count` new
+  // tokens each after lengths in device memory, which grow. table [rows,P] I32: a row an entry, or a sequence.
   void Begin(Stream& stream, std::span<const NewTokens> entries, const Tensor& table, bool table_by_entry);
   void Begin(Stream& stream, int64_t entries, int64_t count, const Tensor& sequences, const Tensor& lengths,
              const Tensor& table);

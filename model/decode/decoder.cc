@@ -189,8 +189,16 @@ std::vector<std::vector<float>> Decoder::Append(std::span<const Entry> entries) 
     const auto rows = std::ssize(tokens);
     HostCopy(device_, *compute_, HostView(tokens.data(), {rows}), tokens_.Rows(0, rows));
     HostCopy(device_, *compute_, HostView(positions.data(), {rows}), positions_.Rows(0, rows));
-    Run(round, rows);
-    const std::vector<float> found = Logits(wanted);
+    together_ = kernels_.Serves(round);
+    if (together_) kernels_.Begin(*compute_, round, table_, false);
+    const bool sparse = std::ranges::all_of(layers_, [](const Layer& x) { return x.kind == AttentionKind::kNsa; });
+    std::vector<float> found;
+    if (together_ && sparse && std::ssize(wanted) <= logit_rows_) {
+      found = RunInGraph(round, rows, wanted);
+    } else {
+      Run(round, rows);
+      found = Logits(wanted);
+    }
     const int64_t vocab = args_.model.vocab;
     for (size_t i = 0; i < wanted.size(); ++i) {
       const auto row = found.begin() + static_cast<int64_t>(i) * vocab;
@@ -225,8 +233,6 @@ void Decoder::Run(const std::vector<NewTokens>& round, int64_t rows) {
   const Tensor x = x_.Rows(0, rows), middle = middle_.Rows(0, rows), normed = normed_.Rows(0, rows);
   const Tensor gate = ffn_gate_.Rows(0, rows), up = ffn_up_.Rows(0, rows), act = ffn_act_.Rows(0, rows);
   const double eps = args_.model.norm_eps;
-  together_ = kernels_.Serves(round);
-  if (together_) kernels_.Begin(*compute_, round, table_, false);
   dense.Embedding(*compute_, {tokens_.Rows(0, rows), params().Find("embedding.weight").weight, x});
   for (Layer& layer : layers_) {
     dense.RmsNorm(*compute_, {x, layer.attention_norm, eps, normed});
@@ -327,17 +333,44 @@ void Decoder::AppendKeys(Layer& layer, const std::vector<NewTokens>& round, int 
   for (const NewTokens& tokens : round) layer.cache->Append(*ops_.attention, *compute_, tokens, branch, k, v);
 }
 
+std::vector<float> Decoder::RunInGraph(const std::vector<NewTokens>& round, int64_t rows,
+                                       std::span<const int32_t> wanted) {
+  const auto count = std::ssize(wanted);
+  if (count > 0) HostCopy(device_, *compute_, HostView(wanted.data(), {count}), last_.Rows(0, count));
+  const auto enqueue = [&] {
+    Run(round, rows);
+    if (count > 0) MakeLogits(count);
+  };
+  // What differs between rounds of one shape lies in device memory. The first of them finds the scratch that the others
+  // take.
+  const RoundShape shape = {std::ssize(round), rows, count, std::ranges::max(round, {}, &NewTokens::count).count};
+  if (shape != shape_) {
+    shape_ = shape;
+    graph_.reset();
+    enqueue();
+  } else {
+    if (!graph_) graph_ = device_.Capture(*compute_, enqueue);
+    graph_->Launch();
+  }
+  return count > 0 ? HostValues<float>(device_, *compute_, logits_.Rows(0, count)) : std::vector<float>();
+}
+
+void Decoder::MakeLogits(int64_t count) {
+  const Tensor x = last_x_.Rows(0, count);
+  ops_.rows->Gather(*compute_, x_, last_.Rows(0, count), x);
+  ops_.dense->RmsNorm(*compute_, {x, params().Find("norm.weight").weight, args_.model.norm_eps, x});
+  const char* const head = args_.model.tied_head ? "embedding.weight" : "head.weight";
+  ops_.dense->MatMul(*compute_,
+                     {.a = x, .b = params().Find(head).weight, .c = logits_.Rows(0, count), .transpose_b = true});
+}
+
 std::vector<float> Decoder::Logits(std::span<const int32_t> rows) {
   std::vector<float> values;
   for (; !rows.empty(); rows = rows.subspan(std::min<size_t>(rows.size(), logit_rows_))) {
     const int64_t count = std::min(std::ssize(rows), logit_rows_);
-    const Tensor index = last_.Rows(0, count), x = last_x_.Rows(0, count), logits = logits_.Rows(0, count);
-    HostCopy(device_, *compute_, HostView(rows.data(), {count}), index);
-    ops_.rows->Gather(*compute_, x_, index, x);
-    ops_.dense->RmsNorm(*compute_, {x, params().Find("norm.weight").weight, args_.model.norm_eps, x});
-    const char* const head = args_.model.tied_head ? "embedding.weight" : "head.weight";
-    ops_.dense->MatMul(*compute_, {.a = x, .b = params().Find(head).weight, .c = logits, .transpose_b = true});
-    const std::vector<float> found = HostValues<float>(device_, *compute_, logits);
+    HostCopy(device_, *compute_, HostView(rows.data(), {count}), last_.Rows(0, count));
+    MakeLogits(count);
+    const std::vector<float> found = HostValues<float>(device_, *compute_, logits_.Rows(0, count));
     values.insert(values.end(), found.begin(), found.end());
   }
   return values;
