@@ -1,6 +1,7 @@
 // The branches of a step, split by split: the compressed branch and the window in one launch, the selected branch in
 // another. A thread block takes one split of one query and up to 16 heads of a group; splits that a query is too short
 // for end at once. Neighbouring blocks take the groups of the same rows, which lie side by side.
+#include "kernels/attention/decode/early.cuh"
 #include "kernels/attention/decode/params.cuh"
 
 namespace longspan {
@@ -53,6 +54,7 @@ __device__ __forceinline__ void FillPlaces(int* places, int begin, int end, cons
 template <typename T, int KW, int VW>
 __global__ void __launch_bounds__(kSplitThreads) AttendKernel(const __grid_constant__ AttendParams p) {
   extern __shared__ uint4 shared[];
+  WaitForEarlier();
   auto& memory = *reinterpret_cast<SplitMemory<T, KW, VW>*>(shared);
   const Part part = FindPart(p);
   const int split = blockIdx.y, position = part.query.y, sequence = p.step.entries[part.query.x].x;
@@ -100,6 +102,7 @@ __global__ void __launch_bounds__(kSplitThreads) AttendKernel(const __grid_const
 template <typename T, int KW, int VW>
 __global__ void __launch_bounds__(kSplitThreads) SelectedKernel(const __grid_constant__ AttendParams p) {
   extern __shared__ uint4 shared[];
+  WaitForEarlier();
   auto& memory = *reinterpret_cast<SplitMemory<T, KW, VW>*>(shared);
   const Part part = FindPart(p);
   const int split = blockIdx.y, position = part.query.y;
@@ -139,7 +142,7 @@ void Launch(cudaStream_t stream, void (*kernel)(AttendParams), const AttendParam
   constexpr int kBytes = sizeof(Memory);
   static_assert(kBytes <= (227 << 10));
   CudaCheck(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes), "decode.attend");
-  kernel<<<dim3(params.groups * params.parts(), splits, queries), kSplitThreads, kBytes, stream>>>(params);
+  LaunchEarly(stream, kernel, dim3(params.groups * params.parts(), splits, queries), kSplitThreads, kBytes, params);
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // Splits and branches together: overwrites the step's outputs. A warp takes one head of a query and merges the splits
 // of each branch in order. Bound by latency; what it reads was written just before.
+#include "kernels/attention/decode/early.cuh"
 #include "kernels/attention/decode/params.cuh"
 
 namespace longspan {
@@ -10,6 +11,7 @@ constexpr int kChannels = 4;  // of a lane
 
 template <typename T>
 __global__ void __launch_bounds__(kWarps* kWarp) CombineSplitsKernel(const __grid_constant__ AttendParams p) {
+  WaitForEarlier();
   const int number = blockIdx.y, head = blockIdx.x * kWarps + threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   if (head >= p.heads) return;
   const int query = p.first_query + number, position = p.step.queries[query].y;
@@ -55,7 +57,8 @@ __global__ void __launch_bounds__(kWarps* kWarp) CombineSplitsKernel(const __gri
 
 void LaunchDecodeCombine(cudaStream_t stream, DType dtype, const AttendParams& params, int queries) {
   DispatchFloatGpu(dtype, [&]<typename T>() {
-    CombineSplitsKernel<T><<<dim3(GridFor(params.heads, kWarps), queries), kWarps * kWarp, 0, stream>>>(params);
+    LaunchEarly(stream, CombineSplitsKernel<T>, dim3(GridFor(params.heads, kWarps), queries), kWarps * kWarp, 0,
+                params);
   });
 }
 

@@ -3,6 +3,7 @@
 //
 // The rule is training's (gpu/contest.cuh). Scores differ from training's in the last bits, as here a split's weights
 // are summed before they meet the softmax's sum. Bound by latency.
+#include "kernels/attention/decode/early.cuh"
 #include "kernels/attention/decode/params.cuh"
 
 namespace longspan {
@@ -34,6 +35,7 @@ __device__ int2 CountBefore(bool flag) {
 
 __global__ void __launch_bounds__(kThreads) SelectKernel(const __grid_constant__ AttendParams p) {
   extern __shared__ uint4 shared[];
+  WaitForEarlier();
   const int number = blockIdx.y, group = blockIdx.x, position = p.step.queries[p.first_query + number].y;
   int32_t* const selected = p.selected + (static_cast<int64_t>(p.first_query + number) * p.groups + group) * p.select;
   const int own = position / p.select_block, tid = threadIdx.x;
@@ -127,7 +129,7 @@ void LaunchDecodeSelect(cudaStream_t stream, const AttendParams& params, int que
   const int bytes =
       (params.compressed_splits * params.head_room() + params.sum_blocks) * static_cast<int>(sizeof(float));
   CudaCheck(cudaFuncSetAttribute(SelectKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "decode.select");
-  SelectKernel<<<dim3(params.groups, queries), kThreads, bytes, stream>>>(params);
+  LaunchEarly(stream, SelectKernel, dim3(params.groups, queries), kThreads, bytes, params);
 }
 
 }  // namespace longspan

@@ -5,6 +5,7 @@
 // rotation. Sums have another order. Bound by the weights' way from L2.
 #include <algorithm>
 
+#include "kernels/attention/decode/early.cuh"
 #include "kernels/attention/decode/gpu_decode.h"
 #include "kernels/attention/decode/rows.cuh"
 
@@ -72,6 +73,7 @@ __device__ int FindItems(const SummarizeParams& p, int first, int count, int* fo
 template <typename T>
 __global__ void __launch_bounds__(kProductThreads) ProductKernel(const __grid_constant__ SummarizeParams p) {
   extern __shared__ uint4 shared[];
+  WaitForEarlier();
   __shared__ int found[kRows];
   __shared__ float sums[kSlices / 2][kRows][kColumns];
   T* const blocks = reinterpret_cast<T*>(shared);  // [depth][kRows]
@@ -144,6 +146,7 @@ __global__ void __launch_bounds__(kProductThreads) ProductKernel(const __grid_co
 template <typename T>
 __global__ void __launch_bounds__(kFinishThreads) FinishKernel(const __grid_constant__ SummarizeParams p) {
   extern __shared__ float row_shared[];
+  WaitForEarlier();
   const int item = blockIdx.x, group = blockIdx.y, of = blockIdx.z, width = p.width[of];
   const int row = p.RowOf(item);
   if (row < 0) return;
@@ -272,11 +275,12 @@ void GpuDecode::Summarize(Stream& stream, const DecodeSummarizeArgs& args) {
                   "decode.summarize");
         const dim3 grid(GridFor(items * (p.linear ? 1 : p.groups), kRows), GridFor(hidden, kColumns),
                         p.linear ? 2 * p.groups : 2);
-        ProductKernel<T><<<grid, kProductThreads, bytes, cuda>>>(p);
+        LaunchEarly(cuda, ProductKernel<T>, grid, kProductThreads, bytes, p);
       }
       const int64_t slices = std::max<int64_t>(1, kFinishThreads / std::min(sizes.key_width, sizes.value_width));
       const int64_t floats = width * (1 + slices) + hidden;
-      FinishKernel<T><<<dim3(GridFor(items, 1), p.groups, 2), kFinishThreads, floats * sizeof(float), cuda>>>(p);
+      LaunchEarly(cuda, FinishKernel<T>, dim3(GridFor(items, 1), p.groups, 2), kFinishThreads,
+                  floats * int64_t{sizeof(float)}, p);
     });
   });
 }
