@@ -125,14 +125,14 @@ __global__ void __launch_bounds__(kSplitThreads) SelectedKernel(const __grid_con
 
 // Calls f.operator()<T, KW, VW>() with the narrowest that hold K and V.
 template <typename F>
-void DispatchSplit(DType dtype, const AttendParams& params, const F& f) {
+void DispatchSplit(DType dtype, int64_t key_width, int64_t value_width, const F& f) {
   DispatchFloatGpu(dtype, [&]<typename T>() {
-    if (params.key_width <= 64 && params.value_width <= 64) {
+    if (key_width <= 64 && value_width <= 64) {
       f.template operator()<T, 64, 64>();
-    } else if (params.key_width <= 128) {
+    } else if (key_width <= 128) {
       f.template operator()<T, 128, 128>();
     } else {
-      f.template operator()<T, 192, 128>();
+      f.template operator()<T, kMaxSplitKeyWidth, kMaxSplitValueWidth>();
     }
   });
 }
@@ -140,22 +140,28 @@ void DispatchSplit(DType dtype, const AttendParams& params, const F& f) {
 template <typename Memory>
 void Launch(cudaStream_t stream, void (*kernel)(AttendParams), const AttendParams& params, int splits, int queries) {
   constexpr int kBytes = sizeof(Memory);
-  static_assert(kBytes <= (227 << 10));
   CudaCheck(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes), "decode.attend");
   LaunchEarly(stream, kernel, dim3(params.groups * params.parts(), splits, queries), kSplitThreads, kBytes, params);
 }
 
 }  // namespace
 
+int64_t SplitBytes(DType dtype, int64_t key_width, int64_t value_width) {
+  int64_t bytes = 0;
+  DispatchSplit(dtype, key_width, value_width,
+                [&]<typename T, int KW, int VW>() { bytes = sizeof(SplitMemory<T, KW, VW>); });
+  return bytes;
+}
+
 void LaunchAttendSplits(cudaStream_t stream, DType dtype, const AttendParams& params, int queries) {
-  DispatchSplit(dtype, params, [&]<typename T, int KW, int VW>() {
+  DispatchSplit(dtype, params.key_width, params.value_width, [&]<typename T, int KW, int VW>() {
     Launch<SplitMemory<T, KW, VW>>(stream, AttendKernel<T, KW, VW>, params,
                                    params.compressed_splits + params.window_splits, queries);
   });
 }
 
 void LaunchAttendSelected(cudaStream_t stream, DType dtype, const AttendParams& params, int queries) {
-  DispatchSplit(dtype, params, [&]<typename T, int KW, int VW>() {
+  DispatchSplit(dtype, params.key_width, params.value_width, [&]<typename T, int KW, int VW>() {
     Launch<SplitMemory<T, KW, VW>>(stream, SelectedKernel<T, KW, VW>, params, params.selected_splits, queries);
   });
 }

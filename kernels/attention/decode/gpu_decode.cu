@@ -7,8 +7,15 @@
 namespace longspan {
 namespace {
 
-constexpr int64_t kMaxShared = 200 << 10;
-constexpr int64_t kMaxProductShared = 200 << 10;
+constexpr int64_t kMaxHidden = 8192;  // of the MLP, as shared memory allows without asking
+
+// Of a thread block on the current device.
+int64_t MaxShared() {
+  int device = 0, bytes = 0;
+  CudaCheck(cudaGetDevice(&device), "decode");
+  CudaCheck(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "decode");
+  return bytes;
+}
 
 // How a branch's keys are cut, and what there is room for, in sequences of up to `max_tokens` tokens.
 AttendParams Cut(const DecodeSizes& sizes, int64_t max_tokens) {
@@ -53,13 +60,12 @@ struct AttendScratchCut {
 }  // namespace
 
 bool GpuDecode::Serves(const DecodeSizes& sizes) const {
-  const NsaConfig& nsa = sizes.nsa;
-  const int64_t widest = std::max(sizes.key_width, sizes.value_width);
+  const int64_t key_width = sizes.key_width, value_width = sizes.value_width;
   const bool floats = sizes.dtype == DType::kF32 || sizes.dtype == DType::kBf16;
-  const bool widths =
-      sizes.key_width % 8 == 0 && sizes.value_width % 8 == 0 && sizes.key_width <= 192 && sizes.value_width <= 128;
-  const bool blocks = nsa.select_block <= kSplitKeys && sizes.heads / sizes.groups <= 64;
-  return floats && widths && blocks && nsa.block * widest * 8 * DTypeSize(sizes.dtype) <= kMaxProductShared;
+  const bool widths = key_width % 8 == 0 && value_width % 8 == 0 && key_width <= kMaxSplitKeyWidth &&
+                      value_width <= kMaxSplitValueWidth;
+  if (!floats || !widths || sizes.nsa.select_block > kSplitKeys || sizes.nsa.phi_hidden > kMaxHidden) return false;
+  return std::max(SplitBytes(sizes.dtype, key_width, value_width), SummarizeBytes(sizes)) <= MaxShared();
 }
 
 int64_t GpuDecode::AttendScratch(const DecodeSizes& sizes, int64_t queries, int64_t max_tokens) const {
@@ -86,7 +92,7 @@ void GpuDecode::Attend(Stream& stream, const DecodeAttendArgs& args) {
   LS_CHECK(cut.cut.bytes <= args.scratch.bytes(), "decode.attend: scratch: expected {} bytes or more, found {}",
            cut.cut.bytes, args.scratch.bytes());
   const int64_t shared = (int64_t{p.compressed_splits} * p.head_room() + p.sum_blocks) * int64_t{sizeof(float)};
-  LS_CHECK(shared <= kMaxShared, "decode.attend: expected sequences of fewer than {} tokens on a GPU",
+  LS_CHECK(shared <= MaxShared(), "decode.attend: expected sequences of fewer than {} tokens on a GPU",
            args.step.max_tokens);
   auto* const scratch = GpuData<char>(args.scratch);
   p.o = reinterpret_cast<float*>(scratch + cut.o);

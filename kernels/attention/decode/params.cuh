@@ -54,6 +54,10 @@ struct AttendParams {
   __device__ float Cells(int i) const { return static_cast<float>(min(min(i + 1, cells), block_cells + lead - i)); }
 };
 
+constexpr int kMaxSplitKeyWidth = 192, kMaxSplitValueWidth = 128;
+int64_t SummarizeBytes(const DecodeSizes& sizes);                         // of shared memory
+int64_t SplitBytes(DType dtype, int64_t key_width, int64_t value_width);  // of shared memory
+
 void LaunchAttendSplits(cudaStream_t stream, DType dtype, const AttendParams& params, int queries);
 void LaunchAttendSelected(cudaStream_t stream, DType dtype, const AttendParams& params, int queries);
 void LaunchDecodeSelect(cudaStream_t stream, const AttendParams& params, int queries);

@@ -7,7 +7,7 @@
 
 #include "kernels/attention/decode/early.cuh"
 #include "kernels/attention/decode/gpu_decode.h"
-#include "kernels/attention/decode/rows.cuh"
+#include "kernels/attention/decode/params.cuh"
 
 namespace longspan {
 namespace {
@@ -15,6 +15,7 @@ namespace {
 constexpr int kRows = 8;  // of products that a block makes at once
 constexpr int kColumns = 32, kSlices = 16;
 constexpr int kProductThreads = kColumns * kSlices;
+constexpr int64_t kStaticBytes = 10 << 10;  // of the products' shared memory, at most
 constexpr int kFinishThreads = 512;
 
 struct SummarizeParams {
@@ -225,6 +226,11 @@ int64_t ItemRows(const DecodeSizes& sizes, int64_t max_count) { return CeilDiv(m
 
 }  // namespace
 
+int64_t SummarizeBytes(const DecodeSizes& sizes) {
+  if (sizes.nsa.phi == Phi::kMean) return 0;
+  return sizes.nsa.block * std::max(sizes.key_width, sizes.value_width) * kRows * DTypeSize(sizes.dtype) + kStaticBytes;
+}
+
 int64_t GpuDecode::SummarizeScratch(const DecodeSizes& sizes, int64_t entries, int64_t max_count) const {
   const int64_t columns = HiddenOf(sizes, sizes.key_width) + HiddenOf(sizes, sizes.value_width);
   return entries * ItemRows(sizes, max_count) * sizes.groups * columns * static_cast<int64_t>(sizeof(float));
@@ -269,7 +275,7 @@ void GpuDecode::Summarize(Stream& stream, const DecodeSummarizeArgs& args) {
   LaunchGpu(stream, "decode.summarize", {}, [&](cudaStream_t cuda) {
     DispatchFloatGpu(sizes.dtype, [&]<typename T>() {
       if (hidden > 0) {
-        const int64_t bytes = nsa.block * width * kRows * static_cast<int64_t>(sizeof(T));
+        const int64_t bytes = SummarizeBytes(sizes) - kStaticBytes;
         CudaCheck(cudaFuncSetAttribute(ProductKernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                        static_cast<int>(bytes)),
                   "decode.summarize");
