@@ -18,6 +18,7 @@ import ctypes as C
 import os
 import sys
 import time
+import warnings
 
 import torch
 
@@ -146,6 +147,7 @@ def dense(shape, length, batch):
     q = torch.randn(batch, heads, 1, width, device="cuda", dtype=torch.bfloat16)
     rows = q.view(batch, groups, heads // groups, width)  # a group's heads as queries: all of them see all keys
     from torch.nn.attention import SDPBackend, sdpa_kernel
+    warnings.filterwarnings("ignore")  # each backend says why it does not serve
     sdpa = torch.nn.functional.scaled_dot_product_attention
     found = {}
 

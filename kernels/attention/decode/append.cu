@@ -2,7 +2,6 @@
 // their pages. Bound by launches.
 #include <algorithm>
 
-#include "kernels/attention/decode/early.cuh"
 #include "kernels/attention/decode/gpu_decode.h"
 #include "kernels/attention/decode/rows.cuh"
 
@@ -23,7 +22,6 @@ __device__ void WriteEntry(int4* entries, int2* queries, int number, int4 entry)
 }
 
 __global__ void GivenKernel(int4* entries, int2* queries, const __grid_constant__ GivenEntries given) {
-  WaitForEarlier();
   for (int i = threadIdx.x; i < given.count; i += kThreads) {
     WriteEntry(entries, queries, given.first + i, given.entries[i]);
   }
@@ -31,7 +29,6 @@ __global__ void GivenKernel(int4* entries, int2* queries, const __grid_constant_
 
 __global__ void GrowingKernel(int4* entries, int2* queries, const int32_t* sequences, int32_t* lengths, int entry_count,
                               int count) {
-  WaitForEarlier();
   for (int i = static_cast<int>(GridThread()); i < entry_count; i += static_cast<int>(GridThreads())) {
     WriteEntry(entries, queries, i, make_int4(sequences == nullptr ? i : sequences[i], lengths[i], count, i * count));
     lengths[i] += count;
@@ -50,7 +47,6 @@ struct Moves {
 
 __global__ void __launch_bounds__(kThreads)
     AppendKernel(const __grid_constant__ StepView step, const __grid_constant__ Moves moves, int page_rows) {
-  WaitForEarlier();
   const int row = blockIdx.x;
   const Move& move = moves.of[blockIdx.y];
   const int2 query = step.queries[row];
@@ -75,7 +71,7 @@ void GpuDecode::Begin(Stream& stream, const DecodeStep& step, std::span<const De
         const DecodeEntry& entry = entries[first + i];
         given.entries[i] = make_int4(entry.sequence, entry.length, entry.count, entry.row);
       }
-      LaunchEarly(cuda, GivenKernel, dim3(1), kThreads, 0, to, queries, given);
+      GivenKernel<<<1, kThreads, 0, cuda>>>(to, queries, given);
     }
   });
 }
@@ -84,9 +80,9 @@ void GpuDecode::Begin(Stream& stream, const DecodeStep& step, const Tensor& sequ
                       int64_t count) {
   const int64_t entries = step.entries.dim(0);
   LaunchGpu(stream, "decode.begin", {}, [&](cudaStream_t cuda) {
-    LaunchEarly(cuda, GrowingKernel, dim3(GridFor(entries, kThreads)), kThreads, 0, GpuData<int4>(step.entries),
-                GpuData<int2>(step.queries), GpuData<const int32_t>(sequences), GpuData<int32_t>(lengths),
-                static_cast<int>(entries), static_cast<int>(count));
+    GrowingKernel<<<GridFor(entries, kThreads), kThreads, 0, cuda>>>(
+        GpuData<int4>(step.entries), GpuData<int2>(step.queries), GpuData<const int32_t>(sequences),
+        GpuData<int32_t>(lengths), static_cast<int>(entries), static_cast<int>(count));
   });
 }
 
@@ -103,8 +99,8 @@ void GpuDecode::Append(Stream& stream, const DecodeAppendArgs& args) {
     }
   }
   LaunchGpu(stream, "decode.append", {0, bytes}, [&](cudaStream_t cuda) {
-    LaunchEarly(cuda, AppendKernel, dim3(static_cast<unsigned>(args.step.queries.dim(0)), count), kThreads, 0,
-                ViewOf(args.step), moves, static_cast<int>(args.page_rows));
+    AppendKernel<<<dim3(static_cast<unsigned>(args.step.queries.dim(0)), count), kThreads, 0, cuda>>>(
+        ViewOf(args.step), moves, static_cast<int>(args.page_rows));
   });
 }
 

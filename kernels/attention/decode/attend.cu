@@ -1,8 +1,9 @@
-// The branches of a step, split by split: the compressed branch and the window in one launch, the selected branch in
-// another. A thread block takes one split of one query and up to 16 heads of a group; splits that a query is too short
-// for end at once. Neighbouring blocks take the groups of the same rows, which lie side by side.
-#include "kernels/attention/decode/early.cuh"
-#include "kernels/attention/decode/params.cuh"
+// The branches of a step, split by split, in three launches: the compressed branch; the choice of blocks beside the
+// window; the selected branch. A thread block takes one split of one query and up to 16 heads of a group; splits that a
+// query is too short for end at once. Neighbouring blocks take the groups of the same rows, which lie side by side.
+#include <algorithm>
+
+#include "kernels/attention/decode/select.cuh"
 
 namespace longspan {
 namespace {
@@ -42,43 +43,20 @@ __device__ __forceinline__ SplitArgs<T> ArgsOf(const AttendParams& p, const Part
   return args;
 }
 
-// places[column] = place(column) for the columns that are seen, -1 up to the end of the last tile.
-template <typename Place>
-__device__ __forceinline__ void FillPlaces(int* places, int begin, int end, const Place& place) {
-  const int tiles_end = (end + kTileRows - 1) / kTileRows * kTileRows;
-  for (int column = threadIdx.x; column < tiles_end; column += kSplitThreads) {
-    places[column] = column >= begin && column < end ? place(column) : -1;
-  }
-}
-
 template <typename T, int KW, int VW>
-__global__ void __launch_bounds__(kSplitThreads) AttendKernel(const __grid_constant__ AttendParams p) {
+__global__ void __launch_bounds__(kSplitThreads) CompressedKernel(const __grid_constant__ AttendParams p) {
   extern __shared__ uint4 shared[];
-  WaitForEarlier();
   auto& memory = *reinterpret_cast<SplitMemory<T, KW, VW>*>(shared);
   const Part part = FindPart(p);
-  const int split = blockIdx.y, position = part.query.y, sequence = p.step.entries[part.query.x].x;
-  const int32_t* const table = p.step.TableOf(part.query.x);
-
-  if (split >= p.compressed_splits) {  // of the window
-    const int in_window = split - p.compressed_splits;
-    if (in_window >= p.WindowSplits(position)) return;
-    const int first = max(position - p.window + 1, 0) + in_window * kSplitKeys;
-    SplitArgs<T> args = ArgsOf<T>(p, part, 2, split);
-    args.end = min(position + 1 - first, kSplitKeys);
-    const PagesView pages = {table, p.ring_pages[2], sequence, p.select_block};
-    FillPlaces(memory.places, 0, args.end, [&](int column) { return pages.RowOf(first + column); });
-    AttendSplit<T, KW, VW>(args, memory, [] {});
-    return;
-  }
+  const int split = blockIdx.y, position = part.query.y;
   if (split >= p.CompressedSplits(position)) return;
   const int first = split * p.split_rows, rows_end = p.RowsEnd(position);
   SplitArgs<T> args = ArgsOf<T>(p, part, 0, split);
   args.begin = max(p.lead - first, 0);
   args.end = min(rows_end - first, p.split_rows);
-  const PagesView pages = {table, 0, 0, p.block_cells};
-  FillPlaces(memory.places, args.begin, args.end, [&](int column) { return pages.RowOf(first + column); });
-  AttendSplit<T, KW, VW>(args, memory, [&] {
+  const PagesView pages = {p.step.TableOf(part.query.x), 0, 0, p.block_cells};
+  const auto place = [&](int column) { return pages.RowOf(first + column); };
+  AttendSplit<T, KW, VW>(args, memory, place, [&] {
     // The weights' sums for selection: a thread takes a block of tokens and a head. In the order of training's
     // selection but for the heads, which are added last.
     const int64_t row = static_cast<int64_t>(part.number) * p.groups + part.group;
@@ -99,10 +77,30 @@ __global__ void __launch_bounds__(kSplitThreads) AttendKernel(const __grid_const
   });
 }
 
+// The choice of blocks waits for memory most of the time: the window goes beside it.
+template <typename T, int KW, int VW>
+__global__ void __launch_bounds__(kSplitThreads) SelectAndWindowKernel(const __grid_constant__ AttendParams p) {
+  extern __shared__ uint4 shared[];
+  const Part part = FindPart(p);
+  const int position = part.query.y, split = static_cast<int>(blockIdx.y) - 1;
+  if (split < 0) {
+    if (part.first_head == 0) SelectBlocks(p, part.number, part.group, position, shared);
+    return;
+  }
+  if (split >= p.WindowSplits(position)) return;
+  auto& memory = *reinterpret_cast<SplitMemory<T, KW, VW>*>(shared);
+  const int first = max(position - p.window + 1, 0) + split * kSplitKeys;
+  SplitArgs<T> args = ArgsOf<T>(p, part, 2, p.compressed_splits + split);
+  args.end = min(position + 1 - first, kSplitKeys);
+  const PagesView pages = {p.step.TableOf(part.query.x), p.ring_pages[2], p.step.entries[part.query.x].x,
+                           p.select_block};
+  AttendSplit<T, KW, VW>(
+      args, memory, [&](int column) { return pages.RowOf(first + column); }, [] {});
+}
+
 template <typename T, int KW, int VW>
 __global__ void __launch_bounds__(kSplitThreads) SelectedKernel(const __grid_constant__ AttendParams p) {
   extern __shared__ uint4 shared[];
-  WaitForEarlier();
   auto& memory = *reinterpret_cast<SplitMemory<T, KW, VW>*>(shared);
   const Part part = FindPart(p);
   const int split = blockIdx.y, position = part.query.y;
@@ -116,11 +114,11 @@ __global__ void __launch_bounds__(kSplitThreads) SelectedKernel(const __grid_con
   // Only the last of the list may be the query's own, which ends with it.
   if (chosen[blocks - 1] == own) args.end -= p.select_block - 1 - position % p.select_block;
   const PagesView pages = {p.step.TableOf(part.query.x), p.ring_pages[1], 0, p.select_block};
-  FillPlaces(memory.places, 0, args.end, [&](int column) {
+  const auto place = [&](int column) {
     const int block = column / p.select_block;
     return pages.RowOf(chosen[block] * p.select_block + column - block * p.select_block);
-  });
-  AttendSplit<T, KW, VW>(args, memory, [] {});
+  };
+  AttendSplit<T, KW, VW>(args, memory, place, [] {});
 }
 
 // Calls f.operator()<T, KW, VW>() with the narrowest that hold K and V.
@@ -137,11 +135,11 @@ void DispatchSplit(DType dtype, int64_t key_width, int64_t value_width, const F&
   });
 }
 
-template <typename Memory>
-void Launch(cudaStream_t stream, void (*kernel)(AttendParams), const AttendParams& params, int splits, int queries) {
-  constexpr int kBytes = sizeof(Memory);
-  CudaCheck(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes), "decode.attend");
-  LaunchEarly(stream, kernel, dim3(params.groups * params.parts(), splits, queries), kSplitThreads, kBytes, params);
+void Launch(cudaStream_t stream, void (*kernel)(AttendParams), const AttendParams& params, int splits, int queries,
+            int64_t bytes) {
+  CudaCheck(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
+            "decode.attend");
+  kernel<<<dim3(params.groups * params.parts(), splits, queries), kSplitThreads, bytes, stream>>>(params);
 }
 
 }  // namespace
@@ -153,16 +151,13 @@ int64_t SplitBytes(DType dtype, int64_t key_width, int64_t value_width) {
   return bytes;
 }
 
-void LaunchAttendSplits(cudaStream_t stream, DType dtype, const AttendParams& params, int queries) {
+void LaunchAttend(cudaStream_t stream, DType dtype, const AttendParams& params, int queries) {
+  const int64_t bytes = SplitBytes(dtype, params.key_width, params.value_width);
   DispatchSplit(dtype, params.key_width, params.value_width, [&]<typename T, int KW, int VW>() {
-    Launch<SplitMemory<T, KW, VW>>(stream, AttendKernel<T, KW, VW>, params,
-                                   params.compressed_splits + params.window_splits, queries);
-  });
-}
-
-void LaunchAttendSelected(cudaStream_t stream, DType dtype, const AttendParams& params, int queries) {
-  DispatchSplit(dtype, params.key_width, params.value_width, [&]<typename T, int KW, int VW>() {
-    Launch<SplitMemory<T, KW, VW>>(stream, SelectedKernel<T, KW, VW>, params, params.selected_splits, queries);
+    Launch(stream, CompressedKernel<T, KW, VW>, params, params.compressed_splits, queries, bytes);
+    Launch(stream, SelectAndWindowKernel<T, KW, VW>, params, 1 + params.window_splits, queries,
+           std::max(bytes, SelectBytes(params)));
+    Launch(stream, SelectedKernel<T, KW, VW>, params, params.selected_splits, queries, bytes);
   });
 }
 

@@ -1,6 +1,6 @@
-// Splits and branches together: overwrites the step's outputs. A warp takes one head of a query and merges the splits
-// of each branch in order. Bound by latency; what it reads was written just before.
-#include "kernels/attention/decode/early.cuh"
+// Splits and branches together: overwrites the step's outputs. A warp takes one head of a query: its splits' weights
+// first, gates and sums of the softmax included, then their results in order. Bound by latency; what it reads was
+// written just before.
 #include "kernels/attention/decode/params.cuh"
 
 namespace longspan {
@@ -8,46 +8,54 @@ namespace {
 
 constexpr int kWarps = 4;
 constexpr int kChannels = 4;  // of a lane
+static_assert(kWarp * kChannels >= kMaxSplitValueWidth);
 
 template <typename T>
 __global__ void __launch_bounds__(kWarps* kWarp) CombineSplitsKernel(const __grid_constant__ AttendParams p) {
-  WaitForEarlier();
+  extern __shared__ float2 all_stats[];
   const int number = blockIdx.y, head = blockIdx.x * kWarps + threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   if (head >= p.heads) return;
   const int query = p.first_query + number, position = p.step.queries[query].y;
   const int64_t row = static_cast<int64_t>(query) * p.heads + head;
   const int64_t first = (static_cast<int64_t>(number) * p.heads + head) * p.splits();
-  const int begins[3] = {0, p.compressed_splits + p.window_splits, p.compressed_splits};
-  const int counts[3] = {p.CompressedSplits(position), p.SelectedSplits(position), p.WindowSplits(position)};
+  // In the order in which their splits lie: the branches, what they have, where.
+  const int branch[3] = {0, 2, 1};
+  const int count[3] = {p.CompressedSplits(position), p.WindowSplits(position), p.SelectedSplits(position)};
+  const int begin[3] = {0, p.compressed_splits, p.compressed_splits + p.window_splits};
+  float2* const stats = all_stats + threadIdx.x / kWarp * p.splits();  // then weights in x
+#pragma unroll
+  for (int i = 0; i < 3; ++i) {
+    float largest = -CUDART_INF_F, sum = 0;
+    for (int s = lane; s < count[i]; s += kWarp) {
+      const float2 of = p.stats[first + begin[i] + s];
+      stats[begin[i] + s] = of;
+      largest = fmaxf(largest, of.x);
+    }
+    largest = WarpMax(largest);
+    for (int s = lane; s < count[i]; s += kWarp) {
+      float2& of = stats[begin[i] + s];
+      of.x = Exp2(of.x - largest);
+      sum = fmaf(of.x, of.y, sum);
+    }
+    const float gate = ToFloat(static_cast<const T*>(p.gates)[row * 3 + branch[i]]) / WarpSum(sum);
+    for (int s = lane; s < count[i]; s += kWarp) stats[begin[i] + s].x *= gate;
+  }
+  __syncwarp();
   const int channel = lane * kChannels;
-  const bool active = channel < p.value_width;
+  if (channel >= p.value_width) return;
   float total[kChannels] = {};
 #pragma unroll
-  for (int branch = 0; branch < 3; ++branch) {
-    const float2* const stats = p.stats + first + begins[branch];
-    float largest = -CUDART_INF_F, sum = 0, o[kChannels] = {};
-    for (int s = lane; s < counts[branch]; s += kWarp) largest = fmaxf(largest, stats[s].x);
-    largest = WarpMax(largest);
-#pragma unroll 4
-    for (int s = 0; s < counts[branch]; ++s) {
-      const float2 of = stats[s];
-      const float weight = Exp2(of.x - largest);
-      sum = fmaf(of.y, weight, sum);
-      if (active) {
-        const float4 x = *reinterpret_cast<const float4*>(p.o + (first + begins[branch] + s) * p.value_width + channel);
-        o[0] = fmaf(x.x, weight, o[0]);
-        o[1] = fmaf(x.y, weight, o[1]);
-        o[2] = fmaf(x.z, weight, o[2]);
-        o[3] = fmaf(x.w, weight, o[3]);
-      }
+  for (int i = 0; i < 3; ++i) {
+#pragma unroll 8
+    for (int s = begin[i]; s < begin[i] + count[i]; ++s) {
+      const float weight = stats[s].x;
+      const float4 x = *reinterpret_cast<const float4*>(p.o + (first + s) * p.value_width + channel);
+      total[0] = fmaf(x.x, weight, total[0]);
+      total[1] = fmaf(x.y, weight, total[1]);
+      total[2] = fmaf(x.z, weight, total[2]);
+      total[3] = fmaf(x.w, weight, total[3]);
     }
-    if (counts[branch] == 0) continue;
-    const float gate = ToFloat(static_cast<const T*>(p.gates)[row * 3 + branch]);
-    // As training rounds a branch's output.
-#pragma unroll
-    for (int i = 0; i < kChannels; ++i) total[i] += gate * ToFloat(FromFloat<T>(o[i] / sum));
   }
-  if (!active) return;
   T* const out = static_cast<T*>(p.out) + row * p.value_width + channel;
 #pragma unroll
   for (int i = 0; i < kChannels; ++i) out[i] = FromFloat<T>(total[i]);
@@ -55,10 +63,15 @@ __global__ void __launch_bounds__(kWarps* kWarp) CombineSplitsKernel(const __gri
 
 }  // namespace
 
-void LaunchDecodeCombine(cudaStream_t stream, DType dtype, const AttendParams& params, int queries) {
+int64_t CombineBytes(const AttendParams& params) { return int64_t{kWarps} * params.splits() * int64_t{sizeof(float2)}; }
+
+void LaunchCombine(cudaStream_t stream, DType dtype, const AttendParams& params, int queries) {
+  const int64_t bytes = CombineBytes(params);
   DispatchFloatGpu(dtype, [&]<typename T>() {
-    LaunchEarly(stream, CombineSplitsKernel<T>, dim3(GridFor(params.heads, kWarps), queries), kWarps * kWarp, 0,
-                params);
+    CudaCheck(cudaFuncSetAttribute(CombineSplitsKernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                   static_cast<int>(bytes)),
+              "decode.combine");
+    CombineSplitsKernel<T><<<dim3(GridFor(params.heads, kWarps), queries), kWarps * kWarp, bytes, stream>>>(params);
   });
 }
 

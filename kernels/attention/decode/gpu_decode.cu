@@ -2,7 +2,7 @@
 #include <algorithm>
 
 #include "kernels/attention/decode/gpu_decode.h"
-#include "kernels/attention/decode/params.cuh"
+#include "kernels/attention/decode/select.cuh"
 
 namespace longspan {
 namespace {
@@ -91,7 +91,7 @@ void GpuDecode::Attend(Stream& stream, const DecodeAttendArgs& args) {
   const AttendScratchCut cut(p, pass);
   LS_CHECK(cut.cut.bytes <= args.scratch.bytes(), "decode.attend: scratch: expected {} bytes or more, found {}",
            cut.cut.bytes, args.scratch.bytes());
-  const int64_t shared = (int64_t{p.compressed_splits} * p.head_room() + p.sum_blocks) * int64_t{sizeof(float)};
+  const int64_t shared = std::max(SelectBytes(p), CombineBytes(p));
   LS_CHECK(shared <= MaxShared(), "decode.attend: expected sequences of fewer than {} tokens on a GPU",
            args.step.max_tokens);
   auto* const scratch = GpuData<char>(args.scratch);
@@ -103,10 +103,8 @@ void GpuDecode::Attend(Stream& stream, const DecodeAttendArgs& args) {
     for (int64_t first = 0; first < queries; first += pass) {
       const int count = static_cast<int>(std::min(pass, queries - first));
       p.first_query = static_cast<int>(first);
-      LaunchAttendSplits(cuda, sizes.dtype, p, count);
-      LaunchDecodeSelect(cuda, p, count);
-      LaunchAttendSelected(cuda, sizes.dtype, p, count);
-      LaunchDecodeCombine(cuda, sizes.dtype, p, count);
+      LaunchAttend(cuda, sizes.dtype, p, count);
+      LaunchCombine(cuda, sizes.dtype, p, count);
     }
   });
 }

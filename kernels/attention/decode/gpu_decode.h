@@ -3,8 +3,7 @@
 //
 //   append      what begins a step, rows to their pages
 //   summarize   compressed tokens that are complete now
-//   attend      the branches, split by split (split.cuh: one split)
-//   select      the choice of blocks from the splits' sums
+//   attend      the branches, split by split (split.cuh: one split; select.cuh: the choice of blocks)
 //   combine     splits and branches together
 #pragma once
 

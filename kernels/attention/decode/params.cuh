@@ -55,12 +55,13 @@ struct AttendParams {
 };
 
 constexpr int kMaxSplitKeyWidth = 192, kMaxSplitValueWidth = 128;
-int64_t SummarizeBytes(const DecodeSizes& sizes);                         // of shared memory
-int64_t SplitBytes(DType dtype, int64_t key_width, int64_t value_width);  // of shared memory
 
-void LaunchAttendSplits(cudaStream_t stream, DType dtype, const AttendParams& params, int queries);
-void LaunchAttendSelected(cudaStream_t stream, DType dtype, const AttendParams& params, int queries);
-void LaunchDecodeSelect(cudaStream_t stream, const AttendParams& params, int queries);
-void LaunchDecodeCombine(cudaStream_t stream, DType dtype, const AttendParams& params, int queries);
+// Of shared memory.
+int64_t SummarizeBytes(const DecodeSizes& sizes);
+int64_t CombineBytes(const AttendParams& params);
+int64_t SplitBytes(DType dtype, int64_t key_width, int64_t value_width);
+
+void LaunchAttend(cudaStream_t stream, DType dtype, const AttendParams& params, int queries);
+void LaunchCombine(cudaStream_t stream, DType dtype, const AttendParams& params, int queries);
 
 }  // namespace longspan

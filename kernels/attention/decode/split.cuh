@@ -14,7 +14,10 @@
 namespace longspan {
 
 #ifndef LONGSPAN_DECODE_SPLIT
-#define LONGSPAN_DECODE_SPLIT 512
+#define LONGSPAN_DECODE_SPLIT 256
+#endif
+#ifndef LONGSPAN_DECODE_TILE
+#define LONGSPAN_DECODE_TILE 32
 #endif
 #ifndef LONGSPAN_DECODE_STAGES
 #define LONGSPAN_DECODE_STAGES 4
@@ -22,7 +25,7 @@ namespace longspan {
 constexpr int kSplitKeys = LONGSPAN_DECODE_SPLIT;
 constexpr int kSplitThreads = 128;
 constexpr int kSplitHeads = 16;
-constexpr int kTileRows = 64;
+constexpr int kTileRows = LONGSPAN_DECODE_TILE;
 template <typename T>
 constexpr int kSplitStages = sizeof(T) == 2 ? LONGSPAN_DECODE_STAGES : 3;  // F32: as shared memory allows
 constexpr int kScoreStride = kSplitKeys + 4;  // floats: rows of scores and of BF16 weights lie in different banks
@@ -34,12 +37,19 @@ constexpr int kRowStride = W + kVector<T>;
 template <typename T, int KW, int VW>
 struct SplitMemory {
   static constexpr int kStageBytes = kTileRows * kRowStride<T, (KW > VW ? KW : VW)> * static_cast<int>(sizeof(T));
+  // BF16 queries lie where scores come once they are in registers.
+  static constexpr int kQueryRows = sizeof(T) == 2 ? 0 : kSplitHeads;
   uint4 stages[kSplitStages<T>][kStageBytes / 16];
   // [heads, keys]: scores in units of log2, then their weights relative to the row's maximum, F32; BF16 weights take
   // their place.
   float scores[kSplitHeads][kScoreStride];
-  T q[kSplitHeads][kRowStride<T, KW>];
   int places[kSplitKeys];  // of each key in the buffer, -1: not seen
+  uint4 own_queries[kQueryRows * kRowStride<T, KW> * sizeof(T) / 16 + 1];
+
+  __device__ T* query(int head) {
+    uint4* const first = sizeof(T) == 2 ? reinterpret_cast<uint4*>(scores) : own_queries;
+    return reinterpret_cast<T*>(first) + head * kRowStride<T, KW>;
+  }
 };
 
 template <typename T>
@@ -75,7 +85,7 @@ __device__ __forceinline__ void CopySplitTile(uint32_t stage, const T* x, const 
 template <typename T, int KW, int VW>
 struct SplitProducts;
 
-// A warp takes 16 keys of a tile, then a quarter of the values' channels.
+// A warp takes a quarter of a tile's keys, then a quarter of the values' channels.
 template <int KW, int VW>
 struct SplitProducts<Bf16, KW, VW> {
   using Memory = SplitMemory<Bf16, KW, VW>;
@@ -83,9 +93,9 @@ struct SplitProducts<Bf16, KW, VW> {
   uint32_t q[KW / 16][4];
   float o[kChannels / 8][4];
 
-  __device__ void Start(const Memory& memory) {
+  __device__ void Start(Memory& memory) {
     const int lane = threadIdx.x % 32;
-    const uint32_t from = SharedAddress(&memory.q[lane % 16][lane / 16 * 8]);
+    const uint32_t from = SharedAddress(memory.query(lane % 16) + lane / 16 * 8);
 #pragma unroll
     for (int i = 0; i < KW / 16; ++i) LoadMatrices<false>(q[i], from + i * 32);
 #pragma unroll
@@ -96,24 +106,26 @@ struct SplitProducts<Bf16, KW, VW> {
   }
 
   __device__ void Scores(Memory& memory, int stage, int tile, float scale_log2) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, matrix = lane / 8;
-    const uint32_t rows = SharedAddress(memory.stages[stage]) +
-                          ((warp * 16 + matrix / 2 * 8 + lane % 8) * kRowStride<Bf16, KW> + matrix % 2 * 8) * 2;
-    float s[2][4] = {};
+    constexpr int kEights = kTileRows / 32;  // of a warp's keys
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll
-    for (int i = 0; i < KW / 16; ++i) {
-      uint32_t b[4];
-      LoadMatrices<false>(b, rows + i * 32);
-      Mma(s[0], q[i], b[0], b[1]);
-      Mma(s[1], q[i], b[2], b[3]);
-    }
+    for (int j = 0; j < kEights; ++j) {
+      const int first = (warp * kEights + j) * 8;
+      const uint32_t rows =
+          SharedAddress(memory.stages[stage]) + ((first + lane % 8) * kRowStride<Bf16, KW> + lane / 8 * 8) * 2;
+      float s[4] = {};
 #pragma unroll
-    for (int j = 0; j < 2; ++j) {
-      const int column = tile * kTileRows + warp * 16 + j * 8 + lane % 4 * 2;
+      for (int i = 0; i < KW / 32; ++i) {
+        uint32_t b[4];
+        LoadMatrices<false>(b, rows + i * 64);
+        Mma(s, q[2 * i], b[0], b[1]);
+        Mma(s, q[2 * i + 1], b[2], b[3]);
+      }
+      const int column = tile * kTileRows + first + lane % 4 * 2;
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         *reinterpret_cast<float2*>(&memory.scores[lane / 4 + half * 8][column]) =
-            make_float2(s[j][2 * half] * scale_log2, s[j][2 * half + 1] * scale_log2);
+            make_float2(s[2 * half] * scale_log2, s[2 * half + 1] * scale_log2);
       }
     }
   }
@@ -155,34 +167,34 @@ struct SplitProducts<Bf16, KW, VW> {
   }
 };
 
-// A thread takes a key and half of the heads, then a channel and as many heads as there are threads for it.
+// A thread takes a key and a share of the heads, then a channel and as many heads as there are threads for it.
 template <int KW, int VW>
 struct SplitProducts<float, KW, VW> {
   using Memory = SplitMemory<float, KW, VW>;
   static constexpr int kHeads = kSplitHeads * VW / kSplitThreads;
   float o[kHeads];
 
-  __device__ void Start(const Memory&) {
+  __device__ void Start(Memory&) {
 #pragma unroll
     for (int i = 0; i < kHeads; ++i) o[i] = 0;
   }
 
   __device__ void Scores(Memory& memory, int stage, int tile, float scale_log2) {
-    constexpr int kHalf = kSplitHeads / 2;
+    constexpr int kShare = kSplitHeads * kTileRows / kSplitThreads;  // heads of a thread
     const auto* const keys = reinterpret_cast<const float*>(memory.stages[stage]);
-    const int key = threadIdx.x % kTileRows, first = threadIdx.x / kTileRows * kHalf;
-    float s[kHalf] = {};
+    const int key = threadIdx.x % kTileRows, first = threadIdx.x / kTileRows * kShare;
+    float s[kShare] = {};
 #pragma unroll 4
     for (int c = 0; c < KW; c += 4) {
       const float4 k = *reinterpret_cast<const float4*>(keys + key * kRowStride<float, KW> + c);
 #pragma unroll
-      for (int i = 0; i < kHalf; ++i) {
-        const float4 x = *reinterpret_cast<const float4*>(&memory.q[first + i][c]);
+      for (int i = 0; i < kShare; ++i) {
+        const float4 x = *reinterpret_cast<const float4*>(memory.query(first + i) + c);
         s[i] = fmaf(x.w, k.w, fmaf(x.z, k.z, fmaf(x.y, k.y, fmaf(x.x, k.x, s[i]))));
       }
     }
 #pragma unroll
-    for (int i = 0; i < kHalf; ++i) memory.scores[first + i][tile * kTileRows + key] = s[i] * scale_log2;
+    for (int i = 0; i < kShare; ++i) memory.scores[first + i][tile * kTileRows + key] = s[i] * scale_log2;
   }
 
   __device__ void AddValues(const Memory& memory, int stage, int tile) {
@@ -265,17 +277,20 @@ __device__ __forceinline__ void Weigh(const SplitArgs<T>& args, Memory& memory, 
   }
 }
 
-// memory.places are filled, but for a __syncthreads, up to the tile that holds args.end - 1.
-template <typename T, int KW, int VW, typename Sums>
-__device__ void AttendSplit(const SplitArgs<T>& args, SplitMemory<T, KW, VW>& memory, const Sums& sums) {
+// place(column): the key's row in the buffer, for columns that are seen. sums(): as Weigh.
+template <typename T, int KW, int VW, typename Place, typename Sums>
+__device__ void AttendSplit(const SplitArgs<T>& args, SplitMemory<T, KW, VW>& memory, const Place& place,
+                            const Sums& sums) {
   const int tiles = (args.end + kTileRows - 1) / kTileRows;
   for (int i = threadIdx.x; i < kSplitHeads * KW / kVector<T>; i += kSplitThreads) {
     const int head = i / (KW / kVector<T>), channel = i % (KW / kVector<T>)*kVector<T>;
-    uint4 piece = make_uint4(0, 0, 0, 0);
-    if (head < args.heads && channel < args.key_width) {
-      piece = *reinterpret_cast<const uint4*>(args.q + head * args.key_width + channel);
-    }
-    *reinterpret_cast<uint4*>(&memory.q[head][channel]) = piece;
+    const bool there = head < args.heads && channel < args.key_width;
+    CopyAsync16(SharedAddress(memory.query(head) + channel), there ? args.q + head * args.key_width + channel : args.q,
+                there);
+  }
+  CommitCopies();
+  for (int column = threadIdx.x; column < tiles * kTileRows; column += kSplitThreads) {
+    memory.places[column] = column >= args.begin && column < args.end ? place(column) : -1;
   }
   __syncthreads();
   // Steps: the tiles' keys, then their values.
@@ -291,11 +306,14 @@ __device__ void AttendSplit(const SplitArgs<T>& args, SplitMemory<T, KW, VW>& me
   };
   for (int step = 0; step < kSplitStages<T> - 1; ++step) bring(step);
   SplitProducts<T, KW, VW> products;
-  products.Start(memory);
   for (int step = 0; step < 2 * tiles; ++step) {
     WaitForCopies<kSplitStages<T> - 2>();
     __syncthreads();  // this step's tile is here, and nobody reads the one before it any more
     bring(step + kSplitStages<T> - 1);
+    if (step == 0) {
+      products.Start(memory);
+      __syncthreads();
+    }
     if (step < tiles) {
       products.Scores(memory, step % kSplitStages<T>, step, args.scale_log2);
       if (step == tiles - 1) {

@@ -5,15 +5,14 @@
 // rotation. Sums have another order. Bound by the weights' way from L2.
 #include <algorithm>
 
-#include "kernels/attention/decode/early.cuh"
 #include "kernels/attention/decode/gpu_decode.h"
 #include "kernels/attention/decode/params.cuh"
 
 namespace longspan {
 namespace {
 
-constexpr int kRows = 8;  // of products that a block makes at once
-constexpr int kColumns = 32, kSlices = 16;
+constexpr int kRows = 8;                                // of products that a block makes at once
+constexpr int kColumns = 32, kSlices = 16, kParts = 8;  // of the depth: slices of a block, blocks
 constexpr int kProductThreads = kColumns * kSlices;
 constexpr int64_t kStaticBytes = 10 << 10;  // of the products' shared memory, at most
 constexpr int kFinishThreads = 512;
@@ -25,7 +24,7 @@ struct SummarizeParams {
   int width[2];
   const void *position[2], *weight[2], *bias1[2], *weight2[2], *bias2[2];
   int hidden[2];       // columns of `weight`
-  float* products[2];  // [items,G,hidden]
+  float* products[2];  // [kParts,items,G,hidden]
   const double* frequency;
   double factor;
   int ring_pages, page_rows, summary_page_rows;
@@ -69,16 +68,17 @@ __device__ int FindItems(const SummarizeParams& p, int first, int count, int* fo
   return max(0, min(before - first, count));
 }
 
-// products[item, group, column] = sum over the block's tokens and channels of (x + position) * weight. A block has 8
-// rows (of one group for LINEAR, which has weights of its own for each), 32 columns and all of the depth.
+// products[part, item, group, column] = sum over a part of the block's tokens and channels of (x + position) * weight.
+// A thread block has 8 rows (of one group for LINEAR, which has weights of its own for each) and 32 columns.
 template <typename T>
 __global__ void __launch_bounds__(kProductThreads) ProductKernel(const __grid_constant__ SummarizeParams p) {
   extern __shared__ uint4 shared[];
-  WaitForEarlier();
   __shared__ int found[kRows];
   __shared__ float sums[kSlices / 2][kRows][kColumns];
-  T* const blocks = reinterpret_cast<T*>(shared);  // [depth][kRows]
+  T* const blocks = reinterpret_cast<T*>(shared);  // [of this part's depth][kRows]
   const int of = blockIdx.z % 2, width = p.width[of], depth = p.block * width;
+  const int part = blockIdx.y % kParts, part_depth = (depth + kParts - 1) / kParts;
+  const int depth_begin = min(part * part_depth, depth), here = min(part_depth, depth - depth_begin);
   const int row_groups = p.linear ? 1 : p.groups, first_row = blockIdx.x * kRows;
   const int first_item = first_row / row_groups, last_item = (first_row + kRows - 1) / row_groups;
   const int items = FindItems(p, first_item, last_item - first_item + 1, found);
@@ -93,23 +93,24 @@ __global__ void __launch_bounds__(kProductThreads) ProductKernel(const __grid_co
   const T* const position = static_cast<const T*>(p.position[of]) + group_weights;
   for (int row = 0; row < kRows; ++row) {
     if (row >= rows) {
-      for (int i = threadIdx.x; i < depth; i += kProductThreads) blocks[i * kRows + row] = FromFloat<T>(0);
+      for (int i = threadIdx.x; i < here; i += kProductThreads) blocks[i * kRows + row] = FromFloat<T>(0);
       continue;
     }
     const int item = item_of(row), token = (p.RowOf(item) - p.lead) * p.stride;
     const PagesView pages = p.From(item);
-    for (int i = threadIdx.x; i < depth; i += kProductThreads) {
-      const int64_t from = pages.RowOf(token + i / width);
-      const T x = static_cast<const T*>(p.x[of])[(from * p.groups + group_of(row)) * width + i % width];
-      blocks[i * kRows + row] = FromFloat<T>(ToFloat(x) + ToFloat(position[i]));
+    for (int i = threadIdx.x; i < here; i += kProductThreads) {
+      const int at = depth_begin + i;
+      const int64_t from = pages.RowOf(token + at / width);
+      const T x = static_cast<const T*>(p.x[of])[(from * p.groups + group_of(row)) * width + at % width];
+      blocks[i * kRows + row] = FromFloat<T>(ToFloat(x) + ToFloat(position[at]));
     }
   }
   __syncthreads();
 
   const int slice = threadIdx.x / kColumns, lane = threadIdx.x % kColumns, columns = p.hidden[of];
-  const int column = blockIdx.y * kColumns + lane;
-  const T* const weight = static_cast<const T*>(p.weight[of]) + group_weights * columns;
-  const int slice_depth = (depth + kSlices - 1) / kSlices, end = min(depth, (slice + 1) * slice_depth);
+  const int first_column = blockIdx.y / kParts * kColumns, column = first_column + lane;
+  const T* const weight = static_cast<const T*>(p.weight[of]) + (group_weights + depth_begin) * columns;
+  const int slice_depth = (here + kSlices - 1) / kSlices, end = min(here, (slice + 1) * slice_depth);
   float sum[kRows] = {};
   if (column < columns) {
 #pragma unroll 16
@@ -135,11 +136,12 @@ __global__ void __launch_bounds__(kProductThreads) ProductKernel(const __grid_co
     __syncthreads();
   }
   for (int i = threadIdx.x; i < rows * kColumns; i += kProductThreads) {
-    const int row = i / kColumns, c = blockIdx.y * kColumns + i % kColumns;
+    const int row = i / kColumns, c = first_column + i % kColumns;
     if (c >= columns) continue;
     float total = 0;
     for (int s = 0; s < kSlices / 2; ++s) total += sums[s][row][i % kColumns];
-    p.products[of][(static_cast<int64_t>(item_of(row)) * p.groups + group_of(row)) * columns + c] = total;
+    p.products[of][((static_cast<int64_t>(part) * p.items() + item_of(row)) * p.groups + group_of(row)) * columns + c] =
+        total;
   }
 }
 
@@ -147,7 +149,6 @@ __global__ void __launch_bounds__(kProductThreads) ProductKernel(const __grid_co
 template <typename T>
 __global__ void __launch_bounds__(kFinishThreads) FinishKernel(const __grid_constant__ SummarizeParams p) {
   extern __shared__ float row_shared[];
-  WaitForEarlier();
   const int item = blockIdx.x, group = blockIdx.y, of = blockIdx.z, width = p.width[of];
   const int row = p.RowOf(item);
   if (row < 0) return;
@@ -171,13 +172,20 @@ __global__ void __launch_bounds__(kFinishThreads) FinishKernel(const __grid_cons
     }
   } else {
     const int columns = p.hidden[of];
-    const float* const products = p.products[of] + (static_cast<int64_t>(item) * p.groups + group) * columns;
+    const auto product = [&](int column) {
+      float sum = 0;
+#pragma unroll
+      for (int part = 0; part < kParts; ++part) {
+        sum += p.products[of][((static_cast<int64_t>(part) * p.items() + item) * p.groups + group) * columns + column];
+      }
+      return sum;
+    };
     if (p.linear) {
-      if (slice == 0) y[channel] = products[channel];
+      if (slice == 0) y[channel] = product(channel);
     } else {
       float* const hidden = parts + slices * width;
       for (int i = threadIdx.x; i < columns; i += kFinishThreads) {
-        const float x = products[i] + ToFloat(static_cast<const T*>(p.bias1[of])[i]);
+        const float x = product(i) + ToFloat(static_cast<const T*>(p.bias1[of])[i]);
         hidden[i] = ToFloat(FromFloat<T>(x * (0.5f * (1 + erff(x * 0.70710678f)))));
       }
       __syncthreads();
@@ -228,12 +236,14 @@ int64_t ItemRows(const DecodeSizes& sizes, int64_t max_count) { return CeilDiv(m
 
 int64_t SummarizeBytes(const DecodeSizes& sizes) {
   if (sizes.nsa.phi == Phi::kMean) return 0;
-  return sizes.nsa.block * std::max(sizes.key_width, sizes.value_width) * kRows * DTypeSize(sizes.dtype) + kStaticBytes;
+  return CeilDiv(sizes.nsa.block * std::max(sizes.key_width, sizes.value_width), kParts) * kRows *
+             DTypeSize(sizes.dtype) +
+         kStaticBytes;
 }
 
 int64_t GpuDecode::SummarizeScratch(const DecodeSizes& sizes, int64_t entries, int64_t max_count) const {
   const int64_t columns = HiddenOf(sizes, sizes.key_width) + HiddenOf(sizes, sizes.value_width);
-  return entries * ItemRows(sizes, max_count) * sizes.groups * columns * static_cast<int64_t>(sizeof(float));
+  return kParts * entries * ItemRows(sizes, max_count) * sizes.groups * columns * static_cast<int64_t>(sizeof(float));
 }
 
 void GpuDecode::Summarize(Stream& stream, const DecodeSummarizeArgs& args) {
@@ -269,7 +279,7 @@ void GpuDecode::Summarize(Stream& stream, const DecodeSummarizeArgs& args) {
     if (nsa.phi == Phi::kMean) continue;
     p.hidden[of] = static_cast<int>(p.linear ? p.width[of] : phi.weight1.dim(1));
     p.products[of] = products;
-    products += items * p.groups * p.hidden[of];
+    products += kParts * items * p.groups * p.hidden[of];
     hidden = std::max<int64_t>(hidden, p.hidden[of]);
   }
   LaunchGpu(stream, "decode.summarize", {}, [&](cudaStream_t cuda) {
@@ -279,14 +289,13 @@ void GpuDecode::Summarize(Stream& stream, const DecodeSummarizeArgs& args) {
         CudaCheck(cudaFuncSetAttribute(ProductKernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                        static_cast<int>(bytes)),
                   "decode.summarize");
-        const dim3 grid(GridFor(items * (p.linear ? 1 : p.groups), kRows), GridFor(hidden, kColumns),
+        const dim3 grid(GridFor(items * (p.linear ? 1 : p.groups), kRows), kParts * GridFor(hidden, kColumns),
                         p.linear ? 2 * p.groups : 2);
-        LaunchEarly(cuda, ProductKernel<T>, grid, kProductThreads, bytes, p);
+        ProductKernel<T><<<grid, kProductThreads, bytes, cuda>>>(p);
       }
       const int64_t slices = std::max<int64_t>(1, kFinishThreads / std::min(sizes.key_width, sizes.value_width));
       const int64_t floats = width * (1 + slices) + hidden;
-      LaunchEarly(cuda, FinishKernel<T>, dim3(GridFor(items, 1), p.groups, 2), kFinishThreads,
-                  floats * int64_t{sizeof(float)}, p);
+      FinishKernel<T><<<dim3(GridFor(items, 1), p.groups, 2), kFinishThreads, floats * sizeof(float), cuda>>>(p);
     });
   });
 }
