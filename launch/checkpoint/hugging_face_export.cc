@@ -159,7 +159,7 @@ void ExportHuggingFace(CheckpointReader& checkpoint, const HuggingFaceModel& mod
     WriteText(folder + "/model.safetensors.index.json", index.dump(2) + "\n");
   }
   if (options.tokenizer) WriteTokenizer(folder, model.positions, *options.tokenizer);
-  WriteText(folder + "/modeling_longspan.py", kModelingLongspan);
+  if (model.type == "longspan") WriteText(folder + "/modeling_longspan.py", kModelingLongspan);
   WriteText(folder + "/config.json", HuggingFaceConfig(model, options.dtype == DType::kBf16 ? "bfloat16" : "float32"));
 }
 

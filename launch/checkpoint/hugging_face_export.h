@@ -18,7 +18,8 @@ struct ExportOptions {
   std::function<void(int64_t done, int64_t total)> progress = [](int64_t, int64_t) {};  // bytes
 };
 
-// Makes the folder, which must be new or empty, with config.json, the tensors, modeling_longspan.py and the tokenizer.
+// Makes the folder, which must be new or empty, with config.json, the tensors, the tokenizer and, of our own
+// type, modeling_longspan.py.
 // Throws Error (usage, io, data).
 void ExportHuggingFace(CheckpointReader& checkpoint, const HuggingFaceModel& model, const std::string& folder,
                        const ExportOptions& options);

@@ -1,9 +1,18 @@
 #include "launch/checkpoint/snapshot.h"
 
+#include <algorithm>
+
 #include "launch/checkpoint/weights.h"
 #include "runtime/files/safetensors.h"
 
 namespace longspan {
+namespace {
+
+// Elements that are copied at once: the next step's sequences wait for one piece on their way to the device, not for
+// the whole state.
+constexpr int64_t kPiece = 4 << 20;
+
+}  // namespace
 
 std::vector<std::pair<std::string, Tensor>> NamedTensors(const std::vector<Optimizer::State>& states) {
   std::vector<std::pair<std::string, Tensor>> tensors;
@@ -20,7 +29,10 @@ void Snapshot::Take(Device& device, Stream& stream, const Optimizer& optimizer) 
   auto* next = static_cast<char*>(memory_.Get(device, optimizer.own_state_bytes()));
   for (Tensor& part : flat) {
     const Tensor copy(next, part.dtype, DeviceKind::kCpu, part.shape);
-    if (part.size() > 0) device.Copy(stream, copy, part);
+    for (int64_t begin = 0; begin < part.size(); begin += kPiece) {
+      const int64_t count = std::min(kPiece, part.size() - begin);
+      device.Copy(stream, copy.Rows(begin, count), part.Rows(begin, count));
+    }
     next += part.bytes();
     part = copy;
   }

@@ -18,6 +18,7 @@ namespace {
 
 struct Given {
   std::string checkpoint, folder, tokenizer;
+  bool dense = false;
   DType dtype = DType::kF32;
   uint64_t shard_bytes = 5'000'000'000;
 };
@@ -31,7 +32,8 @@ int Export(const Given& given) {
     tokenizer = TokenizerOf(checkpoint, given.tokenizer);  // refuses another
   }
   const std::string name = tokenizer ? tokenizer->kind() + " " + tokenizer->hash() : trained;
-  ExportHuggingFace(checkpoint, {"longspan", config.model, config.data.sequence_length, name}, given.folder,
+  const std::string type = given.dense ? DenseType(config.model) : "longspan";
+  ExportHuggingFace(checkpoint, {type, config.model, config.data.sequence_length, name}, given.folder,
                     {.dtype = given.dtype,
                      .shard_bytes = static_cast<int64_t>(given.shard_bytes),
                      .tokenizer = tokenizer.get(),
@@ -53,6 +55,8 @@ std::function<int()> AddExport(CLI::App& app) {
   app.add_option("--dtype", given->dtype, "F32 (default) or BF16: of the tensors")
       ->transform(OneOf<DType>({{"F32", DType::kF32}, {"BF16", DType::kBf16}}))
       ->type_name("TYPE");
+  app.add_flag("--dense", given->dense,
+               "A model of FULL attention as Llama's or, with qk_norm, Qwen 3's: without code of ours");
   app.add_option("--tokenizer", given->tokenizer, "Of a checkpoint without one: the run's SentencePiece model, or byte")
       ->type_name("TOKENIZER");
   app.add_option("--shard-size", given->shard_bytes, "Of a file, such as 5GB (default)")
@@ -67,6 +71,7 @@ extern const Command kExport = {"export", "Write a saved model in the layout of 
 FOLDER gets config.json, model.safetensors (in shards with an index where it is large), the tokenizer and
 modeling_longspan.py, with which transformers loads it:
   AutoModelForCausalLM.from_pretrained(FOLDER, trust_remote_code=True)
+With --dense there is no such code, and all that reads Llama's or Qwen 3's models reads it.
 What the tensors are called: model/interchange/hugging_face.h. `longspan import` reads it back, with the same bits.
 
 Examples:

@@ -7,41 +7,71 @@
 #include <set>
 
 #include "runtime/error.h"
+#include "runtime/rounding.h"
 
 namespace longspan {
 namespace {
 
-constexpr int64_t kTrainingPairs = 16;
 constexpr int64_t kSequences = int64_t{1} << 20, kHeldOut = 256;
+constexpr int64_t kShortest = 256;  // tokens of a document
+
+// Of a training document.
+RetrievalDocuments::Plan PlanOf(int64_t length) {
+  const int64_t pairs = std::max<int64_t>(16, length / 512);
+  return {.pairs = pairs, .queries = pairs};
+}
 
 class RetrievalSource : public SequenceSource {
  public:
-  RetrievalSource(int64_t vocab, int64_t length, bool held_out)
+  RetrievalSource(int64_t vocab, int64_t length, int64_t alignment, bool held_out)
       : documents_(vocab), length_(length), held_out_(held_out) {
-    std::vector<int32_t> tokens(length);
-    documents_.Fill(kPlan, 0, tokens);  // whether it fits
+    for (int64_t next = RoundUp(kShortest, std::max<int64_t>(alignment, 1)); alignment > 0 && next < length; next *= 2)
+      lengths_.push_back(next);
+    lengths_.push_back(length);
   }
   int64_t size() const override { return held_out_ ? kHeldOut : kSequences; }
   int64_t length() const override { return length_; }
-  int64_t labels() const override { return size() * kTrainingPairs * kValueTokens; }
+  int64_t labels() const override {
+    int64_t labels = 0;
+    const int64_t turn = 2 * std::ssize(lengths_);
+    for (int64_t first = 0; first < turn; ++first) {
+      int64_t one = 0;
+      for (const auto& [begin, end] : PiecesOf(first)) one += PlanOf(end - begin).queries * kValueTokens;
+      labels += one * CeilDiv(size() - first, turn);
+    }
+    return labels;
+  }
   void Fill(int64_t index, std::span<int32_t> tokens, std::span<int32_t> targets,
             std::span<int32_t> doc_start) const override {
-    documents_.Fill(kPlan, static_cast<uint64_t>(index + (held_out_ ? kSequences : 0)), tokens);
     std::fill(targets.begin(), targets.end(), -1);
-    std::fill(doc_start.begin(), doc_start.end(), 0);
-    for (int64_t query = length_ - kTrainingPairs * kPairTokens; query < length_; query += kPairTokens) {
-      for (int64_t i = kKeyTokens; i < kPairTokens; ++i) targets[query + i - 1] = tokens[query + i];
+    const auto first = static_cast<uint64_t>((index + (held_out_ ? kSequences : 0)) * length_);
+    for (const auto& [begin, end] : PiecesOf(index)) {
+      const RetrievalDocuments::Plan plan = PlanOf(end - begin);
+      documents_.Fill(plan, first + static_cast<uint64_t>(begin), tokens.subspan(begin, end - begin));
+      std::fill(doc_start.begin() + begin, doc_start.begin() + end, static_cast<int32_t>(begin));
+      for (int64_t query = end - plan.queries * kPairTokens; query < end; query += kPairTokens) {
+        for (int64_t i = kKeyTokens; i < kPairTokens; ++i) targets[query + i - 1] = tokens[query + i];
+      }
     }
   }
   std::string Summary() const override {
-    return fmt::format("retrieval: {} of {} pairs in {} tokens", kTrainingPairs, kTrainingPairs, length_);
+    return fmt::format("retrieval: documents of {} to {} tokens in sequences of {}", lengths_.front(), length_,
+                       length_);
   }
 
  private:
-  static constexpr RetrievalDocuments::Plan kPlan = {.pairs = kTrainingPairs, .queries = kTrainingPairs};
+  // [begin,end) of the documents of a sequence: all of one length, but for the last, which takes what is left.
+  std::vector<std::pair<int64_t, int64_t>> PiecesOf(int64_t index) const {
+    const int64_t length = lengths_[index % 2 == 0 ? 0 : index / 2 % std::ssize(lengths_)], count = length_ / length;
+    std::vector<std::pair<int64_t, int64_t>> pieces;
+    for (int64_t i = 0; i < count; ++i) pieces.emplace_back(i * length, i + 1 == count ? length_ : (i + 1) * length);
+    return pieces;
+  }
+
   const RetrievalDocuments documents_;
   const int64_t length_;
   const bool held_out_;
+  std::vector<int64_t> lengths_;  // of documents
 };
 
 std::vector<int32_t> Ids(int64_t first, int64_t last) {
@@ -129,8 +159,8 @@ void RetrievalDocuments::Fill(const Plan& plan, uint64_t seed, std::span<int32_t
   }
 }
 
-std::unique_ptr<SequenceSource> MakeRetrievalSource(int64_t vocab, int64_t length, bool held_out) {
-  return std::make_unique<RetrievalSource>(vocab, length, held_out);
+std::unique_ptr<SequenceSource> MakeRetrievalSource(int64_t vocab, int64_t length, int64_t alignment, bool held_out) {
+  return std::make_unique<RetrievalSource>(vocab, length, alignment, held_out);
 }
 
 }  // namespace longspan

@@ -37,8 +37,11 @@ class RetrievalDocuments {
   std::vector<int32_t> noise_, keys_, values_;  // ids to draw from
 };
 
-// Sequences of one such document each for training: 16 pairs, all asked for at the end in any order, with labels on
-// the values alone. Throws Error (configuration) where they do not fit into `length`.
-std::unique_ptr<SequenceSource> MakeRetrievalSource(int64_t vocab, int64_t length, bool held_out);
+// Sequences for training. Each holds documents of one length: every second one of 256 tokens, all of them pairs and
+// questions, from which most is learned; between them by turns 256, 512, .. tokens and the whole sequence, so that it
+// is done in long ones, too. Of a document all pairs, at least 16, are asked for at the end, in any order; labels are
+// on the values alone. Documents start at multiples of `alignment`; 0: a sequence is one document. `length` is at least
+// 256.
+std::unique_ptr<SequenceSource> MakeRetrievalSource(int64_t vocab, int64_t length, int64_t alignment, bool held_out);
 
 }  // namespace longspan

@@ -43,7 +43,7 @@ void RequireLabels(const SequenceSource& source, const std::string& key) {
 }
 
 // Of formats whose sequences are made, not read.
-Sources Generated(const DataConfig& data, int64_t vocab) {
+Sources Generated(const DataConfig& data, int64_t vocab, int64_t select_block) {
   switch (data.format) {
     case DataFormat::kFibonacci:
       if (vocab < kFibonacciSymbols) {
@@ -52,10 +52,12 @@ Sources Generated(const DataConfig& data, int64_t vocab) {
       return {MakeFibonacciSource(FibonacciSplit::kTrain, data.sequence_length),
               MakeFibonacciSource(FibonacciSplit::kHeldOut, data.sequence_length),
               {}};
-    case DataFormat::kRetrieval:
-      return {MakeRetrievalSource(vocab, data.sequence_length, false),
-              MakeRetrievalSource(vocab, data.sequence_length, true),
+    case DataFormat::kRetrieval: {
+      const int64_t alignment = data.document_masks ? select_block : 0;
+      return {MakeRetrievalSource(vocab, data.sequence_length, alignment, false),
+              MakeRetrievalSource(vocab, data.sequence_length, alignment, true),
               {}};
+    }
     default:
       return {};
   }
@@ -64,7 +66,7 @@ Sources Generated(const DataConfig& data, int64_t vocab) {
 }  // namespace
 
 Sources OpenSources(const DataConfig& data, int64_t vocab, int64_t select_block) {
-  if (Sources sources = Generated(data, vocab); sources.train) {
+  if (Sources sources = Generated(data, vocab, select_block); sources.train) {
     RequireLabels(*sources.train, "data.train");
     RequireLabels(*sources.validation, "data.validation_fraction");
     return sources;

@@ -1,6 +1,7 @@
 // What the GPUs of ranks did from the first step to the last, and which of them was throttled.
 #include <algorithm>
 #include <map>
+#include <optional>
 
 #include "launch/report/summary.h"
 
@@ -17,27 +18,30 @@ GpuRow GpuBetween(const RankProfile& rank, double begin, double end) {
   GpuRow row;
   row.rank = rank.rank;
   std::map<std::string, int64_t> held_by;
-  const GpuReading* first = nullptr;
-  for (const GpuReading& reading : rank.gpu) {
-    if (reading.at < begin || reading.at > end) continue;
-    if (!first) first = &reading;
-    ++row.readings;
-    row.sm_clock += reading.sm_clock;
-    row.memory_clock += reading.memory_clock;
-    row.power += reading.power;
-    row.lowest = row.readings == 1 ? reading.sm_clock : std::min(row.lowest, reading.sm_clock);
-    row.temperature = std::max(row.temperature, reading.temperature);
-    row.most_sm_clock = reading.most_sm_clock;
-    row.power_limit = reading.power_limit;
-    row.corrected = std::max(reading.corrected, first->corrected) - first->corrected;
-    row.uncorrected = std::max(reading.uncorrected, first->uncorrected) - first->uncorrected;
-    if (const std::string why = GpuHeldBy(reading.held); !why.empty()) ++held_by[why];
+  std::optional<ProfileGpu> all;
+  for (const ProfileGpu& gpu : rank.gpu.list) {
+    if (gpu.last.at < begin || gpu.first.at > end) continue;
+    if (all) {
+      all->Add(gpu);
+    } else {
+      all = gpu;
+    }
+    if (gpu.held_readings > 0) held_by[GpuHeldBy(gpu.held)] += gpu.held_readings;
   }
-  const auto count = static_cast<double>(std::max<int64_t>(1, row.readings));
-  for (double* sum : {&row.sm_clock, &row.memory_clock, &row.power}) *sum /= count;
+  if (!all) return row;
+  row.readings = all->readings;
+  row.sm_clock = all->sm_clock;
+  row.lowest = all->lowest;
+  row.most_sm_clock = all->last.most_sm_clock;
+  row.memory_clock = all->memory_clock;
+  row.power = all->power;
+  row.power_limit = all->last.power_limit;
+  row.temperature = all->temperature;
+  row.corrected = std::max(all->last.corrected, all->first.corrected) - all->first.corrected;
+  row.uncorrected = std::max(all->last.uncorrected, all->first.uncorrected) - all->first.uncorrected;
+  row.held = static_cast<double>(all->held_readings) / static_cast<double>(all->readings);
   int64_t most = 0;
   for (const auto& [why, readings] : held_by) {
-    row.held += static_cast<double>(readings) / count;
     if (readings <= most) continue;
     most = readings;
     row.held_by = why;

@@ -93,9 +93,9 @@ json Clocks(const ReportedRun& run, const std::vector<size_t>& ranks) {
   json result = json::array();
   for (const size_t r : ranks) {
     std::vector<double> seconds, clocks;
-    for (const GpuReading& reading : run.data.ranks[r].gpu) {
-      seconds.push_back(reading.at);
-      clocks.push_back(reading.sm_clock);
+    for (const ProfileGpu& gpu : run.data.ranks[r].gpu.list) {
+      seconds.push_back(gpu.first.at);
+      clocks.push_back(gpu.sm_clock);
     }
     if (clocks.empty()) continue;
     result.push_back({{"rank", run.summary.ranks[r].rank}, {"seconds", Curve(seconds)}, {"mhz", Curve(clocks)}});

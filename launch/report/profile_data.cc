@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
+#include <tuple>
 #include <unordered_map>
 
 #include "launch/report/profile_file.h"
@@ -15,46 +16,46 @@ namespace fs = std::filesystem;
 
 constexpr uint32_t kMostRanks = 1 << 20;  // more is no profile
 
-// Reads the entries of one rank's file.
+// Reads the entries of one rank's file, one after another.
 class Reader {
  public:
-  void Read(const std::vector<proto::Entry>& entries) {
-    for (const proto::Entry& entry : entries) {
-      if (entry.has_header()) {
-        Begin(entry.header());
-      } else if (entry.has_name()) {
-        names_[entry.name().id()] = entry.name().text();
-      } else if (entry.has_site()) {
-        sites_[entry.site().id()] = entry.site();
-      } else if (entry.has_clock()) {
-        clock_.push_back(
-            {1e-9 * static_cast<double>(entry.clock().begin()), 1e-9 * static_cast<double>(entry.clock().ahead())});
-        rank_.clock_error = std::max(rank_.clock_error, 1e-9 * static_cast<double>(entry.clock().error()));
-      } else if (entry.has_period()) {
-        Add(entry.period());
-      } else if (entry.has_layers()) {
-        for (const proto::Cell& cell : entry.layers().cells()) rank_.layers.push_back(CellOf(cell));
-      } else if (entry.has_link()) {
-        const proto::Link& link = entry.link();
-        rank_.links.push_back({1e-9 * static_cast<double>(link.begin()), static_cast<int>(link.peer()),
-                               1e-9 * static_cast<double>(link.time()), static_cast<double>(link.bytes())});
-      } else if (entry.has_gpu()) {
-        Add(entry.gpu());
-      } else if (entry.has_peak()) {
-        rank_.peaks.assign(entry.peak().memory().begin(), entry.peak().memory().end());
-      } else if (entry.has_problem()) {
-        rank_.problems.push_back(entry.problem().text());
-      } else if (entry.has_end()) {
-        rank_.ended = true;
-        Reach(1e-9 * static_cast<double>(entry.end().begin()));
-      }
+  void Read(const proto::Entry& entry) {
+    if (entry.has_header()) {
+      Begin(entry.header());
+    } else if (entry.has_name()) {
+      names_[entry.name().id()] = entry.name().text();
+    } else if (entry.has_site()) {
+      sites_[entry.site().id()] = entry.site();
+    } else if (entry.has_clock()) {
+      clock_.push_back(
+          {1e-9 * static_cast<double>(entry.clock().begin()), 1e-9 * static_cast<double>(entry.clock().ahead())});
+      rank_.clock_error = std::max(rank_.clock_error, 1e-9 * static_cast<double>(entry.clock().error()));
+    } else if (entry.has_period()) {
+      Add(entry.period());
+    } else if (entry.has_layers()) {
+      for (const proto::Cell& cell : entry.layers().cells()) AddLayer(CellOf(cell));
+    } else if (entry.has_link()) {
+      const proto::Link& link = entry.link();
+      rank_.links.push_back({1e-9 * static_cast<double>(link.begin()), static_cast<int>(link.peer()),
+                             1e-9 * static_cast<double>(link.time()), static_cast<double>(link.bytes())});
+    } else if (entry.has_gpu()) {
+      Add(entry.gpu());
+    } else if (entry.has_peak()) {
+      rank_.peaks.assign(entry.peak().memory().begin(), entry.peak().memory().end());
+    } else if (entry.has_problem()) {
+      rank_.problems.push_back(entry.problem().text());
+    } else if (entry.has_end()) {
+      rank_.ended = true;
+      Reach(1e-9 * static_cast<double>(entry.end().begin()));
     }
   }
 
   // With times on the clock of rank 0.
   RankProfile Take() {
     for (ProfileLink& link : rank_.links) link.begin = OnCommonClock(link.begin);
-    for (GpuReading& reading : rank_.gpu) reading.at = OnCommonClock(reading.at);
+    for (ProfileGpu& gpu : rank_.gpu.list) {
+      for (GpuReading* reading : {&gpu.first, &gpu.last}) reading->at = OnCommonClock(reading->at);
+    }
     for (ProfilePeriod& period : rank_.periods) {
       period.begin = OnCommonClock(period.begin);
       for (ProfileTransfer& transfer : period.transfers) transfer.span.begin = OnCommonClock(transfer.span.begin);
@@ -86,6 +87,7 @@ class Reader {
     sites_.clear();
     clock_.clear();
     sequences_.clear();
+    layers_.clear();
   }
 
   void Reach(double seconds) {
@@ -108,6 +110,22 @@ class Reader {
     return cell;
   }
 
+  // To the sums of the entries before.
+  void AddLayer(const ProfileCell& cell) {
+    const auto [place, added] =
+        layers_.try_emplace({cell.layer, cell.stage, cell.pass, cell.kind}, rank_.layers.size());
+    if (added) {
+      rank_.layers.push_back(cell);
+      return;
+    }
+    ProfileCell& sum = rank_.layers[place->second];
+    sum.count += cell.count;
+    sum.seconds += cell.seconds;
+    sum.cpu += cell.cpu;
+    sum.flops += cell.flops;
+    sum.bytes += cell.bytes;
+  }
+
   ProfileSpan SpanOf(uint32_t id, int64_t begin, uint64_t time) {
     const proto::Site& site = sites_[id];
     ProfileSpan span;
@@ -122,16 +140,16 @@ class Reader {
   }
 
   void Add(const proto::Gpu& from) {
-    rank_.gpu.push_back({.at = 1e-9 * static_cast<double>(from.begin()),
-                         .sm_clock = static_cast<double>(from.sm_clock()),
-                         .most_sm_clock = static_cast<double>(from.most_sm_clock()),
-                         .memory_clock = static_cast<double>(from.memory_clock()),
-                         .power = from.power(),
-                         .power_limit = from.power_limit(),
-                         .temperature = static_cast<double>(from.temperature()),
-                         .held = from.held(),
-                         .corrected = from.corrected(),
-                         .uncorrected = from.uncorrected()});
+    rank_.gpu.Add({.at = 1e-9 * static_cast<double>(from.begin()),
+                   .sm_clock = static_cast<double>(from.sm_clock()),
+                   .most_sm_clock = static_cast<double>(from.most_sm_clock()),
+                   .memory_clock = static_cast<double>(from.memory_clock()),
+                   .power = from.power(),
+                   .power_limit = from.power_limit(),
+                   .temperature = static_cast<double>(from.temperature()),
+                   .held = from.held(),
+                   .corrected = from.corrected(),
+                   .uncorrected = from.uncorrected()});
   }
 
   void Add(const proto::Period& from) {
@@ -189,6 +207,7 @@ class Reader {
   std::unordered_map<uint32_t, std::string> names_;
   std::unordered_map<uint32_t, proto::Site> sites_;
   std::unordered_map<uint32_t, int64_t> sequences_;
+  std::map<std::tuple<int, std::string, proto::Pass, proto::Kind>, size_t> layers_;  // where their sum is
   std::vector<ClockPoint> clock_;
 };
 
@@ -229,7 +248,9 @@ void PutTimeAtZero(ProfileData* data) {
   for (const RankProfile& rank : data->ranks) first = std::min(first, rank.header.begin());
   for (RankProfile& rank : data->ranks) {
     for (ProfileLink& link : rank.links) link.begin -= first;
-    for (GpuReading& reading : rank.gpu) reading.at -= first;
+    for (ProfileGpu& gpu : rank.gpu.list) {
+      for (GpuReading* reading : {&gpu.first, &gpu.last}) reading->at -= first;
+    }
     for (ProfilePeriod& period : rank.periods) {
       period.begin -= first;
       for (ProfileTransfer& transfer : period.transfers) transfer.span.begin -= first;
@@ -239,6 +260,46 @@ void PutTimeAtZero(ProfileData* data) {
 }
 
 }  // namespace
+
+ProfileGpu::ProfileGpu(const GpuReading& reading)
+    : first(reading),
+      last(reading),
+      sm_clock(reading.sm_clock),
+      memory_clock(reading.memory_clock),
+      power(reading.power),
+      lowest(reading.sm_clock),
+      temperature(reading.temperature),
+      held_readings(GpuHeldBy(reading.held).empty() ? 0 : 1),
+      held(reading.held) {}
+
+void ProfileGpu::Add(const ProfileGpu& later) {
+  const double share = static_cast<double>(later.readings) / static_cast<double>(readings + later.readings);
+  sm_clock += share * (later.sm_clock - sm_clock);
+  memory_clock += share * (later.memory_clock - memory_clock);
+  power += share * (later.power - power);
+  lowest = std::min(lowest, later.lowest);
+  temperature = std::max(temperature, later.temperature);
+  if (later.held_readings > held_readings) held = later.held;
+  held_readings += later.held_readings;
+  readings += later.readings;
+  last = later.last;
+}
+
+void ProfileGpus::Add(const GpuReading& reading) {
+  if (!list.empty() && list.back().readings < each_) {
+    list.back().Add(ProfileGpu(reading));
+    return;
+  }
+  if (list.size() == kMost) {  // pairs become one each
+    for (size_t i = 0; i < kMost / 2; ++i) {
+      list[i] = list[2 * i];
+      list[i].Add(list[2 * i + 1]);
+    }
+    list.erase(list.begin() + kMost / 2, list.end());
+    each_ *= 2;
+  }
+  list.emplace_back(reading);
+}
 
 const ProfileTransfer* TransferOf(const ProfilePeriod& period, const ProfileSpan& span) {
   const auto found =
@@ -264,9 +325,8 @@ ProfileData ReadProfiles(const std::string& run_folder) {
   std::vector<RankProfile> found;
   for (const auto& [name, path] : files) {
     try {
-      const ProfileEntries file = ReadProfileFile(path.string());
       Reader reader;
-      reader.Read(file.entries);
+      const ProfileExtent file = ReadProfileFile(path.string(), [&](const proto::Entry& entry) { reader.Read(entry); });
       RankProfile rank = reader.Take();
       const uint32_t ranks = rank.header.ranks();
       if (rank.sessions.empty() || rank.header.rank() >= ranks || ranks > kMostRanks) {

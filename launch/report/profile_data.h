@@ -67,6 +67,32 @@ struct ProfileLink {
   double seconds = 0, bytes = 0;
 };
 
+// Of a GPU, readings that followed each other: one, or of a long run several.
+struct ProfileGpu {
+  explicit ProfileGpu(const GpuReading& reading);
+  void Add(const ProfileGpu& later);
+
+  GpuReading first, last;  // `at` on the common clock
+  int64_t readings = 1;
+  double sm_clock, memory_clock, power;  // means
+  double lowest;                         // of sm_clock
+  double temperature;                    // the most
+  int64_t held_readings;                 // in which clocks were held down,
+  uint64_t held;                         // by what most of the time
+};
+
+// The readings of a run however long, in a few megabytes: of a long one, stretches of as many readings each.
+class ProfileGpus {
+ public:
+  static constexpr size_t kMost = 4096;
+  void Add(const GpuReading& reading);
+
+  std::vector<ProfileGpu> list;  // in order of time
+
+ private:
+  int64_t each_ = 1;
+};
+
 struct RankProfile {
   int rank = 0;
   proto::Header header;
@@ -75,7 +101,7 @@ struct RankProfile {
   std::vector<ProfileCell> layers;       // sums over its training steps
   std::vector<ProfileLink> links;        // to the next rank, as measured now and then
   std::vector<proto::Memory> peaks;      // of memory by use
-  std::vector<GpuReading> gpu;           // on the common clock
+  ProfileGpus gpu;                       // its readings
   std::vector<std::string> problems;     // that the rank had with its profile
   std::vector<ProfileSession> sessions;  // oldest first
   double clock_error = 0;                // seconds, the largest

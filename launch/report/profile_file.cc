@@ -22,7 +22,8 @@ namespace io = google::protobuf::io;
 ProfileFile::ProfileFile(const std::string& path, bool append) : path_(path) {
   std::error_code error;
   std::filesystem::create_directories(std::filesystem::path(path).parent_path(), error);
-  const int64_t whole = append && std::filesystem::exists(path) ? ReadProfileFile(path).whole_bytes : 0;
+  const int64_t whole =
+      append && std::filesystem::exists(path) ? ReadProfileFile(path, [](const proto::Entry&) {}).whole_bytes : 0;
   file_ = open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
   if (file_ < 0 || ftruncate(file_, whole) != 0 || lseek(file_, 0, SEEK_END) < 0) {
     Fail(ExitCode::kIo, "{}: cannot be written: {}", path, std::strerror(errno));
@@ -48,18 +49,18 @@ void ProfileFile::Write() {
   }
 }
 
-ProfileEntries ReadProfileFile(const std::string& path) {
+ProfileExtent ReadProfileFile(const std::string& path, const std::function<void(const proto::Entry&)>& take) {
   std::ifstream file(path, std::ios::binary);
   std::error_code error;
   const auto bytes = static_cast<int64_t>(std::filesystem::file_size(path, error));
   if (!file || error) Fail(ExitCode::kIo, "{}: cannot be read: {}", path, std::strerror(errno));
-  ProfileEntries found;
+  ProfileExtent found;
   io::IstreamInputStream stream(&file);
   bool at_end = false;
   for (proto::Entry entry; google::protobuf::util::ParseDelimitedFromZeroCopyStream(&entry, &stream, &at_end);) {
     found.whole_bytes = stream.ByteCount();
-    found.entries.push_back(std::move(entry));
-    entry = {};
+    take(entry);
+    entry.Clear();
   }
   found.torn_bytes = bytes - found.whole_bytes;
   return found;

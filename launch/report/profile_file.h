@@ -2,8 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
-#include <vector>
 
 #include "launch/report/profile.pb.h"
 
@@ -26,12 +26,11 @@ class ProfileFile {
   std::string unwritten_;
 };
 
-struct ProfileEntries {
-  std::vector<proto::Entry> entries;
+struct ProfileExtent {
   int64_t whole_bytes = 0;  // of the file, up to the end of the last whole entry
   int64_t torn_bytes = 0;   // behind it
 };
-// Throws Error (io) where it cannot be read.
-ProfileEntries ReadProfileFile(const std::string& path);
+// Hands over one entry after another: of a long run they fill gigabytes. Throws Error (io) where it cannot be read.
+ProfileExtent ReadProfileFile(const std::string& path, const std::function<void(const proto::Entry&)>& take);
 
 }  // namespace longspan

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <span>
 #include <tuple>
 
 #include "launch/report/summary.h"
@@ -37,20 +38,32 @@ std::vector<std::vector<double>> Excesses(const StepTable& steps) {
   return excess;
 }
 
-// The place at which the mean changes most, 0 where it does not: the least sum of squares of two parts.
-size_t ChangePoint(const std::vector<double>& values) {
-  const size_t count = values.size();
-  std::vector<double> clipped = values;  // single steps do not decide
-  for (double& value : clipped) value = std::clamp(value, -1.0, 3.0);
+// Single steps, on which something else ran, do not decide.
+double Mean(std::span<const double> excess) {
+  double sum = 0;
+  for (const double value : excess) sum += std::clamp(value, -1.0, 3.0);
+  return excess.empty() ? 0 : sum / static_cast<double>(excess.size());
+}
+
+bool IsSlow(std::span<const double> excess) {
+  return std::min(Mean(excess), 2 * LowerMedian({excess.begin(), excess.end()})) >= kLeastExcess;
+}
+
+// The place at which the excess changes most, 0 where it does not: the least sum of squares of two parts, of
+// logarithms, in which becoming slow weighs more than becoming slower, or than a few very slow steps.
+size_t ChangePoint(std::span<const double> excess) {
+  const size_t count = excess.size();
+  std::vector<double> values;
   double total = 0, squares = 0;
-  for (const double value : clipped) {
-    total += value;
-    squares += value * value;
+  for (const double value : excess) {
+    values.push_back(std::log1p(std::clamp(value, 0.0, 3.0) / kLeastExcess));
+    total += values.back();
+    squares += values.back() * values.back();
   }
   double best = 0, sum = 0;
   size_t place = 0;
   for (size_t k = 1; k < count; ++k) {
-    sum += clipped[k - 1];
+    sum += values[k - 1];
     const auto before = static_cast<double>(k), after = static_cast<double>(count - k);
     if (std::min(before, after) < kLeastSteps) continue;
     const double difference = (total - sum) / after - sum / before;
@@ -66,10 +79,24 @@ size_t ChangePoint(const std::vector<double>& values) {
   return best > 12 * std::max(noise, 1e-6) ? place : 0;
 }
 
-double Mean(const std::vector<double>& values, size_t begin, size_t end) {
-  double sum = 0;
-  for (size_t i = begin; i < end; ++i) sum += values[i];
-  return end > begin ? sum / static_cast<double>(end - begin) : 0;
+// The steps, from the first to before the second, in which a rank is slower than in the others: all, or a part at an
+// end.
+std::pair<size_t, size_t> SlowSteps(std::span<const double> excess) {
+  size_t begin = 0, end = excess.size();
+  if (const size_t change = ChangePoint(excess); change > 0) {
+    const double before = Mean(excess.first(change)), after = Mean(excess.subspan(change));
+    // One of the parts is the slower one; alike slow, they are one.
+    if (after > before && before < after / 2) begin = change;
+    if (before > after && after < before / 2) end = change;
+  }
+  // It may have been slow before it became slower.
+  while (begin > 0) {
+    const size_t change = ChangePoint(excess.first(begin));
+    const auto part = excess.subspan(change, begin - change);
+    if (change == 0 || !IsSlow(part) || Mean(excess.first(change)) >= Mean(part) / 2) break;
+    begin = change;
+  }
+  return {begin, end};
 }
 
 // The time of one rank, by what it went to, of a step.
@@ -192,23 +219,14 @@ std::vector<Straggler> FindStragglers(const ProfileData& data, const StepTable& 
   const size_t count = steps[0].size();
   for (size_t r = 0; r < steps.size(); ++r) {
     const std::vector<double>& excess = excesses[r];
-    const size_t change = ChangePoint(excess);
-    size_t begin = 0, end = count;
-    if (change > 0) {
-      const double before = Mean(excess, 0, change), after = Mean(excess, change, count);
-      // One of the parts is the slower one; alike slow, they are one.
-      if (after > before && before < after / 2) begin = change;
-      if (before > after && after < before / 2) end = change;
-    }
-    const std::vector<double> part(excess.begin() + static_cast<int64_t>(begin),
-                                   excess.begin() + static_cast<int64_t>(end));
+    const auto [begin, end] = SlowSteps(excess);
     Straggler straggler;
     straggler.rank = data.ranks[r].rank;
     straggler.first_step = steps[r][begin]->step;
     straggler.last_step = steps[r][end - 1]->step;
     straggler.since_start = begin == 0;
     straggler.to_end = end == count;
-    if (std::min(Mean(part, 0, part.size()), 2 * LowerMedian(part)) >= kLeastExcess) {
+    if (IsSlow(std::span(excess).subspan(begin, end - begin))) {
       Explain(data, steps, r, begin, end, &straggler);
       if (straggler.saving_share >= kLeastSaving) found.push_back(straggler);
       continue;

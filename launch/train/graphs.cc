@@ -11,7 +11,7 @@
 namespace longspan {
 namespace {
 
-constexpr double kPay = 0.95;  // of the time without them
+constexpr double kPay = 0.98;  // of the time without them
 
 }  // namespace
 

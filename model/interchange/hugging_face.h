@@ -40,6 +40,10 @@ struct HuggingFaceModel {
   std::string tokenizer;  // of ours, as checkpoints have it: "byte ", "sentencepiece HASH"; "": not known
 };
 
+// The type that a model of FULL attention in every layer has among dense ones. Throws Error (usage) naming what is not
+// so, or what else dense ones do not have.
+std::string DenseType(const ModelConfig& model);
+// Of ours, or of the dense type.
 std::string HuggingFaceConfig(const HuggingFaceModel& model, const std::string& dtype);
 // Reads FOLDER/config.json. Throws Error: (io), (data) naming the key that is missing or not what it should be, and
 // what of the model Longspan does not have. The rules between the values (model/config.h) are not checked.

@@ -166,6 +166,18 @@ void ReadNsa(const Reader& group, NsaConfig* nsa) {
 
 }  // namespace
 
+std::string DenseType(const ModelConfig& model) {
+  for (const AttentionKind kind : model.attention) {
+    if (kind == AttentionKind::kFull) continue;
+    Fail(ExitCode::kUsage, "dense: expected model.attention = FULL in every layer, found {}", NameOf(kKinds, kind));
+  }
+  if (model.value_width != model.key_width) {
+    Fail(ExitCode::kUsage, "dense: expected model.value_width = model.key_width = {}, found {}", model.key_width,
+         model.value_width);
+  }
+  return model.qk_norm ? "qwen3" : "llama";
+}
+
 std::string HuggingFaceConfig(const HuggingFaceModel& exported, const std::string& dtype) {
   const auto& [type, m, positions, tokenizer] = exported;
   Json kinds = Json::array();
@@ -179,25 +191,28 @@ std::string HuggingFaceConfig(const HuggingFaceModel& exported, const std::strin
                {"beta_slow", m.rope.beta_slow}};
     if (m.rope.attention_factor > 0) scaling["attention_factor"] = m.rope.attention_factor;
   }
-  const Json config = {{"architectures", {"LongspanForCausalLM"}},
+  Json config = {{"architectures", {type == "qwen3" ? "Qwen3ForCausalLM" : "LlamaForCausalLM"}},
+                 {"model_type", type},
+                 {"vocab_size", m.vocab},
+                 {"hidden_size", m.hidden},
+                 {"intermediate_size", m.ffn},
+                 {"num_hidden_layers", m.layers},
+                 {"num_attention_heads", m.heads},
+                 {"num_key_value_heads", m.kv_heads},
+                 {"head_dim", m.key_width},
+                 {"hidden_act", "silu"},
+                 {"rms_norm_eps", m.norm_eps},
+                 {"rope_theta", m.rope.theta},
+                 {"rope_scaling", scaling},
+                 {"max_position_embeddings", positions},
+                 {"tie_word_embeddings", m.tied_head},
+                 {"torch_dtype", dtype}};
+  if (type == "longspan") {
+    config.update(Json{{"architectures", {"LongspanForCausalLM"}},
                        {"auto_map",
                         {{"AutoConfig", "modeling_longspan.LongspanConfig"},
                          {"AutoModelForCausalLM", "modeling_longspan.LongspanForCausalLM"}}},
-                       {"model_type", type},
-                       {"vocab_size", m.vocab},
-                       {"hidden_size", m.hidden},
-                       {"intermediate_size", m.ffn},
-                       {"num_hidden_layers", m.layers},
-                       {"num_attention_heads", m.heads},
-                       {"num_key_value_heads", m.kv_heads},
-                       {"head_dim", m.key_width},
                        {"value_head_dim", m.value_width},
-                       {"hidden_act", "silu"},
-                       {"rms_norm_eps", m.norm_eps},
-                       {"rope_theta", m.rope.theta},
-                       {"rope_scaling", scaling},
-                       {"max_position_embeddings", positions},
-                       {"tie_word_embeddings", m.tied_head},
                        {"qk_norm", m.qk_norm},
                        {"attention_kinds", kinds},
                        {"nsa",
@@ -212,8 +227,8 @@ std::string HuggingFaceConfig(const HuggingFaceModel& exported, const std::strin
                          {"phi_hidden", m.nsa.phi_hidden},
                          {"compress_rope", NameOf(kRopes, m.nsa.compress_rope)},
                          {"kv_branches", NameOf(kBranches, m.nsa.kv_branches)}}},
-                       {"longspan_tokenizer", tokenizer},
-                       {"torch_dtype", dtype}};
+                       {"longspan_tokenizer", tokenizer}});
+  }
   return config.dump(2) + "\n";
 }
 

@@ -94,7 +94,20 @@ def sparse():
             compare(name, model, ids, logits_of(run, ids, folder))
 
 
+def exported_dense():
+    for name, keys in {"export --dense, Llama": [], "export --dense, Qwen 3": ["model.qk_norm=true"]}.items():
+        with tempfile.TemporaryDirectory() as folder:
+            longspan("train", "--config", os.path.join(SOURCE, "configs/fibonacci.textproto"), f"output={folder}",
+                     "runtime.device=CPU", "train.steps=30", "train.eval_interval=0", "model.attention=FULL", *keys)
+            run, exported = os.path.join(folder, "fibonacci"), os.path.join(folder, "exported")
+            longspan("export", run, exported, "--dense")
+            model = transformers.AutoModelForCausalLM.from_pretrained(exported, torch_dtype=torch.float32)
+            ids = [i % 10 for i in range(150)]
+            compare(name, model, ids, logits_of(run, ids, folder))
+
+
 print(f"torch {torch.__version__}, transformers {transformers.__version__}")
 dense()
 sparse()
+exported_dense()
 sys.exit(failures > 0)

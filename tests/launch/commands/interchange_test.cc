@@ -69,6 +69,39 @@ TEST_F(Interchange, ThereAndBack) {
          {"  weights    of ", "held-out loss " + loss.substr(0, 5)});
 }
 
+// A model of FULL attention as another program's: it comes back with the same bits, or as NSA that begins where it was.
+TEST_F(Interchange, Dense) {
+  WriteTokens("held_out", 400, 11);
+  const std::string data =
+      fmt::format("data.train='{}' data.validation='{}' ", folder_ / "tokens", folder_ / "held_out");
+  for (const bool norms : {false, true}) {
+    const std::string name = norms ? "qwen3" : "llama";
+    Expect(0, 1, Arguments(fmt::format("name={} model.attention=FULL model.qk_norm={} {}", name, norms, data)),
+           {"done: 3 steps"});
+    Expect(0, 1, "export " + Path("runs/" + name) + Path(name) + "--dense --tokenizer byte", {"written "});
+    const auto config = nlohmann::json::parse(ReadFile(folder_ / (name + "/config.json")));
+    EXPECT_EQ(config["model_type"], name);
+    EXPECT_FALSE(config.contains("auto_map"));
+    EXPECT_FALSE(std::filesystem::exists(folder_ / (name + "/modeling_longspan.py")));
+    Expect(0, 1, "import " + Path(name) + Path(name + "-full") + "--attention FULL", {"written ", name});
+    EXPECT_EQ(WeightsOf(name + "-full"), WeightsOf("runs/" + name));
+    Expect(
+        0, 1,
+        "import " + Path(name) + Path(name + "-nsa") + "model.nsa.block=8 model.nsa.stride=4 model.nsa.select_block=8",
+        {"written ", name});
+    Expect(0, 1, "eval " + Path("runs/" + name), {"held-out loss "});
+    const std::string loss = After("held-out loss ");
+    Expect(0, 1, "eval " + Path(name + "-nsa") + data + "data.format=NANOGPT data.sequence_length=64",
+           {"held-out loss " + loss.substr(0, 4)});
+  }
+  Expect(0, 1, Arguments(data + "name=nsa model.attention=NSA,FULL model.layers=2"), {"done: 3 steps"});
+  Expect(64, 1, "export " + Path("runs/nsa") + Path("no") + "--dense",
+         {"model.attention = FULL in every layer, found NSA"});
+  Expect(0, 1, Arguments(data + "name=wide model.attention=FULL model.value_width=4"), {"done: 3 steps"});
+  Expect(64, 1, "export " + Path("runs/wide") + Path("no") + "--dense",
+         {"model.value_width = model.key_width = 8, found 4"});
+}
+
 TEST_F(Interchange, Refusals) {
   Expect(0, 1, Arguments("data.validation_fraction=0"), {"done: 3 steps"});
   Expect(64, 1, "export " + Path("runs/run") + Path("runs"), {"expected a new or empty folder"});

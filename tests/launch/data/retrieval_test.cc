@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <set>
 
 #include "launch/data/random_source.h"
 #include "runtime/error.h"
@@ -60,26 +61,50 @@ TEST(Retrieval, TooFewKeysAreRefused) {
   EXPECT_NO_THROW(documents.Fill({.pairs = 32768, .queries = 1, .depth = 0}, 1, tokens));
 }
 
+// Documents of 256 tokens and of the whole sequence by turns, each with all of its pairs at the end.
 TEST(Retrieval, TrainingHasLabelsOnValuesAlone) {
-  const auto source = MakeRetrievalSource(64, 512, /*held_out=*/false);
-  const auto held_out = MakeRetrievalSource(64, 512, /*held_out=*/true);
-  std::vector<int32_t> tokens(512), targets(512), doc_start(512), other(512);
-  source->Fill(3, tokens, targets, doc_start);
-  held_out->Fill(3, other, targets, doc_start);
-  EXPECT_NE(tokens, other);
-  source->Fill(3, tokens, targets, doc_start);
-  int64_t labels = 0;
-  for (size_t t = 0; t < targets.size(); ++t) {
-    if (targets[t] < 0) continue;
-    ++labels;
-    EXPECT_EQ(targets[t], tokens[t + 1]);
-    EXPECT_GE(targets[t], 48) << "a value's id";
+  constexpr int64_t kLength = 640, kBlock = 64;
+  const auto source = MakeRetrievalSource(64, kLength, kBlock, /*held_out=*/false);
+  const auto held_out = MakeRetrievalSource(64, kLength, kBlock, /*held_out=*/true);
+  std::vector<int32_t> tokens(kLength), targets(kLength), doc_start(kLength), other(kLength);
+  std::set<std::vector<int64_t>> cuts;
+  for (int64_t index = 0; index < 6; ++index) {
+    held_out->Fill(index, other, targets, doc_start);
+    source->Fill(index, tokens, targets, doc_start);
+    EXPECT_NE(tokens, other);
+    for (size_t t = 0; t < targets.size(); ++t) {
+      if (targets[t] < 0) continue;
+      EXPECT_EQ(targets[t], tokens[t + 1]);
+      EXPECT_EQ(doc_start[t], doc_start[t + 1]);
+      EXPECT_GE(targets[t], 48) << "a value's id";
+    }
+    std::vector<int64_t> starts(doc_start.begin(), doc_start.end());
+    starts.erase(std::unique(starts.begin(), starts.end()), starts.end());
+    cuts.insert(starts);
+    starts.push_back(kLength);
+    for (size_t i = 0; i + 1 < starts.size(); ++i) {
+      EXPECT_EQ(starts[i] % kBlock, 0);
+      const auto document = std::span<const int32_t>(tokens).subspan(starts[i], starts[i + 1] - starts[i]);
+      for (int64_t asked = std::ssize(document) - 16 * kPairTokens; asked < std::ssize(document);
+           asked += kPairTokens) {
+        EXPECT_EQ(PlacesOf(document, document.subspan(asked, kPairTokens)).size(), 2);
+      }
+    }
   }
-  EXPECT_EQ(labels * source->size(), source->labels());
-  for (int64_t asked = 512 - 16 * kPairTokens; asked < 512; asked += kPairTokens) {
-    const std::span<const int32_t> all(tokens);
-    const auto places = PlacesOf(all, all.subspan(asked, kPairTokens));
-    EXPECT_EQ(places.size(), 2);
+  EXPECT_EQ(cuts, (std::set<std::vector<int64_t>>{{0}, {0, 256}}));
+}
+
+TEST(Retrieval, AsManyLabelsAsItSays) {
+  for (const int64_t block : {0, 64, 96}) {
+    const auto source = MakeRetrievalSource(64, 4800, block, /*held_out=*/true);
+    std::vector<int32_t> tokens(4800), targets(4800), doc_start(4800);
+    int64_t labels = 0;
+    for (int64_t index = 0; index < source->size(); ++index) {
+      source->Fill(index, tokens, targets, doc_start);
+      labels += std::count_if(targets.begin(), targets.end(), [](int32_t target) { return target >= 0; });
+      EXPECT_EQ(block == 0 ? doc_start.back() : doc_start.back() % block, 0);
+    }
+    EXPECT_EQ(labels, source->labels());
   }
 }
 

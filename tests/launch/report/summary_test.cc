@@ -22,7 +22,7 @@ struct Extra {
 };
 
 // Steps of `extra(rank, step)`, with 2% of noise.
-ProfileData Made(const std::function<Extra(int, int)>& extra, bool gpu = false) {
+ProfileData Made(const std::function<Extra(int, int)>& extra, bool gpu = false, int steps = kSteps) {
   ProfileData data;
   data.folder = "run";
   data.expected = kRanks;
@@ -35,7 +35,7 @@ ProfileData Made(const std::function<Extra(int, int)>& extra, bool gpu = false) 
     rank.sessions.push_back({.id = 1, .begin = 0, .end = 10, .step_seconds = {}});
     data.ranks.push_back(rank);
   }
-  for (int step = 1; step <= kSteps; ++step) {
+  for (int step = 1; step <= steps; ++step) {
     std::vector<double> own;
     std::vector<Extra> extras;
     for (int r = 0; r < kRanks; ++r) {
@@ -107,9 +107,10 @@ TEST(Summary, ThrottledIsWhoseClocksAreHeldDownBelowOthers) {
   const auto with = [](const std::vector<Gpu>& gpus, const Extra& of_rank_2) {
     ProfileData data = Made([&](int rank, int) { return rank == 2 ? of_rank_2 : Extra{}; }, /*gpu=*/true);
     for (size_t r = 0; r < gpus.size(); ++r) {
-      data.ranks[r].gpu = {{.at = 0.5, .sm_clock = gpus[r].clock, .held = gpus[r].held, .corrected = 5},
-                           {.at = 1.5, .sm_clock = gpus[r].clock, .held = gpus[r].held, .corrected = 5 + r},
-                           {.at = 1000, .sm_clock = 1, .held = 0}};  // after the steps
+      ProfileGpus& gpu = data.ranks[r].gpu;
+      gpu.Add({.at = 0.5, .sm_clock = gpus[r].clock, .held = gpus[r].held, .corrected = 5});
+      gpu.Add({.at = 1.5, .sm_clock = gpus[r].clock, .held = gpus[r].held, .corrected = 5 + r});
+      gpu.Add({.at = 1000, .sm_clock = 1, .held = 0});  // after the steps
     }
     double begin = 0;
     for (RankProfile& rank : data.ranks) {
@@ -141,6 +142,42 @@ TEST(Summary, ThrottledIsWhoseClocksAreHeldDownBelowOthers) {
   EXPECT_EQ(ReportText(none).find("GPUs"), std::string::npos);
 }
 
+// A week of them, hot for the last quarter, is no more than an hour's.
+TEST(Summary, ReadingsOfALongRunBecomeMeans) {
+  constexpr int kWeek = 7 * 24 * 3600, kHot = kWeek / 4 * 3;
+  RankProfile rank;
+  for (int i = 0; i < kWeek; ++i) {
+    const bool hot = i >= kHot;
+    rank.gpu.Add({.at = static_cast<double>(i),
+                  .sm_clock = i == 1234 ? 345.0
+                              : hot     ? 1000.0
+                                        : 2000.0,
+                  .most_sm_clock = 1980,
+                  .power = 600,
+                  .temperature = i == 5678 ? 90.0 : 60.0,
+                  .held = hot ? uint64_t{0x48} : 0,
+                  .corrected = static_cast<uint64_t>(i)});
+  }
+  EXPECT_LE(rank.gpu.list.size(), ProfileGpus::kMost);
+  EXPECT_GT(rank.gpu.list.size(), ProfileGpus::kMost / 4);
+  const GpuRow all = GpuBetween(rank, 0, kWeek);
+  EXPECT_EQ(all.readings, kWeek);
+  EXPECT_NEAR(all.sm_clock, 1750, 0.1);
+  EXPECT_NEAR(all.power, 600, 1e-6);
+  EXPECT_EQ(all.lowest, 345);
+  EXPECT_EQ(all.most_sm_clock, 1980);
+  EXPECT_EQ(all.temperature, 90);
+  EXPECT_NEAR(all.held, 0.25, 1e-9);
+  EXPECT_EQ(all.held_by, GpuHeldBy(0x48));
+  EXPECT_EQ(all.corrected, static_cast<uint64_t>(kWeek - 1));
+  // Also where a step is shorter than the time between those that are kept.
+  const GpuRow step = GpuBetween(rank, kHot + 1000, kHot + 1001);
+  EXPECT_GT(step.readings, 0);
+  EXPECT_EQ(step.sm_clock, 1000);
+  EXPECT_EQ(step.held, 1);
+  EXPECT_EQ(GpuBetween(rank, kWeek, 2 * kWeek).readings, 0);
+}
+
 TEST(Summary, SinceAStepInTheBackward) {
   for (const int since : {10, 30, 50}) {
     const Summary summary = Summarize(Made([=](int rank, int step) {
@@ -167,6 +204,40 @@ TEST(Summary, SinceAStepInTheBackward) {
   EXPECT_EQ(ended.stragglers[0].last_step, 20);
   EXPECT_FALSE(ended.stragglers[0].to_end);
   EXPECT_EQ(ended.stragglers[0].what, SlowClass::kHost);
+}
+
+// Own time beyond the median rank's, in parts of that, as recorded on a machine on which other programs ran: a rank
+// spins since step 30.
+constexpr std::array<double, kSteps> kRecorded = {
+    0.04, -0.01, -0.02, -0.05, 0.27,  -0.02, 0.12, -0.04, 0.10, 0.06, 0.00, 0.08, 0.01, -0.11, 0.00,
+    0.00, 0.12,  0.00,  0.02,  -0.01, 0.00,  0.04, 0.08,  0.01, 0.05, 0.00, 0.00, 0.00, 0.00,  0.47,
+    0.37, 0.32,  0.37,  0.39,  0.49,  0.42,  0.43, 0.58,  0.59, 0.31, 0.51, 0.12, 1.06, 0.40,  0.41,
+    0.57, 2.20,  0.40,  2.67,  0.52,  0.47,  0.28, 0.44,  0.38, 0.43, 0.56, 0.53, 0.39, 0.38,  0.49};
+
+TEST(Summary, SinceAStepAmongOtherPrograms) {
+  for (int steps = 36; steps <= kSteps; ++steps) {
+    const Summary summary = Summarize(Made(
+        [](int rank, int step) {
+          return Extra{.backward = rank == 2 ? kRecorded.at(step - 1) * (kForward + kBackward) : 0};
+        },
+        /*gpu=*/false, steps));
+    ASSERT_EQ(summary.stragglers.size(), 1U) << steps;
+    EXPECT_EQ(summary.stragglers[0].rank, 2) << steps;
+    EXPECT_EQ(summary.stragglers[0].first_step, 30) << steps;
+    EXPECT_TRUE(summary.stragglers[0].to_end) << steps;
+  }
+}
+
+// Since when it is slow, not since when it is slower.
+TEST(Summary, SlowAndThenSlower) {
+  for (const double more : {0.0, 0.02, 0.06, 0.15}) {
+    const Summary summary = Summarize(Made([=](int rank, int step) {
+      return Extra{.backward = rank != 1 || step < 20 ? 0 : step < 45 ? 0.01 : 0.01 + more};
+    }));
+    ASSERT_EQ(summary.stragglers.size(), 1U) << more;
+    EXPECT_EQ(summary.stragglers[0].first_step, 20) << more;
+    EXPECT_TRUE(summary.stragglers[0].to_end) << more;
+  }
 }
 
 TEST(Summary, DataComputeAndOneOff) {

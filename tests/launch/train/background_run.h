@@ -40,8 +40,11 @@ class BackgroundRun {
 
   // Waits, for a minute at most, until `there`.
   void Await(const std::function<bool()>& there) {
-    for (int i = 0; i < 6000 && !there(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    EXPECT_TRUE(there()) << said();
+    bool is_there = there();
+    for (int i = 0; i < 6000 && !is_there; ++i, is_there = there()) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    EXPECT_TRUE(is_there) << said();
   }
   void AwaitText(const std::string& text) {
     Await([&] { return said().find(text) != std::string::npos; });
