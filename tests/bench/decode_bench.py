@@ -222,6 +222,7 @@ def model(args, nsa):
     config.ffn, config.sequence_length = 5632, 1024
     attention = config.attention
     attention.head_dim, attention.num_groups, attention.dtype, attention.device = 128, 2, 1, 0
+    attention.scaling_factor = lib.nsa_create_default_config(128, 32).scaling_factor
     made = C.c_void_p()
     check(lib.nsa_model_init(C.byref(made), C.byref(config)))
     print(f"{torch.cuda.get_device_name()}: 20 layers, D=2048, H=32 G=2 K=V=128, F=5632, X=50304, context {args.model}")

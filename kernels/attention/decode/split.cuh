@@ -2,8 +2,8 @@
 // 128 threads. Scores first, all of the split's, then one maximum and the weights, then the values: no sum is ever
 // rescaled, and the weights lie in shared memory for who wants their sums.
 //
-// BF16 on tensor cores (mma.sync, the heads are its 16 rows), F32 by plain multiplications. Tiles of 64 keys, then of
-// 64 values, are on their way to shared memory while others are used. Bound by device memory.
+// BF16 on tensor cores (mma.sync, the heads are its 16 rows), F32 by plain multiplications. Tiles of 32 keys, then of
+// 32 values, are on their way to shared memory while others are used. Bound by device memory.
 #pragma once
 
 #include <math_constants.h>
@@ -13,21 +13,12 @@
 
 namespace longspan {
 
-#ifndef LONGSPAN_DECODE_SPLIT
-#define LONGSPAN_DECODE_SPLIT 256
-#endif
-#ifndef LONGSPAN_DECODE_TILE
-#define LONGSPAN_DECODE_TILE 32
-#endif
-#ifndef LONGSPAN_DECODE_STAGES
-#define LONGSPAN_DECODE_STAGES 4
-#endif
-constexpr int kSplitKeys = LONGSPAN_DECODE_SPLIT;
+constexpr int kSplitKeys = 256;
 constexpr int kSplitThreads = 128;
 constexpr int kSplitHeads = 16;
-constexpr int kTileRows = LONGSPAN_DECODE_TILE;
+constexpr int kTileRows = 32;
 template <typename T>
-constexpr int kSplitStages = sizeof(T) == 2 ? LONGSPAN_DECODE_STAGES : 3;  // F32: as shared memory allows
+constexpr int kSplitStages = sizeof(T) == 2 ? 4 : 3;  // F32: as shared memory allows
 constexpr int kScoreStride = kSplitKeys + 4;  // floats: rows of scores and of BF16 weights lie in different banks
 
 // Elements between rows in shared memory: 16 bytes past a multiple of 128.
