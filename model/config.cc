@@ -7,6 +7,17 @@
 namespace longspan {
 namespace {
 
+// Of numbers that one token has of a kind: as many tokens as there may be, or rows of weights, then fit a tensor.
+constexpr int64_t kWidest = int64_t{1} << 27;
+
+// Of a row that is `count` times `width` wide, both of them good sizes.
+void CheckWidth(const std::string& count_key, int64_t count, const std::string& width_key, int64_t width,
+                ProblemList* problems) {
+  if (count * width <= kWidest) return;
+  problems->Add("{} = {} and {} = {} disagree: their product must be at most {}", count_key, count, width_key, width,
+                kWidest);
+}
+
 void CheckRope(const RopeConfig& rope, const std::string& prefix, ProblemList* problems) {
   problems->Above(prefix + "theta", rope.theta, 1);
   problems->NotNegative(prefix + "attention_factor", rope.attention_factor);
@@ -33,7 +44,7 @@ void CheckRope(const RopeConfig& rope, const std::string& prefix, ProblemList* p
 std::vector<std::string> Problems(const ModelConfig& model, const std::string& prefix) {
   ProblemList problems;
   const bool layers = problems.Size(prefix + "layers", model.layers);
-  problems.Size(prefix + "hidden", model.hidden);
+  problems.Size(prefix + "hidden", model.hidden, 1, kWidest);
   const bool heads = problems.Size(prefix + "heads", model.heads);
   const bool kv_heads = problems.Size(prefix + "kv_heads", model.kv_heads);
   if (heads && kv_heads && model.heads % model.kv_heads != 0) {
@@ -41,13 +52,19 @@ std::vector<std::string> Problems(const ModelConfig& model, const std::string& p
         "{0}heads = {1} and {0}kv_heads = {2} disagree: every group has the same number of heads; set {0}heads to {3}",
         prefix, model.heads, model.kv_heads, NearestMultiples(model.heads, model.kv_heads));
   }
-  if (problems.Size(prefix + "key_width", model.key_width) && model.key_width % 2 != 0) {
+  const bool key_width = problems.Size(prefix + "key_width", model.key_width);
+  if (key_width && model.key_width % 2 != 0) {
     problems.Add("{}key_width = {}: must be even, RoPE turns pairs of channels; set it to {}", prefix, model.key_width,
                  model.key_width + 1);
   }
-  problems.Size(prefix + "value_width", model.value_width);
-  problems.Size(prefix + "ffn", model.ffn);
-  problems.Size(prefix + "vocab", model.vocab);
+  const bool value_width = problems.Size(prefix + "value_width", model.value_width);
+  const auto check_widths = [&](const std::string& count_key, int64_t count) {
+    if (key_width) CheckWidth(count_key, count, prefix + "key_width", model.key_width, &problems);
+    if (value_width) CheckWidth(count_key, count, prefix + "value_width", model.value_width, &problems);
+  };
+  if (heads) check_widths(prefix + "heads", model.heads);
+  problems.Size(prefix + "ffn", model.ffn, 1, kWidest);
+  problems.Size(prefix + "vocab", model.vocab, 1, kWidest);
   problems.Above(prefix + "norm_eps", model.norm_eps, 0);
   const int64_t kinds = static_cast<int64_t>(model.attention.size());
   if (kinds == 0) {
@@ -61,6 +78,7 @@ std::vector<std::string> Problems(const ModelConfig& model, const std::string& p
   CheckRope(model.rope, prefix + "rope.", &problems);
   const std::vector<std::string> nsa = Problems(model.nsa, prefix + "nsa.");
   problems.lines.insert(problems.lines.end(), nsa.begin(), nsa.end());
+  if (nsa.empty()) check_widths(prefix + "nsa.block", model.nsa.block);
   return problems.lines;
 }
 

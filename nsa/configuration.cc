@@ -8,12 +8,6 @@
 namespace longspan {
 namespace {
 
-void RequireWithin(const char* name, int64_t value, int64_t first, int64_t last) {
-  if (value < first || value > last) {
-    Refuse(NSA_ERROR_INVALID_ARGUMENT, "{}: expected {} to {}, found {}", name, first, last, value);
-  }
-}
-
 void CheckSizes(const NSAConfig& c) {
   RequireAtLeast("block_length", c.block_length, 1);
   RequireAtLeast("block_stride", c.block_stride, 1);
@@ -57,9 +51,7 @@ void CheckRules(const NSAConfig& c) {
   if (!std::isfinite(c.scaling_factor) || c.scaling_factor <= 0) {
     Refuse(NSA_ERROR_INVALID_ARGUMENT, "scaling_factor: expected a number above 0, found {}", c.scaling_factor);
   }
-  if (!std::isfinite(c.rope_theta) || c.rope_theta < 0) {
-    Refuse(NSA_ERROR_INVALID_ARGUMENT, "rope_theta: expected 0 or a number above it, found {}", c.rope_theta);
-  }
+  RequireInRange("rope_theta", c.rope_theta, 0, std::numeric_limits<double>::infinity());
   require(c.rope_theta == 0 || c.head_dim % 2 == 0, "head_dim, num_heads: expected an even head_dim for rope_theta",
           c.head_dim, c.num_heads);
 }

@@ -1,7 +1,5 @@
 #include "nsa/language_model.h"
 
-#include <fmt/ranges.h>
-
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
@@ -34,9 +32,7 @@ void CheckNetwork(const NSAModelConfig& c) {
     Refuse(NSA_ERROR_INVALID_ARGUMENT, "attention.scaling_factor: expected 1/sqrt(head_dim) = {}, found {}", scale,
            attention.scaling_factor);
   }
-  if (c.tied_head != 0 && c.tied_head != 1) {
-    Refuse(NSA_ERROR_INVALID_ARGUMENT, "tied_head: expected 0 or 1, found {}", c.tied_head);
-  }
+  RequireWithin("tied_head", c.tied_head, 0, 1);
 }
 
 // What does not depend on the network but for `nsa`.
@@ -47,17 +43,12 @@ void CheckUse(const NSAModelConfig& c, const NsaConfig& nsa) {
            "sequence_length: expected a multiple of block_stride = {}, at least block_length = {}, found {}",
            nsa.stride, nsa.block, c.sequence_length);
   }
-  const auto within = [](const char* name, double value, double first, double end) {
-    if (!(value >= first && value < end)) {
-      Refuse(NSA_ERROR_INVALID_ARGUMENT, "{}: expected a number in [{},{}), found {}", name, first, end, value);
-    }
-  };
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
-  within("beta1", c.beta1, 0, 1);
-  within("beta2", c.beta2, 0, 1);
-  within("epsilon", c.epsilon, 0, kInfinity);
-  within("weight_decay", c.weight_decay, 0, kInfinity);
-  within("clip_norm", c.clip_norm, 0, kInfinity);
+  RequireInRange("beta1", c.beta1, 0, 1);
+  RequireInRange("beta2", c.beta2, 0, 1);
+  RequireInRange("epsilon", c.epsilon, 0, kInfinity);
+  RequireInRange("weight_decay", c.weight_decay, 0, kInfinity);
+  RequireInRange("clip_norm", c.clip_norm, 0, kInfinity);
 }
 
 // `c` has been checked.
@@ -85,10 +76,7 @@ HuggingFaceModel ReadNetwork(const std::string& folder) {
            "checkpoint",
            folder);
   }
-  HuggingFaceModel found = ReadHuggingFaceConfig(folder);
-  const std::vector<std::string> problems = Problems(found.model, "");
-  if (!problems.empty()) Refuse(NSA_ERROR_FILE, "{}/config.json: {}", folder, fmt::join(problems, "; "));
-  return found;
+  return ReadHuggingFaceConfig(folder);
 }
 
 }  // namespace

@@ -37,6 +37,18 @@ inline void RequireAtLeast(const char* name, int64_t value, int64_t least) {
   if (value < least) Refuse(NSA_ERROR_INVALID_ARGUMENT, "{}: expected {} or more, found {}", name, least, value);
 }
 
+// A whole number.
+inline void RequireWithin(const char* name, int64_t value, int64_t first, int64_t last) {
+  if (value >= first && value <= last) return;
+  Refuse(NSA_ERROR_INVALID_ARGUMENT, "{}: expected {} to {}, found {}", name, first, last, value);
+}
+
+// Any number, not NaN; `end` is not part of the range.
+inline void RequireInRange(const char* name, double value, double first, double end) {
+  if (value >= first && value < end) return;
+  Refuse(NSA_ERROR_INVALID_ARGUMENT, "{}: expected a number in [{},{}), found {}", name, first, end, value);
+}
+
 // The status of the error being handled, whose sentence, after `call`, becomes the thread's last.
 NSAStatus CurrentError(const char* call) noexcept;
 

@@ -85,8 +85,8 @@ class Device {
   virtual void FillBytes(Stream& stream, Tensor tensor, uint8_t value) = 0;  // contiguous
   // Work of `stream`, and of streams that events fork from it and join to it again. On a GPU a CUDA graph: `enqueue` is
   // called now and may not allocate, wait on the host or enqueue host tasks, and nothing runs before Launch; the
-  // tensors' addresses and the numbers given to kernels stay what they are, and so does what spans within
-  // say but their times; the trace has these where it kept spans at the capture. On a CPU each Launch calls `enqueue`.
+  // tensors' addresses and the numbers given to kernels stay what they are, and spans within are not traced. On a CPU
+  // each Launch calls `enqueue`.
   virtual std::unique_ptr<Graph> Capture(Stream& stream, std::function<void()> enqueue) = 0;
 };
 

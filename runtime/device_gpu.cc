@@ -1,13 +1,10 @@
 // GPU device and its streams, on the CUDA runtime. Streams do not wait for the legacy default stream. A host task runs
 // on a thread of CUDA's, in stream order; it must not call CUDA. Its exception is kept, host tasks after it are
 // skipped, and Synchronize rethrows it.
-#include <array>
 #include <atomic>
 #include <cctype>
 #include <exception>
-#include <memory>
 #include <mutex>
-#include <utility>
 
 #include "runtime/foreign_stream.h"
 #include "runtime/gpu.h"
@@ -159,28 +156,20 @@ class GpuStream : public Stream {
 
 class GpuGraph : public Graph {
  public:
-  // Takes the graph.
-  GpuGraph(Stream& stream, cudaGraph_t graph, std::unique_ptr<GraphSpans> spans)
-      : stream_(stream), spans_(std::move(spans)) {
-    const std::unique_ptr<CUgraph_st, decltype(&cudaGraphDestroy)> ended(graph, cudaGraphDestroy);
-    for (int turn = 0; turn < GraphSpans::kTurns; ++turn) {
-      CudaCheck(cudaGraphInstantiate(&executables_[turn], graph, 0), "making a graph executable");
-      spans_->Assign(graph, executables_[turn], turn);
-    }
+  GpuGraph(Stream& stream, cudaGraph_t graph) : stream_(stream) {
+    const cudaError_t status = cudaGraphInstantiate(&executable_, graph, 0);
+    cudaGraphDestroy(graph);
+    CudaCheck(status, "making a graph executable");
   }
-  ~GpuGraph() override {
-    for (const cudaGraphExec_t executable : executables_) cudaGraphExecDestroy(executable);
-  }
+  ~GpuGraph() override { cudaGraphExecDestroy(executable_); }
   void Launch() override {
-    spans_->Launch(executables_[turn_], CudaStream(stream_), turn_);
-    turn_ = (turn_ + 1) % GraphSpans::kTurns;
+    LaunchGpu(stream_, "graph", {},
+              [&](cudaStream_t cuda) { CudaCheck(cudaGraphLaunch(executable_, cuda), "launching a graph"); });
   }
 
  private:
   Stream& stream_;
-  const std::unique_ptr<GraphSpans> spans_;
-  std::array<cudaGraphExec_t, GraphSpans::kTurns> executables_{};
-  int turn_ = 0;
+  cudaGraphExec_t executable_ = nullptr;
 };
 
 class GpuDevice : public Device {
@@ -271,7 +260,6 @@ class GpuDevice : public Device {
 
   std::unique_ptr<Graph> Capture(Stream& stream, std::function<void()> enqueue) override {
     const cudaStream_t cuda = CudaStream(stream);
-    auto spans = std::make_unique<GraphSpans>();
     cudaGraph_t graph = nullptr;
     CudaCheck(cudaStreamBeginCapture(cuda, cudaStreamCaptureModeThreadLocal), "beginning to capture a graph");
     try {
@@ -282,9 +270,8 @@ class GpuDevice : public Device {
       cudaGetLastError();  // the capture that broke off is no error of what comes next
       throw;
     }
-    spans->EndCapture();
     CudaCheck(cudaStreamEndCapture(cuda, &graph), "capturing a graph");
-    return std::make_unique<GpuGraph>(stream, graph, std::move(spans));
+    return std::make_unique<GpuGraph>(stream, graph);
   }
 
  private:

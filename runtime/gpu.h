@@ -3,13 +3,9 @@
 
 #include <cuda_runtime_api.h>
 
-#include <array>
 #include <cstdint>
 #include <map>
-#include <memory>
 #include <string>
-#include <utility>
-#include <vector>
 
 #include "runtime/device.h"
 #include "runtime/rounding.h"
@@ -41,40 +37,8 @@ GpuFaults* StreamFaults(Stream& stream);
 // For Device::CompareClocks, of the device that `stream` is of.
 void CompareGpuClock(cudaStream_t stream, int device);
 
-// The spans of a graph, while the trace keeps any: captured, they become nodes of it that record events. Two
-// executables of it take turns, each with events of its own, so that the times of one launch are read while the next
-// one runs.
-class GraphSpans {
- public:
-  static constexpr int kTurns = 2;
-  GraphSpans();  // spans that the calling thread captures from now on are of this graph
-  ~GraphSpans();
-  GraphSpans(const GraphSpans&) = delete;
-  GraphSpans& operator=(const GraphSpans&) = delete;
-  void EndCapture();
-  // `executable`, made of `graph`, which was captured, is to record the events of `turn`.
-  void Assign(cudaGraph_t graph, cudaGraphExec_t executable, int turn);
-  // Launches the executable of `turn` and adds its spans to the trace. Waits for the launch before last, where nobody
-  // has asked for its times yet.
-  void Launch(cudaGraphExec_t executable, cudaStream_t stream, int turn);
-
- private:
-  friend class GpuSpan;
-  struct Events;
-  class Launched;
-  // The event of a span that ended on `stream` when nothing has been captured there since: the next one's begin, as a
-  // node takes 5 us. Else nullptr.
-  cudaEvent_t EndJustBefore(cudaStream_t stream) const;
-
-  int device_;
-  std::vector<TraceSpan> spans_;
-  std::array<std::shared_ptr<Events>, kTurns> events_;  // of the spans, in their order
-  std::array<std::shared_ptr<Launched>, kTurns> launched_;
-  std::map<cudaStream_t, std::pair<cudaGraphNode_t, cudaEvent_t>> ends_;  // of the newest span of each, while captured
-};
-
 // One span of the trace: from construction to End in the stream's order, timed by events, read when the trace resolves
-// it. Of a stream that another program captures there are none.
+// it. Of a stream that is being captured (Device::Capture) there are none.
 class GpuSpan {
  public:
   GpuSpan(Stream& stream, const char* name, const Cost& cost, const TransferId& transfer = {});
@@ -89,8 +53,6 @@ class GpuSpan {
   int device_;
   TraceSpan span_;
   cudaEvent_t begin_ = nullptr;
-  GraphSpans* graph_ = nullptr;  // that begin_ is a node of
-  bool shared_ = false;          // begin_ is the end of the span before
 };
 
 // Runs work(cudaStream_t), which launches kernels on it, as the span `name` (a literal).

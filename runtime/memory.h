@@ -37,7 +37,7 @@ class Buffer {
 
 // What this process holds for one use, of devices or, page-locked, of the host.
 struct HeldMemory {
-  std::string use;  // "weights", .., as whoever allocates it calls it; "scratch" is that of GPU kernels and transfers
+  std::string use;  // "weights", .., as whoever allocates it calls it; "scratch" is that of kernels and transfers
   bool host = false;
   int64_t bytes = 0;
   int64_t most = 0;  // at a time since the last call
@@ -110,10 +110,10 @@ std::string MemoryTable(const std::vector<MemoryRow>& rows, int64_t available,
                         const std::vector<HostMemory>& host = {});
 
 // Every allocation of the process on a device, in page-locked host memory or as scratch of GPU kernels. Between two
-// equal counts nothing was allocated: a training step must not.
+// equal counts nothing was allocated: a training step must not. Scratch of CPU kernels may grow with what queries see.
 struct AllocationCounts {
   int64_t allocations = 0;
-  int64_t scratch_bytes = 0;  // of GPU kernels and transfers, now
+  int64_t scratch_bytes = 0;  // of kernels and transfers, now
 };
 AllocationCounts CountedAllocations();
 // For those who allocate.

@@ -4,9 +4,9 @@
 
 namespace longspan {
 
-bool ProblemList::Size(const std::string& key, int64_t value, int64_t least) {
-  if (value >= least && value <= kLargest) return true;
-  Add("{} = {}: must be {} to {}", key, value, least, kLargest);
+bool ProblemList::Size(const std::string& key, int64_t value, int64_t least, int64_t most) {
+  if (value >= least && value <= most) return true;
+  Add("{} = {}: must be {} to {}", key, value, least, most);
   return false;
 }
 

@@ -16,8 +16,8 @@ struct ProblemList {
 
   std::vector<std::string> lines;
 
-  // False when the value is not `least` to kLargest: rules that compute with it are then skipped.
-  bool Size(const std::string& key, int64_t value, int64_t least = 1);
+  // False when the value is not `least` to `most`: rules that compute with it are then skipped.
+  bool Size(const std::string& key, int64_t value, int64_t least = 1, int64_t most = kLargest);
   // From 0 to 1; `below`: the end of the range is not part of it.
   void Fraction(const std::string& key, double value, bool below);
   void Above(const std::string& key, double value, double bound);  // finite, too

@@ -111,7 +111,10 @@ std::map<std::string, SpanTotal> Trace::totals() {
   return totals;
 }
 
-void Trace::Keep(bool keep) { keep_ = keep; }
+void Trace::Keep(bool keep) {
+  const std::lock_guard lock(mutex_);
+  keep_ = keep;
+}
 
 std::vector<TraceSpan> Trace::Take(int64_t resolved) {
   Pending oldest;

@@ -66,8 +66,7 @@ class Trace {
   void Reset();                               // waits for pending spans, and forgets all
   std::map<std::string, SpanTotal> totals();  // by name, since the last Reset; waits for pending spans
 
-  void Keep(bool keep);  // the spans, from now on
-  bool keeps() const { return keep_; }
+  void Keep(bool keep);                                   // the spans, from now on
   void BeginPeriod(int64_t period) { period_ = period; }  // of spans enqueued from now on
   int64_t period() const { return period_; }
   // The spans kept since the last Take. Those pending of periods up to `resolved` are waited for, others stay.
@@ -84,7 +83,7 @@ class Trace {
   std::mutex mutex_;
   std::unordered_map<const char*, SpanTotal> totals_;
   std::deque<Pending> pending_;
-  std::atomic<bool> keep_ = false;
+  bool keep_ = false;
   std::atomic<int64_t> period_ = 0;
   std::vector<TraceSpan> kept_;
 };

@@ -6,8 +6,9 @@
 #   tests/real_run.sh data FOLDER     makes the dataset of a source tree such as Linux's: a few minutes
 #   tests/real_run.sh [PART ..]       nsa full eval text import figures; without any all of them, in this order
 #
-# Parts may run one by one; nsa and full go on where they were stopped. On one H100 nsa takes about 4 minutes, full 13, the
-# others 5; with more GPUs each sequence is cut over all of them. All is left in runs/real_run; figures.md is what to read.
+# Parts may run one by one; nsa and full go on where they were stopped. Expected on one H100, from the rates of shorter
+# runs: nsa 4 minutes, full 13, the others 5. With more GPUs each sequence is cut over all of them. All is left in
+# runs/real_run; figures.md is what to read.
 # One that ran before goes on with its runs; a new one wants another folder.
 #
 #   LONGSPAN=FILE      the program (build/gpu/longspan)      RUNS=FOLDER   instead of runs/real_run

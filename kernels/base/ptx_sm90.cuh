@@ -129,6 +129,14 @@ __device__ __forceinline__ void WgmmaAcross(float (&d)[32], uint64_t a, uint64_t
       : LONGSPAN_32(d, 0)
       : "l"(a), "l"(b), "r"(static_cast<int>(add)));
 }
+// A AlongRows, B AcrossRows.
+__device__ __forceinline__ void WgmmaAlongAcross(float (&d)[64], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{ .reg .pred p; setp.ne.b32 p, %66, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" LONGSPAN_SUMS_64 "}, %64, %65, p, 1, 1, 0, 1; }"
+      : LONGSPAN_32(d, 0), LONGSPAN_32(d, 32)
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
 // A in registers, B AcrossRows.
 __device__ __forceinline__ void Wgmma(float (&d)[64], const uint32_t (&a)[4], uint64_t b, bool add) {
   asm volatile(

@@ -1,9 +1,11 @@
-// Memory of a CPU kernel that lives as long as its thread.
+// Memory of a CPU kernel that lives as long as its thread, and is counted as scratch (runtime/memory.h).
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <new>
+
+#include "runtime/memory.h"
 
 namespace longspan {
 
@@ -11,17 +13,27 @@ namespace longspan {
 template <typename T>
 class Scratch {
  public:
+  Scratch() = default;
+  ~Scratch() { Clear(); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
   T* Get(int64_t count) {
     if (count > count_) {
-      data_.reset();
-      count_ = 0;
+      Clear();
       data_.reset(static_cast<T*>(::operator new(count * sizeof(T), std::align_val_t(64))));
       count_ = count;
+      CountScratch(static_cast<int64_t>(count * sizeof(T)));
     }
     return data_.get();
   }
 
  private:
+  void Clear() {
+    data_.reset();
+    CountScratch(-static_cast<int64_t>(count_ * sizeof(T)));
+    count_ = 0;
+  }
   struct Free {
     void operator()(T* data) const { ::operator delete(data, std::align_val_t(64)); }
   };

@@ -101,21 +101,30 @@ __global__ void __launch_bounds__(kThreads) GateKernel(const T* x, const T* bias
   }
 }
 
-// A thread has a column of a part of the rows.
+// A block has a part of the rows, as many at once as it has threads for; narrow rows leave few threads without work.
 template <typename T, typename G>
-__global__ void GateBackwardKernel(const T* y, const G* d_y, T* d_x, float* parts, int64_t rows, int64_t part_rows,
-                                   int64_t width) {
+__global__ void __launch_bounds__(kThreads)
+    GateBackwardKernel(const T* y, const G* d_y, T* d_x, float* parts, int64_t rows, int64_t part_rows, int64_t width) {
+  __shared__ float sums[kThreads];
   const int64_t begin = blockIdx.x * part_rows, end = min(rows, begin + part_rows);
-  for (int64_t c = threadIdx.x; c < width; c += blockDim.x) {
+  const int columns = static_cast<int>(min(width, int64_t{kThreads})), at_once = kThreads / columns;
+  const int first = threadIdx.x / columns, column = threadIdx.x % columns;
+  for (int64_t c = column; c - column < width; c += columns) {
     float sum = 0;
-    for (int64_t row = begin; row < end; ++row) {
+    for (int64_t row = begin + first; c < width && first < at_once && row < end; row += at_once) {
       const int64_t i = row * width + c;
       const float open = ToFloat(y[i]);
       const float slope = ToFloat(d_y[i]) * open * (1.f - open);
       d_x[i] = FromFloat<T>(slope);
       sum += slope;
     }
-    if (parts) parts[blockIdx.x * width + c] = sum;
+    if (!parts) continue;
+    __syncthreads();
+    sums[threadIdx.x] = sum;
+    __syncthreads();
+    if (first > 0 || c >= width) continue;
+    for (int other = 1; other < at_once; ++other) sum += sums[other * columns + column];
+    parts[blockIdx.x * width + c] = sum;
   }
 }
 
@@ -157,13 +166,13 @@ void GpuDense::GateBackward(Stream& stream, const GateArgs& args, const GateGrad
   const int64_t rows = args.y.dim(0), width = args.y.dim(1);
   LaunchGpu(stream, operation.name, GateBackwardCost(args, gradient), [&](cudaStream_t cuda) {
     if (args.y.size() == 0) return;
-    const int64_t count = PartCount(rows);
+    const int64_t part_rows = CeilDiv(rows, 4 * kRowParts), count = CeilDiv(rows, part_rows);
     float* parts = nullptr;
     if (gradient.d_bias) parts = static_cast<float*>(gate_scratch_.Get(stream, count * width * 4));
     DispatchFloatGpu(dtype, [&]<typename T>() {
       DispatchFloatGpu(gradient.d_y.dtype, [&]<typename G>() {
         GateBackwardKernel<<<static_cast<unsigned>(count), kThreads, 0, cuda>>>(
-            GpuData<T>(args.y), GpuData<G>(gradient.d_y), GpuData<T>(gradient.d_x), parts, rows, PartRows(rows), width);
+            GpuData<T>(args.y), GpuData<G>(gradient.d_y), GpuData<T>(gradient.d_x), parts, rows, part_rows, width);
       });
     });
     if (parts) AddParts(cuda, parts, count, width, GpuData<float>(gradient.d_bias));

@@ -1,5 +1,5 @@
-// RoPE. A block has a row; its cosines and sines are computed once, in F64 as on the CPU, for all heads. x and y may
-// differ in type and may be one tensor. A thread has kRun channels of either half at a time.
+// RoPE. A block has some rows; their cosines and sines are computed once, in F64 as on the CPU, for all heads, a thread
+// an angle. x and y may differ in type and may be one tensor. A thread has kRun channels of either half at a time.
 #include "kernels/base/gpu_common.cuh"
 #include "kernels/dense/check.h"
 #include "kernels/dense/gpu.h"
@@ -36,33 +36,36 @@ __device__ void StoreRun(T* to, const float (&from)[kRun]) {
 
 template <typename X, typename Y, int kRun>
 __global__ void __launch_bounds__(kThreads)
-    RopeKernel(const X* x, Y* y, const int32_t* positions, const double* frequency, int64_t rows, int heads, int half,
-               double factor, double sine_factor) {
-  __shared__ float cosine[kMaxHalf], sine[kMaxHalf];
-  for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
+    RopeKernel(const X* x, Y* y, const int32_t* positions, const double* frequency, int64_t rows, int block_rows,
+               int heads, int half, double factor, double sine_factor) {
+  __shared__ float cosine[kMaxHalf], sine[kMaxHalf];  // [block_rows, half]
+  const int runs = half / kRun, row_items = heads * runs;
+  for (int64_t first = static_cast<int64_t>(blockIdx.x) * block_rows; first < rows;
+       first += static_cast<int64_t>(gridDim.x) * block_rows) {
+    const int here = static_cast<int>(min(rows - first, int64_t{block_rows}));
     __syncthreads();
-    for (int c = threadIdx.x; c < half; c += kThreads) {
+    for (int i = threadIdx.x; i < here * half; i += kThreads) {
       double s, k;
-      sincos(positions[row] * frequency[c], &s, &k);
-      cosine[c] = static_cast<float>(k * factor);
-      sine[c] = static_cast<float>(s * sine_factor);
+      sincos(positions[first + i / half] * frequency[i % half], &s, &k);
+      cosine[i] = static_cast<float>(k * factor);
+      sine[i] = static_cast<float>(s * sine_factor);
     }
     __syncthreads();
-    const int runs = half / kRun;
-    for (int i = threadIdx.x; i < heads * runs; i += kThreads) {
-      const int head = i / runs, c = (i - head * runs) * kRun;
-      const int64_t at = (row * heads + head) * 2 * half + c;
-      float first[kRun], second[kRun];
-      LoadRun<kRun>(x + at, first);
-      LoadRun<kRun>(x + at + half, second);
+    for (int i = threadIdx.x; i < here * row_items; i += kThreads) {
+      const int row = i / row_items, of_row = i - row * row_items, head = of_row / runs,
+                c = (of_row - head * runs) * kRun, angle = row * half + c;
+      const int64_t at = ((first + row) * heads + head) * 2 * half + c;
+      float a[kRun], b[kRun];
+      LoadRun<kRun>(x + at, a);
+      LoadRun<kRun>(x + at + half, b);
 #pragma unroll
       for (int j = 0; j < kRun; ++j) {
-        const float a = first[j], b = second[j];
-        first[j] = a * cosine[c + j] - b * sine[c + j];
-        second[j] = b * cosine[c + j] + a * sine[c + j];
+        const float before = a[j];
+        a[j] = before * cosine[angle + j] - b[j] * sine[angle + j];
+        b[j] = b[j] * cosine[angle + j] + before * sine[angle + j];
       }
-      StoreRun<kRun>(y + at, first);
-      StoreRun<kRun>(y + at + half, second);
+      StoreRun<kRun>(y + at, a);
+      StoreRun<kRun>(y + at + half, b);
     }
   }
 }
@@ -77,13 +80,14 @@ void GpuDense::Rope(Stream& stream, const RopeArgs& args) {
            2 * kMaxHalf, args.x.shape.ToString());
   LaunchGpu(stream, operation.name, RopeCost(args), [&](cudaStream_t cuda) {
     if (args.x.size() == 0) return;
-    const auto grid = static_cast<unsigned>(std::min<int64_t>(rows, 1 << 20));
+    const int64_t block_rows = std::max<int64_t>(1, kThreads / half);
+    const auto grid = static_cast<unsigned>(std::min<int64_t>(CeilDiv(rows, block_rows), 1 << 20));
     DispatchFloatGpu(from, [&]<typename X>() {
       DispatchFloatGpu(to, [&]<typename Y>() {
         const auto launch = [&]<int kRun>() {
           RopeKernel<X, Y, kRun><<<grid, kThreads, 0, cuda>>>(
               GpuData<X>(args.x), GpuData<Y>(args.y), GpuData<int32_t>(args.positions), GpuData<double>(args.frequency),
-              rows, static_cast<int>(heads), static_cast<int>(half), args.factor,
+              rows, static_cast<int>(block_rows), static_cast<int>(heads), static_cast<int>(half), args.factor,
               args.inverse ? -args.factor : args.factor);
         };
         if (half % 8 == 0) {

@@ -9,7 +9,7 @@ namespace longspan {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kAhead = 8;  // rows in flight
+constexpr int kAhead = 16;  // rows in flight
 // Lists of blocks to be fetched are of another length in every step: up to this they do not make the scratch grow.
 constexpr int64_t kLeastScratch = 1 << 20;
 
@@ -29,6 +29,22 @@ __global__ void EntriesKernel(const int32_t* index, int32_t* row, int32_t* entry
   entry[i] = static_cast<int32_t>(i);
 }
 
+// One after the last entry of the row that entry `first` begins.
+__device__ int64_t EndOfRow(const int32_t* sorted, int64_t first, int64_t count) {
+  const int32_t row = sorted[first];
+  int64_t inside = first, end = first + 1;
+  while (end < count && sorted[end] == row) {
+    inside = end;
+    end += end - first;
+  }
+  end = min(end, count);
+  while (end - inside > 1) {
+    const int64_t middle = inside + (end - inside) / 2;
+    (sorted[middle] == row ? inside : end) = middle;
+  }
+  return end;
+}
+
 // Block (i, y): where entry i is the first of its row, channels of the y-th kThreads are summed by a thread each.
 template <typename From, typename To>
 __global__ void __launch_bounds__(kThreads)
@@ -38,17 +54,18 @@ __global__ void __launch_bounds__(kThreads)
   if (row >= rows || (first > 0 && sorted.row[first - 1] == row)) return;
   const int64_t c = static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x;
   if (c >= width) return;
+  const int64_t end = EndOfRow(sorted.row, first, count);
   To* const target = to + row * width + c;
   float sum = ToFloat(*target);
-  for (int64_t i = first; i < count && sorted.row[i] == row; i += kAhead) {
+  for (int64_t i = first; i < end; i += kAhead) {
+    int32_t entries[kAhead];
     float values[kAhead];
 #pragma unroll
-    for (int a = 0; a < kAhead; ++a) {
-      const bool same = i + a < count && sorted.row[i + a] == row;
-      values[a] = same ? ToFloat(from[sorted.entry[i + a] * width + c]) : 0.f;
-    }
+    for (int a = 0; a < kAhead; ++a) entries[a] = sorted.entry[min(i + a, end - 1)];
 #pragma unroll
-    for (int a = 0; a < kAhead; ++a) sum += values[a];
+    for (int a = 0; a < kAhead; ++a) values[a] = ToFloat(from[entries[a] * width + c]);
+#pragma unroll
+    for (int a = 0; a < kAhead; ++a) sum += i + a < end ? values[a] : 0.f;
   }
   *target = FromFloat<To>(sum);
 }

@@ -1,4 +1,5 @@
-// AdamW in F32, a thread an element, bound by memory. With a master the weight is its copy, rounded to the nearest.
+// AdamW in F32, a thread a few elements, read before the first is used, bound by memory. With a master the weight is
+// its copy, rounded to the nearest.
 #include <cmath>
 
 #include "kernels/base/gpu_common.cuh"
@@ -9,6 +10,7 @@ namespace longspan {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kPerThread = 4;
 
 struct Constants {
   float beta1, beta2, rest1, rest2, correction1, correction2, rate, eps, decay;
@@ -20,13 +22,25 @@ __global__ void __launch_bounds__(kThreads)
                 int64_t count, Constants k) {
   const auto scale = static_cast<float>(*grad_scale);
   if (isnan(scale)) return;
-  for (int64_t i = GridThread(); i < count; i += GridThreads()) {
-    const float g = gradient[i] * scale;
-    const float new_m = k.beta1 * m[i] + k.rest1 * g;
-    const float new_v = k.beta2 * v[i] + k.rest2 * g * g;
-    const float old = master ? master[i] : ToFloat(weight[i]);
-    const float update = new_m * k.correction1 / (sqrtf(new_v * k.correction2) + k.eps) + k.decay * old;
-    const float result = old - k.rate * update;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kThreads * kPerThread + threadIdx.x;
+  float g[kPerThread], old_m[kPerThread], old_v[kPerThread], old[kPerThread];
+#pragma unroll
+  for (int a = 0; a < kPerThread; ++a) {
+    const int64_t i = first + a * kThreads;
+    if (i >= count) break;
+    g[a] = gradient[i] * scale;
+    old_m[a] = m[i];
+    old_v[a] = v[i];
+    old[a] = master ? master[i] : ToFloat(weight[i]);
+  }
+#pragma unroll
+  for (int a = 0; a < kPerThread; ++a) {
+    const int64_t i = first + a * kThreads;
+    if (i >= count) break;
+    const float new_m = k.beta1 * old_m[a] + k.rest1 * g[a];
+    const float new_v = k.beta2 * old_v[a] + k.rest2 * g[a] * g[a];
+    const float update = new_m * k.correction1 / (sqrtf(new_v * k.correction2) + k.eps) + k.decay * old[a];
+    const float result = old[a] - k.rate * update;
     m[i] = new_m;
     v[i] = new_v;
     if (master) master[i] = result;
@@ -58,7 +72,7 @@ void GpuTrain::AdamW(Stream& stream, const AdamWArgs& args) {
   LaunchGpu(stream, operation.name, AdamWCost(args), [&](cudaStream_t cuda) {
     if (count == 0) return;
     DispatchFloatGpu(dtype, [&]<typename T>() {
-      AdamWKernel<<<GridFor(count, kThreads), kThreads, 0, cuda>>>(
+      AdamWKernel<<<GridFor(count, kThreads * kPerThread), kThreads, 0, cuda>>>(
           GpuData<T>(args.weight), GpuData<float>(args.master), GpuData<float>(args.gradient), GpuData<float>(args.m),
           GpuData<float>(args.v), GpuData<double>(args.grad_scale), count, constants);
     });

@@ -8,9 +8,25 @@
 namespace longspan {
 namespace {
 
-constexpr int kThreads = 512;
+constexpr int kThreads = 1024;  // so that the rows at work are read again from the cache
+constexpr int kAhead = 8;       // logits that a thread reads at once
 constexpr int64_t kScratchBytes = int64_t{384} << 20;
 constexpr int64_t kChunkUnit = 128;
+
+// f(x, value) for kAhead logits of a row that a thread reads at once, every kThreads-th from its own on, again and
+// again; -INFINITY after the row's end.
+template <typename F>
+__device__ void ForLogits(const float* row, int64_t vocabulary, const F& f) {
+  for (int64_t begin = threadIdx.x; begin < vocabulary; begin += kAhead * kThreads) {
+    float values[kAhead];
+#pragma unroll
+    for (int a = 0; a < kAhead; ++a) {
+      const int64_t x = begin + a * kThreads;
+      values[a] = x < vocabulary ? row[x] : -INFINITY;
+    }
+    f(begin, values);
+  }
+}
 
 // A block has a token. Its threads find maximum and sum in one reading of the logits, each over its own stride.
 template <typename T>
@@ -35,25 +51,29 @@ __global__ void __launch_bounds__(kThreads)
     return;
   }
   float largest = -INFINITY, sum = 0;
-  for (int64_t x = threadIdx.x; x < vocabulary; x += kThreads) {
-    const float value = row[x];
-    if (value > largest) {
-      sum = sum * expf(largest - value) + 1.f;
-      largest = value;
-    } else {
-      sum += expf(value - largest);
-    }
-  }
+  ForLogits(row, vocabulary, [&](int64_t, const float(&values)[kAhead]) {
+    float here = largest;
+#pragma unroll
+    for (int a = 0; a < kAhead; ++a) here = fmaxf(here, values[a]);
+    sum *= expf(largest - here);
+#pragma unroll
+    for (int a = 0; a < kAhead; ++a) sum += expf(values[a] - here);
+    largest = here;
+  });
   const float most = BlockMax(largest);
   // A thread without logits has -inf and no sum; a NaN among the logits stays one.
   sum = BlockSum(largest == -INFINITY && sum == 0 ? 0.f : sum * expf(largest - most));
   if (threadIdx.x == 0) loss[token] = logf(sum) - (row[target] - most);
   if (!slope) return;
   const float scale = static_cast<float>(*scale_at), factor = scale / sum;
-  for (int64_t x = threadIdx.x; x < vocabulary; x += kThreads) {
-    const float value = expf(row[x] - most) * factor;
-    slope[x] = FromFloat<T>(x == target ? value - scale : value);
-  }
+  ForLogits(row, vocabulary, [&](int64_t begin, const float(&values)[kAhead]) {
+#pragma unroll
+    for (int a = 0; a < kAhead; ++a) {
+      const int64_t x = begin + a * kThreads;
+      const float value = expf(values[a] - most) * factor;
+      if (x < vocabulary) slope[x] = FromFloat<T>(x == target ? value - scale : value);
+    }
+  });
 }
 
 }  // namespace

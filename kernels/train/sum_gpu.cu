@@ -9,14 +9,25 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kParts = 512;
+constexpr int kAhead = 8;  // loads under way
 
 template <typename T, bool kSquares>
 __global__ void __launch_bounds__(kThreads) PartsKernel(const T* x, int64_t count, double* parts) {
+  constexpr int64_t kStride = kParts * kThreads;
   double sum = 0;
-  for (int64_t i = GridThread(); i < count; i += kParts * kThreads) {
-    const double value = ToFloat(x[i]);
+  const auto add = [&](T x) {
+    const double value = ToFloat(x);
     sum += kSquares ? value * value : value;
+  };
+  int64_t i = GridThread();
+  for (; i + (kAhead - 1) * kStride < count; i += kAhead * kStride) {
+    T values[kAhead];
+#pragma unroll
+    for (int a = 0; a < kAhead; ++a) values[a] = x[i + a * kStride];
+#pragma unroll
+    for (int a = 0; a < kAhead; ++a) add(values[a]);
   }
+  for (; i < count; i += kStride) add(x[i]);
   sum = BlockSum(sum);
   if (threadIdx.x == 0) parts[blockIdx.x] = sum;
 }

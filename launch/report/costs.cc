@@ -53,6 +53,7 @@ std::string AdviceOnStage(const std::string& stage) {
                {"window", "a shorter model.nsa.window"},
                {"compressed", "a larger model.nsa.stride makes fewer summaries"},
                {"scoring", "a larger model.nsa.stride makes fewer summaries"},
+               {"graph", "runtime.graphs = OFF shows what is in it"},
                {"optimizer", "a larger train.sequences_per_step: fewer updates for the same tokens"}},
               stage, "the model asks for it: more ranks share it, by parallel.cp or parallel.dp");
 }

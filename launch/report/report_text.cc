@@ -278,9 +278,12 @@ std::string ReportText(const Summary& summary) {
     for (const std::string& problem : summary.problems) text += fmt::format("  ! {}\n", problem);
     return text;
   }
-  return Head(summary) + Costs(summary) + Stragglers(summary) + SlowNodes(summary) + Ranks(summary) + Stages(summary) +
-         Transfers(summary) + Selection(summary) + Gpus(summary) + Memory(summary) + Plan(summary) +
-         LedgerText(summary);
+  std::string text = Head(summary) + Costs(summary) + Stragglers(summary) + SlowNodes(summary) + Ranks(summary) +
+                     Stages(summary) + Transfers(summary);
+  const bool graphs = std::any_of(summary.stages.begin(), summary.stages.end(),
+                                  [](const StageRow& row) { return row.stage == "graph"; });
+  if (graphs) text += "  stages and transfers are not seen within graphs; runtime.graphs = OFF shows them\n";
+  return text + Selection(summary) + Gpus(summary) + Memory(summary) + Plan(summary) + LedgerText(summary);
 }
 
 }  // namespace longspan

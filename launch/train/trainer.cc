@@ -17,8 +17,6 @@
 #include "launch/train/announcement.h"
 #include "launch/train/anomalies.h"
 #include "launch/train/evaluation.h"
-#include "launch/train/exchanges.h"
-#include "launch/train/graphs.h"
 #include "launch/train/memory_fit.h"
 #include "launch/train/open_data.h"
 #include "launch/train/peak.h"
@@ -31,6 +29,7 @@
 #include "launch/train/step_gradients.h"
 #include "launch/train/stopping.h"
 #include "launch/train/training_step.h"
+#include "launch/train/trials.h"
 #include "model/network/session.h"
 #include "model/training/optimizer.h"
 #include "parallel/comm/texts.h"
@@ -49,10 +48,6 @@ struct Program {
   std::optional<double> stage_ended;  // when the trainer before had trained its stage to the end
   double StartupSeconds() const { return stage_ended ? WallSeconds() - *stage_ended : ProcessSeconds(); }
 };
-
-// In the saved state, where parallel.selected_exchange leaves it open: whether selected rows are fetched, and by how
-// many ranks of how large a cp.
-constexpr const char* kFetches = "fetches";
 
 class Trainer {
  public:
@@ -96,6 +91,7 @@ class Trainer {
                               .say = [this](const std::string& line) { log_.Line(line); },
                               .tokenizer = job.root() ? TokenizerModelOf(sources_) : ""})),
         gradients_(job, config, session_, optimizer_, sources_, stopping_, own().last_step),
+        trials_(job, config, session_, gradients_, stopping_, log_),
         step_({.job = job,
                .config = config,
                .session = session_,
@@ -142,9 +138,7 @@ class Trainer {
       if (step == record_step_) {
         log_.Selection(step, RecordSelections(job_, session_, *sources_.train, config_, step));
       }
-      if (ChoosesExchange(config_, job_) && ChoosesExchangeAfter(step - 1) && step != exchanges_tried_) {
-        TryExchangesAgain(step);
-      }
+      trials_.BeforeStep(step);
       const std::optional<StepMetrics> metrics = step_.Run(step, *recorder_);
       if (!metrics) break;
       log_.Step(*metrics);
@@ -228,14 +222,9 @@ class Trainer {
   // After the last step.
   const RunState& State() {
     state_.seconds = log_.Elapsed();
-    state_.graphs = gradients_.micro_step().uses_graphs();
-    if (ChoosesExchange(config_, job_)) state_.numbers[kFetches] = Exchange(session_.model().fetches());
+    trials_.SaveTo(&state_);
     state_.numbers["anomalies"] = anomalies_.State();
     return state_;
-  }
-
-  std::vector<double> Exchange(bool fetches) const {
-    return {fetches ? 1.0 : 0.0, static_cast<double>(mesh_.world().size()), static_cast<double>(mesh_.cp_size())};
   }
 
   // The first step, but nothing is learned from it. Afterwards all that grows on first use has its size: the steps
@@ -244,58 +233,21 @@ class Trainer {
     const StepGradients::Loaded first = gradients_.Load(state_.step + 1);
     if (stopping_.agreed()) return false;
     Trace::Get().Reset();
-    const bool goes_on = state_.step >= own().first_step;
-    const bool chooses = ChoosesExchange(config_, job_);
-    const std::vector<double> before = goes_on && chooses ? state_.numbers[kFetches] : std::vector<double>();
-    const bool fetches = before == Exchange(true), chosen = fetches || before == Exchange(false);
-    if (fetches) session_.model().SetExchange(SelectedExchange::kFetch);
+    if (state_.step >= own().first_step) trials_.GoOnAs(state_);
     gradients_.Add(first);
     session_.compute().Synchronize();
     if (stopping_.Poll()) return false;
     const double flops = TracedFlops();
     step_flops_ = job_.Reduce(flops, ReduceOp::kSum);
     step_.SetSpeed(step_flops_, peak_flops_);
-    least_seconds_ = flops * mesh_.world().size() / peak_flops_;
-    if (chooses && !chosen) {
-      TryExchanges(state_.step + 1, first);
-    } else {
-      Say(TryGraphs(first, goes_on ? std::optional(state_.graphs) : std::nullopt));
-    }
-    if (chosen) log_.Line(fmt::format("  exchange   as the checkpoint says: {}", fetches ? "FETCH" : "GATHER"));
+    trials_.Begin(state_.step + 1, first, /*least_seconds=*/flops * mesh_.world().size() / peak_flops_);
+    if (stopping_.agreed()) return false;
     optimizer_.Step(1, /*learning_rate=*/0);
     optimizer_.ZeroMoments();
     session_.compute().Synchronize();
     log_.Line(fmt::format("  in use after a rehearsal of the step: {} MiB, {} of them scratch of kernels and transfers",
                           job_.MemoryBytes() >> 20, CountedAllocations().scratch_bytes >> 20));
     return !stopping_.Poll();
-  }
-
-  void Say(const std::string& line) {
-    if (!line.empty()) log_.Line(line);
-  }
-
-  std::string TryGraphs(const StepGradients::Loaded& loaded, std::optional<bool> before) {
-    return ChooseGraphs(
-        job_, config_, session_.compute(), gradients_.micro_step(), session_.model().fetches(),
-        [&] { gradients_.Add(loaded); }, least_seconds_, before);
-  }
-
-  void TryExchanges(int64_t step, const StepGradients::Loaded& loaded) {
-    std::string graphs;
-    const std::string exchange = ChooseExchange(
-        job_, session_, gradients_.micro_step(), [&] { gradients_.Add(loaded); },
-        [&] { graphs = TryGraphs(loaded, std::nullopt); });
-    if (!session_.model().fetches()) Say(graphs);
-    Say(exchange);
-    exchanges_tried_ = step;
-  }
-
-  // Before that step, which begins as if nothing had been.
-  void TryExchangesAgain(int64_t step) {
-    const StepGradients::Loaded next = gradients_.Load(step);
-    if (stopping_.agreed()) return;
-    TryExchanges(step, next);
-    session_.ops().rows->Zero(session_.compute(), session_.model().params().gradients());
   }
 
   // From here on the folder is this run's: what an older one left goes.
@@ -389,8 +341,6 @@ class Trainer {
   Session& session_;
   Optimizer optimizer_;
   double step_flops_ = 0, peak_flops_ = 0;  // of all ranks; peak: a second
-  double least_seconds_ = 0;                // of a step, at this rank's FLOPs and peak
-  int64_t exchanges_tried_ = 0;             // before that step
   Anomalies anomalies_;
   const int64_t record_step_;  // 0: none
   RunLog log_;
@@ -401,6 +351,7 @@ class Trainer {
   Checkpoints& checkpoints_;
   std::optional<Recorder> recorder_;  // from the first step on
   StepGradients gradients_;           // its graphs may hold transfers: not of the job
+  Trials trials_;
   TrainingStep step_;
 };
 

@@ -45,8 +45,8 @@ struct HuggingFaceModel {
 std::string DenseType(const ModelConfig& model);
 // Of ours, or of the dense type.
 std::string HuggingFaceConfig(const HuggingFaceModel& model, const std::string& dtype);
-// Reads FOLDER/config.json. Throws Error: (io), (data) naming the key that is missing or not what it should be, and
-// what of the model Longspan does not have. The rules between the values (model/config.h) are not checked.
+// Reads FOLDER/config.json. Throws Error: (io), (data) naming the key that is missing or not what it should be, what of
+// the model Longspan does not have, and the rules (model/config.h) that its values break.
 HuggingFaceModel ReadHuggingFaceConfig(const std::string& folder);
 
 // The tensors of such a folder.

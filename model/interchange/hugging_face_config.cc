@@ -80,9 +80,10 @@ class Reader {
 
  private:
   int64_t Whole(const char* key, int64_t least) const {
+    constexpr int64_t kMost = int64_t{1} << 40;
     const Json& value = At(key);
-    if (!value.is_number_integer() || value.get<int64_t>() < least || value.get<int64_t>() > int64_t{1} << 40) {
-      Refuse(key, fmt::format("a number of {} or more", least));
+    if (!value.is_number_integer() || value.get<int64_t>() < least || value.get<int64_t>() > kMost) {
+      Refuse(key, fmt::format("a whole number from {} to {}", least, kMost));
     }
     return value.get<int64_t>();
   }
@@ -164,6 +165,32 @@ void ReadNsa(const Reader& group, NsaConfig* nsa) {
   nsa->kv_branches = group.OneOf("kv_branches", kBranches);
 }
 
+HuggingFaceModel ReadModel(const Reader& config) {
+  HuggingFaceModel found;
+  found.type = config.Text("model_type", "none");
+  ReadShape(config, &found.model);
+  found.positions = config.Size("max_position_embeddings", 4096);
+  if (found.type == "longspan") {
+    found.model.qk_norm = config.Flag("qk_norm", false);
+    found.model.attention = config.SomeOf("attention_kinds", kKinds);
+    ReadNsa(config.Group("nsa"), &found.model.nsa);
+    found.tokenizer = config.Text("longspan_tokenizer", "");
+    return found;
+  }
+  const bool qwen = found.type == "qwen2" || found.type == "qwen3";
+  if (!qwen && found.type != "llama" && found.type != "mistral") {
+    config.Refuse("model_type", "longspan, llama, mistral, qwen2 or qwen3");
+  }
+  found.model.qk_norm = found.type == "qwen3";
+  found.model.attention = {AttentionKind::kFull};
+  if (found.type != "llama" && config.Has("sliding_window") && config.Flag("use_sliding_window", !qwen)) {
+    if (qwen) config.Refuse("use_sliding_window", "false: some of its layers would slide and others not");
+    found.model.attention = {AttentionKind::kWindow};
+    found.model.nsa.window = config.Size("sliding_window");
+  }
+  return found;
+}
+
 }  // namespace
 
 std::string DenseType(const ModelConfig& model) {
@@ -243,29 +270,9 @@ HuggingFaceModel ReadHuggingFaceConfig(const std::string& folder) {
   const Json json = Json::parse(std::string_view(reinterpret_cast<const char*>(file.data()), file.size()), shallow,
                                 /*allow_exceptions=*/false);
   if (!json.is_object()) Fail(ExitCode::kData, "{}: expected a JSON object", path);
-  const Reader config(json, path);
-  HuggingFaceModel found;
-  found.type = config.Text("model_type", "none");
-  ReadShape(config, &found.model);
-  found.positions = config.Size("max_position_embeddings", 4096);
-  if (found.type == "longspan") {
-    found.model.qk_norm = config.Flag("qk_norm", false);
-    found.model.attention = config.SomeOf("attention_kinds", kKinds);
-    ReadNsa(config.Group("nsa"), &found.model.nsa);
-    found.tokenizer = config.Text("longspan_tokenizer", "");
-    return found;
-  }
-  const bool qwen = found.type == "qwen2" || found.type == "qwen3";
-  if (!qwen && found.type != "llama" && found.type != "mistral") {
-    config.Refuse("model_type", "longspan, llama, mistral, qwen2 or qwen3");
-  }
-  found.model.qk_norm = found.type == "qwen3";
-  found.model.attention = {AttentionKind::kFull};
-  if (found.type != "llama" && config.Has("sliding_window") && config.Flag("use_sliding_window", !qwen)) {
-    if (qwen) config.Refuse("use_sliding_window", "false: some of its layers would slide and others not");
-    found.model.attention = {AttentionKind::kWindow};
-    found.model.nsa.window = config.Size("sliding_window");
-  }
+  HuggingFaceModel found = ReadModel({json, path});
+  const std::vector<std::string> problems = Problems(found.model, "");
+  if (!problems.empty()) Fail(ExitCode::kData, "{}: {}", path, fmt::join(problems, "; "));
   return found;
 }
 

@@ -48,7 +48,7 @@ TEST(Misuse, ConfigurationsAreRefusedByField) {
        [](NSAConfig* c) { c->num_groups = 3; }},
       {"value_dim: expected 0 or more", [](NSAConfig* c) { c->value_dim = -8; }},
       {"scaling_factor: expected a number above 0", [](NSAConfig* c) { c->scaling_factor = NAN; }},
-      {"rope_theta: expected 0 or a number above it", [](NSAConfig* c) { c->rope_theta = -1; }},
+      {"rope_theta: expected a number in [0,inf)", [](NSAConfig* c) { c->rope_theta = -1; }},
       {"phi: expected 0 to 2, found 3", [](NSAConfig* c) { c->phi = 3; }},
       {"shared_kv: expected 0 to 1, found 2", [](NSAConfig* c) { c->shared_kv = 2; }},
       {"dtype: expected 0 to 2, found 9", [](NSAConfig* c) { c->dtype = 9; }},

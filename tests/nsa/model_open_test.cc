@@ -153,7 +153,7 @@ TEST_F(Open, Refusals) {
   const Case cases[] = {
       {"model_type: expected longspan, llama", [](Json& c) { c["model_type"] = "gpt2"; }},
       {"expected a key vocab_size, found none", [](Json& c) { c.erase("vocab_size"); }},
-      {"hidden_size: expected a number of 1 or more", [](Json& c) { c["hidden_size"] = "wide"; }},
+      {"hidden_size: expected a whole number from 1 to", [](Json& c) { c["hidden_size"] = "wide"; }},
       {"config.json: heads = 3 and kv_heads = 2 disagree",
        [](Json& c) {
          c["num_attention_heads"] = 3;
@@ -164,8 +164,20 @@ TEST_F(Open, Refusals) {
        [](Json& c) { c["num_hidden_layers"] = 2000000000; }},
       {"model.embed_tokens.weight: expected the shape [256,32], found [256,16]",
        [](Json& c) { c["hidden_size"] = 32; }},
-      {"mlp.down_proj.weight: expected the shape [16,2147483646], found [16,24]",
-       [](Json& c) { c["intermediate_size"] = 2147483646; }},
+      {"mlp.down_proj.weight: expected the shape [16,134217728], found [16,24]",
+       [](Json& c) { c["intermediate_size"] = 134217728; }},
+      {"config.json: ffn = 134217729: must be 1 to 134217728", [](Json& c) { c["intermediate_size"] = 134217729; }},
+      {"config.json: vocab = 1099511627776: must be 1 to", [](Json& c) { c["vocab_size"] = int64_t{1} << 40; }},
+      {"config.json: heads = 2097152 and key_width = 1048576 disagree: their product must be at most 134217728",
+       [](Json& c) {
+         c["num_attention_heads"] = 1 << 21;
+         c["head_dim"] = 1 << 20;
+       }},
+      {"config.json: nsa.block = 536870912 and key_width = ",
+       [](Json& c) {
+         for (const char* size : {"block", "select_block"}) c["nsa"][size] = 1 << 29;
+       }},
+      {"phi_k.bias1: expected the shape [2147483647]", [](Json& c) { c["nsa"]["phi_hidden"] = 2147483647; }},
       {"expected a tensor lm_head.weight, found none", [](Json& c) { c["tie_word_embeddings"] = false; }},
       {"self_attn.gate_proj.bias: Longspan's models have no such tensor",
        [](Json& c) { c["attention_kinds"] = {"FULL"}; }},

@@ -215,63 +215,16 @@ TEST(GpuGraph, RunsAtEveryLaunchAndNotBefore) {
     stream->Wait(*join);
   });
   EXPECT_EQ(value_of_b(), 0x01010101);
+  Trace::Get().Reset();
   for (int i = 0; i < 2; ++i) {
     fill(b, 1);
     graph->Launch();
     EXPECT_EQ(value_of_b(), 0x02020202);
   }
-}
-
-// More launches than a graph has sets of events, the times of which nobody asks for in between.
-TEST(GpuGraph, SpansWithinAreTimedAtEveryLaunch) {
-  constexpr int64_t kBytes = 64 << 20;
-  constexpr int kLaunches = 5;
-  const auto stream = Gpu().MakeStream("compute"), other = Gpu().MakeStream("comm");
-  const auto fork = Gpu().MakeEvent(), join = Gpu().MakeEvent();
-  const Buffer memory(Gpu(), 2 * kBytes, "a test");
-  const Tensor a(memory.data(), DType::kU8, DeviceKind::kGpu, {kBytes});
-  const Tensor b(static_cast<char*>(memory.data()) + kBytes, DType::kU8, DeviceKind::kGpu, {kBytes});
-  Trace::Get().Reset();
-  Trace::Get().Keep(true);
-  const std::unique_ptr<Graph> graph = Gpu().Capture(*stream, [&] {
-    const auto stage = InStage("window");
-    stream->Record(*fork);
-    other->Wait(*fork, "test.fork");  // joins the capture: no span
-    Gpu().Copy(*other, b, a);
-    other->Record(*join);
-    stream->Wait(*join, "test.join");
-    Gpu().FillBytes(*stream, a, 0);  // begins when the wait ends: one event for both
-  });
-  EXPECT_TRUE(Trace::Get().totals().empty());  // nothing ran
-  Gpu().CompareClocks(*stream);
-  const double begin = WallSeconds();
-  for (int i = 0; i < kLaunches; ++i) {
-    Trace::Get().BeginPeriod(i + 1);
-    graph->Launch();
-  }
-  stream->Synchronize();
-  const double end = WallSeconds();
-  const std::vector<TraceSpan> spans = Trace::Get().Take(kLaunches);
-  Trace::Get().Keep(false);
-  Trace::Get().BeginPeriod(0);
-  constexpr const char* kNames[] = {"memory.copy", "test.join", "memory.fill"};
-  ASSERT_EQ(spans.size(), 3U * kLaunches);
-  double last = begin - 1e-4;  // by which the clocks may differ
-  for (size_t i = 0; i < spans.size(); ++i) {
-    EXPECT_STREQ(spans[i].name, kNames[i % 3]);
-    EXPECT_STREQ(spans[i].place.stage, "window");
-    EXPECT_EQ(spans[i].lane, i % 3 == 0 ? Lane::kComm : Lane::kCompute);
-    EXPECT_EQ(spans[i].period, static_cast<int64_t>(i / 3 + 1));
-    EXPECT_GT(spans[i].seconds, kBytes / 1e13);
-    if (i % 3 == 0) {
-      EXPECT_GT(spans[i].begin, last);  // each launch's own times
-    }
-    if (i % 3 == 2) {
-      EXPECT_NEAR(spans[i].begin, spans[i - 1].begin + spans[i - 1].seconds, 1e-6);
-      last = spans[i].begin + spans[i].seconds;
-    }
-  }
-  EXPECT_LT(last, end + 1e-4);
+  const auto totals = Trace::Get().totals();
+  EXPECT_EQ(totals.at("graph").count, 2);
+  EXPECT_EQ(totals.count("test.stall"), 0u);
+  EXPECT_EQ(totals.at("memory.fill").count, 2);  // those outside
 }
 
 TEST(GpuGraph, AFailureWithinEndsTheCapture) {

@@ -3,6 +3,7 @@
 // in fixed order, and each channel of a row of x is owned by one thread, which adds the blocks that cover it by
 // ascending token. Nothing is added atomically. Bound by the products and the passes over d_blocks.
 #include <algorithm>
+#include <bit>
 
 #include "kernels/attention/check.h"
 #include "kernels/attention/cost.h"
@@ -97,20 +98,18 @@ struct alignas(Count * sizeof(float)) Floats {
   float at[Count];
 };
 
-constexpr int kLanesOfRow = 64, kRowsOfBlock = kThreads / kLanesOfRow;
-
-// d_x += the blocks of the panel, Count channels at once. term(token, group, i, channel), both from the panel's first
-// on, is the gradient of row i of that token's block.
+// d_x += the blocks of the panel, Count channels at once, by blocks of [lanes of a row, rows]. term(token, group, i,
+// channel), both from the panel's first on, is the gradient of row i of that token's block.
 template <int Count, typename Term>
 __device__ void AddToRows(const RowsParams& p, const Term& term) {
-  const int row = blockIdx.x * kRowsOfBlock + threadIdx.y, block = static_cast<int>(p.block);
+  const int row = blockIdx.x * blockDim.y + threadIdx.y, block = static_cast<int>(p.block);
   if (row >= p.rows) return;
   const int64_t place = PageRow(p.table, p.page_rows, p.first_row + row);
   if (place < 0) return;
   const int begin = row < block ? 0 : (row - block) / p.stride + 1;
   const int end = min(row / p.stride + 1, static_cast<int>(p.panel.count)), width = static_cast<int>(p.width);
   float* const to = p.d_x + (place * p.groups + p.panel.group) * width;
-  for (int i = threadIdx.x * Count; i < p.panel.groups * width; i += kLanesOfRow * Count) {
+  for (int i = threadIdx.x * Count; i < p.panel.groups * width; i += blockDim.x * Count) {
     const int group = i / width, channel = i % width;
     float sum[Count] = {};
     for (int token = begin; token < end; ++token) {
@@ -153,8 +152,10 @@ using RowsKernel = void (*)(RowsParams, const float*);
 void AddRows(cudaStream_t stream, const CompressArgs& args, const CompressPanelGpu& panel, const Tensor& d_x,
              const float* from, RowsKernel by_four, RowsKernel by_one) {
   const RowsParams params = RowsOf(args, panel, d_x);
-  const RowsKernel kernel = params.width % 4 == 0 ? by_four : by_one;
-  kernel<<<GridFor(params.rows, kRowsOfBlock), dim3(kLanesOfRow, kRowsOfBlock), 0, stream>>>(params, from);
+  const bool fours = params.width % 4 == 0;
+  const int64_t items = params.panel.groups * params.width / (fours ? 4 : 1);
+  const unsigned lanes = std::clamp(std::bit_ceil(static_cast<unsigned>(items)), 8U, 64U), rows = kThreads / lanes;
+  (fours ? by_four : by_one)<<<GridFor(params.rows, rows), dim3(lanes, rows), 0, stream>>>(params, from);
 }
 
 // A weight's gradient from `offset` on, null when it is not wanted.

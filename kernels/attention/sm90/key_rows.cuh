@@ -9,6 +9,11 @@ namespace longspan {
 constexpr int kWarpgroup = 128;  // threads
 constexpr int kChunk = 64;       // channels
 
+// Registers a thread of one warpgroup that brings and two that multiply: what a block of three was launched with, 168
+// each and not a register more, or it waits for ever. Products of narrow rows leave some to those that bring.
+constexpr int BringingRegisters(int width) { return width == 64 ? 40 : 24; }
+constexpr int MultiplyingRegisters(int width) { return (3 * 168 - BringingRegisters(width)) / 2; }
+
 // The buffer row of key row `first` when one page holds the `count` rows from it on; else -1.
 template <typename Sight>
 __device__ inline int RowsInPage(const BranchParams<Sight>& params, int first, int count) {

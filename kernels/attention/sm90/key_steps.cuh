@@ -201,39 +201,60 @@ __device__ void BringSteps(const BackwardRange& params, const CUtensorMap* maps,
   }
 }
 
-// What is known of the steps' rows, by a warp.
+// Whether all queries from position `first` on up to `last` see all rows of the key tile that begins with row `begin`.
+// Without a division.
+__device__ inline bool TileSeen(const RangeSight& sight, int begin, int first, int last) {
+  const int64_t row = begin - sight.lead;
+  return row >= 0 && (row + kTileKeys - 1) * sight.stride + sight.block - 1 <= first &&
+         row * sight.stride >= max(sight.DocStart(last), last - sight.window + 1);
+}
+
+// What is known of the rows of every `by`-th step from step `first` on, by a warp. Steps pass here one after another:
+// all reads of a step are under way at once, and spans, which take divisions, are made only where some row does not see
+// the whole tile.
 template <typename Shared>
-__device__ void BringNotes(const BackwardRange& params, const KeysItem& item, const Walk& walk, Shared& shared) {
+__device__ void BringNotes(const BackwardRange& params, const KeysItem& item, const Walk& walk, Shared& shared,
+                           int first, int by) {
   constexpr int kRowsOfLane = kWalkRows / 32;
   const QueryTilesGpu& queries = params.queries;
   const int lane = threadIdx.x % 32, group_heads = params.group_heads();
-  Ring<Shared::kStages> ring;
-  for (int i = 0; i < walk.count; ++i, ring.Next()) {
+  int query[kRowsOfLane], place[kRowsOfLane];  // of the lane's rows: the query of a step; from the step's first row on
+#pragma unroll
+  for (int j = 0; j < kRowsOfLane; ++j) {
+    query[j] = (j * 32 + lane) / group_heads;
+    place[j] = query[j] * params.heads + (j * 32 + lane) % group_heads;
+  }
+  for (int i = first; i < walk.count; i += by) {
     int segment;
     const int step = walk.Step(i, &segment), offset = (step - queries.first_tile[segment]) * queries.tile,
-              rows = min(queries.tile, queries.length[segment] - offset) * group_heads;
-    RowStatistics statistics[kRowsOfLane];
+              count = min(queries.tile, queries.length[segment] - offset), position = queries.begin[segment] + offset;
+    const int64_t row = static_cast<int64_t>(queries.row[segment] + offset) * params.heads + item.group * group_heads;
+    float lse[kRowsOfLane], delta[kRowsOfLane];
+#pragma unroll
+    for (int j = 0; j < kRowsOfLane; ++j) {
+      const bool there = query[j] < count;
+      lse[j] = there ? params.lse[row + place[j]] : -INFINITY;
+      delta[j] = there ? params.delta[row + place[j]] : 0;
+    }
     SpanGpu seen[kRowsOfLane], all = {INT_MIN, INT_MAX};
+    const bool edge = !TileSeen(params.sight, item.keys.begin, position, position + count - 1);
+    if (edge) {
+#pragma unroll
+      for (int j = 0; j < kRowsOfLane; ++j) seen[j] = params.sight.Seen(position + min(query[j], count - 1));
+      // Neither end ever falls as rows ascend.
+      all = {__shfl_sync(~0u, seen[kRowsOfLane - 1].begin, 31), __shfl_sync(~0u, seen[0].end, 0)};
+    }
+    const int at = i % Shared::kStages;
+    WaitBarrier(&shared.empty[at], i / Shared::kStages % 2 ^ 1);
 #pragma unroll
     for (int j = 0; j < kRowsOfLane; ++j) {
-      const int row = j * 32 + lane, query = offset + row / group_heads;
-      seen[j] = {INT_MIN, INT_MAX};
-      if (row >= rows) continue;
-      statistics[j] = StatisticsOf(params, static_cast<int64_t>(queries.row[segment] + query) * params.heads +
-                                               item.group * group_heads + row % group_heads);
-      seen[j] = params.sight.Seen(queries.begin[segment] + query);
-      all = Common(all, seen[j]);
+      const RowStatistics statistics(lse[j], delta[j]);
+      shared.lse_log2[at][j * 32 + lane] = statistics.lse_log2;
+      shared.delta[at][j * 32 + lane] = statistics.delta;
+      if (edge) shared.seen[at][j * 32 + lane] = seen[j];
     }
-    all = {__reduce_max_sync(~0u, all.begin), __reduce_min_sync(~0u, all.end)};
-    WaitBarrier(&shared.empty[ring.at], ring.parity ^ 1);
-#pragma unroll
-    for (int j = 0; j < kRowsOfLane; ++j) {
-      shared.lse_log2[ring.at][j * 32 + lane] = statistics[j].lse_log2;
-      shared.delta[ring.at][j * 32 + lane] = statistics[j].delta;
-      shared.seen[ring.at][j * 32 + lane] = seen[j];
-    }
-    if (lane == 0) shared.all_see[ring.at] = all;
-    Arrive(&shared.note_full[ring.at]);
+    if (lane == 0) shared.all_see[at] = all;
+    Arrive(&shared.note_full[at]);
   }
 }
 
@@ -249,7 +270,7 @@ __device__ void StartKeys(const BackwardRange& params, const KeysItem& item, Sha
       InitBarrier(&shared.q_full[i], 1);
       InitBarrier(&shared.d_o_full[i], 1);
       InitBarrier(&shared.note_full[i], 32);
-      InitBarrier(&shared.empty[i], 2 * kWarpgroup);
+      InitBarrier(&shared.empty[i], 2 * kWarpgroup / 32);
     }
     PublishBarriers();
   }
@@ -263,8 +284,8 @@ __device__ void StartKeys(const BackwardRange& params, const KeysItem& item, Sha
   FenceForAsync();
 }
 
-// The first three warps' part.
-template <int KW, int VW, typename Shared>
+// The part of warps 0 to 2, and of 3 where it has nothing else to do.
+template <int KW, int VW, bool kFourth, typename Shared>
 __device__ void BringAll(const BackwardRange& params, const KeysMaps& maps, const KeysItem& item, const Walk& walk,
                          Shared& shared) {
   const int warp = threadIdx.x / 32;
@@ -275,8 +296,8 @@ __device__ void BringAll(const BackwardRange& params, const KeysMaps& maps, cons
   } else if (warp == 1) {
     BringKeys<VW>(params, maps.v, params.v, item, shared.v, &shared.v_full);
     if (first) BringSteps<VW>(params, maps.d_o, item, walk, shared.d_o, shared.d_o_full, shared.empty);
-  } else if (warp == 2) {
-    BringNotes(params, item, walk, shared);
+  } else if (kFourth || warp == 2) {
+    BringNotes(params, item, walk, shared, warp - 2, kFourth ? 2 : 1);
   }
 }
 

@@ -11,12 +11,15 @@ using BackwardRange = BackwardParams<RangeSight>;
 // Of a row of [T,H]. One that counts for nothing has weights of 2^-inf.
 struct RowStatistics {
   float lse_log2 = INFINITY, delta = 0;
+
+  RowStatistics() = default;
+  __device__ RowStatistics(float lse, float delta)
+      : lse_log2(lse == -INFINITY ? INFINITY : lse * CUDART_L2E_F), delta(delta) {}
 };
 
 template <typename Sight>
 __device__ inline RowStatistics StatisticsOf(const BackwardParams<Sight>& params, int64_t row) {
-  const float lse = params.lse[row];
-  return {lse == -INFINITY ? INFINITY : lse * CUDART_L2E_F, params.delta[row]};
+  return {params.lse[row], params.delta[row]};
 }
 
 // Whether key rows [first, first+count) all belong to one document: a compressed row that holds two is seen by nobody

@@ -36,7 +36,7 @@ struct QueryTiles {
 };
 
 template <int KW, int VW, bool kQueries>
-struct Shared : KeysShared<KW, VW, 3> {};
+struct Shared : KeysShared<KW, VW, KW == 64 ? 4 : 3> {};
 
 template <int KW, int VW>
 struct Shared<KW, VW, true> : KeysShared<KW, VW, 2, QueryTiles<KW>> {
@@ -55,18 +55,19 @@ __device__ void AddQueries(const BackwardRange& params, const KeysItem& item, co
     int segment;
     const int step = walk.Step(i, &segment), row = (step - queries.first_tile[segment]) * queries.tile;
     const unsigned turn = item.tile - KeyTilesOf(params, segment, step).begin;
-    WaitBarrier(&shared.d_q_full[ring.at], ring.parity);
     while (LoadAcquire(added + step) != turn) {
     }
+    WaitBarrier(&shared.d_q_full[ring.at], ring.parity);
     for (int chunk = 0; chunk < KW / 32; ++chunk) {
       AddBox(&maps.d_q[segment], SharedAddress(shared.d_q[ring.at]) + chunk * kWalkChunkBytes, chunk * 32,
              item.group * params.group_heads(), row);
     }
     CommitStores();
+    WaitForStoresRead<0>();
+    Arrive(&shared.d_q_empty[ring.at]);
     WaitForStores<0>();
     FenceForAsyncGlobal();
     AddRelease(added + step, 1);
-    Arrive(&shared.d_q_empty[ring.at]);
   }
 }
 
@@ -111,10 +112,13 @@ __device__ void Differentiate(const BackwardRange& params, const KeysWork& work,
     }
     WgmmaCommit();
   };
-  // dS to where both warpgroups read it, and what it adds to d_q: 64 channels of all rows a warpgroup, in s's place.
+  // dS to where both warpgroups read it, what it adds to d_q, in d_p's place: 64 channels of all rows a warpgroup; and
+  // to d_k. dS comes from there for both: with P's products done and no dS in registers the next S fits beside these.
   Ring<kQueryStages> d_q_ring;
-  const auto multiply_for_queries = [&] {
+  const auto multiply_shared = [&](uint32_t q) {
     if constexpr (kQueries) {
+      WgmmaWait<0>();
+      Pin(d_v);
       const uint32_t to = SharedAddress(shared.d_s[d_q_ring.at]),
                      keys = SharedAddress(shared.k) + warpgroup * kKeyChunkBytes;
 #pragma unroll
@@ -129,15 +133,23 @@ __device__ void Differentiate(const BackwardRange& params, const KeysWork& work,
 #pragma unroll
       for (int i = 0; i < kTileKeys / 16; ++i) {
         const uint32_t at = i * 16 * kChunkRowBytes;
-        WgmmaAcross(s, AcrossRows(to + at, 0), AcrossRows(keys + at, 0), i > 0);
+        WgmmaAcross(d_p, AcrossRows(to + at, 0), AcrossRows(keys + at, 0), i > 0);
+      }
+      WgmmaCommit();
+      WgmmaFence();
+#pragma unroll
+      for (int i = 0; i < kWalkRows / 16; ++i) {
+        WgmmaAlongAcross(d_k, AlongRows(to + keys_at + i * 32),
+                         AcrossRows(q + i * 16 * kChunkRowBytes, kWalkChunkBytes), true);
       }
       WgmmaCommit();
     }
   };
-  const auto hand_over_queries = [&] {
+  // With `later` groups of products under way that were begun after it.
+  const auto hand_over_queries = [&]<int later>() {
     if constexpr (kQueries) {
-      WgmmaWait<1>();
-      Pin(s);
+      WgmmaWait<later>();
+      Pin(d_p);
       WaitBarrier(&shared.d_q_empty[d_q_ring.at], d_q_ring.parity ^ 1);
       const uint32_t to = SharedAddress(shared.d_q[d_q_ring.at]) + warpgroup * 2 * kWalkChunkBytes + lane % 2 * 8;
 #pragma unroll
@@ -145,7 +157,7 @@ __device__ void Differentiate(const BackwardRange& params, const KeysWork& work,
 #pragma unroll
         for (int j = 0; j < 2; ++j) {
           StoreShared(to + i / 4 * kWalkChunkBytes + Swizzled(warp * 16 + lane / 4 + j * 8, i % 4 * 2 + lane % 4 / 2),
-                      params.scale * s[i * 4 + j * 2], params.scale * s[i * 4 + j * 2 + 1]);
+                      params.scale * d_p[i * 4 + j * 2], params.scale * d_p[i * 4 + j * 2 + 1]);
         }
       }
       FenceForAsync();
@@ -181,20 +193,23 @@ __device__ void Differentiate(const BackwardRange& params, const KeysWork& work,
     Pin(d_p);
     PackGradients(
         s, d_p, [&](int i) { return delta[i * 4]; }, d_s);
-    multiply_for_queries();
-    Pin(d_s);
-    WgmmaFence();
+    if constexpr (kQueries) {
+      multiply_shared(q);
+    } else {
+      Pin(d_s);
+      WgmmaFence();
 #pragma unroll
-    for (int i = 0; i < kWalkRows / 16; ++i) {
-      Wgmma(d_k, d_s[i], AcrossRows(q + i * 16 * kChunkRowBytes, kWalkChunkBytes), true);
+      for (int i = 0; i < kWalkRows / 16; ++i) {
+        Wgmma(d_k, d_s[i], AcrossRows(q + i * 16 * kChunkRowBytes, kWalkChunkBytes), true);
+      }
+      WgmmaCommit();
     }
-    WgmmaCommit();
-    hand_over_queries();
   };
   const auto release_step = [&] {
     Pin(d_v);
     Pin(d_k);
-    Arrive(&shared.empty[ring.at]);
+    __syncwarp();
+    if (lane == 0) Arrive(&shared.empty[ring.at]);
     ring.Next();
   };
 
@@ -208,12 +223,14 @@ __device__ void Differentiate(const BackwardRange& params, const KeysWork& work,
     Ring<Shared::kStages> next = ring;
     next.Next();
     multiply_queries(next);
+    hand_over_queries.template operator()<2>();
     WgmmaWait<1>();
     release_step();
     WgmmaWait<0>();
     Pin(s);
   }
   take_step();
+  hand_over_queries.template operator()<1>();
   WgmmaWait<0>();
   Pin(d_v);
   Pin(d_k);
@@ -248,13 +265,13 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (walk.count == 0) return;
 
   if (threadIdx.x < kWarpgroup) {
-    GiveRegisters<24>();
-    BringAll<KW, VW>(params, maps, item, walk, shared);
+    GiveRegisters<BringingRegisters(KW)>();
+    BringAll<KW, VW, !kQueries>(params, maps, item, walk, shared);
     if constexpr (kQueries) {
       if (threadIdx.x == kWarpgroup - 32) AddQueries<KW, VW>(params, item, walk, turns, query_maps, shared);
     }
   } else {
-    TakeRegisters<240>();
+    TakeRegisters<MultiplyingRegisters(KW)>();
     Differentiate<KW, VW, kQueries>(params, work, item, walk, shared, static_cast<int>(threadIdx.x) / kWarpgroup - 1);
   }
 }

@@ -17,14 +17,16 @@ constexpr int kNotes = 2;  // of this query tile and the next
 
 template <int KW, int VW>
 struct Shared {
-  Bf16 q[kTileRows * KW];
-  Bf16 d_o[kTileRows * VW];
+  static constexpr int kQueryStages = KW == 64 ? 2 : 1, kStages = KeyStages(KW);
+  Bf16 q[kQueryStages][kTileRows * KW];
+  Bf16 d_o[kQueryStages][kTileRows * VW];
   Bf16 k[kStages][kTileKeys * KW];
   Bf16 v[kStages][kTileKeys * VW];
   SpanGpu seen[kNotes][kTileRows];  // by query
   RowStatistics statistics[kNotes][kTileRows];
   TileHead head[kNotes];
-  uint64_t q_full, q_empty, d_o_full, d_o_empty, note_full[kNotes], note_empty[kNotes];
+  uint64_t q_full[kQueryStages], q_empty[kQueryStages], d_o_full[kQueryStages], d_o_empty[kQueryStages];
+  uint64_t note_full[kNotes], note_empty[kNotes];
   uint64_t k_full[kStages], k_empty[kStages], v_full[kStages], v_empty[kStages];
 };
 
@@ -37,22 +39,22 @@ struct Maps {
 template <int KW, int VW>
 __device__ void BringQueries(const BackwardRange& params, const Maps& maps, Shared<KW, VW>& shared) {
   const int rows = params.queries.tile * params.group_heads();
-  uint32_t parity = 0;
+  Ring<Shared<KW, VW>::kQueryStages> ring;
   for (int index = blockIdx.x; index < ItemCount(params); index += gridDim.x) {
     const RangeItem item = FindItem(params, index);
     if (item.first_tile >= item.end_tile) continue;
     // A whole tile's, whatever counts: rows after the segment's are the next one's, or zeros after the last.
     const auto copy = [&](const CUtensorMap* map, const Bf16* to, int width, uint64_t* full, uint64_t* empty) {
-      WaitBarrier(empty, parity ^ 1);
+      WaitBarrier(empty, ring.parity ^ 1);
       ArriveAndExpect(full, rows * width * sizeof(Bf16));
       for (int chunk = 0; chunk < width / kChunk; ++chunk) {
         CopyBox(SharedAddress(to) + chunk * kQueryChunkBytes, map, chunk * kChunk, item.group * params.group_heads(),
                 item.queries.row, full);
       }
     };
-    copy(&maps.q, shared.q, KW, &shared.q_full, &shared.q_empty);
-    copy(&maps.d_o, shared.d_o, VW, &shared.d_o_full, &shared.d_o_empty);
-    parity ^= 1;
+    copy(&maps.q, shared.q[ring.at], KW, &shared.q_full[ring.at], &shared.q_empty[ring.at]);
+    copy(&maps.d_o, shared.d_o[ring.at], VW, &shared.d_o_full[ring.at], &shared.d_o_empty[ring.at]);
+    ring.Next();
   }
 }
 
@@ -86,13 +88,12 @@ __device__ void Differentiate(const BackwardRange& params, Shared<KW, VW>& share
   const int group_heads = params.group_heads();
   const float scale_log2 = ScaleLog2(params.scale);
   const uint32_t rows_at = warpgroup * kWarpgroupRows * kChunkRowBytes;
-  const uint32_t q = SharedAddress(shared.q) + rows_at, d_o = SharedAddress(shared.d_o) + rows_at;
 
   float s[kTileKeys / 2], d_p[kTileKeys / 2], d_q[KW / 2];
   uint32_t d_s[kTileKeys / 16][4];
-  uint32_t parity = 0;  // of queries
+  Ring<Shared<KW, VW>::kQueryStages> q_ring;
   Ring<kNotes> note_ring;
-  Ring<kStages> k_ring, v_ring;
+  Ring<Shared<KW, VW>::kStages> k_ring, v_ring;
   for (int index = blockIdx.x; index < ItemCount(params); index += gridDim.x) {
     WaitBarrier(&shared.note_full[note_ring.at], note_ring.parity);
     const TileHead head = shared.head[note_ring.at];
@@ -134,6 +135,8 @@ __device__ void Differentiate(const BackwardRange& params, Shared<KW, VW>& share
     const int all_begin = __shfl_sync(~0u, seen[1].begin + column, 31),
               all_end = __shfl_sync(~0u, seen[0].end + column, 0);
 
+    const uint32_t q = SharedAddress(shared.q[q_ring.at]) + rows_at,
+                   d_o = SharedAddress(shared.d_o[q_ring.at]) + rows_at;
     const auto multiply_keys = [&](int stage) {
       const uint32_t k = SharedAddress(shared.k[stage]);
       WgmmaFence();
@@ -171,7 +174,7 @@ __device__ void Differentiate(const BackwardRange& params, Shared<KW, VW>& share
       Pin(d_p);
       if (thread == 0) {
         Arrive(&shared.v_empty[v_ring.at]);
-        if (last) Arrive(&shared.d_o_empty);
+        if (last) Arrive(&shared.d_o_empty[q_ring.at]);
       }
       v_ring.Next();
       const auto d_s_at = [&](int i) { return s[i] * (d_p[i] - statistics[i / 2 % 2].delta); };
@@ -197,17 +200,16 @@ __device__ void Differentiate(const BackwardRange& params, Shared<KW, VW>& share
       k_ring.Next();
     };
 
-    WaitBarrier(&shared.q_full, parity);
+    WaitBarrier(&shared.q_full[q_ring.at], q_ring.parity);
     WaitBarrier(&shared.k_full[k_ring.at], k_ring.parity);
     multiply_keys(k_ring.at);
-    WaitBarrier(&shared.d_o_full, parity);
-    parity ^= 1;
+    WaitBarrier(&shared.d_o_full[q_ring.at], q_ring.parity);
     WgmmaWait<0>();
     Pin(s);
     for (int tile = head.end_tile - 1; tile > head.first_tile; --tile) {
       take_scores(tile, false);
       multiply_d_s(tile < head.end_tile - 1);
-      Ring<kStages> next = k_ring;
+      auto next = k_ring;
       next.Next();
       WaitBarrier(&shared.k_full[next.at], next.parity);
       multiply_keys(next.at);
@@ -216,8 +218,9 @@ __device__ void Differentiate(const BackwardRange& params, Shared<KW, VW>& share
       WgmmaWait<0>();
       Pin(s);
     }
-    if (thread == 0) Arrive(&shared.q_empty);
+    if (thread == 0) Arrive(&shared.q_empty[q_ring.at]);
     take_scores(head.first_tile, true);
+    q_ring.Next();
     multiply_d_s(head.first_tile < head.end_tile - 1);
     WgmmaWait<0>();
     release_keys();
@@ -232,15 +235,17 @@ __global__ void __launch_bounds__(kThreads, 1)
   extern __shared__ unsigned char raw[];
   auto& shared = *reinterpret_cast<Shared<KW, VW>*>(raw + (1024 - SharedAddress(raw) % 1024) % 1024);
   if (threadIdx.x == 0) {
-    InitBarrier(&shared.q_full, 1);
-    InitBarrier(&shared.d_o_full, 1);
-    InitBarrier(&shared.q_empty, 2);
-    InitBarrier(&shared.d_o_empty, 2);
+    for (int i = 0; i < Shared<KW, VW>::kQueryStages; ++i) {
+      InitBarrier(&shared.q_full[i], 1);
+      InitBarrier(&shared.d_o_full[i], 1);
+      InitBarrier(&shared.q_empty[i], 2);
+      InitBarrier(&shared.d_o_empty[i], 2);
+    }
     for (int i = 0; i < kNotes; ++i) {
       InitBarrier(&shared.note_full[i], 32);
       InitBarrier(&shared.note_empty[i], 2 * kWarpgroup / 32);
     }
-    for (int i = 0; i < kStages; ++i) {
+    for (int i = 0; i < Shared<KW, VW>::kStages; ++i) {
       InitBarrier(&shared.k_full[i], 1);
       InitBarrier(&shared.v_full[i], 1);
       InitBarrier(&shared.k_empty[i], 2);
@@ -250,7 +255,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   __syncthreads();
   if (threadIdx.x < kWarpgroup) {
-    GiveRegisters<24>();
+    GiveRegisters<BringingRegisters(KW)>();
     const auto find = [&](const RangeItem& item, int first, int count) {
       const int row = FindRows(params, item.present, first, count);
       return row >= 0 && InOneDocument(params.sight, first, count) ? row : -1;
@@ -266,7 +271,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       if (threadIdx.x % 32 == 0) BringQueries(params, maps, shared);
     }
   } else {
-    TakeRegisters<240>();
+    TakeRegisters<MultiplyingRegisters(KW)>();
     Differentiate(params, shared, static_cast<int>(threadIdx.x) / kWarpgroup - 1);
   }
 }

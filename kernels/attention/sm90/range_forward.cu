@@ -47,7 +47,7 @@ __device__ void Attend(const RangeParams& params, const CUtensorMap* o_map, Rang
   float s[kTileKeys / 2], o[VW / 2];
   uint32_t p[kTileKeys / 16][4];
   Ring<RangeShared<KW, VW>::kQueryStages> q_ring;
-  Ring<kStages> k_ring, v_ring;
+  Ring<RangeShared<KW, VW>::kStages> k_ring, v_ring;
   for (int index = blockIdx.x; index < ItemCount(params); index += gridDim.x, q_ring.Next()) {
     WaitBarrier(&shared.q_full[q_ring.at], q_ring.parity);
     const TileHead head = shared.head[q_ring.at];
@@ -216,7 +216,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       InitBarrier(&shared.q_full[i], 32);
       InitBarrier(&shared.q_empty[i], 2);
     }
-    for (int i = 0; i < kStages; ++i) {
+    for (int i = 0; i < RangeShared<KW, VW>::kStages; ++i) {
       InitBarrier(&shared.k_full[i], 1);
       InitBarrier(&shared.v_full[i], 1);
       InitBarrier(&shared.k_empty[i], 2);
@@ -226,7 +226,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   __syncthreads();
   if (threadIdx.x < kWarpgroup) {
-    GiveRegisters<24>();
+    GiveRegisters<BringingRegisters(KW)>();
     const int warp = threadIdx.x / 32;
     const auto find = [&](const RangeItem& item, int first, int count) {
       return FindRows(params, item.present, first, count);
@@ -235,7 +235,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (warp == 1) BringRows<VW>(params, maps.v, params.v, shared.v, shared.v_full, shared.v_empty, find);
     if (warp == 2) BringQueries(params, &maps.q, shared);
   } else {
-    TakeRegisters<240>();
+    TakeRegisters<MultiplyingRegisters(KW)>();
     Attend(params, &maps.o, shared, static_cast<int>(threadIdx.x) / kWarpgroup - 1);
   }
 }

@@ -18,7 +18,8 @@ namespace longspan {
 constexpr int kTileRows = 128;
 constexpr int kWarpgroupRows = 64;
 constexpr int kTileKeys = 128;
-constexpr int kStages = 2;  // of keys and of values
+// Tiles of keys and of values in shared memory: narrow ones are used up sooner than a copy takes.
+constexpr int KeyStages(int width) { return width == 64 ? 4 : 2; }
 constexpr int kQueryChunkBytes = kTileRows * kChunkRowBytes, kKeyChunkBytes = kTileKeys * kChunkRowBytes;
 
 using RangeParams = BranchParams<RangeSight>;
@@ -61,7 +62,7 @@ struct TileHead {
 
 template <int KW, int VW>
 struct RangeShared {
-  static constexpr int kQueryStages = KW > 128 ? 1 : 2;
+  static constexpr int kQueryStages = KW > 128 ? 1 : 2, kStages = KeyStages(KW);
   Bf16 q[kQueryStages][kTileRows * KW];  // and then o
   Bf16 k[kStages][kTileKeys * KW];
   Bf16 v[kStages][kTileKeys * VW];
@@ -172,10 +173,10 @@ __device__ void BringTile(const RangeParams& params, const RowMaps& maps, const 
 }
 
 // Keys or values, x [R,G,W]; find(item, first, count).
-template <int W, typename Find>
-__device__ void BringRows(const RangeParams& params, const RowMaps& maps, const void* x, Bf16 (*stages)[kTileKeys * W],
-                          uint64_t* full, uint64_t* empty, const Find& find) {
-  Ring<kStages> ring;
+template <int W, int Stages, typename Find>
+__device__ void BringRows(const RangeParams& params, const RowMaps& maps, const void* x,
+                          Bf16 (&stages)[Stages][kTileKeys * W], uint64_t* full, uint64_t* empty, const Find& find) {
+  Ring<Stages> ring;
   for (int index = blockIdx.x; index < ItemCount(params); index += gridDim.x) {
     const RangeItem item = FindItem(params, index);
     for (int tile = item.end_tile - 1; tile >= item.first_tile; --tile, ring.Next()) {

@@ -217,7 +217,7 @@ __global__ void __launch_bounds__(kListThreads, 1)
   __syncthreads();
 
   if (threadIdx.x < kWarpgroup) {
-    GiveRegisters<24>();
+    GiveRegisters<BringingRegisters(KW)>();
     const int warp = threadIdx.x / 32;
     if (warp % 2 == 0) {
       BringQueries(params, work, maps, shared.worker[warp / 2], shared.handover[warp / 2]);
@@ -225,7 +225,7 @@ __global__ void __launch_bounds__(kListThreads, 1)
       BringKeys(params, work, maps, shared.worker[warp / 2], shared.handover[warp / 2]);
     }
   } else {
-    TakeRegisters<240>();
+    TakeRegisters<MultiplyingRegisters(KW)>();
     const int worker = static_cast<int>(threadIdx.x) / kWarpgroup - 1;
     Differentiate(params, work, shared.worker[worker], shared.handover[worker]);
   }

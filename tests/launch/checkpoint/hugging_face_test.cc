@@ -275,7 +275,8 @@ TEST_F(HuggingFace, WhatLongspanHasNotIsRefusedByName) {
            {"llama", "\"rope_parameters\": {\"rope_type\": \"dynamic\"}", "rope_type: expected default or yarn"},
            {"qwen2", "\"use_sliding_window\": true, \"sliding_window\": 9", "use_sliding_window: expected false"},
            {"llama", "\"hidden_act\": \"gelu\"", "hidden_act: expected silu"},
-           {"llama", "\"num_hidden_layers\": -1", "num_hidden_layers: expected a number of 1 or more, found -1"},
+           {"llama", "\"num_hidden_layers\": -1",
+            "num_hidden_layers: expected a whole number from 1 to 1099511627776, found -1"},
            {"llama", "\"rms_norm_eps\": \"a\"", "rms_norm_eps: expected a number, found \"a\""},
        }) {
     WriteConfig(type, tied + keys);

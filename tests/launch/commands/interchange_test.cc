@@ -116,6 +116,16 @@ TEST_F(Interchange, Refusals) {
          Arguments(fmt::format("data.validation_fraction=0 name=x model.hidden=32 train.initial_weights={}",
                                Path("runs/run"))),
          {"weight.embedding.weight: expected the shape [256,32], found [256,16]"});
+  const std::string config = ReadFile(folder_ / "there/config.json");
+  for (const auto& [key, value, told] : std::initializer_list<std::tuple<const char*, int64_t, const char*>>{
+           {"hidden_size", int64_t{1} << 40, "there/config.json: hidden = 1099511627776: must be 1 to 134217728"},
+           {"num_attention_heads", 1 << 28, "there/config.json: heads = 268435456 and key_width = "}}) {
+    auto hostile = nlohmann::json::parse(config);
+    hostile[key] = value;
+    WriteFile(folder_ / "there/config.json", hostile.dump());
+    Expect(65, 1, "import " + Path("there") + Path("back"), {told});
+  }
+  WriteFile(folder_ / "there/config.json", config);
   std::filesystem::resize_file(folder_ / "there/model.safetensors", 1000);
   Expect(65, 1, "import " + Path("there") + Path("back"), {"model.safetensors"});
 }

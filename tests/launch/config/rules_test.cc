@@ -220,6 +220,14 @@ TEST(ConfigRules, Model) {
       {[](auto& c) { c.model.key_width = 15; }, {"model.key_width = 15: must be even", "set it to 16"}},
       {[](auto& c) { c.model.value_width = 0; }, {"model.value_width = 0"}},
       {[](auto& c) { c.model.vocab = 0; }, {"model.vocab = 0"}},
+      {[](auto& c) { c.model.ffn = int64_t{1} << 28; }, {"model.ffn = 268435456: must be 1 to 134217728"}},
+      {[](auto& c) {
+         c.model.heads = int64_t{1} << 25;
+         c.model.key_width = 4;
+       },
+       {"model.heads = 33554432 and model.value_width = 16 disagree", "must be at most 134217728"}},
+      {[](auto& c) { c.model.value_width = int64_t{1} << 23; },
+       {"model.nsa.block = 32 and model.value_width = 8388608 disagree"}},
       {[](auto& c) { c.model.norm_eps = 0; }, {"model.norm_eps = 0"}},
       {[](auto& c) { c.model.attention.clear(); }, {"model.attention = []"}},
       {[](auto& c) { c.model.attention.resize(5); }, {"model.attention = 5 kinds and model.layers = 4 disagree"}},

@@ -102,7 +102,9 @@ TEST_F(Reports, ThePlanBesideTheMeasurement) {
     return 0.0;
   };
   EXPECT_GT(use("weights"), 0);
-  EXPECT_NEAR(use("all of these") / rows["memory: all but scratch"].second, 1, 1e-3);  // of the largest rank
+  const double planned = use("all of these") - use("scratch");  // of the largest rank
+  EXPECT_NEAR(planned / rows["memory: all but scratch"].second, 1, 1e-3);
+  EXPECT_GT(use("scratch"), 100'000);  // of CPU kernels
   EXPECT_GT(use("all of these"), use("weights") + use("activations"));
   EXPECT_GT(use("in use by the process"), use("all of these"));
   EXPECT_GT(use("batches on their way to the device"), 0);  // of the host
