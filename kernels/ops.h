@@ -1,6 +1,7 @@
 // The menu of kernels: one implementation a device, the same Args for launcher, reference and test.
 //
 //   attention   kernels/attention/ops.h   the branches of NSA, compression, selection, combination
+//   decode      kernels/attention/decode.h  the same for a few queries at the ends of many sequences
 //   dense       kernels/dense/ops.h       matrix products, norms, RoPE, SwiGLU, embedding, gates
 //   rows        kernels/rows/ops.h        rows by index, casts, zeros
 //   train       kernels/train/ops.h       loss, optimizer, sums
@@ -10,6 +11,7 @@
 
 #include <memory>
 
+#include "kernels/attention/decode.h"
 #include "kernels/attention/ops.h"
 #include "kernels/dense/ops.h"
 #include "kernels/rows/ops.h"
@@ -22,6 +24,7 @@ struct Ops {
   std::unique_ptr<DenseOps> dense;
   std::unique_ptr<RowOps> rows;
   std::unique_ptr<TrainOps> train;
+  std::unique_ptr<DecodeOps> decode = nullptr;  // null: attention's operations serve decoding too
 };
 
 Ops MakeCpuOps();

@@ -14,6 +14,6 @@ std::unique_ptr<RowOps> MakeGpuRows() { return std::make_unique<GpuRows>(); }
 
 std::unique_ptr<TrainOps> MakeGpuTrain() { return std::make_unique<GpuTrain>(); }
 
-Ops MakeGpuOps() { return {MakeGpuAttention(), MakeGpuDense(), MakeGpuRows(), MakeGpuTrain()}; }
+Ops MakeGpuOps() { return {MakeGpuAttention(), MakeGpuDense(), MakeGpuRows(), MakeGpuTrain(), MakeGpuDecode()}; }
 
 }  // namespace longspan

@@ -22,7 +22,13 @@ Cache::Cache(Context& context, int64_t num_pages)
            .pages = num_pages,
            .sequence_pages = context.max_pages(),
            .step = NSA_MAX_NEW_TOKENS}),
+      kernels_(context.ops().decode.get(), {.sizes = {context.dtype, context.heads, context.groups, context.key_width,
+                                                      context.value_width, context.nsa},
+                                            .entries = context.config.max_batch,
+                                            .queries = context.config.max_batch * int64_t{NSA_MAX_NEW_TOKENS},
+                                            .max_tokens = context.config.max_length}),
       tokens_(context.config.max_batch) {
+  static_assert(NSA_MAX_NEW_TOKENS == kMaxDecodeTokens);
   const NsaConfig& nsa = context.nsa;
   if (num_pages < 1 || num_pages > std::numeric_limits<int32_t>::max() / nsa.select_block) {
     Refuse(NSA_ERROR_INVALID_ARGUMENT, "num_pages: expected 1 to {}, found {}",
@@ -34,7 +40,9 @@ Cache::Cache(Context& context, int64_t num_pages)
   const auto output = [&](Tensor* slot, const char* name, DType dtype, const Shape& shape) {
     arena_.Reserve(slot, MemoryUse::kWorkspace, name, dtype, shape);
   };
+  kernels_.Reserve(arena_);
   for (int branch : {kCmp, kSlc, kWin}) {
+    if (kernels_.serves()) break;
     output(&out_.o[branch], "o", context.dtype, {queries, context.heads, context.value_width});
     output(&out_.lse[branch], "lse", context.gradient_dtype, {queries, context.heads});
   }
@@ -77,6 +85,24 @@ void Cache::CheckPrefill(const SequenceCall& call, int64_t sequence, const int32
   CheckTable(page_table, CeilDiv(call.tokens(), context_.nsa.select_block), "page_table");
 }
 
+template <typename Given>
+void Cache::ViewTensors(const Given& given, int64_t tokens, Step* step) const {
+  context_.weights().RequirePhi();
+  if (given.gates == nullptr) context_.weights().has_gates();
+  const int64_t heads = context_.heads, groups = context_.groups;
+  step->q = context_.View(given.q, "q", {tokens, heads, context_.key_width});
+  step->out = context_.View(given.out, "out", {tokens, heads, context_.value_width});
+  if (given.gates) step->gates = context_.View(given.gates, "gates", {tokens, heads, 3});
+  if (given.selected) {
+    step->selected = context_.View(given.selected, "selected", DType::kI32, {tokens, groups, context_.nsa.select});
+  }
+  constexpr const char* kNames[] = {"k[0]", "k[1]", "k[2]", "v[0]", "v[1]", "v[2]"};
+  for (int branch = 0; branch < (context_.shared ? 1 : 3); ++branch) {
+    step->k[branch] = context_.View(given.k[branch], kNames[branch], {tokens, groups, context_.key_width});
+    step->v[branch] = context_.View(given.v[branch], kNames[3 + branch], {tokens, groups, context_.value_width});
+  }
+}
+
 Cache::Step Cache::Check(const NSADecodeStep* given) const {
   Required(given, "step", "an NSADecodeStep");
   const NSAConfig& config = context_.config;
@@ -110,7 +136,7 @@ Cache::Step Cache::Check(const NSADecodeStep* given) const {
     }
     const auto [held, written] = tokens_[entry.sequence];
     const int64_t least = written - NSA_MAX_NEW_TOKENS;
-    if (entry.length != 0 && (entry.length > held || entry.length < least)) {
+    if (counted_ && entry.length != 0 && (entry.length > held || entry.length < least)) {
       Refuse(NSA_ERROR_NOT_INITIALIZED,
              "lengths[{}]: sequence {} holds {} tokens: expected 0 (to begin it) or {} to {}, found {}", i,
              entry.sequence, held, std::max<int64_t>(0, least), held, entry.length);
@@ -130,20 +156,38 @@ Cache::Step Cache::Check(const NSADecodeStep* given) const {
     tokens += entry.count;
     step.entries.push_back(entry);
   }
-  context_.weights().RequirePhi();
-  if (given->gates == nullptr) context_.weights().has_gates();
-  const int64_t heads = context_.heads, groups = context_.groups;
-  step.q = context_.View(given->q, "q", {tokens, heads, context_.key_width});
-  step.out = context_.View(given->out, "out", {tokens, heads, context_.value_width});
-  if (given->gates) step.gates = context_.View(given->gates, "gates", {tokens, heads, 3});
-  if (given->selected) {
-    step.selected = context_.View(given->selected, "selected", DType::kI32, {tokens, groups, context_.nsa.select});
+  step.table = Tensor(const_cast<int32_t*>(given->page_table), DType::kI32, context_.device().kind(),
+                      {given->num_sequences, given->page_table_width});
+  ViewTensors(*given, tokens, &step);
+  return step;
+}
+
+Cache::DeviceStep Cache::Check(const NSADeviceStep* given) const {
+  Required(given, "step", "an NSADeviceStep");
+  if (!kernels_.serves()) {
+    Refuse(
+        NSA_ERROR_UNSUPPORTED,
+        "lengths in device memory take a GPU and sizes that decoding's kernels serve: head_dim and value_dim multiples "
+        "of 8 up to 192 and 128, selection_block_size up to 256, found {}, {} and {}",
+        context_.key_width, context_.value_width, context_.nsa.select_block);
   }
-  constexpr const char* kNames[] = {"k[0]", "k[1]", "k[2]", "v[0]", "v[1]", "v[2]"};
-  for (int branch = 0; branch < (context_.shared ? 1 : 3); ++branch) {
-    step.k[branch] = context_.View(given->k[branch], kNames[branch], {tokens, groups, context_.key_width});
-    step.v[branch] = context_.View(given->v[branch], kNames[3 + branch], {tokens, groups, context_.value_width});
+  const NSAConfig& config = context_.config;
+  if (given->num_sequences < 1 || given->new_tokens < 1 || given->new_tokens > NSA_MAX_NEW_TOKENS) {
+    Refuse(NSA_ERROR_INVALID_ARGUMENT, "num_sequences, new_tokens: expected 1 or more, and 1 to {}, found {} and {}",
+           int{NSA_MAX_NEW_TOKENS}, given->num_sequences, given->new_tokens);
   }
+  if (given->num_sequences > config.max_batch) {
+    Refuse(NSA_ERROR_LENGTH, "num_sequences: expected at most max_batch = {}, found {}", config.max_batch,
+           given->num_sequences);
+  }
+  RequireAtLeast("page_table_width", given->page_table_width, 1);
+  DeviceStep step;
+  step.sequences = given->num_sequences;
+  step.count = given->new_tokens;
+  step.lengths = context_.View(given->lengths, "lengths", DType::kI32, {step.sequences});
+  if (given->sequences) step.numbers = context_.View(given->sequences, "sequences", DType::kI32, {step.sequences});
+  step.table = context_.View(given->page_table, "page_table", DType::kI32, {step.sequences, given->page_table_width});
+  ViewTensors(*given, step.sequences * step.count, &step);
   return step;
 }
 
@@ -192,7 +236,7 @@ void Cache::Attend(const NewTokens& entry, const Step& step) {
   branches.Forward(*context_.ops().attention, context_.stream());
 }
 
-void Cache::Decode(const Step& step) {
+void Cache::DecodeOneByOne(const Step& step) {
   AttentionOps& attention = *context_.ops().attention;
   const Weights::Phis phis = context_.weights().values();
   for (const NewTokens& entry : step.entries) {
@@ -203,13 +247,52 @@ void Cache::Decode(const Step& step) {
       context_.RotateSummaries(k, context_.SummaryPositions(begin, k.dim(0)), false);
     });
     Attend(entry, step);
-    Hold(entry.sequence, entry.length, entry.count);
   }
   const int64_t tokens = step.q.dim(0);
-  const Tensor gates = step.gates ? step.gates : gates_.Rows(0, tokens);
-  if (!step.gates) context_.MakeGates(step.q, logits_.Rows(0, tokens * context_.heads), gates);
-  attention.Combine(context_.stream(), {gates, out_.o[kCmp].Rows(0, tokens), out_.o[kSlc].Rows(0, tokens),
+  attention.Combine(context_.stream(), {Gates(step), out_.o[kCmp].Rows(0, tokens), out_.o[kSlc].Rows(0, tokens),
                                         out_.o[kWin].Rows(0, tokens), step.out});
+}
+
+Tensor Cache::Gates(const Step& step) {
+  if (step.gates) return step.gates;
+  const int64_t tokens = step.q.dim(0);
+  const Tensor gates = gates_.Rows(0, tokens);
+  context_.MakeGates(step.q, logits_.Rows(0, tokens * context_.heads), gates);
+  return gates;
+}
+
+void Cache::DecodeTogether(const Step& step) {
+  std::vector<DecodeKernels::Rows> rows;
+  for (int branch = 0; branch < (context_.shared ? 1 : 3); ++branch) {
+    rows.push_back({branch, step.k[branch], step.v[branch]});
+  }
+  kernels_.Append(context_.stream(), kv_, rows);
+  const Weights::Phis phis = context_.weights().values();
+  kernels_.Attend(context_.stream(), kv_,
+                  {.phi_k = phis.k,
+                   .phi_v = phis.v,
+                   .frequency = context_.frequency(),
+                   .scale = context_.scale,
+                   .q = step.q,
+                   .gates = Gates(step),
+                   .selected = step.selected ? step.selected : out_.selected.Rows(0, step.q.dim(0)),
+                   .o = step.out});
+}
+
+void Cache::Decode(const Step& step) {
+  if (kernels_.serves()) {
+    kernels_.Begin(context_.stream(), step.entries, step.table, true);
+    DecodeTogether(step);
+  } else {
+    DecodeOneByOne(step);
+  }
+  for (const NewTokens& entry : step.entries) Hold(entry.sequence, entry.length, entry.count);
+}
+
+void Cache::Decode(const DeviceStep& step) {
+  counted_ = false;
+  kernels_.Begin(context_.stream(), step.sequences, step.count, step.numbers, step.lengths, step.table);
+  DecodeTogether(step);
 }
 
 }  // namespace longspan

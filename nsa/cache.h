@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "model/decode/kv_cache.h"
+#include "model/decode/decode_kernels.h"
 #include "nsa/sequence.h"
 
 namespace longspan {
@@ -26,19 +26,35 @@ class Cache {
     std::vector<NewTokens> entries;
     Tensor q, out, gates, selected;  // gates, selected: null where not given
     std::array<Tensor, 3> k, v;
+    Tensor table;  // [.,page_table_width] I32
   };
   Step Check(const NSADecodeStep* step) const;
   void Decode(const Step& step);
 
+  // The same of lengths in device memory, with the kernels made for decoding.
+  struct DeviceStep : Step {
+    int64_t sequences = 0, count = 0;
+    Tensor numbers, lengths;  // [sequences] I32; numbers null: 0, 1, 2, ..
+  };
+  DeviceStep Check(const NSADeviceStep* step) const;
+  void Decode(const DeviceStep& step);
+
  private:
   void Hold(int64_t sequence, int64_t length, int64_t count);  // `count` tokens after `length`
   void CheckTable(const int32_t* table, int64_t pages, const std::string& name) const;
+  template <typename Given>
+  void ViewTensors(const Given& given, int64_t tokens, Step* step) const;
   void Attend(const NewTokens& entry, const Step& step);
+  void DecodeOneByOne(const Step& step);  // with training's kernels, sequence by sequence
+  // With the kernels made for it, once the step has begun.
+  void DecodeTogether(const Step& step);
+  Tensor Gates(const Step& step);
 
   Context& context_;
   int64_t num_pages_;
   Arena arena_;
   KvCache kv_;
+  DecodeKernels kernels_;
   BranchOutputs out_;  // of all queries of a step
   Tensor gates_, logits_;
   struct Tokens {
@@ -46,6 +62,7 @@ class Cache {
     int64_t written = 0;  // those taken back since it began included: what its rings have lost
   };
   std::vector<Tokens> tokens_;  // of each sequence
+  bool counted_ = true;         // whether tokens_ is known: lengths in device memory are not
 };
 
 }  // namespace longspan

@@ -240,3 +240,12 @@ int nsa_decode(NSAContext* ctx, NSACache* cache, const NSADecodeStep* step, CUst
     context.Run(stream, [&] { found.Decode(checked); });
   });
 }
+
+int nsa_decode_device(NSAContext* ctx, NSACache* cache, const NSADeviceStep* step, CUstream_st* stream) {
+  return Guard("nsa_decode_device", [&] {
+    Context& context = Context::Of(ctx);
+    Cache& found = Cache::Of(cache, context);
+    const Cache::DeviceStep checked = found.Check(step);
+    context.Run(stream, [&] { found.Decode(checked); });
+  });
+}

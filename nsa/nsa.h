@@ -225,8 +225,33 @@ typedef struct {
   int32_t* selected; /* [T,G,N], blocks of the sequence; may be null */
 } NSADecodeStep;
 
-/* Appends the new tokens and attends from them. Each output is what nsa_forward gives at that position. */
+/* Appends the new tokens and attends from them. Each output is what nsa_forward gives at that position; on a GPU but
+ * for rounding, which may decide between blocks of nearly one score. */
 NSA_API int nsa_decode(NSAContext* ctx, NSACache* cache, const NSADecodeStep* step, struct CUstream_st* stream);
+
+/* A step whose numbers lie in device memory, so that a CUDA graph of it decodes on as sequences grow. */
+typedef struct {
+  int32_t num_sequences;     /* 1 to max_batch */
+  int32_t new_tokens;        /* of each sequence: 1 to NSA_MAX_NEW_TOKENS; T is num_sequences times so many */
+  const int32_t* sequences;  /* [num_sequences] device memory; null: 0, 1, 2, .. */
+  int32_t* lengths;          /* [num_sequences] device memory: tokens before this step, to which it adds new_tokens */
+  const int32_t* page_table; /* these, and what follows, as in NSADecodeStep */
+  int32_t page_table_width;
+  const void* q;
+  const void* k[3];
+  const void* v[3];
+  const void* gates;
+  void* out;
+  int32_t* selected;
+} NSADeviceStep;
+
+/* nsa_decode, on a GPU alone, with head_dim up to 192 and value_dim up to 128, multiples of 8, and selection_block_size
+ * up to 256; else NSA_ERROR_UNSUPPORTED. `stream` may be capturing: the graph then reads at each launch what lies behind
+ * its pointers. Before the first capture make one call of the same sizes, which loads kernels and, where gates are made
+ * of gate.*, finds scratch for them. Lengths are not checked: with the new tokens at most max_length and
+ * page_table_width * b. A step launches work for sequences of max_length, the rest of which ends at once. Afterwards
+ * nsa_decode takes the caller's lengths for what the cache's sequences hold. */
+NSA_API int nsa_decode_device(NSAContext* ctx, NSACache* cache, const NSADeviceStep* step, struct CUstream_st* stream);
 
 #ifdef __cplusplus
 }

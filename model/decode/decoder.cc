@@ -24,6 +24,11 @@ Decoder::Decoder(Device& device, const Args& args)
       compute_(device.MakeStream("compute")),
       alone_(MakeLocalCommunicator(device)),
       layout_(LayoutKind::kContiguous, args.model.nsa.select_block, 1, args.model.nsa.select_block),
+      kernels_(ops_.decode.get(), {.sizes = {args.dtype, args.model.heads, args.model.kv_heads, args.model.key_width,
+                                             args.model.value_width, args.model.nsa},
+                                   .entries = args.sequences,
+                                   .queries = kStep,
+                                   .max_tokens = args.length}),
       lengths_(args.sequences, 0),
       written_(args.sequences, 0) {
   context_.emplace(Context{device, ops_, *compute_, *compute_, *alone_, layout_, args.dtype, args.dtype});
@@ -87,6 +92,7 @@ void Decoder::ReserveStep() {
   for (auto [slot, name] : {std::pair{&ffn_gate_, "ffn.gate"}, {&ffn_up_, "ffn.up"}, {&ffn_act_, "ffn.act"}}) {
     rows(slot, name, {m.ffn});
   }
+  kernels_.Reserve(arena_);
   reserve(&last_x_, "last_x", args_.dtype, {logit_rows_, m.hidden});
   reserve(&logits_, "logits", args_.dtype, {logit_rows_, m.vocab});
 }
@@ -183,8 +189,16 @@ std::vector<std::vector<float>> Decoder::Append(std::span<const Entry> entries) 
     const auto rows = std::ssize(tokens);
     HostCopy(device_, *compute_, HostView(tokens.data(), {rows}), tokens_.Rows(0, rows));
     HostCopy(device_, *compute_, HostView(positions.data(), {rows}), positions_.Rows(0, rows));
-    Run(round, rows);
-    const std::vector<float> found = Logits(wanted);
+    together_ = kernels_.Serves(round);
+    if (together_) kernels_.Begin(*compute_, round, table_, false);
+    const bool sparse = std::ranges::all_of(layers_, [](const Layer& x) { return x.kind == AttentionKind::kNsa; });
+    std::vector<float> found;
+    if (together_ && sparse && std::ssize(wanted) <= logit_rows_) {
+      found = RunInGraph(round, rows, wanted);
+    } else {
+      Run(round, rows);
+      found = Logits(wanted);
+    }
     const int64_t vocab = args_.model.vocab;
     for (size_t i = 0; i < wanted.size(); ++i) {
       const auto row = found.begin() + static_cast<int64_t>(i) * vocab;
@@ -246,18 +260,13 @@ void Decoder::Attend(Layer& layer, const std::vector<NewTokens>& round, int64_t 
     Project(layer.k[i], k);
     Project(layer.v[i], v);
     Rotate(k, rotated_k, positions);
-    for (const NewTokens& tokens : round) {
-      const auto append = [&](int to, const Tensor& keys) {
-        layer.cache->Append(attention, *compute_, tokens, to, keys, v);
-      };
-      if (!sparse) {
-        append(kWin, rotated_k);
-      } else if (layer.k.size() > 1) {
-        append(branch, branch == kCmp && plain ? k : rotated_k);
-      } else {
-        append(kSlc, rotated_k);
-        if (plain) append(kCmp, k);
-      }
+    if (!sparse) {
+      AppendKeys(layer, round, kWin, rotated_k, v);
+    } else if (layer.k.size() > 1) {
+      AppendKeys(layer, round, branch, branch == kCmp && plain ? k : rotated_k, v);
+    } else {
+      AppendKeys(layer, round, kSlc, rotated_k, v);
+      if (plain) AppendKeys(layer, round, kCmp, k, v);
     }
   }
 
@@ -279,6 +288,19 @@ void Decoder::Attend(Layer& layer, const std::vector<NewTokens>& round, int64_t 
   const Tensor gates = gates_.Rows(0, rows), gate_logits = gate_logits_.Rows(0, rows);
   MatMul(normed_.Rows(0, rows), layer.gate, gate_logits);
   ops_.dense->Gate(*compute_, {gate_logits, layer.gate_bias, Flat(gates)});
+  if (together_) {
+    kernels_.Attend(*compute_, *layer.cache,
+                    {.phi_k = layer.phi_k,
+                     .phi_v = layer.phi_v,
+                     .frequency = plain ? rope_.frequency : Tensor(),
+                     .factor = rope_.factor,
+                     .scale = scale,
+                     .q = q,
+                     .gates = gates,
+                     .selected = branch_.selected.Rows(0, rows),
+                     .o = out_.Rows(0, rows)});
+    return;
+  }
   Branches branches;
   branches.q = q;
   for (const int branch : {kCmp, kSlc, kWin}) {
@@ -301,17 +323,54 @@ void Decoder::Attend(Layer& layer, const std::vector<NewTokens>& round, int64_t 
                     {gates, branches.out.o[kCmp], branches.out.o[kSlc], branches.out.o[kWin], out_.Rows(0, rows)});
 }
 
+void Decoder::AppendKeys(Layer& layer, const std::vector<NewTokens>& round, int branch, const Tensor& k,
+                         const Tensor& v) {
+  if (together_ && layer.kind == AttentionKind::kNsa) {
+    const DecodeKernels::Rows rows = {branch, k, v};
+    kernels_.Append(*compute_, *layer.cache, {&rows, 1});
+    return;
+  }
+  for (const NewTokens& tokens : round) layer.cache->Append(*ops_.attention, *compute_, tokens, branch, k, v);
+}
+
+std::vector<float> Decoder::RunInGraph(const std::vector<NewTokens>& round, int64_t rows,
+                                       std::span<const int32_t> wanted) {
+  const auto count = std::ssize(wanted);
+  if (count > 0) HostCopy(device_, *compute_, HostView(wanted.data(), {count}), last_.Rows(0, count));
+  const auto enqueue = [&] {
+    Run(round, rows);
+    if (count > 0) MakeLogits(count);
+  };
+  // What differs between rounds of one shape lies in device memory. The first of them finds the scratch that the others
+  // take.
+  const RoundShape shape = {std::ssize(round), rows, count, std::ranges::max(round, {}, &NewTokens::count).count};
+  if (shape != shape_) {
+    shape_ = shape;
+    graph_.reset();
+    enqueue();
+  } else {
+    if (!graph_) graph_ = device_.Capture(*compute_, enqueue);
+    graph_->Launch();
+  }
+  return count > 0 ? HostValues<float>(device_, *compute_, logits_.Rows(0, count)) : std::vector<float>();
+}
+
+void Decoder::MakeLogits(int64_t count) {
+  const Tensor x = last_x_.Rows(0, count);
+  ops_.rows->Gather(*compute_, x_, last_.Rows(0, count), x);
+  ops_.dense->RmsNorm(*compute_, {x, params().Find("norm.weight").weight, args_.model.norm_eps, x});
+  const char* const head = args_.model.tied_head ? "embedding.weight" : "head.weight";
+  ops_.dense->MatMul(*compute_,
+                     {.a = x, .b = params().Find(head).weight, .c = logits_.Rows(0, count), .transpose_b = true});
+}
+
 std::vector<float> Decoder::Logits(std::span<const int32_t> rows) {
   std::vector<float> values;
   for (; !rows.empty(); rows = rows.subspan(std::min<size_t>(rows.size(), logit_rows_))) {
     const int64_t count = std::min(std::ssize(rows), logit_rows_);
-    const Tensor index = last_.Rows(0, count), x = last_x_.Rows(0, count), logits = logits_.Rows(0, count);
-    HostCopy(device_, *compute_, HostView(rows.data(), {count}), index);
-    ops_.rows->Gather(*compute_, x_, index, x);
-    ops_.dense->RmsNorm(*compute_, {x, params().Find("norm.weight").weight, args_.model.norm_eps, x});
-    const char* const head = args_.model.tied_head ? "embedding.weight" : "head.weight";
-    ops_.dense->MatMul(*compute_, {.a = x, .b = params().Find(head).weight, .c = logits, .transpose_b = true});
-    const std::vector<float> found = HostValues<float>(device_, *compute_, logits);
+    HostCopy(device_, *compute_, HostView(rows.data(), {count}), last_.Rows(0, count));
+    MakeLogits(count);
+    const std::vector<float> found = HostValues<float>(device_, *compute_, logits_.Rows(0, count));
     values.insert(values.end(), found.begin(), found.end());
   }
   return values;

@@ -14,7 +14,7 @@
 #include "model/attention/layer.h"
 #include "model/config.h"
 #include "model/context.h"
-#include "model/decode/kv_cache.h"
+#include "model/decode/decode_kernels.h"
 #include "model/network/transformer.h"
 
 namespace longspan {
@@ -72,11 +72,15 @@ class Decoder {
   // The tokens of `round`, `rows` in all, through all layers; the stream after the last lies in x_.
   void Run(const std::vector<NewTokens>& round, int64_t rows);
   void Attend(Layer& layer, const std::vector<NewTokens>& round, int64_t rows);
+  void AppendKeys(Layer& layer, const std::vector<NewTokens>& round, int branch, const Tensor& k, const Tensor& v);
   void Project(const Projection& projection, const Tensor& y);  // of normed_
   void Rotate(const Tensor& from, const Tensor& to, const Tensor& positions);
   void MatMul(const Tensor& a, const Tensor& b, const Tensor& c, const Tensor& add = {});
   // Logits of these rows of x_, one after another.
   std::vector<float> Logits(std::span<const int32_t> rows);
+  void MakeLogits(int64_t count);  // logits_ of the rows that last_ names
+  // Run and Logits of a round that goes through kernels_ in every layer: in a graph once rounds are alike.
+  std::vector<float> RunInGraph(const std::vector<NewTokens>& round, int64_t rows, std::span<const int32_t> wanted);
 
   Device& device_;
   const Args args_;
@@ -89,6 +93,13 @@ class Decoder {
   std::optional<Context> context_;
   std::unique_ptr<Transformer> network_;
   std::vector<Layer> layers_;
+  DecodeKernels kernels_;
+  bool together_ = false;  // the round's sequences go through NSA with kernels_
+  // Of a round of so many sequences, tokens, logits, and tokens of a sequence at most; null until a second one is
+  // alike.
+  using RoundShape = std::array<int64_t, 4>;
+  RoundShape shape_ = {};
+  std::unique_ptr<Graph> graph_;
   Arena arena_;
   Rope rope_;
   Tensor summary_positions_;  // [pages*b/d] I32 of compressed rows

@@ -78,6 +78,11 @@ KeysValues KvCache::Summaries(const NewTokens& tokens) const {
   return {summaries_.k, summaries_.v, {tokens.table, args_.nsa.select_block / args_.nsa.stride}};
 }
 
+DecodeRows KvCache::RawRows(int branch) const {
+  const Ring* const ring = RingOf(branch);
+  return ring ? DecodeRows{ring->rows.k, ring->rows.v, ring->pages} : DecodeRows{pages_.k, pages_.v, 0};
+}
+
 int64_t KvCache::held(int branch) const {
   const Ring* const ring = RingOf(branch);
   return ring ? slot_rows(*ring) : std::numeric_limits<int64_t>::max();

@@ -8,7 +8,7 @@
 //                                  reads after up to `step` tokens were taken back
 //
 // The operations are those of training: a step's queries are a segment at the sequence's end, and all that they read
-// lies in pages. Which page holds which b tokens of a sequence is the caller's to say.
+// lies in pages (but see decode_kernels.h). Which page holds which b tokens of a sequence is the caller's to say.
 #pragma once
 
 #include <functional>
@@ -64,6 +64,9 @@ class KvCache {
   // What a branch reads of the sequence.
   KeysValues Raw(int branch, const NewTokens& tokens) const;
   KeysValues Summaries(const NewTokens& tokens) const;
+  // The same for decoding's kernels, of all sequences.
+  DecodeRows RawRows(int branch) const;
+  DecodeRows SummaryRows() const { return {summaries_.k, summaries_.v, 0}; }
   int64_t held(int branch) const;  // last tokens of a sequence that Raw still has; all: INT64_MAX
 
  private:

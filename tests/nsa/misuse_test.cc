@@ -82,6 +82,7 @@ TEST(Misuse, NullAndNotInitialised) {
   const NSAOutputs outputs = {};
   const NSAGradients gradients = {};
   const NSADecodeStep step = {};
+  const NSADeviceStep device_step = {};
   ExpectRefusal(nsa_init(nullptr, &config), NSA_ERROR_INVALID_ARGUMENT,
                 "nsa_init: ctx: expected an NSAContext, found null");
   ExpectRefusal(nsa_init(&none, nullptr), NSA_ERROR_INVALID_ARGUMENT, "config: expected an NSAConfig, found null");
@@ -103,6 +104,7 @@ TEST(Misuse, NullAndNotInitialised) {
     ExpectRefusal(nsa_cache_init(ctx, &no_cache, 4), status, text);
     ExpectRefusal(nsa_prefill(ctx, &no_cache, 0, &inputs, nullptr, &outputs, nullptr), status, text);
     ExpectRefusal(nsa_decode(ctx, &no_cache, &step, nullptr), status, text);
+    ExpectRefusal(nsa_decode_device(ctx, &no_cache, &device_step, nullptr), status, text);
     ExpectRefusal(nsa_bind_weight(ctx, "gate.bias", &x), status, text);
     EXPECT_EQ(nsa_saved_size(ctx, 10), 0U);
   }
@@ -246,6 +248,11 @@ TEST_F(Misused, Decoding) {
   table_[0] = 3;
   ExpectRefusal(nsa_decode(&ctx_, &cache_, nullptr, nullptr), NSA_ERROR_INVALID_ARGUMENT,
                 "step: expected an NSADecodeStep");
+  const NSADeviceStep device_step = {};
+  ExpectRefusal(nsa_decode_device(&ctx_, &cache_, nullptr, nullptr), NSA_ERROR_INVALID_ARGUMENT,
+                "step: expected an NSADeviceStep");
+  ExpectRefusal(nsa_decode_device(&ctx_, &cache_, &device_step, nullptr), NSA_ERROR_UNSUPPORTED,
+                "lengths in device memory take a GPU");
   ASSERT_NSA(Decode());  // as if nothing had been
 
   ExpectRefusal(nsa_prefill(&ctx_, &cache_, 2, &inputs_, table_, &outputs_, nullptr), NSA_ERROR_LENGTH,

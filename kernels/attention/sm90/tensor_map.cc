@@ -31,7 +31,8 @@ CUtensorMap Encode(const char* operation, CUtensorMapDataType type, const void* 
   const int element_bytes = type == CU_TENSOR_MAP_DATA_TYPE_FLOAT32 ? 4 : 2;
   cuuint64_t size[kMaxRank], stride_bytes[kMaxRank];
   cuuint32_t box_size[kMaxRank], steps[kMaxRank];
-  std::copy(sizes.begin(), sizes.end(), size);
+  // Of an empty tensor nothing is brought, but a map has no empty dimension.
+  std::transform(sizes.begin(), sizes.end(), size, [](int64_t x) { return std::max<int64_t>(x, 1); });
   std::transform(strides.begin(), strides.end(), stride_bytes, [&](int64_t stride) { return element_bytes * stride; });
   std::copy(box.begin(), box.end(), box_size);
   std::fill_n(steps, kMaxRank, 1);
