@@ -14,8 +14,9 @@
 #   LONGSPAN=FILE      the program (build/gpu/longspan)      RUNS=FOLDER   instead of runs/real_run
 #   STEPS=N            of each run (611: 40M tokens)         RANKS=N       instead of all GPUs
 #   IMPORT_STEPS=N     of the imported model (200)           PROMPT=FILE   what the text goes on from
-#   VOCAB=N                  of the tokenizer (32768)        DOCUMENTS="--megabytes 125 .." of tests/bench/long_documents.py
-#   HELD_OUT=N               tokens, at most (4194304)       TOKENS=N      of the text (300)
+#   HELD_OUT=N         tokens, at most (4194304)             TOKENS=N      of the text (300)
+#   VOCAB=N            of the tokenizer (32768)
+#   DOCUMENTS="--megabytes 125 .." to tests/bench/long_documents.py
 #   KEYS="KEY=VALUE .." over the configuration, such as a smaller model
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
@@ -85,7 +86,7 @@ evaluate() { measure nsa "$(length)" "$held_out" && measure full "$(length)" "$h
 
 text() {
   local prompt=$folder/prompt.txt
-  cp "${PROMPT:-/dev/stdin}" "$prompt" <<<'// drivers/net/example.c' || return
+  if [[ -n ${PROMPT:-} ]]; then cp "$PROMPT" "$prompt" || return; else echo '// drivers/net/example.c' >"$prompt"; fi
   for name in nsa full; do
     echo "== text of $name"
     "$longspan" generate "$folder/$name" parallel.cp=1 --file "$prompt" --tokens "${TOKENS:-300}" --temperature 0.7 --top-p 0.95 \
