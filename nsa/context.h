@@ -65,9 +65,8 @@ class Context {
   SingleQuery& single();      // refuses where the configuration has no such calls
   int64_t max_pages() const;  // of a sequence
   bool rotates() const { return config.rope_theta > 0; }
-  const Tensor& frequency() const {
-    return frequency_;
-  }  // [K/2] F64 of the compressed keys' rotation; null: not rotated
+  // [K/2] F64 of the compressed keys' rotation; null: not rotated
+  const Tensor& frequency() const { return frequency_; }
 
  private:
   void Join(CUstream_st* theirs);

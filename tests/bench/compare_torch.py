@@ -99,7 +99,7 @@ class Comparison:
         self.args = args
         self.entrants, self.absent = public.public_entrants(args.without)
         if os.path.exists(args.libnsa):
-            self.entrants.insert(0, public.library_entrant(args.libnsa))
+            self.entrants.insert(0, public.nsa_entrant(args.libnsa))
         else:
             self.absent["libnsa"] = f"there is no {args.libnsa}"
         self.entrants = public.torch_entrants() + self.entrants

@@ -100,7 +100,7 @@ def torch_entrants():
     ]
 
 
-def library_entrant(path):
+def nsa_entrant(path):
     """The library that the path names: nsa_forward and nsa_backward on PyTorch's pointers and stream."""
     os.environ["NSA_LIBRARY"] = path
     sys.path.append(os.path.join(os.path.dirname(__file__), "../../nsa/examples"))
