@@ -218,6 +218,15 @@ std::string Whereabouts(int rank, const std::optional<RankReport>& known) {
   return text + "\n" + report.threads.substr(0, report.threads.size() - 1);
 }
 
+std::string CallsText(const Case& job, const Meeting& meeting) {
+  std::string text = "\n  ranks called different operations under this number:";
+  for (const int rank : meeting.members) {
+    const Transfer* const call = job.CallOf(rank, meeting);
+    if (call) text += fmt::format("\n    rank {}: {}", rank, Signature(*call));
+  }
+  return text;
+}
+
 }  // namespace
 
 std::string RanksText(const std::vector<int>& ranks) {
@@ -250,11 +259,7 @@ std::string StallVerdict(const std::vector<std::optional<RankReport>>& ranks, co
       fmt::format("communication stalled: {} of ranks {} has not ended for {:.1f} s ({})",
                   Describe(*job.Waiting(witness)), RanksText(meeting.members), job.Waited(witness), limit);
   if (guilt == Guilt::kDiffers) {
-    text += "\n  ranks called different operations under this number:";
-    for (const int rank : meeting.members) {
-      const Transfer* const call = job.CallOf(rank, meeting);
-      if (call) text += fmt::format("\n    rank {}: {}", rank, Signature(*call));
-    }
+    text += CallsText(job, meeting);
   } else if (guilt == Guilt::kNone && !meeting.missing.empty()) {
     text += "\n  on other nodes, of which nothing is known here: " + NamedRanks(meeting.missing);
   } else if (guilt == Guilt::kNone) {
@@ -280,6 +285,14 @@ std::string StallVerdict(const std::vector<std::optional<RankReport>>& ranks, co
   }
   if (others > kMost) text += fmt::format("\n  and {} more wait", others - kMost);
   return text;
+}
+
+std::string Disagreement(const std::vector<std::optional<RankReport>>& ranks) {
+  const Case job(ranks, /*all_told=*/false);
+  Case::Guilt guilt = Case::Guilt::kNone;
+  const std::set<int> told = job.Culprits(&guilt);
+  if (guilt != Case::Guilt::kDiffers) return "";
+  return CallsText(job, job.meetings().at(job.Witness(told, guilt)));
 }
 
 std::string LossVerdict(const RankReport& lost) {

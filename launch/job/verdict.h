@@ -17,7 +17,11 @@ namespace longspan {
 std::string StallVerdict(const std::vector<std::optional<RankReport>>& ranks, const std::string& limit,
                          bool all_told = true);
 
-// The same of a rank whose process ended while others need it.
+// Which ranks called another operation than the others, or with another size or type, under the number of a call that
+// has not ended: lines, each after an end of line; "" where none did.
+std::string Disagreement(const std::vector<std::optional<RankReport>>& ranks);
+
+// The verdict on a rank whose process ended while others need it.
 std::string LossVerdict(const RankReport& lost);
 
 // "0, 2 to 5"

@@ -16,6 +16,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <filesystem>
 #include <fstream>
 #include <mutex>
@@ -139,6 +140,7 @@ class Watchdog::Guard {
 
   ~Guard() {
     if (thread_.joinable()) {
+      if (std::uncaught_exceptions() > exceptions_) AddToError(Disagreement(Known()));
       device_->End();  // which is still watched
       const uint64_t one = 1;
       [[maybe_unused]] const ssize_t written = write(end_, &one, sizeof(one));
@@ -298,6 +300,13 @@ class Watchdog::Guard {
     AddState(&report);
     return report;
   }
+  // What is known on this node.
+  std::vector<std::optional<RankReport>> Known() const {
+    std::vector<std::optional<RankReport>> ranks(size_);
+    for (const Peer& peer : peers_) ranks[peer.rank] = Of(peer);
+    ranks[rank_] = ReadRing(ring());
+    return ranks;
+  }
   static std::string PathOf(const std::string& meeting, int rank) {
     return fmt::format("{}/rank{:05}.json", meeting, rank);
   }
@@ -375,9 +384,7 @@ class Watchdog::Guard {
     const bool first = std::none_of(peers_.begin(), peers_.end(),
                                     [&](const Peer& peer) { return peer.rank < rank_ && !HasEnded(peer); });
     if (!first) return;  // another says it
-    std::vector<std::optional<RankReport>> ranks(size_);
-    for (const Peer& peer : peers_) ranks[peer.rank] = Of(peer);
-    ranks[rank_] = ReadRing(ring());
+    const std::vector<std::optional<RankReport>> ranks = Known();
     Say(LossVerdict(*ranks[lost.rank]));
     if (const std::string archive = Archive(); !archive.empty()) SaveTexts(archive, ranks);
     End(ExitCode::kRankFailed, /*first=*/true);
@@ -415,6 +422,7 @@ class Watchdog::Guard {
   }
 
   const CommConfig limits_;
+  const int exceptions_ = std::uncaught_exceptions();
   int rank_ = 0, size_ = 1;
   std::string id_, shared_;
   std::vector<Peer> peers_;

@@ -56,6 +56,7 @@ void RequirePmi() {
 }
 
 std::atomic<bool> end_left_to_others = false;
+std::string added_to_error;
 
 [[noreturn]] void EndAllRanks(ExitCode code, const std::string& message) {
   while (end_left_to_others) std::this_thread::sleep_for(std::chrono::seconds(1));
@@ -63,7 +64,7 @@ std::atomic<bool> end_left_to_others = false;
   // launcher that ends the others then, and takes its time.
   if (ProcessRank() != 0) std::this_thread::sleep_for(std::chrono::milliseconds(MpiIsRunning() ? 500 : 3000));
   std::fflush(stdout);
-  fmt::print(stderr, "error: {}\n", message);
+  fmt::print(stderr, "error: {}{}\n", message, added_to_error);
   int size = 1;
   if (MpiIsRunning()) MPI_Comm_size(MPI_COMM_WORLD, &size);
   if (size > 1) MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code));
@@ -114,6 +115,8 @@ std::string MpiVersion() {
 }
 
 void LeaveEndToOthers() { end_left_to_others = true; }
+
+void AddToError(const std::string& lines) { added_to_error += lines; }
 
 int RunAndReport(const std::function<int()>& run) {
   try {

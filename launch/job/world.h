@@ -36,6 +36,9 @@ std::string MpiVersion();  // "Open MPI v4.1.4"
 // From now on another thread ends the job and says why: errors of RunAndReport neither speak nor end anything.
 void LeaveEndToOthers();
 
+// Lines, each after an end of line, that the error which ends this process is to say besides its own.
+void AddToError(const std::string& lines);
+
 // Runs `run` and returns its exit code. What it throws is printed once, and ends this process, and with it all ranks of
 // the job, with the error's exit code: another rank may be waiting for this one.
 int RunAndReport(const std::function<int()>& run);

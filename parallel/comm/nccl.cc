@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <exception>
 #include <string>
+#include <string_view>
 
 namespace longspan {
 
@@ -13,6 +14,12 @@ NcclGuard::~NcclGuard() {
 }
 
 void PrepareNccl(int world_rank, bool shared_gpus) {
+  // A transfer is in its stream when NCCL's call returns.
+  const char* const blocking = std::getenv("NCCL_COMM_BLOCKING");
+  if (blocking && std::string_view(blocking) == "0") {
+    Fail(ExitCode::kConfig,
+         "NCCL_COMM_BLOCKING = 0: NCCL's calls must enqueue their transfers before they return; unset it");
+  }
   const auto set = [](const char* name, const std::string& value) { setenv(name, value.c_str(), /*overwrite=*/0); };
   set("NCCL_NVLS_ENABLE", "0");
   if (!shared_gpus) return;

@@ -49,6 +49,7 @@ JobAcctGatherType=jobacct_gather/none
 SchedulerType=sched/builtin
 SelectType=select/cons_tres
 SlurmdParameters=config_overrides
+MpiDefault=pmix
 NodeName=head CPUs=8
 PartitionName=main Nodes=head Default=YES OverSubscribe=FORCE:4
 EOF
@@ -68,6 +69,10 @@ tiny=(runtime.device=CPU model.layers=1 model.hidden=16 model.heads=2 model.kv_h
   train.log_interval=100000 train.sequences_per_step=2 parallel.cp=2 checkpoint.minutes=0 checkpoint.interval=50 train.steps=2000
   "output=$folder/runs")
 
+# srun needs no word of PMIx where it is the cluster's default.
+srun -n 2 "$longspan" train "${tiny[@]}" train.steps=3 name=plain >"$folder/plain.log" 2>&1
+code=$?
+[ "$code" -eq 0 ] && grep -q "^done: 3 steps" "$folder/plain.log" || { fail "plain srun: code $code"; cat "$folder/plain.log"; }
 # Without PMIx each process would be a run of its own; a configuration that no restart cures ends the job.
 srun --mpi=none -n 2 "$longspan" train "${tiny[@]}" >"$folder/none.log" 2>&1
 code=$?

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "launch/job/cores.h"
+#include "parallel/comm/nccl.h"
 #include "runtime/error.h"
 
 namespace longspan {
@@ -32,6 +33,20 @@ std::string Refusal(int ranks, int gpus, bool share) {
     return error.what();
   }
   return "accepted";
+}
+
+// Else a transfer would be in its stream later than work enqueued after it.
+TEST(Binding, NcclsCallsMustWait) {
+  setenv("NCCL_COMM_BLOCKING", "0", 1);
+  std::string message = "accepted";
+  try {
+    PrepareNccl(0, false);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kConfig);
+    message = error.what();
+  }
+  unsetenv("NCCL_COMM_BLOCKING");
+  EXPECT_NE(message.find("NCCL_COMM_BLOCKING = 0"), std::string::npos) << message;
 }
 
 TEST(Binding, MoreRanksThanGpusIsAnErrorThatSaysWhatToDo) {

@@ -27,6 +27,8 @@ class StalledJob {
     const int rank = world_.rank();
     if (rank == 1) fmt::print(stderr, "the fault\n");
     if (what == "extra" && rank == 1) world_.Barrier();
+    if (what == "size") Reduce(world_, rank == 1 ? 8 : 4);
+    if (what == "type" && rank == 1) Reduce<double>(world_, 1);
     if (what == "circle" && rank == 1) {
       world_.Barrier();
       Reduce(cp_, 1);
@@ -39,6 +41,11 @@ class StalledJob {
     if (what == "evaluate") {
       const InPhase phase(HostPhase::kEvaluate);
       if (rank == 1) Sleep(1.5 * kTimeout);
+      Reduce(world_, 1);
+    }
+    if (what == "save") {
+      const InPhase phase(HostPhase::kSave);
+      if (rank == 1) Sleep(60);
       Reduce(world_, 1);
     }
     // Meanwhile all processes are stopped for a while.
@@ -56,12 +63,13 @@ class StalledJob {
     std::atomic<int64_t> turns = 0;
     for (;;) turns.fetch_add(1);
   }
+  template <typename T = float>
   void Reduce(Communicator& group, int64_t count) {
-    std::array<float, 8> x{};
+    std::array<T, 8> x{};
     group.AllReduce(*stream_, HostView(x.data(), {count}), ReduceOp::kSum);
   }
 
-  Job job_{DeviceKind::kCpu, {.cp = 2}, {.timeout = kTimeout}};
+  Job job_{DeviceKind::kCpu, {.cp = 2}, {.timeout = kTimeout, .save_timeout = kTimeout / 2}};
   Communicator& world_ = job_.mesh().host_world();
   Communicator& cp_ = job_.mesh().cp();
   const std::unique_ptr<Stream> stream_ = MakeCpuDevice()->MakeStream("test");

@@ -30,6 +30,12 @@ check none 0
 check evaluate 0
 check extra 76 "all_reduce of test, call " "ranks called different operations under this number" "rank 0: all_reduce" \
   "rank 1: barrier" "rank 1 on "
+# MPI refuses a message that is longer than expected before anybody has waited.
+for what in size type; do
+  check $what 70 "all_reduce, call 6 of rank " "MPI_ERR_TRUNCATE" "ranks called different operations under this number" \
+    "rank 0: all_reduce of test, call 6, F32, " "rank 1: all_reduce of test, call 6, F"
+done
+check save 76 "(comm.save_timeout = 1)" "not arrived: rank 1" "saving after step 1 for"
 check circle 76 "ranks wait for each other in different operations" "all_reduce of test" "barrier of test"
 check spin 76 "not arrived: rank 2" "main thread at test" "StalledJob::Spin"
 # The driver of rank 0's GPU does not answer, which says the verdict: on another rank, and on itself.

@@ -122,7 +122,13 @@ TEST_F(VerdictTest, RanksThatDisagree) {
             "    rank 0: all_reduce of halo, layer 2 forward, call 2, F32, 64 bytes", "\n    rank 1: ", said,
             "rank 1 on node0, pid 101"},
            {"rank 0 on node0, pid"});
+    const std::string lines = Disagreement(ranks_);  // as one that fails says it
+    EXPECT_TRUE(lines.starts_with("\n  ranks called different operations")) << lines;
+    EXPECT_NE(lines.find(said), std::string::npos) << lines;
   }
+  Begin(3);
+  for (const int rank : {0, 2}) Enter(rank, 2, "comm.all_reduce");
+  EXPECT_EQ(Disagreement(ranks_), "");
 }
 
 // Messages between two ranks have numbers of their own, which say nothing about calls of all.

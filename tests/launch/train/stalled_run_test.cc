@@ -68,6 +68,19 @@ TEST_F(StalledRun, ARankHangsInTheThirdLayersHalo) {
   }
 }
 
+// Before anything is done.
+TEST_F(StalledRun, ARankHasAnotherConfiguration) {
+  const double begin = WallSeconds();
+  BackgroundRun run(3,
+                    fmt::format("{} : -np 1 '{}' {}", Arguments("parallel.cp=2"), LONGSPAN_PROGRAM,
+                                Arguments("parallel.cp=2 model.hidden=32")),
+                    folder_ / "said");
+  const int ended = run.Wait();
+  std::printf("another configuration: exit code %d %.1f s after the start\n", ended, WallSeconds() - begin);
+  EXPECT_EQ(ended, 78);
+  ExpectParts(run.said(), {"error: [rank 0/4 ", "model.hidden: 16 ", "on rank 0, 32 ", "on rank 3"});
+}
+
 // The lowest of the others speaks.
 TEST_F(StalledRun, ARankIsStopped) {
   ExpectParts(Run("0:halo:forward:stop:2:5", 76, "communication stalled: "),
