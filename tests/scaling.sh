@@ -51,7 +51,6 @@ attention() {
   for ((p = 1; p <= ranks; p *= 2)); do
     local both=(--layout "HEAD_TAIL,CONTIGUOUS" --selected-exchange "GATHER,FETCH")
     [[ $p -gt 1 ]] || both=()
-    [[ $p -gt 1 && $device == gpu ]] && both+=(--transfer-processors 8)
     on_ranks "$p" "$longspan" "${layer[@]}" "${short[@]}" "${both[@]}" --json "$folder/short.$p.json" >"$folder/log" 2>&1 ||
       broken "$p ranks" "$folder/log"
   done
@@ -99,7 +98,7 @@ train() {
   fi
   on_ranks "$count" "$longspan" train --config "$config" --overwrite name="$name" output="$folder" train.steps="$steps" \
     train.eval_interval=0 train.log_interval=1 checkpoint.minutes=0 checkpoint.at_end=false optimizer.schedule=CONSTANT \
-    optimizer.warmup_steps=0 "${keys[@]}" >"$log" 2>&1 || { broken "$name" "$log"; return; }
+    optimizer.learning_rate=1e-5 optimizer.warmup_steps=0 "${keys[@]}" >"$log" 2>&1 || { broken "$name" "$log"; return; }
   local rates=()
   [[ $device == cpu ]] || rates=(--rates configs/rates/h100.json --link-gbps 250)
   "$longspan" plan --config "$config" --world "$count" "${rates[@]}" "${keys[@]}" >"$folder/$name.plan" 2>&1 ||
