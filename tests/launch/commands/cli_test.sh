@@ -148,4 +148,5 @@ fi
 check 78 "runtime.graphs = ON: needs GPUs" train --config "$fibonacci" runtime.device=CPU runtime.graphs=ON \
   output="$scratch" name=graphs
 check 78 "parallel.cp = 1: verify" verify --config "$fibonacci"
+LONGSPAN_RANKS_OF_NODE=2x check 78 "LONGSPAN_RANKS_OF_NODE: expected a number from 1 on, found '2x'" train --config "$fibonacci" runtime.device=CPU
 exit $((failures > 0))
