@@ -240,6 +240,39 @@ TEST(Summary, SlowAndThenSlower) {
   }
 }
 
+// Of a step that ran as graphs nothing is known but its time.
+TEST(Summary, StepsAsGraphsAreCountedAndThoseThatAreSeenSayWhatTheyDid) {
+  const auto made = [](int seen_every) {
+    ProfileData data = Made([](int rank, int) { return Extra{.forward = rank == 2 ? 0.008 : 0}; }, /*gpu=*/true);
+    for (RankProfile& rank : data.ranks) {
+      for (ProfilePeriod& step : rank.periods) {
+        if (step.step % seen_every == 0) continue;
+        step.seconds -= 0.001;
+        step.cells = {{.stage = "graph", .seconds = step.seconds}};
+        step.transfers.clear();
+      }
+    }
+    return Summarize(data);
+  };
+  const Summary all = made(1), some = made(6), none = made(kSteps + 1);
+  EXPECT_EQ(all.seen, kSteps);
+  EXPECT_EQ(some.seen, kSteps / 6);
+  EXPECT_EQ(none.seen, 0);
+  for (const Summary& summary : {some, none}) EXPECT_EQ(summary.steps, kSteps);
+  EXPECT_NEAR(some.step, all.step - 0.001 * 5 / 6, 1e-9);
+  const RankRow& mean = some.mean;
+  EXPECT_NEAR(mean.work + mean.data + mean.other + mean.waiting + mean.moving, mean.step, 1e-12);
+  EXPECT_NEAR(mean.step, all.mean.step, 2e-4);
+  ASSERT_EQ(some.stages.size(), all.stages.size());
+  for (size_t i = 0; i < all.stages.size(); ++i) EXPECT_EQ(some.stages[i].stage, all.stages[i].stage);
+  EXPECT_NEAR(some.transfers.at(0).moving, kMove, 1e-9);
+  ASSERT_EQ(some.stragglers.size(), 1U);
+  EXPECT_EQ(some.stragglers[0].rank, 2);
+  EXPECT_NE(ReportText(some).find("10 of the steps ran kernel by kernel"), std::string::npos) << ReportText(some);
+  EXPECT_NE(ReportText(none).find("within CUDA graphs are not seen"), std::string::npos) << ReportText(none);
+  EXPECT_EQ(ReportText(all).find("graph"), std::string::npos) << ReportText(all);
+}
+
 TEST(Summary, DataComputeAndOneOff) {
   const Summary data = Summarize(Made([](int rank, int) { return Extra{.data = rank == 3 ? 0.01 : 0}; }));
   ASSERT_EQ(data.stragglers.size(), 1U);
