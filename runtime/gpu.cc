@@ -148,7 +148,7 @@ GpuSpan::GpuSpan(Stream& stream, const char* name, const Cost& cost, const Trans
   span_.place = CurrentPlace();
   span_.lane = stream.lane();
   PlantedFault::Get().Strike(span_.place);
-  if (Capturing(stream_)) return;
+  if (!Trace::Get().enabled() || Capturing(stream_)) return;
   begin_ = EventPool::Get().Take(device_);
   CudaCheck(cudaEventRecord(begin_, stream_), name);
 }

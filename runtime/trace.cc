@@ -41,6 +41,7 @@ Trace& Trace::Get() {
 }
 
 void Trace::Add(const TraceSpan& span) {
+  if (!enabled_) return;
   const std::lock_guard lock(mutex_);
   SpanTotal& total = totals_[span.name];
   total.count += 1;

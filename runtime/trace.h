@@ -66,6 +66,9 @@ class Trace {
   void Reset();                               // waits for pending spans, and forgets all
   std::map<std::string, SpanTotal> totals();  // by name, since the last Reset; waits for pending spans
 
+  // Whether spans count at all, from now on; until told otherwise they do. Else GPUs record no events for them.
+  void Enable(bool enable) { enabled_ = enable; }
+  bool enabled() const { return enabled_; }
   void Keep(bool keep);                                   // the spans, from now on
   void BeginPeriod(int64_t period) { period_ = period; }  // of spans enqueued from now on
   int64_t period() const { return period_; }
@@ -84,6 +87,7 @@ class Trace {
   std::unordered_map<const char*, SpanTotal> totals_;
   std::deque<Pending> pending_;
   bool keep_ = false;
+  std::atomic<bool> enabled_ = true;
   std::atomic<int64_t> period_ = 0;
   std::vector<TraceSpan> kept_;
 };

@@ -37,6 +37,7 @@ std::string Recorder::PathOf(const std::string& folder, int rank) {
 }
 
 Recorder::Recorder(Args args) : args_(std::move(args)), gpu_(args_.device.kind() == DeviceKind::kGpu) {
+  Trace::Get().Enable(args_.level != ProfileLevel::kOff);
   if (args_.level == ProfileLevel::kOff) return;
   Communicator& world = args_.world;
   clocks_ = world.Split(0, world.rank());
@@ -62,6 +63,7 @@ Recorder::Recorder(Args args) : args_(std::move(args)), gpu_(args_.device.kind()
 Recorder::~Recorder() {
   Write();  // of a run that failed
   Trace::Get().Keep(false);
+  Trace::Get().Enable(true);
 }
 
 double Recorder::wish() const {

@@ -157,6 +157,17 @@ TEST(GpuTrace, ASpanThatFailsIsNotCounted) {
   EXPECT_TRUE(Trace::Get().totals().empty());
 }
 
+TEST(GpuTrace, NothingIsTimedWhileTheTraceIsNotEnabled) {
+  const auto stream = Gpu().MakeStream("s");
+  const Buffer buffer(Gpu(), 1 << 20, "buffer");
+  Trace::Get().Reset();
+  for (const bool enabled : {false, true}) {
+    Trace::Get().Enable(enabled);
+    Gpu().FillBytes(*stream, OnDevice(buffer, 1 << 18), 1);
+    EXPECT_EQ(Trace::Get().totals().count("memory.fill"), enabled ? 1U : 0U);
+  }
+}
+
 TEST(GpuTrace, SpansBeginOnTheClockOfTheHost) {
   constexpr double kError = 0.05;  // other programs may have the GPU for a while; of another clock it would be hours
   const auto stream = Gpu().MakeStream("compute");

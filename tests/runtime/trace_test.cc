@@ -34,6 +34,17 @@ class TraceTest : public testing::Test {
   const std::unique_ptr<Device> device_ = MakeCpuDevice();
 };
 
+TEST_F(TraceTest, CountsNothingWhileItIsNotEnabled) {
+  const auto stream = device_->MakeStream("test");
+  int runs = 0;
+  for (const bool enabled : {false, true}) {
+    Trace::Get().Enable(enabled);
+    Launch(*stream, "test.span", {}, [&] { ++runs; });
+    EXPECT_EQ(Trace::Get().totals().count("test.span"), enabled ? 1U : 0U);
+  }
+  EXPECT_EQ(runs, 2);
+}
+
 // Where it was enqueued, not where it runs.
 TEST_F(TraceTest, ASpanHasThePlaceAndPeriodOfItsLaunch) {
   SetCpuStreamMode(CpuStreamMode::kReorder);
