@@ -150,17 +150,12 @@ Ledger LedgerOf(const ProfileData& data) {
     }
     ledger.other += std::max(0.0, session.end - session.begin - steps);
   }
-  double recorded = 0;
-  for (const ProfilePeriod& period : rank.periods) {
-    recorded += period.seconds;
-    if (period.what == proto::Period::CHECKPOINT) ledger.checkpoint += period.seconds;
-    if (period.what == proto::Period::EVALUATION) ledger.evaluation += period.seconds;
-    if (period.what != proto::Period::STEP) continue;
-    const double waited = RowOf(period).data;
-    ledger.data += waited;
-    ledger.training += period.seconds - waited;
-  }
-  if (!sessions.empty()) ledger.other += std::max(0.0, sessions.back().end - sessions.back().begin - recorded);
+  const ProfileTotals& totals = rank.totals;
+  ledger.checkpoint += totals.checkpoint;
+  ledger.evaluation += totals.evaluation;
+  ledger.data += totals.data;
+  ledger.training += totals.steps_seconds - totals.data;
+  if (!sessions.empty()) ledger.other += std::max(0.0, sessions.back().end - sessions.back().begin - totals.seconds);
   return ledger;
 }
 

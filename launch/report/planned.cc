@@ -22,9 +22,8 @@ std::vector<PlanRow> BesidePlan(const ProfileData& data, const PlannedRun& plan)
   for (const proto::Memory& peak : rank->peaks) {
     if (!peak.host()) memory[peak.use()] = static_cast<double>(peak.bytes());
   }
-  double flops = 0, seconds = 0, steps = 0, seen = 0, in_use = 0;
+  double flops = 0, seconds = 0, steps = 0, seen = 0;
   for (const ProfilePeriod& period : rank->periods) {
-    in_use = std::max(in_use, period.memory);
     if (period.what != proto::Period::STEP) continue;
     steps += 1;
     seconds += period.seconds;
@@ -43,7 +42,7 @@ std::vector<PlanRow> BesidePlan(const ProfileData& data, const PlannedRun& plan)
   }
   rows.push_back({"memory: all but scratch", "bytes", planned_memory, memory[""] - memory["scratch"]});
   // With what libraries take. Of a CPU it is all that the process ever did.
-  if (rank->header.gpu()) rows.push_back({"memory: in use", "bytes", planned_memory, in_use});
+  if (rank->header.gpu()) rows.push_back({"memory: in use", "bytes", planned_memory, rank->totals.memory});
   if (seen > 0) {
     for (const auto& [name, bytes] : plan.transfers) {
       const std::string operation = name.starts_with("comm.") ? name.substr(5) : name;

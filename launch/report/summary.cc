@@ -117,9 +117,7 @@ std::vector<MemoryOfUse> MemoryRows(const ProfileData& data) {
   std::stable_sort(rows.begin(), rows.end(), [](const MemoryOfUse& a, const MemoryOfUse& b) { return a.max > b.max; });
   add_peaks([](const proto::Memory& peak) { return peak.use().empty(); }, "all of these");
   for (const RankProfile& rank : data.ranks) {
-    double most = 0;
-    for (const ProfilePeriod& period : rank.periods) most = std::max(most, period.memory);
-    add(rank.header.gpu() ? "in use on the GPU" : "in use by the process", false, most);
+    add(rank.header.gpu() ? "in use on the GPU" : "in use by the process", false, rank.totals.memory);
   }
   add_peaks([](const proto::Memory& peak) { return peak.host(); }, "");
   return rows;
@@ -231,11 +229,6 @@ StepTable CommonSteps(const ProfileData& data) {
   return table;
 }
 
-bool IsSeen(const ProfilePeriod& step) {
-  return std::none_of(step.cells.begin(), step.cells.end(),
-                      [](const ProfileCell& cell) { return cell.stage == "graph"; });
-}
-
 StepTable SeenSteps(const StepTable& steps) {
   StepTable seen(steps.size());
   for (size_t i = 0; i < steps[0].size(); ++i) {
@@ -256,10 +249,15 @@ Summary Summarize(const ProfileData& data) {
   summary.ledger = LedgerOf(data);
   const StepTable all = CommonSteps(data);
   if (all[0].empty()) return summary;
-  summary.steps = std::ssize(all[0]);
+  const auto shorter = [](const RankProfile& a, const RankProfile& b) {
+    return a.totals.last_step < b.totals.last_step;
+  };
+  const ProfileTotals& totals = std::min_element(data.ranks.begin(), data.ranks.end(), shorter)->totals;
   summary.first_step = all[0].front()->step;
-  summary.last_step = all[0].back()->step;
-  std::vector<double> slowest(summary.steps, 0.0);
+  summary.last_step = totals.last_step;
+  summary.steps = totals.steps;
+  summary.seen = totals.seen;
+  std::vector<double> slowest(all[0].size(), 0.0);
   for (const auto& rank : all) {
     for (size_t i = 0; i < rank.size(); ++i) {
       summary.step += rank[i]->seconds / static_cast<double>(rank.size() * all.size());
@@ -269,7 +267,6 @@ Summary Summarize(const ProfileData& data) {
   summary.step_median = LowerMedian(slowest);
 
   const StepTable steps = SeenSteps(all);
-  if (IsSeen(*steps[0][0])) summary.seen = std::ssize(steps[0]);
   const auto count = static_cast<double>(steps[0].size());
   StageTable stages(data.ranks.size(), count), layers(data.ranks.size(), count);
   for (size_t r = 0; r < data.ranks.size(); ++r) {
