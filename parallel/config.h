@@ -15,8 +15,8 @@ struct ParallelConfig {
   LayoutKind layout = LayoutKind::kHeadTail;
   SelectedExchange selected_exchange = SelectedExchange::kGather;
   Transport transport = Transport::kAuto;
-  bool share_gpu = false;            // several ranks may use one GPU
-  int64_t transfer_processors = -1;  // of a GPU, that attention leaves to transfers; -1 = as many as they want
+  bool share_gpu = false;           // several ranks may use one GPU
+  int64_t transfer_processors = 0;  // of a GPU, that attention leaves to transfers
   bool operator==(const ParallelConfig&) const = default;
 };
 

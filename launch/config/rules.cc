@@ -315,11 +315,11 @@ std::vector<std::string> Problems(const RunConfig& config, int64_t world, bool r
         config.parallel.transport == Transport::kNccl ? "NCCL" : "STAGED");
   }
   const int64_t left = config.parallel.transfer_processors;
-  if (problems.Size("parallel.transfer_processors", left, -1) && config.runtime.device == RuntimeDevice::kCpu &&
+  if (problems.Size("parallel.transfer_processors", left, 0) && config.runtime.device == RuntimeDevice::kCpu &&
       left > 0) {
     problems.Add(
         "parallel.transfer_processors = {} and runtime.device = CPU disagree: a CPU leaves none; set "
-        "parallel.transfer_processors to -1",
+        "parallel.transfer_processors to 0",
         left);
   }
   if (config.runtime.graphs == Graphs::kOn) {

@@ -31,7 +31,7 @@ std::string Announcement(const RunConfig& config, const std::string& stage, cons
     const AttentionSizes sizes = {dtype, model.heads, model.kv_heads, model.key_width, model.value_width};
     text += fmt::format("  attention  kernels {}, {} left to transfers\n",
                         session.ops().attention->Kernels(session.compute(), sizes),
-                        Count(session.transfer_processors(), "multiprocessor"));
+                        Count(config.parallel.transfer_processors, "multiprocessor"));
   }
   text += fmt::format("  folder     {}\n", folder);
   return text + job.placement() + "\n" + MemoryTable(session.arena().Rows(), job.device().AvailableBytes(), host);

@@ -4,25 +4,13 @@
 
 namespace longspan {
 
-namespace {
-
-// Unless the configuration says. As a rule NCCL takes a few; transfers of a STAGED communicator take none.
-int64_t TransferProcessors(const SessionConfig& config, const Device& device, const Communicator& cp) {
-  constexpr int64_t kSome = 8;
-  if (config.parallel.transfer_processors >= 0) return config.parallel.transfer_processors;
-  return device.kind() == DeviceKind::kGpu && cp.size() > 1 && !cp.host_waits() ? kSome : 0;
-}
-
-}  // namespace
-
 Session::Session(const SessionConfig& config, Device& device, Communicator& cp, DType dtype, Ops ops)
     : device_(device),
       ops_(ops.dense ? std::move(ops) : MakeOps(device.kind())),
       compute_(device.MakeStream("compute")),
       comm_(device.MakeStream("comm")),
-      layout_(config.parallel.layout, config.sequence_length, cp.size(), config.model.nsa.select_block),
-      transfer_processors_(TransferProcessors(config, device, cp)) {
-  ops_.attention->LeaveProcessors(*compute_, transfer_processors_);
+      layout_(config.parallel.layout, config.sequence_length, cp.size(), config.model.nsa.select_block) {
+  ops_.attention->LeaveProcessors(*compute_, config.parallel.transfer_processors);
   const DType gradient_dtype = dtype == DType::kBf16 ? DType::kF32 : dtype;
   context_.emplace(Context{device_, ops_, *compute_, *comm_, cp, layout_, dtype, gradient_dtype});
   model_ = std::make_unique<Transformer>(*context_, config.model, config.parallel.selected_exchange, config.keep);

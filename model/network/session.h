@@ -39,8 +39,6 @@ class Session {
   Stream& compute() { return *compute_; }
   Stream& comm() { return *comm_; }
   const Layout& layout() const { return layout_; }
-  // Multiprocessors of the GPU that attention leaves to transfers.
-  int64_t transfer_processors() const { return transfer_processors_; }
   const Context& context() const { return *context_; }
   Arena& arena() { return arena_; }
   Transformer& model() { return *model_; }
@@ -51,7 +49,6 @@ class Session {
   Ops ops_;
   std::unique_ptr<Stream> compute_, comm_;
   Layout layout_;
-  int64_t transfer_processors_ = 0;
   std::optional<Context> context_;
   Arena arena_;
   std::unique_ptr<Transformer> model_;

@@ -243,12 +243,12 @@ TEST(ConfigRules, Ranks) {
   Expect({
       {[](auto& c) { c.parallel.cp = 0; }, {"parallel.cp = 0"}},
       {[](auto& c) { c.parallel.dp = -1; }, {"parallel.dp = -1"}},
-      {[](auto& c) { c.parallel.transfer_processors = -2; }, {"parallel.transfer_processors = -2"}},
+      {[](auto& c) { c.parallel.transfer_processors = -1; }, {"parallel.transfer_processors = -1"}},
       {[](auto& c) {
          c.parallel.transfer_processors = 4;
          c.runtime.device = RuntimeDevice::kCpu;
        },
-       {"parallel.transfer_processors = 4 and runtime.device = CPU disagree", "to -1"}},
+       {"parallel.transfer_processors = 4 and runtime.device = CPU disagree", "to 0"}},
       {[](auto& c) { c.parallel.dp = 2; },
        {"parallel.dp = 2 and parallel.cp = 1 disagree with a world of size 4", "start 2 ranks or set parallel.dp to 4"},
        4},

@@ -34,13 +34,5 @@ TEST(Session, SlotsAreApart) {
   SetCpuStreamMode(CpuStreamMode::kImmediate);
 }
 
-TEST(Session, LeavesProcessorsToTransfers) {
-  SessionConfig config = SmallConfig();
-  const auto self = MakeLocalCommunicator(TestCpu());
-  EXPECT_EQ(ModelCase(config, *self, DType::kF32).session.transfer_processors(), 0);  // nobody to transfer to
-  config.parallel.transfer_processors = 3;
-  EXPECT_EQ(ModelCase(config, *self, DType::kF32).session.transfer_processors(), 3);
-}
-
 }  // namespace
 }  // namespace longspan
