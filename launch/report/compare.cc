@@ -75,7 +75,7 @@ std::vector<Figure> FiguresOf(const ReportedRun& a, const ReportedRun& b) {
   add("tokens/s, median", [](const ReportedRun& run) { return MedianThroughput(run.metrics); });
   add("GFLOP/s", [](const ReportedRun& run) { return run.summary.header.step_flops() / run.summary.step * 1e-9; });
   add("exposed transfers, % of a step",
-      [](const ReportedRun& run) { return 100 * run.summary.exposed() / run.summary.step; });
+      [](const ReportedRun& run) { return 100 * run.summary.exposed() / run.summary.mean.step; });
   add("memory, MiB of the largest rank", [](const ReportedRun& run) {
     double most = 0;
     for (const StepMetric& step : run.metrics.steps) most = std::max(most, step.memory);
@@ -120,13 +120,13 @@ json Pair(const std::optional<double>& a, const std::optional<double>& b) {
 }  // namespace
 
 std::string ComparisonText(const ReportedRun& a, const ReportedRun& b, const std::vector<KeyDifference>& keys) {
-  const double step = a.summary.step, change = b.summary.step - step;
+  const double step = a.summary.mean.step, change = b.summary.mean.step - step;  // of those that are seen
   std::string text = RunLine("A", a.summary) + RunLine("B", b.summary);
   for (const auto* run : {&a, &b}) {
     for (const std::string& problem : run->summary.problems) text += fmt::format("  ! {}\n", problem);
   }
-  text += fmt::format("a step takes {:.2f} ms in A and {:.2f} in B: B takes {:.3f} times as long\n", Ms(step),
-                      Ms(b.summary.step), b.summary.step / step);
+  text += fmt::format("a step takes {:.2f} ms in A and {:.2f} in B: B takes {:.3f} times as long\n", Ms(a.summary.step),
+                      Ms(b.summary.step), b.summary.step / a.summary.step);
   text += "\nwhat differs most, ms of a step, mean of ranks; the changes add up to that of the step\n";
   text += fmt::format("  {:<28} {:>10} {:>10} {:>10} {:>12}\n", "", "A", "B", "B - A", "of A's step");
   const auto line = [&](const std::string& what, double before, double after) {

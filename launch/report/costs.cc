@@ -53,7 +53,6 @@ std::string AdviceOnStage(const std::string& stage) {
                {"window", "a shorter model.nsa.window"},
                {"compressed", "a larger model.nsa.stride makes fewer summaries"},
                {"scoring", "a larger model.nsa.stride makes fewer summaries"},
-               {"graph", "runtime.graphs = OFF shows what is in it"},
                {"optimizer", "a larger train.sequences_per_step: fewer updates for the same tokens"}},
               stage, "the model asks for it: more ranks share it, by parallel.cp or parallel.dp");
 }
@@ -68,7 +67,7 @@ std::vector<Finding> LargestCosts(const Summary& summary) {
         {seconds, fmt::format("{:.3g} ms a step, {:.0f}%: {}", Ms(seconds), 100 * seconds / step, what), advice});
   };
   const auto add = [&](double seconds, const std::string& what, const std::string& advice) {
-    add_of(summary.step, seconds, what, advice);
+    add_of(summary.mean.step, seconds, what, advice);
   };
   const RankRow& mean = summary.mean;
   double waiting = mean.waiting, moving = mean.moving;  // that no straggler explains
@@ -85,7 +84,7 @@ std::vector<Finding> LargestCosts(const Summary& summary) {
     // One that goes on weighs as much as it does now.
     const bool now = straggler.single.empty() && straggler.to_end;
     const std::string since = now && !straggler.since_start ? fmt::format(" since step {}", straggler.first_step) : "";
-    add_of(now ? straggler.saving / std::max(1e-12, straggler.saving_share) : summary.step,
+    add_of(now ? straggler.saving / std::max(1e-12, straggler.saving_share) : summary.mean.step,
            now ? straggler.saving : seconds,
            fmt::format("rank {} is slow by its own doing{} ({})", straggler.rank, since, why), AdviceOn(straggler));
   }
@@ -151,17 +150,12 @@ Ledger LedgerOf(const ProfileData& data) {
     }
     ledger.other += std::max(0.0, session.end - session.begin - steps);
   }
-  double recorded = 0;
-  for (const ProfilePeriod& period : rank.periods) {
-    recorded += period.seconds;
-    if (period.what == proto::Period::CHECKPOINT) ledger.checkpoint += period.seconds;
-    if (period.what == proto::Period::EVALUATION) ledger.evaluation += period.seconds;
-    if (period.what != proto::Period::STEP) continue;
-    const double waited = RowOf(period).data;
-    ledger.data += waited;
-    ledger.training += period.seconds - waited;
-  }
-  if (!sessions.empty()) ledger.other += std::max(0.0, sessions.back().end - sessions.back().begin - recorded);
+  const ProfileTotals& totals = rank.totals;
+  ledger.checkpoint += totals.checkpoint;
+  ledger.evaluation += totals.evaluation;
+  ledger.data += totals.data;
+  ledger.training += totals.steps_seconds - totals.data;
+  if (!sessions.empty()) ledger.other += std::max(0.0, sessions.back().end - sessions.back().begin - totals.seconds);
   return ledger;
 }
 

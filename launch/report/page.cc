@@ -202,8 +202,9 @@ std::string ScalingPage(const std::string& json) { return FillPage(ScalingTempla
 
 std::string ReportPage(const ReportedRun& run) {
   json own, timeline, clocks = json::array();
-  const StepTable steps = CommonSteps(run.data);
-  if (!steps[0].empty()) {
+  const StepTable all = CommonSteps(run.data);
+  if (!all[0].empty()) {
+    const StepTable steps = SeenSteps(all);
     const std::vector<size_t> ranks = OutstandingRanks(run.summary);
     own = OwnTimes(steps, run.summary, ranks);
     timeline = Timeline(steps, run.summary, ranks);

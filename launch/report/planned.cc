@@ -22,12 +22,13 @@ std::vector<PlanRow> BesidePlan(const ProfileData& data, const PlannedRun& plan)
   for (const proto::Memory& peak : rank->peaks) {
     if (!peak.host()) memory[peak.use()] = static_cast<double>(peak.bytes());
   }
-  double flops = 0, seconds = 0, steps = 0, in_use = 0;
+  double flops = 0, seconds = 0, steps = 0, seen = 0;
   for (const ProfilePeriod& period : rank->periods) {
-    in_use = std::max(in_use, period.memory);
     if (period.what != proto::Period::STEP) continue;
     steps += 1;
     seconds += period.seconds;
+    if (!IsSeen(period)) continue;
+    seen += 1;
     for (const ProfileCell& cell : period.cells) flops += cell.flops;
     for (const ProfileTransfer& transfer : period.transfers) {
       if (!OfTheProgram(transfer.span.stage)) transfers[transfer.span.name] += transfer.bytes;
@@ -41,12 +42,14 @@ std::vector<PlanRow> BesidePlan(const ProfileData& data, const PlannedRun& plan)
   }
   rows.push_back({"memory: all but scratch", "bytes", planned_memory, memory[""] - memory["scratch"]});
   // With what libraries take. Of a CPU it is all that the process ever did.
-  if (rank->header.gpu()) rows.push_back({"memory: in use", "bytes", planned_memory, in_use});
-  for (const auto& [name, bytes] : plan.transfers) {
-    const std::string operation = name.starts_with("comm.") ? name.substr(5) : name;
-    rows.push_back({"received by " + operation, "bytes", bytes, transfers[name] / steps});
+  if (rank->header.gpu()) rows.push_back({"memory: in use", "bytes", planned_memory, rank->totals.memory});
+  if (seen > 0) {
+    for (const auto& [name, bytes] : plan.transfers) {
+      const std::string operation = name.starts_with("comm.") ? name.substr(5) : name;
+      rows.push_back({"received by " + operation, "bytes", bytes, transfers[name] / seen});
+    }
+    rows.push_back({"computed", "FLOP", plan.flops, flops / seen});
   }
-  rows.push_back({"computed", "FLOP", plan.flops, flops / steps});
   if (plan.least > 0) rows.push_back({"a step, transfers hidden", "seconds", plan.least, seconds / steps});
   if (plan.most > plan.least) rows.push_back({"a step, transfers not hidden", "seconds", plan.most, seconds / steps});
   return rows;

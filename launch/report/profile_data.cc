@@ -187,7 +187,7 @@ class Reader {
       rank_.sessions.back().last_step = period.step;
       rank_.sessions.back().step_seconds.push_back(period.seconds);
     }
-    rank_.periods.push_back(std::move(period));
+    rank_.Add(std::move(period));
   }
 
   // Seconds of this rank's steady clock, as rank 0 has them; between comparisons the difference changes evenly.
@@ -299,6 +299,35 @@ void ProfileGpus::Add(const GpuReading& reading) {
     each_ *= 2;
   }
   list.emplace_back(reading);
+}
+
+void RankProfile::Add(ProfilePeriod period) {
+  const bool step = period.what == proto::Period::STEP, seen = IsSeen(period);
+  totals.seconds += period.seconds;
+  totals.memory = std::max(totals.memory, period.memory);
+  if (period.what == proto::Period::CHECKPOINT) totals.checkpoint += period.seconds;
+  if (period.what == proto::Period::EVALUATION) totals.evaluation += period.seconds;
+  if (step) {
+    totals.steps += 1;
+    totals.seen += seen ? 1 : 0;
+    totals.last_step = period.step;
+    totals.steps_seconds += period.seconds;
+    for (const ProfileCell& cell : period.cells) totals.data += cell.kind == proto::WAIT ? cell.seconds : 0;
+  }
+  // Number 0 stays, whatever the rest is thinned to.
+  const bool timeline = !period.spans.empty() && timelines_ < kMostTimelines;
+  timelines_ += timeline ? 1 : 0;
+  period.number = timeline ? 0 : numbers_[{period.what, seen}]++;
+  if (period.number % each_ != 0) return;
+  periods.push_back(std::move(period));
+  if (periods.size() <= kMostPeriods) return;
+  each_ *= 2;
+  std::erase_if(periods, [this](const ProfilePeriod& kept) { return kept.number % each_ != 0; });
+}
+
+bool IsSeen(const ProfilePeriod& step) {
+  return std::none_of(step.cells.begin(), step.cells.end(),
+                      [](const ProfileCell& cell) { return cell.stage == "graph"; });
 }
 
 const ProfileTransfer* TransferOf(const ProfilePeriod& period, const ProfileSpan& span) {

@@ -5,7 +5,9 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "launch/report/profile.pb.h"
@@ -48,6 +50,14 @@ struct ProfilePeriod {
   std::vector<ProfileTransfer> transfers;
   std::vector<ProfileSpan> spans;  // of steps in full detail
   double memory = 0;               // bytes
+  int64_t number = 0;              // from 0, among those that are as much seen; the same on all ranks
+};
+
+// What all periods of a session add up to: seconds, and the most bytes in use after one.
+struct ProfileTotals {
+  int64_t steps = 0, seen = 0, last_step = 0;
+  double seconds = 0, steps_seconds = 0, data = 0, checkpoint = 0, evaluation = 0;
+  double memory = 0;
 };
 
 // A start of the program, from a run's first to its last resumption, or of a stage of the run (data.stages).
@@ -94,10 +104,16 @@ class ProfileGpus {
 };
 
 struct RankProfile {
+  static constexpr size_t kMostPeriods = 2048, kMostTimelines = 8;
+  // To the newest session.
+  void Add(ProfilePeriod period);
+
   int rank = 0;
   proto::Header header;
-  bool ended = false;                    // in good order
-  std::vector<ProfilePeriod> periods;    // of the newest session
+  bool ended = false;  // in good order
+  // Of the newest session; of a long one, one of as many, and the first that have spans.
+  std::vector<ProfilePeriod> periods;
+  ProfileTotals totals;                  // of all of them
   std::vector<ProfileCell> layers;       // sums over its training steps
   std::vector<ProfileLink> links;        // to the next rank, as measured now and then
   std::vector<proto::Memory> peaks;      // of memory by use
@@ -105,6 +121,11 @@ struct RankProfile {
   std::vector<std::string> problems;     // that the rank had with its profile
   std::vector<ProfileSession> sessions;  // oldest first
   double clock_error = 0;                // seconds, the largest
+
+ private:
+  int64_t each_ = 1;  // of how many periods one is kept
+  size_t timelines_ = 0;
+  std::map<std::pair<proto::Period::What, bool>, int64_t> numbers_;  // the next
 };
 
 struct ProfileData {
@@ -117,6 +138,9 @@ struct ProfileData {
 
 // Throws Error (io) where there is no profile at all.
 ProfileData ReadProfiles(const std::string& run_folder);
+
+// Not run as CUDA graphs, of which the trace has no more than their time.
+bool IsSeen(const ProfilePeriod& step);
 
 // Of a span that is one; null where it is not known.
 const ProfileTransfer* TransferOf(const ProfilePeriod& period, const ProfileSpan& span);

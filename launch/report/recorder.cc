@@ -84,6 +84,12 @@ void Recorder::CompareClocksNow() {
   writer_->Add(link, compared_);
 }
 
+bool Recorder::InFull(int64_t step) const {
+  const int64_t place = step - args_.facts.first_step + 1;  // 1: the first of this start
+  return args_.level == ProfileLevel::kFull || (args_.level == ProfileLevel::kSteps && place >= args_.first_full &&
+                                                place < args_.first_full + args_.full_steps);
+}
+
 void Recorder::Begin(RunPeriod what, int64_t step) {
   if (what == RunPeriod::kStep) PlantedFault::Get().BeginStep(args_.world.rank(), step, step_seconds_);
   Forget();
@@ -91,9 +97,7 @@ void Recorder::Begin(RunPeriod what, int64_t step) {
   PeriodRecord& period = open_[++period_];
   period.what = what;
   period.step = step;
-  const int64_t place = step - args_.facts.first_step + 1;  // 1: the first of this start
-  period.full = args_.level == ProfileLevel::kFull ||
-                (what == RunPeriod::kStep && place >= args_.first_full && place < args_.first_full + args_.full_steps);
+  period.full = args_.level == ProfileLevel::kFull || (what == RunPeriod::kStep && InFull(step));
   Trace::Get().BeginPeriod(period_);
   in_period_ = true;
   period_cpu_ = ThreadCpuSeconds();

@@ -63,6 +63,8 @@ class Recorder {
   Recorder(const Recorder&) = delete;
   Recorder& operator=(const Recorder&) = delete;
 
+  // Whether that step is recorded in full detail.
+  bool InFull(int64_t step) const;
   // One period after another. One that did not end is forgotten.
   void Begin(RunPeriod what, int64_t step);
   void UnderWay();  // all of a step's work has been enqueued, and a GPU is busy with it

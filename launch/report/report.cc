@@ -171,11 +171,8 @@ std::string ReportJson(const Summary& summary) {
                  {"dp", header.dp_size()},
                  {"cp", header.cp_size()},
                  {"device", header.device()}};
-  report["steps"] = {{"first", summary.first_step},
-                     {"last", summary.last_step},
-                     {"count", summary.steps},
-                     {"mean", summary.step},
-                     {"median", summary.step_median}};
+  report["steps"] = {{"first", summary.first_step}, {"last", summary.last_step}, {"count", summary.steps},
+                     {"seen", summary.seen},        {"mean", summary.step},      {"median", summary.step_median}};
   const double rate = summary.step > 0 ? header.step_flops() / summary.step : 0;
   report["flops"] = {{"executed", header.step_flops()},
                      {"per_second", rate},

@@ -3,7 +3,8 @@
 // report.json, all numbers in SI units (seconds, bytes, FLOP) and, where not said otherwise, of a step:
 //   {"version":1, "run":FOLDER, "program":.., "time":.., "running":BOOL, "ranks":N, "read":N, "problems":[TEXT,..],
 //    "clock_error":.., "dp":.., "cp":.., "device":..,
-//    "steps":{"first":..,"last":..,"count":..,"mean":..,"median":..},
+//    "steps":{"first":..,"last":..,"count":..,"seen":..,"mean":..,"median":..},  seen: not run as CUDA graphs; the
+//      breakdown, ranks, stages, layers, transfers and stragglers are theirs, where there are any
 //    "flops":{"executed":..,"per_second":..,"peak_share":..,"dense_equivalent":..},  of all ranks; peak as measured
 //    before the first step "breakdown":{"work","waiting","moving","data","other","hidden","step"},  mean of ranks; the
 //    first five add up to step "rank":[{"rank","host", what breakdown has, "own","awaited","cpu"},..],

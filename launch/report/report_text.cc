@@ -34,6 +34,14 @@ std::string Head(const Summary& summary) {
                     summary.dense_flops * 1e-9, summary.dense_flops / summary.step * 1e-9);
   }
   text += fmt::format("\n  clocks of the ranks agree within {:.3g} ms\n", Ms(summary.clock_error));
+  if (summary.seen == 0) {
+    text +=
+        "  stages and transfers within CUDA graphs are not seen; those of the steps that profile.steps chooses are\n";
+  } else if (summary.seen < summary.steps) {
+    text += fmt::format(
+        "  CUDA graphs; {} of the steps ran kernel by kernel, {:.2f} ms each: ranks, stages and transfers are theirs\n",
+        summary.seen, Ms(summary.mean.step));
+  }
   return text;
 }
 
@@ -125,24 +133,24 @@ std::string Stages(const Summary& summary) {
   double rest = 0;
   for (const StageRow& row : summary.stages) {
     const Spread& seconds = row.seconds;
-    if (shown >= kMostStages || seconds.mean < kLeastShown * summary.step) {
+    if (shown >= kMostStages || seconds.mean < kLeastShown * summary.mean.step) {
       rest += seconds.mean;
       continue;
     }
     ++shown;
     text += fmt::format("  {:<28} {:>8.2f} {:>8.2f} {:>8.2f} {:>6.1f}% {:>8} {:>9.0f}% {:>9.2f} {:>8.2f}\n",
                         StageName(row.stage, row.pass), Ms(seconds.min), Ms(seconds.median), Ms(seconds.max),
-                        100 * seconds.mean / summary.step, seconds.slowest, 100 * seconds.imbalance(),
+                        100 * seconds.mean / summary.mean.step, seconds.slowest, 100 * seconds.imbalance(),
                         row.flops / seconds.mean * 1e-9, row.bytes / seconds.mean * 1e-9);
   }
   const auto line = [&](const char* name, double seconds) {
-    text += fmt::format("  {:<28} {:>26.2f} {:>6.1f}%\n", name, Ms(seconds), 100 * seconds / summary.step);
+    text += fmt::format("  {:<28} {:>26.2f} {:>6.1f}%\n", name, Ms(seconds), 100 * seconds / summary.mean.step);
   };
   line("smaller stages, mean", rest);
   line("waiting for other ranks", summary.mean.waiting);
   line("moving data", summary.mean.moving);
   line("other: outside of stages", summary.mean.other);
-  line("the step", summary.step);
+  line("the step", summary.mean.step);
   return text;
 }
 
@@ -181,7 +189,7 @@ std::string Transfers(const Summary& summary) {
   return text + fmt::format(
                     "  exposed communication: {:.2f} ms of a step, {:.1f}%: waiting {:.2f}, moving {:.2f}; "
                     "hidden {:.2f}\n",
-                    Ms(summary.exposed()), 100 * summary.exposed() / summary.step, Ms(summary.mean.waiting),
+                    Ms(summary.exposed()), 100 * summary.exposed() / summary.mean.step, Ms(summary.mean.waiting),
                     Ms(summary.mean.moving), Ms(summary.mean.hidden));
 }
 
@@ -278,12 +286,9 @@ std::string ReportText(const Summary& summary) {
     for (const std::string& problem : summary.problems) text += fmt::format("  ! {}\n", problem);
     return text;
   }
-  std::string text = Head(summary) + Costs(summary) + Stragglers(summary) + SlowNodes(summary) + Ranks(summary) +
-                     Stages(summary) + Transfers(summary);
-  const bool graphs = std::any_of(summary.stages.begin(), summary.stages.end(),
-                                  [](const StageRow& row) { return row.stage == "graph"; });
-  if (graphs) text += "  stages and transfers are not seen within graphs; runtime.graphs = OFF shows them\n";
-  return text + Selection(summary) + Gpus(summary) + Memory(summary) + Plan(summary) + LedgerText(summary);
+  return Head(summary) + Costs(summary) + Stragglers(summary) + SlowNodes(summary) + Ranks(summary) + Stages(summary) +
+         Transfers(summary) + Selection(summary) + Gpus(summary) + Memory(summary) + Plan(summary) +
+         LedgerText(summary);
 }
 
 }  // namespace longspan

@@ -32,7 +32,7 @@ Point PointOf(const ReportedRun& run, size_t index) {
   }
   point.tokens = LowerMedian(tokens);
   point.throughput = point.step > 0 ? point.tokens / point.step : 0;
-  point.exposed = run.summary.step > 0 ? run.summary.exposed() / run.summary.step : 0;
+  point.exposed = run.summary.mean.step > 0 ? run.summary.exposed() / run.summary.mean.step : 0;
   return point;
 }
 

@@ -117,9 +117,7 @@ std::vector<MemoryOfUse> MemoryRows(const ProfileData& data) {
   std::stable_sort(rows.begin(), rows.end(), [](const MemoryOfUse& a, const MemoryOfUse& b) { return a.max > b.max; });
   add_peaks([](const proto::Memory& peak) { return peak.use().empty(); }, "all of these");
   for (const RankProfile& rank : data.ranks) {
-    double most = 0;
-    for (const ProfilePeriod& period : rank.periods) most = std::max(most, period.memory);
-    add(rank.header.gpu() ? "in use on the GPU" : "in use by the process", false, most);
+    add(rank.header.gpu() ? "in use on the GPU" : "in use by the process", false, rank.totals.memory);
   }
   add_peaks([](const proto::Memory& peak) { return peak.host(); }, "");
   return rows;
@@ -231,6 +229,15 @@ StepTable CommonSteps(const ProfileData& data) {
   return table;
 }
 
+StepTable SeenSteps(const StepTable& steps) {
+  StepTable seen(steps.size());
+  for (size_t i = 0; i < steps[0].size(); ++i) {
+    if (!std::all_of(steps.begin(), steps.end(), [i](const auto& rank) { return IsSeen(*rank[i]); })) continue;
+    for (size_t r = 0; r < steps.size(); ++r) seen[r].push_back(steps[r][i]);
+  }
+  return seen[0].empty() ? steps : seen;
+}
+
 Summary Summarize(const ProfileData& data) {
   Summary summary;
   summary.folder = data.folder;
@@ -240,21 +247,33 @@ Summary Summarize(const ProfileData& data) {
   summary.header = data.ranks[0].header;
   summary.ended = std::all_of(data.ranks.begin(), data.ranks.end(), [](const RankProfile& rank) { return rank.ended; });
   summary.ledger = LedgerOf(data);
-  const StepTable steps = CommonSteps(data);
-  if (steps[0].empty()) return summary;
-  summary.steps = std::ssize(steps[0]);
-  summary.first_step = steps[0].front()->step;
-  summary.last_step = steps[0].back()->step;
+  const StepTable all = CommonSteps(data);
+  if (all[0].empty()) return summary;
+  const auto shorter = [](const RankProfile& a, const RankProfile& b) {
+    return a.totals.last_step < b.totals.last_step;
+  };
+  const ProfileTotals& totals = std::min_element(data.ranks.begin(), data.ranks.end(), shorter)->totals;
+  summary.first_step = all[0].front()->step;
+  summary.last_step = totals.last_step;
+  summary.steps = totals.steps;
+  summary.seen = totals.seen;
+  std::vector<double> slowest(all[0].size(), 0.0);
+  for (const auto& rank : all) {
+    for (size_t i = 0; i < rank.size(); ++i) {
+      summary.step += rank[i]->seconds / static_cast<double>(rank.size() * all.size());
+      slowest[i] = std::max(slowest[i], rank[i]->seconds);
+    }
+  }
+  summary.step_median = LowerMedian(slowest);
 
-  const double count = static_cast<double>(summary.steps);
+  const StepTable steps = SeenSteps(all);
+  const auto count = static_cast<double>(steps[0].size());
   StageTable stages(data.ranks.size(), count), layers(data.ranks.size(), count);
-  std::vector<double> slowest(summary.steps, 0.0);
   for (size_t r = 0; r < data.ranks.size(); ++r) {
     RankRow row;
-    for (size_t i = 0; i < steps[r].size(); ++i) {
-      AddTo(&row, RowOf(*steps[r][i]), 1 / count);
-      slowest[i] = std::max(slowest[i], steps[r][i]->seconds);
-      for (const ProfileCell& cell : steps[r][i]->cells) stages.Add(r, cell, -1);
+    for (const ProfilePeriod* step : steps[r]) {
+      AddTo(&row, RowOf(*step), 1 / count);
+      for (const ProfileCell& cell : step->cells) stages.Add(r, cell, -1);
     }
     for (const ProfileCell& cell : data.ranks[r].layers) {
       if (cell.layer >= 0) layers.Add(r, cell, cell.layer);
@@ -264,15 +283,13 @@ Summary Summarize(const ProfileData& data) {
     row.host = data.ranks[r].header.host();
     summary.ranks.push_back(row);
   }
-  summary.step = summary.mean.step;
-  summary.step_median = LowerMedian(slowest);
   summary.stages = stages.Rows(data.ranks);
   summary.layers = layers.Rows(data.ranks);
   summary.transfers = TransferRows(steps);
   summary.links = LinkRows(data);
   summary.memory = MemoryRows(data);
   for (size_t r = 0; r < data.ranks.size(); ++r) {
-    const ProfilePeriod &first = *steps[r].front(), &last = *steps[r].back();
+    const ProfilePeriod &first = *all[r].front(), &last = *all[r].back();
     const GpuRow gpu = GpuBetween(data.ranks[r], first.begin, last.begin + last.seconds);
     if (gpu.readings > 0) summary.gpus.push_back(gpu);
   }

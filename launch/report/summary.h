@@ -1,5 +1,7 @@
 // What the profiles of a run say, in numbers: the one source of every report. Over the training steps that all readable
-// ranks have; seconds are those of a step, as a mean over steps, unless said otherwise.
+// ranks have, of a long run a sample of them; seconds are those of a step, as a mean over steps, unless said otherwise.
+// What ranks, stages and transfers took is of the steps that are seen: of one that ran as CUDA graphs the trace knows
+// no more than how long these took.
 //
 // A rank's own time is its step without transfers: what it computes, waits for its data, or is kept from running. It is
 // what a rank is compared by; the time for which it waits for others is theirs.
@@ -129,6 +131,7 @@ struct Summary {
   double clock_error = 0;
   int64_t first_step = 0, last_step = 0, steps = 0;
   double step = 0, step_median = 0;  // seconds, mean over ranks; of the slowest rank's
+  int64_t seen = 0;                  // of the steps; 0 where all ran as graphs, and all that is known is of these
   std::vector<RankRow> ranks;
   RankRow mean;  // of ranks
   std::vector<StageRow> stages, layers;
@@ -150,10 +153,11 @@ struct Summary {
 
 Summary Summarize(const ProfileData& data);
 
-// The training steps of the summary, rank by rank: [ranks][steps].
+// The training steps of the summary that were kept, rank by rank: [ranks][steps].
 using StepTable = std::vector<std::vector<const ProfilePeriod*>>;
 StepTable CommonSteps(const ProfileData& data);
-RankRow RowOf(const ProfilePeriod& step);  // of one
+StepTable SeenSteps(const StepTable& steps);  // of them; all where none is seen
+RankRow RowOf(const ProfilePeriod& step);     // of one
 double LowerMedian(std::vector<double> values);
 
 // The readings between two times of the common clock; `readings` is 0 where there are none.

@@ -138,7 +138,7 @@ class Trainer {
       if (step == record_step_) {
         log_.Selection(step, RecordSelections(job_, session_, *sources_.train, config_, step));
       }
-      trials_.BeforeStep(step);
+      trials_.BeforeStep(step, recorder_->InFull(step));
       const std::optional<StepMetrics> metrics = step_.Run(step, *recorder_);
       if (!metrics) break;
       log_.Step(*metrics);

@@ -11,8 +11,11 @@
 namespace longspan {
 namespace {
 
-constexpr double kFetchPays = 0.97, kGraphsPay = 0.95;  // of the time without
+constexpr double kFetchPays = 0.97, kGraphsPay = 0.98;  // of the time without
 constexpr double kLongPassSeconds = 0.5;                // beside which launches are nothing, and which is tried once
+// Of steps that are graphs, every so many one is enqueued, or more seldom where that would cost a larger part.
+constexpr int64_t kShownEvery = 16;
+constexpr double kShownCost = 0.01;
 // In the saved state, where it is left open: whether selected rows are fetched, and by how many ranks of how large a
 // cp.
 constexpr const char* kFetches = "fetches";
@@ -26,7 +29,13 @@ bool TriesAfter(int64_t steps) {
 
 Trials::Trials(Job& job, const RunConfig& config, Session& session, StepGradients& gradients, Stopping& stopping,
                RunLog& log)
-    : job_(job), config_(config), session_(session), gradients_(gradients), stopping_(stopping), log_(log) {}
+    : job_(job),
+      config_(config),
+      session_(session),
+      gradients_(gradients),
+      stopping_(stopping),
+      log_(log),
+      shown_every_(kShownEvery) {}
 
 void Trials::GoOnAs(const RunState& state) {
   graphs_ = state.graphs;
@@ -54,12 +63,16 @@ void Trials::Begin(int64_t step, const StepGradients::Loaded& loaded, double lea
   if (fetches_) Say(fmt::format("  exchange   as the checkpoint says: {}", *fetches_ ? "FETCH" : "GATHER"));
 }
 
-void Trials::BeforeStep(int64_t step) {
-  if (!exchange_is_open() || !TriesAfter(step - 1) || step == tried_) return;
-  const StepGradients::Loaded next = gradients_.Load(step);
-  if (stopping_.agreed()) return;
-  TryExchanges(step, next);
-  session_.ops().rows->Zero(session_.compute(), session_.model().params().gradients());
+void Trials::BeforeStep(int64_t step, bool in_full) {
+  MicroStep& micro_step = gradients_.micro_step();
+  if (exchange_is_open() && TriesAfter(step - 1) && step != tried_) {
+    micro_step.ShowSpans(false);
+    const StepGradients::Loaded next = gradients_.Load(step);
+    if (stopping_.agreed()) return;
+    TryExchanges(step, next);
+    session_.ops().rows->Zero(session_.compute(), session_.model().params().gradients());
+  }
+  micro_step.ShowSpans(in_full || (config_.profile.level != ProfileDetail::kOff && step % shown_every_ == 0));
 }
 
 bool Trials::exchange_is_open() const {
@@ -118,34 +131,49 @@ std::string Trials::TryGraphs(const StepGradients::Loaded& loaded) {
   const Graphs graphs = config_.runtime.graphs;
   const bool host_waits = (session_.model().fetches() && job_.mesh().cp_size() > 1) || job_.mesh().world().host_waits();
   const bool possible = job_.device().kind() == DeviceKind::kGpu && !host_waits;
-  if (graphs == Graphs::kOn) {
-    if (!possible) {
-      Fail(ExitCode::kConfig,
-           "runtime.graphs = ON: needs GPUs, and transfers that do not wait on the host (NCCL, no FETCH); set it to "
-           "AUTO");
-    }
-    micro_step.UseGraphs(true);
-    Seconds(loaded);  // captures
-    return "  graphs     forward and backward are CUDA graphs, as runtime.graphs says";
+  if (graphs == Graphs::kOn && !possible) {
+    Fail(ExitCode::kConfig,
+         "runtime.graphs = ON: needs GPUs, and transfers that do not wait on the host (NCCL, no FETCH); set it to "
+         "AUTO");
   }
   if (graphs == Graphs::kOff || !possible) return "";
-  if (graphs_) {
-    micro_step.UseGraphs(*graphs_);
-    if (*graphs_) Seconds(loaded);  // captures
-    return fmt::format("  graphs     as the checkpoint says: {}", *graphs_ ? "used" : "not used");
-  }
+  const std::optional<bool> given = graphs == Graphs::kOn ? true : graphs_;
+  if (given == false) return "  graphs     as the checkpoint says: not used";
 
   const bool long_anyway = job_.Reduce(least_seconds_, ReduceOp::kMax) > kLongPassSeconds;
   const double first = long_anyway ? INFINITY : Seconds(loaded);
-  if (first > kLongPassSeconds) return "  graphs     not used: forward and backward of a step take over half a second";
-  const double enqueued = std::min(first, Seconds(loaded));
+  const bool is_long = first > kLongPassSeconds;
+  if (is_long && !given) return "  graphs     not used: forward and backward of a step take over half a second";
+  const double enqueued = is_long ? first : std::min(first, Seconds(loaded));
   micro_step.UseGraphs(true);
   Seconds(loaded);  // captures
-  const double tries[] = {Seconds(loaded), Seconds(loaded)};
-  const double launched = std::min(tries[0], tries[1]);
-  if (launched >= kGraphsPay * enqueued) micro_step.UseGraphs(false);
-  return fmt::format("  graphs     forward and backward of a step: {:.2f} ms enqueued, {:.2f} ms as CUDA graphs: {}",
-                     enqueued * 1e3, launched * 1e3, micro_step.uses_graphs() ? "used" : "not used");
+  shown_every_ = kShownEvery;
+  std::string line = "  graphs     forward and backward of a step: ";
+  if (!is_long) {
+    const double tries[] = {Seconds(loaded), Seconds(loaded)};
+    const double launched = std::min(tries[0], tries[1]);
+    if (!given && launched >= kGraphsPay * enqueued) micro_step.UseGraphs(false);
+    const double longer = enqueued / std::max(1e-9, launched) - 1;
+    if (longer > 0) shown_every_ = std::max(kShownEvery, static_cast<int64_t>(std::ceil(longer / kShownCost)));
+    line += fmt::format("{:.2f} ms enqueued, {:.2f} ms as CUDA graphs: ", enqueued * 1e3, launched * 1e3);
+  }
+  return line + GraphsUse() +
+         (!given                  ? ""
+          : graphs == Graphs::kOn ? ", as runtime.graphs says"
+                                  : ", as the checkpoint says");
+}
+
+std::string Trials::GraphsUse() const {
+  if (!gradients_.micro_step().uses_graphs()) return "not used";
+  switch (config_.profile.level) {
+    case ProfileDetail::kOff:
+      return "used";
+    case ProfileDetail::kFull:
+      return "used, but in no step that profile.level = FULL shows";
+    case ProfileDetail::kSteps:
+      break;
+  }
+  return fmt::format("used, but for one of {} steps and those of profile.steps, whose kernels are seen", shown_every_);
 }
 
 void Trials::Say(const std::string& line) {

@@ -14,7 +14,7 @@ void MicroStep::Enqueue(bool last) {
 }
 
 void MicroStep::Run(bool last) {
-  if (!use_graphs_) {
+  if (!use_graphs_ || show_spans_) {
     Enqueue(last);
     return;
   }

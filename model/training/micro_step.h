@@ -24,6 +24,9 @@ class MicroStep {
   // once: nothing may be allocated in a capture.
   void UseGraphs(bool use);
   bool uses_graphs() const { return use_graphs_; }
+  // Whether Run enqueues kernel by kernel all the same, until told otherwise: the trace has no spans of what is within
+  // a graph.
+  void ShowSpans(bool show) { show_spans_ = show; }
 
  private:
   void Enqueue(bool last);
@@ -31,7 +34,7 @@ class MicroStep {
   Session& session_;
   Optimizer& optimizer_;
   const Tensor& loss_sum_;
-  bool use_graphs_ = false;
+  bool use_graphs_ = false, show_spans_ = false;
   int64_t scratch_bytes_ = 0;                     // that the graphs were captured with
   std::array<std::unique_ptr<Graph>, 2> graphs_;  // by `last`
 };

@@ -7,6 +7,7 @@
 #include <array>
 #include <functional>
 #include <random>
+#include <utility>
 
 #include "launch/report/report.h"
 
@@ -64,7 +65,7 @@ ProfileData Made(const std::function<Extra(int, int)>& extra, bool gpu = false, 
       transfer.wait = wait;
       transfer.late = own[r] == sorted.back() ? sorted[kRanks - 1] - sorted[kRanks - 2] : 0;
       period.transfers.push_back(transfer);
-      data.ranks[r].periods.push_back(period);
+      data.ranks[r].Add(period);
     }
   }
   return data;
@@ -178,6 +179,35 @@ TEST(Summary, ReadingsOfALongRunBecomeMeans) {
   EXPECT_EQ(GpuBetween(rank, kWeek, 2 * kWeek).readings, 0);
 }
 
+// A run of any length is read into bounded memory, and says what a short one would.
+TEST(Summary, StepsOfALongRunAreASample) {
+  constexpr int kMany = 50000, kSince = 30000;
+  const auto extra = [](int rank, int step) { return Extra{.backward = rank == 1 && step >= kSince ? 0.009 : 0}; };
+  RankProfile one;
+  ProfilePeriod period;
+  period.cells = {{.stage = "data", .kind = proto::WAIT, .seconds = 0.25}};
+  period.seconds = 1;
+  for (period.step = 1; period.step <= kMany; ++period.step) {
+    period.spans.resize(period.step < 3 ? 1 : 0);
+    one.Add(period);
+  }
+  EXPECT_LE(one.periods.size(), RankProfile::kMostPeriods);
+  EXPECT_GT(one.periods.size(), RankProfile::kMostPeriods / 4);
+  for (const size_t i : {0, 1}) EXPECT_EQ(one.periods[i].spans.size(), 1U);  // the timeline stays
+  EXPECT_EQ(one.totals.steps, kMany);
+  EXPECT_NEAR(one.totals.data, 0.25 * kMany, 1e-6);
+
+  const ProfileData data = Made(extra, /*gpu=*/true, kMany);
+  for (const RankProfile& rank : data.ranks) EXPECT_LE(rank.periods.size(), RankProfile::kMostPeriods);
+  const Summary summary = Summarize(data);
+  EXPECT_EQ(summary.steps, kMany);
+  EXPECT_EQ(summary.last_step, kMany);
+  EXPECT_NEAR(summary.ledger.training, data.ranks[0].totals.steps_seconds, 1e-6);
+  ASSERT_EQ(summary.stragglers.size(), 1U);
+  EXPECT_EQ(summary.stragglers[0].rank, 1);
+  EXPECT_NEAR(static_cast<double>(summary.stragglers[0].first_step), kSince, 64);
+}
+
 TEST(Summary, SinceAStepInTheBackward) {
   for (const int since : {10, 30, 50}) {
     const Summary summary = Summarize(Made([=](int rank, int step) {
@@ -238,6 +268,44 @@ TEST(Summary, SlowAndThenSlower) {
     EXPECT_EQ(summary.stragglers[0].first_step, 20) << more;
     EXPECT_TRUE(summary.stragglers[0].to_end) << more;
   }
+}
+
+// Of a step that ran as graphs nothing is known but its time.
+TEST(Summary, StepsAsGraphsAreCountedAndThoseThatAreSeenSayWhatTheyDid) {
+  const auto made = [](int seen_every) {
+    ProfileData data = Made([](int rank, int) { return Extra{.forward = rank == 2 ? 0.008 : 0}; }, /*gpu=*/true);
+    for (RankProfile& rank : data.ranks) {
+      const RankProfile seen = std::exchange(rank, {});
+      rank.rank = seen.rank;
+      rank.header = seen.header;
+      for (ProfilePeriod step : seen.periods) {
+        if (step.step % seen_every > 0) {
+          step.seconds -= 0.001;
+          step.cells = {{.stage = "graph", .seconds = step.seconds}};
+          step.transfers.clear();
+        }
+        rank.Add(step);
+      }
+    }
+    return Summarize(data);
+  };
+  const Summary all = made(1), some = made(6), none = made(kSteps + 1);
+  EXPECT_EQ(all.seen, kSteps);
+  EXPECT_EQ(some.seen, kSteps / 6);
+  EXPECT_EQ(none.seen, 0);
+  for (const Summary& summary : {some, none}) EXPECT_EQ(summary.steps, kSteps);
+  EXPECT_NEAR(some.step, all.step - 0.001 * 5 / 6, 1e-9);
+  const RankRow& mean = some.mean;
+  EXPECT_NEAR(mean.work + mean.data + mean.other + mean.waiting + mean.moving, mean.step, 1e-12);
+  EXPECT_NEAR(mean.step, all.mean.step, 2e-4);
+  ASSERT_EQ(some.stages.size(), all.stages.size());
+  for (size_t i = 0; i < all.stages.size(); ++i) EXPECT_EQ(some.stages[i].stage, all.stages[i].stage);
+  EXPECT_NEAR(some.transfers.at(0).moving, kMove, 1e-9);
+  ASSERT_EQ(some.stragglers.size(), 1U);
+  EXPECT_EQ(some.stragglers[0].rank, 2);
+  EXPECT_NE(ReportText(some).find("10 of the steps ran kernel by kernel"), std::string::npos) << ReportText(some);
+  EXPECT_NE(ReportText(none).find("within CUDA graphs are not seen"), std::string::npos) << ReportText(none);
+  EXPECT_EQ(ReportText(all).find("graph"), std::string::npos) << ReportText(all);
 }
 
 TEST(Summary, DataComputeAndOneOff) {
