@@ -7,15 +7,12 @@
 namespace longspan {
 namespace {
 
-// Of numbers that one token has of a kind: as many tokens as there may be, or rows of weights, then fit a tensor.
-constexpr int64_t kWidest = int64_t{1} << 27;
-
 // Of a row that is `count` times `width` wide, both of them good sizes.
 void CheckWidth(const std::string& count_key, int64_t count, const std::string& width_key, int64_t width,
                 ProblemList* problems) {
-  if (count * width <= kWidest) return;
+  if (count * width <= kWidestRow) return;
   problems->Add("{} = {} and {} = {} disagree: their product must be at most {}", count_key, count, width_key, width,
-                kWidest);
+                kWidestRow);
 }
 
 void CheckRope(const RopeConfig& rope, const std::string& prefix, ProblemList* problems) {
@@ -44,7 +41,7 @@ void CheckRope(const RopeConfig& rope, const std::string& prefix, ProblemList* p
 std::vector<std::string> Problems(const ModelConfig& model, const std::string& prefix) {
   ProblemList problems;
   const bool layers = problems.Size(prefix + "layers", model.layers);
-  problems.Size(prefix + "hidden", model.hidden, 1, kWidest);
+  problems.Size(prefix + "hidden", model.hidden, 1, kWidestRow);
   const bool heads = problems.Size(prefix + "heads", model.heads);
   const bool kv_heads = problems.Size(prefix + "kv_heads", model.kv_heads);
   if (heads && kv_heads && model.heads % model.kv_heads != 0) {
@@ -63,8 +60,8 @@ std::vector<std::string> Problems(const ModelConfig& model, const std::string& p
     if (value_width) CheckWidth(count_key, count, prefix + "value_width", model.value_width, &problems);
   };
   if (heads) check_widths(prefix + "heads", model.heads);
-  problems.Size(prefix + "ffn", model.ffn, 1, kWidest);
-  problems.Size(prefix + "vocab", model.vocab, 1, kWidest);
+  problems.Size(prefix + "ffn", model.ffn, 1, kWidestRow);
+  problems.Size(prefix + "vocab", model.vocab, 1, kWidestRow);
   problems.Above(prefix + "norm_eps", model.norm_eps, 0);
   const int64_t kinds = static_cast<int64_t>(model.attention.size());
   if (kinds == 0) {

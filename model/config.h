@@ -16,6 +16,9 @@ enum class AttentionKind { kNsa, kFull, kWindow };
 enum class Recompute { kNone, kSelective, kFull };
 enum class ScheduleKind { kConstant, kLinear, kCosine, kWarmupStableDecay };
 
+// Of numbers that one token has of a kind: as many tokens as there may be, or rows of weights, then fit a tensor.
+inline constexpr int64_t kWidestRow = int64_t{1} << 27;
+
 struct ModelConfig {
   int64_t layers = 4;
   int64_t hidden = 128;      // D

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "model/config.h"
 #include "nsa/status.h"
 
 namespace longspan {
@@ -20,7 +21,7 @@ void CheckSizes(const NSAConfig& c) {
   RequireAtLeast("num_groups", c.num_groups, 1);
   RequireAtLeast("num_initial_blocks", c.num_initial_blocks, 0);
   RequireAtLeast("num_local_blocks", c.num_local_blocks, 0);
-  RequireAtLeast("phi_hidden", c.phi_hidden, 0);
+  RequireWithin("phi_hidden", c.phi_hidden, 0, kWidestRow);
   RequireAtLeast("max_length", c.max_length, 1);
   RequireAtLeast("max_batch", c.max_batch, 1);
   RequireWithin("phi", c.phi, NSA_PHI_MLP, NSA_PHI_MEAN);
@@ -48,6 +49,16 @@ void CheckRules(const NSAConfig& c) {
           forced);
   require(c.num_heads % c.num_groups == 0, "num_heads, num_groups: expected groups that divide the heads", c.num_heads,
           c.num_groups);
+  const auto require_product = [](const char* names, int64_t first, int64_t second) {
+    if (first * second <= kWidestRow) return;
+    Refuse(NSA_ERROR_INVALID_ARGUMENT, "{}: expected a product of at most {}, found {} and {}", names, kWidestRow,
+           first, second);
+  };
+  require_product("num_heads, head_dim", c.num_heads, c.head_dim);
+  require_product("num_heads, value_dim", c.num_heads, c.value_dim);
+  require_product("num_groups, num_selected_blocks", c.num_groups, c.num_selected_blocks);
+  require_product("block_length, head_dim", c.block_length, c.head_dim);
+  require_product("block_length, value_dim", c.block_length, c.value_dim);
   if (!std::isfinite(c.scaling_factor) || c.scaling_factor <= 0) {
     Refuse(NSA_ERROR_INVALID_ARGUMENT, "scaling_factor: expected a number above 0, found {}", c.scaling_factor);
   }

@@ -18,10 +18,10 @@ namespace {
 constexpr int64_t kMostByDefault = 4096;  // tokens of a sequence, of a model that is opened
 
 void CheckNetwork(const NSAModelConfig& c) {
-  RequireAtLeast("vocabulary", c.vocabulary, 1);
+  RequireWithin("vocabulary", c.vocabulary, 1, kWidestRow);
   RequireAtLeast("layers", c.layers, 1);
-  RequireAtLeast("hidden", c.hidden, 1);
-  RequireAtLeast("ffn", c.ffn, 1);
+  RequireWithin("hidden", c.hidden, 1, kWidestRow);
+  RequireWithin("ffn", c.ffn, 1, kWidestRow);
   NSAConfig attention = c.attention;
   attention.max_length = std::max(c.sequence_length, 1);
   attention.max_batch = 1;

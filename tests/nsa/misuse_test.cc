@@ -47,6 +47,16 @@ TEST(Misuse, ConfigurationsAreRefusedByField) {
       {"num_heads, num_groups: expected groups that divide the heads, found 4 and 3",
        [](NSAConfig* c) { c->num_groups = 3; }},
       {"value_dim: expected 0 or more", [](NSAConfig* c) { c->value_dim = -8; }},
+      {"num_heads, value_dim: expected a product of at most 134217728, found 4 and 2147483647",
+       [](NSAConfig* c) { c->value_dim = 2147483647; }},
+      {"num_groups, num_selected_blocks: expected a product of at most 134217728",
+       [](NSAConfig* c) { c->num_selected_blocks = 2147483647; }},
+      {"block_length, head_dim: expected a product",
+       [](NSAConfig* c) {
+         c->block_length = c->selection_block_size = 1 << 26;
+         c->head_dim = 4;
+       }},
+      {"phi_hidden: expected 0 to 134217728", [](NSAConfig* c) { c->phi_hidden = 2147483647; }},
       {"scaling_factor: expected a number above 0", [](NSAConfig* c) { c->scaling_factor = NAN; }},
       {"rope_theta: expected a number in [0,inf)", [](NSAConfig* c) { c->rope_theta = -1; }},
       {"phi: expected 0 to 2, found 3", [](NSAConfig* c) { c->phi = 3; }},

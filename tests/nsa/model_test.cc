@@ -309,7 +309,7 @@ TEST_F(Model, WrongUse) {
     void (*change)(NSAModelConfig*);
   };
   const Case cases[] = {
-      {"vocabulary: expected 1 or more, found 0", [](NSAModelConfig* c) { c->vocabulary = 0; }},
+      {"vocabulary: expected 1 to 134217728, found 0", [](NSAModelConfig* c) { c->vocabulary = 0; }},
       {"layers: expected 1 or more", [](NSAModelConfig* c) { c->layers = 0; }},
       {"sequence_length: expected a multiple of block_stride = 4", [](NSAModelConfig* c) { c->sequence_length = 98; }},
       {"sequence_length: expected a multiple", [](NSAModelConfig* c) { c->sequence_length = 4; }},
@@ -319,6 +319,15 @@ TEST_F(Model, WrongUse) {
        [](NSAModelConfig* c) { c->attention.scaling_factor = 1; }},
       {"beta2: expected a number in [0,1), found 1", [](NSAModelConfig* c) { c->beta2 = 1; }},
       {"tied_head: expected", [](NSAModelConfig* c) { c->tied_head = 2; }},
+      {"vocabulary: expected 1 to 134217728, found 2147483647",
+       [](NSAModelConfig* c) { c->vocabulary = c->hidden = 2147483647; }},
+      {"hidden: expected 1 to", [](NSAModelConfig* c) { c->hidden = c->ffn = 2147483647; }},
+      {"ffn: expected 1 to", [](NSAModelConfig* c) { c->ffn = 2147483647; }},
+      {"num_heads, head_dim: expected a product of at most 134217728, found 2097152 and 1048576",
+       [](NSAModelConfig* c) {
+         c->attention.num_heads = 1 << 21;
+         c->attention.head_dim = 1 << 20;
+       }},
   };
   for (const Case& one : cases) {
     NSAModelConfig config = SmallModel();
@@ -327,8 +336,8 @@ TEST_F(Model, WrongUse) {
     EXPECT_EQ(none.impl, nullptr);
   }
   NSAModelConfig vast = SmallModel();
-  vast.vocabulary = 1 << 30;
-  vast.hidden = 1 << 14;
+  vast.vocabulary = 1 << 27;
+  vast.hidden = 1 << 17;
   refused(nsa_model_init(&none, &vast), NSA_ERROR_OUT_OF_MEMORY, "out of host memory");
   EXPECT_EQ(none.impl, nullptr);
 }
