@@ -1,6 +1,7 @@
 #include "kernels/attention/cost.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace longspan {
 namespace {
@@ -16,23 +17,25 @@ double OfSegments(const std::vector<Segment>& segments, const Pairs& pairs) {
   return static_cast<double>(sum);
 }
 
-// Products of the blocks' rows with the weights: so many with those of the first layer, and of the second (or only
-// one).
+// Multiply-adds of one compressed row of `width`: with the weights of the first layer, and of the second (or only one).
+struct PhiProducts {
+  double first = 0, second = 0;
+};
+
+PhiProducts ProductsOf(Phi phi, const PhiWeights& weights, double block, double width) {
+  const double block_width = block * width;
+  if (phi == Phi::kMlp) {
+    const double hidden = weights.weight1.dim(1);
+    return {block_width * hidden, hidden * width};
+  }
+  return {0, phi == Phi::kLinear ? block_width * width : block_width / 2};  // the mean: additions only
+}
+
 Cost ProductsCost(const CompressArgs& args, double firsts, double seconds, double bytes) {
-  const double width = args.x.dim(2), block_width = args.block * width;
+  const PhiProducts one = ProductsOf(args.phi, args.weights, args.block, args.x.dim(2));
   double tokens = 0;
   for (const Segment& segment : args.segments) tokens += segment.length / args.stride;
-  double first = 0, second = 0;
-  if (args.phi == Phi::kMlp) {
-    const double hidden = args.weights.weight1.dim(1);
-    first = block_width * hidden;
-    second = hidden * width;
-  } else if (args.phi == Phi::kLinear) {
-    second = block_width * width;
-  } else {
-    second = block_width / 2;  // additions only
-  }
-  return {2 * tokens * args.x.dim(1) * (firsts * first + seconds * second), bytes};
+  return {2 * tokens * args.x.dim(1) * (firsts * one.first + seconds * one.second), bytes};
 }
 
 double WeightBytes(const PhiWeights& weights) {
@@ -107,6 +110,37 @@ Cost StoreCost(const StoreArgs& args) {
   int64_t rows = 0;
   for (const Segment& segment : args.segments) rows += segment.length;
   return {0, 2.0 * rows * args.x.dim(1) * args.x.dim(2) * DTypeSize(args.x.dtype)};
+}
+
+// A compressed row is new where its last token is.
+Cost DecodeSummarizeCost(const DecodeSummarizeArgs& args) {
+  const DecodeSizes& sizes = args.sizes;
+  const NsaConfig& nsa = sizes.nsa;
+  int64_t rows = 0;
+  for (const Segment& segment : args.step.segments) {
+    const int64_t end = (segment.begin + segment.length) / nsa.stride;
+    rows += std::max<int64_t>(0, end - std::max(segment.begin / nsa.stride, nsa.lead()));
+  }
+  if (rows == 0) return {};
+  const auto of_group = static_cast<double>(rows * sizes.groups);
+  Cost cost;
+  for (const auto& [phi, width] : {std::pair(&args.phi_k, sizes.key_width), {&args.phi_v, sizes.value_width}}) {
+    const PhiProducts one = ProductsOf(nsa.phi, *phi, static_cast<double>(nsa.block), static_cast<double>(width));
+    cost.flops += 2 * of_group * (one.first + one.second);
+    cost.bytes += of_group * static_cast<double>((nsa.block + 1) * width * DTypeSize(sizes.dtype)) + WeightBytes(*phi);
+  }
+  return cost;
+}
+
+Cost DecodeAttendCost(const DecodeAttendArgs& args) {
+  const NsaConfig& nsa = args.sizes.nsa;
+  const std::vector<Segment>& segments = args.step.segments;
+  const double pairs = CompressedPairs(segments, nsa.block, nsa.stride) +
+                       SelectedPairs(segments, nsa.select_block, nsa.select) + WindowPairs(segments, nsa.window);
+  const auto widths = static_cast<double>(args.sizes.key_width + args.sizes.value_width);
+  const auto row_bytes = static_cast<double>(args.sizes.groups * DTypeSize(args.sizes.dtype)) * widths;
+  return {2 * pairs * static_cast<double>(args.sizes.heads) * widths,
+          pairs * row_bytes + BytesOf({args.q, args.gates, args.selected, args.o})};
 }
 
 double BytesOf(std::initializer_list<Tensor> tensors) {

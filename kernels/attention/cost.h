@@ -4,6 +4,7 @@
 #include <initializer_list>
 #include <vector>
 
+#include "kernels/attention/decode.h"
 #include "kernels/attention/ops.h"
 #include "runtime/trace.h"
 
@@ -25,6 +26,10 @@ Cost CompressBackwardCost(const CompressArgs& args, const CompressGradient& grad
 Cost CombineCost(const CombineArgs& args);
 Cost StoreCost(const StoreArgs& args);
 Cost CombineBackwardCost(const CombineArgs& args, const CombineGradient& gradient);
+
+// Of a step's sequences that the host knows; keys and values are read by each query for itself.
+Cost DecodeSummarizeCost(const DecodeSummarizeArgs& args);
+Cost DecodeAttendCost(const DecodeAttendArgs& args);
 
 // Of those that are not null.
 double BytesOf(std::initializer_list<Tensor> tensors);

@@ -12,8 +12,10 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "kernels/attention/nsa_config.h"
+#include "kernels/attention/pages.h"
 #include "kernels/attention/phi.h"
 #include "runtime/device.h"
 #include "runtime/tensor.h"
@@ -41,6 +43,8 @@ struct DecodeStep {
   bool table_by_entry = false;  // its row is the entry's number; otherwise the sequence's
   int64_t max_count = 1;        // of an entry, at most
   int64_t max_tokens = 0;       // of a sequence with its new ones, at most
+  // What it costs is counted by: of each entry its new tokens, where the host knows its length.
+  std::vector<Segment> segments = {};
 };
 
 // Rows of keys and values in pages: b tokens each, or of compressed tokens b/d.

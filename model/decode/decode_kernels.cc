@@ -38,6 +38,7 @@ void DecodeKernels::Begin(Stream& stream, std::span<const NewTokens> entries, co
   step_ = {.table = table, .table_by_entry = table_by_entry, .max_tokens = args_.max_tokens};
   for (const NewTokens& entry : entries) {
     given.push_back({narrow(entry.sequence), narrow(entry.length), narrow(entry.count), narrow(entry.row)});
+    step_.segments.push_back(entry.segment());
     tokens += entry.count;
     step_.max_count = std::max(step_.max_count, entry.count);
   }

@@ -1,6 +1,7 @@
 // What decoding's kernels serve, the memory that they want, and a step's attention.
 #include <algorithm>
 
+#include "kernels/attention/cost.h"
 #include "kernels/attention/decode/gpu_decode.h"
 #include "kernels/attention/decode/select.cuh"
 
@@ -99,7 +100,7 @@ void GpuDecode::Attend(Stream& stream, const DecodeAttendArgs& args) {
   p.stats = reinterpret_cast<float2*>(scratch + cut.stats);
   p.block_sums = reinterpret_cast<float*>(scratch + cut.block_sums);
   p.first_sums = reinterpret_cast<float*>(scratch + cut.first_sums);
-  LaunchGpu(stream, "decode.attend", {}, [&](cudaStream_t cuda) {
+  LaunchGpu(stream, "decode.attend", DecodeAttendCost(args), [&](cudaStream_t cuda) {
     for (int64_t first = 0; first < queries; first += pass) {
       const int count = static_cast<int>(std::min(pass, queries - first));
       p.first_query = static_cast<int>(first);

@@ -5,6 +5,7 @@
 // rotation. Sums have another order. Bound by the weights' way from L2.
 #include <algorithm>
 
+#include "kernels/attention/cost.h"
 #include "kernels/attention/decode/gpu_decode.h"
 #include "kernels/attention/decode/params.cuh"
 
@@ -282,7 +283,7 @@ void GpuDecode::Summarize(Stream& stream, const DecodeSummarizeArgs& args) {
     products += kParts * items * p.groups * p.hidden[of];
     hidden = std::max<int64_t>(hidden, p.hidden[of]);
   }
-  LaunchGpu(stream, "decode.summarize", {}, [&](cudaStream_t cuda) {
+  LaunchGpu(stream, "decode.summarize", DecodeSummarizeCost(args), [&](cudaStream_t cuda) {
     DispatchFloatGpu(sizes.dtype, [&]<typename T>() {
       if (hidden > 0) {
         const int64_t bytes = SummarizeBytes(sizes) - kStaticBytes;

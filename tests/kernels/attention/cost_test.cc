@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
 #include <random>
 
@@ -54,6 +55,46 @@ TEST(Cost, LongSequencesAreExact) {
   EXPECT_EQ(WindowPairs(half, 512), static_cast<double>(n / 2 * 512));
   EXPECT_EQ(SelectedPairs(half, 64, 16), static_cast<double>(n / 2 * 15 * 64 + n / 2 / 64 * (64 * 65 / 2)));
   EXPECT_EQ(CompressedPairs({{.begin = 0, .length = 31}}, 32, 16), 0);
+}
+
+DecodeSizes Sizes(Phi phi) {
+  DecodeSizes sizes = {.dtype = DType::kBf16, .heads = 8, .groups = 2, .key_width = 16, .value_width = 24, .nsa = {}};
+  sizes.nsa.phi = phi;
+  sizes.nsa.block = 8;
+  sizes.nsa.stride = 4;
+  sizes.nsa.select_block = 8;
+  sizes.nsa.select = 3;
+  sizes.nsa.window = 10;
+  return sizes;
+}
+
+// Tokens decoded one by one or several at once cost together what a sequence does; of lengths that the host does not
+// know, nothing is counted.
+TEST(Cost, DecodingIsTheSequence) {
+  const DecodeSizes sizes = Sizes(Phi::kMlp);
+  DecodeSummarizeArgs summarize;
+  DecodeAttendArgs attend;
+  summarize.sizes = attend.sizes = sizes;
+  for (auto [phi, width] : {std::pair(&summarize.phi_k, sizes.key_width), {&summarize.phi_v, sizes.value_width}}) {
+    phi->weight1.shape = {sizes.nsa.block * width, 2 * width};
+  }
+  EXPECT_EQ(DecodeSummarizeCost(summarize).flops, 0);
+  EXPECT_EQ(DecodeAttendCost(attend).flops, 0);
+  Cost phis, attention;
+  for (int64_t length = 0; length < 60;) {
+    const int64_t count = 1 + length % 7;
+    summarize.step.segments = attend.step.segments = {{.begin = length, .length = count}};
+    phis.flops += DecodeSummarizeCost(summarize).flops;
+    attention.flops += DecodeAttendCost(attend).flops;
+    attention.bytes += DecodeAttendCost(attend).bytes;
+    length += count;
+    const std::vector<Segment> all = {{.begin = 0, .length = length}};
+    const double pairs = CompressedPairs(all, 8, 4) + SelectedPairs(all, 8, 3) + WindowPairs(all, 10);
+    EXPECT_EQ(attention.flops, 2 * pairs * 8 * (16 + 24));
+    EXPECT_EQ(attention.bytes, pairs * 2 * (16 + 24) * 2);
+    const double rows = std::max<double>(0, static_cast<double>(length / 4 - 1));
+    EXPECT_EQ(phis.flops, 2 * rows * 2 * ((8 * 16 * 32 + 32 * 16) + (8 * 24 * 48 + 48 * 24)));
+  }
 }
 
 }  // namespace
