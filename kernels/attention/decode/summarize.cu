@@ -107,11 +107,9 @@ __global__ void __launch_bounds__(kProductThreads) ProductKernel(const __grid_co
       if (row < rows) {
         const int item = item_of(row), token = (p.RowOf(item) - p.lead) * p.stride;
         const int64_t from = p.From(item).RowOf(token + at / width);
-        float places[kVector<T>];
         LoadVector(static_cast<const T*>(p.x[of]) + (from * p.groups + group_of(row)) * width + at % width, x);
-        LoadVector(position + at, places);
 #pragma unroll
-        for (int j = 0; j < kVector<T>; ++j) x[j] += places[j];
+        for (int j = 0; j < kVector<T>; ++j) x[j] += ToFloat(position[at + j]);  // the caller's memory, anywhere
       }
 #pragma unroll
       for (int j = 0; j < kVector<T>; ++j) blocks[(first + j) * kRows + row] = FromFloat<T>(x[j]);
