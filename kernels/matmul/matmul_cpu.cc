@@ -7,6 +7,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <cstring>
 #include <type_traits>
 
 #include "kernels/base/scratch_cpu.h"
@@ -29,13 +30,17 @@ template <typename T>
 void PackTransposed(const T* from, int64_t column, int64_t depth, int64_t columns, T* to) {
   int64_t deep = 0, wide = 0;  // what went by fours
   if constexpr (std::is_same_v<T, float>) {
-    using Four = float __attribute__((vector_size(16), aligned(4), may_alias));
+    using Four = float __attribute__((vector_size(16)));
     deep = depth / 4 * 4;
     wide = columns / 4 * 4;
     for (int64_t p = 0; p < deep; p += 4) {
       for (int64_t j = 0; j < wide; j += 4) {
-        const auto load = [&](int64_t i) { return *reinterpret_cast<const Four*>(from + p + (j + i) * column); };
-        const auto store = [&](int64_t i, Four x) { *reinterpret_cast<Four*>(to + (p + i) * kStrip<T> + j) = x; };
+        const auto load = [&](int64_t i) {
+          Four x;
+          std::memcpy(&x, from + p + (j + i) * column, sizeof(x));
+          return x;
+        };
+        const auto store = [&](int64_t i, Four x) { std::memcpy(to + (p + i) * kStrip<T> + j, &x, sizeof(x)); };
         const Four x0 = load(0), x1 = load(1), x2 = load(2), x3 = load(3);
         const Four a = __builtin_shufflevector(x0, x1, 0, 4, 1, 5), b = __builtin_shufflevector(x0, x1, 2, 6, 3, 7);
         const Four c = __builtin_shufflevector(x2, x3, 0, 4, 1, 5), d = __builtin_shufflevector(x2, x3, 2, 6, 3, 7);

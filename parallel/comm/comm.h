@@ -61,8 +61,8 @@ class Communicator {
 };
 
 // Over all ranks of MPI_COMM_WORLD. MPI must be initialised, and outlive the communicator. What is gathered crosses the
-// network once for all ranks of a node. Ranks share a node where they may share memory; with `ranks_of_node` (for
-// tests), where that many neighbours do. Collective.
+// network once for all ranks of a node. Ranks share a node where they may share memory; for tests and measurements,
+// with `ranks_of_node` or the environment's LONGSPAN_RANKS_OF_NODE, where that many neighbours do. Collective.
 std::unique_ptr<Communicator> MakeMpiWorld(int ranks_of_node = 0);
 
 // For tensors in the memory of `device`, over the ranks of `host` (MPI), which it takes for its own use. Collective.

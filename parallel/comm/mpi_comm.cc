@@ -7,6 +7,7 @@
 #include <mpi.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -251,6 +252,11 @@ std::unique_ptr<Communicator> MakeMpiWorld(int ranks_of_node) {
   const CommCall call = {"comm.make_world", 0, 0, 1};
   MPI_Comm copy = MPI_COMM_NULL;
   CheckMpi(MPI_Comm_dup(MPI_COMM_WORLD, &copy), call);
+  if (const char* const given = std::getenv("LONGSPAN_RANKS_OF_NODE"); given != nullptr && ranks_of_node == 0) {
+    ranks_of_node = std::atoi(given);
+    if (ranks_of_node < 1)
+      Fail(ExitCode::kConfig, "LONGSPAN_RANKS_OF_NODE: expected a number from 1 on, found '{}'", given);
+  }
   int node = RankIn(copy);  // the lowest rank of the node
   if (ranks_of_node > 0) {
     node /= ranks_of_node;

@@ -12,7 +12,7 @@ trap 'rm -rf "$scratch"' EXIT
 check() {
   local expected=$1 pattern=$2 output code
   shift 2
-  output=$(timeout 60 "$longspan" "$@" 2>&1)
+  output=$(timeout 300 "$longspan" "$@" 2>&1)
   code=$?
   if [[ $code != "$expected" ]] || ! grep -q -E -e "$pattern" <<<"$output"; then
     echo "longspan $*: expected code $expected and '$pattern', found code $code and:"
@@ -87,7 +87,7 @@ unset OMPI_MCA_pml
 check 74 "^error: \\[rank 0/1 .*\\] no/such/case: cannot open" attention --case no/such/case --out b
 
 # A world that is not dp x cp is refused on every rank, and said once.
-output=$(timeout 60 "$mpiexec" -n 3 "$longspan" train --config "$fibonacci" parallel.cp=2 output="$scratch" 2>&1)
+output=$(timeout 300 "$mpiexec" -n 3 "$longspan" train --config "$fibonacci" parallel.cp=2 output="$scratch" 2>&1)
 code=$?
 if [[ $code != 78 || $(grep -c "must divide the number of ranks, 3" <<<"$output") != 1 ]]; then
   echo "wrong world: expected code 78 and one message, found code $code and:"
@@ -98,7 +98,7 @@ fi
 # What fails before MPI runs is said once as well.
 for arguments in "trian" "train --config no/such/file" "train --config $fibonacci model.layerz=3"; do
   # shellcheck disable=SC2086
-  output=$(timeout 60 "$mpiexec" -n 3 "$longspan" $arguments 2>&1)
+  output=$(timeout 300 "$mpiexec" -n 3 "$longspan" $arguments 2>&1)
   if [[ $(grep -c "^error: " <<<"$output") != 1 ]]; then
     echo "mpirun longspan $arguments: expected one error, found:"
     echo "$output"
@@ -120,7 +120,7 @@ if [[ $code != 74 || $output != *"tokenising ["* ]] || ! grep -q "^error: .*full
 fi
 
 # One rank speaks, and plans for as many as there are.
-output=$(timeout 60 "$mpiexec" -n 4 "$longspan" train --config "$fibonacci" parallel.cp=2 --dry-run 2>&1)
+output=$(timeout 300 "$mpiexec" -n 4 "$longspan" train --config "$fibonacci" parallel.cp=2 --dry-run 2>&1)
 if [[ $? != 0 || $(grep -c "^Ranks: 4 = dp 2 x cp 2" <<<"$output") != 1 || $(wc -l <<<"$output") -gt 30 ]]; then
   echo "--dry-run on 4 ranks: expected one plan for 4, found:"
   echo "$output"
@@ -128,7 +128,7 @@ if [[ $? != 0 || $(grep -c "^Ranks: 4 = dp 2 x cp 2" <<<"$output") != 1 || $(wc 
 fi
 
 # Under a launcher, whose ranks have a terminal each, no line moves.
-output=$(timeout 60 "$mpiexec" -n 2 "$longspan" train --config "$fibonacci" runtime.device=CPU parallel.cp=2 train.steps=20 \
+output=$(timeout 300 "$mpiexec" -n 2 "$longspan" train --config "$fibonacci" runtime.device=CPU parallel.cp=2 train.steps=20 \
   optimizer.warmup_steps=0 output="$scratch" 2>&1)
 if [[ $? != 0 || $output == *$'\r['* || $output == *$'\033['* ]]; then
   echo "progress under a launcher: expected plain lines, found:"
@@ -137,7 +137,7 @@ if [[ $? != 0 || $output == *$'\r['* || $output == *$'\033['* ]]; then
 fi
 
 # Two ranks against one, and one that has nothing to be compared with.
-output=$(timeout 60 "$mpiexec" -n 2 "$longspan" verify --config "$fibonacci" runtime.device=CPU parallel.cp=2 \
+output=$(timeout 300 "$mpiexec" -n 2 "$longspan" verify --config "$fibonacci" runtime.device=CPU parallel.cp=2 \
   parallel.selected_exchange=FETCH 2>&1)
 code=$?
 if [[ $code != 0 ]] || ! grep -q "^verify: good" <<<"$output" || ! grep -q "phi_k.weight1" <<<"$output"; then

@@ -38,10 +38,10 @@ class BackgroundRun {
   BackgroundRun(const BackgroundRun&) = delete;
   BackgroundRun& operator=(const BackgroundRun&) = delete;
 
-  // Waits, for a minute at most, until `there`.
+  // Waits until `there`: for some minutes on a busy machine.
   void Await(const std::function<bool()>& there) {
     bool is_there = there();
-    for (int i = 0; i < 6000 && !is_there; ++i, is_there = there()) {
+    for (int i = 0; i < 20000 && !is_there; ++i, is_there = there()) {
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
     EXPECT_TRUE(is_there) << said();

@@ -155,7 +155,7 @@ TEST_F(TrainStops, WhileTheExchangeIsMeasured) {
                           "data.train='{}'",
                           folder_ / "long"));
   bool in_time = false;
-  for (int tries = 0; tries < 3 && !in_time; ++tries) {
+  for (int tries = 0; tries < 10 && !in_time; ++tries) {
     BackgroundRun run(2, keys, folder_ / "said");
     run.Await([&] { return LastStep() >= 10; });
     run.Signal(SIGUSR1);
