@@ -246,7 +246,7 @@ typedef struct {
 } NSADeviceStep;
 
 /* nsa_decode, on a GPU alone, with head_dim up to 192 and value_dim up to 128, multiples of 8, and selection_block_size
- * up to 256; else NSA_ERROR_UNSUPPORTED. `stream` may be capturing: the graph then reads at each launch what lies
+ * up to 512; else NSA_ERROR_UNSUPPORTED. `stream` may be capturing: the graph then reads at each launch what lies
  * behind its pointers. Before the first capture make one call of the same sizes, which loads kernels and, where gates
  * are made of gate.*, finds scratch for them. Lengths are not checked: with the new tokens at most max_length and
  * page_table_width * b. A step launches work for sequences of max_length, the rest of which ends at once. Afterwards

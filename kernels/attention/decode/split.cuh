@@ -13,7 +13,7 @@
 
 namespace longspan {
 
-constexpr int kSplitKeys = 256;
+constexpr int kSplitKeys = 512;
 constexpr int kSplitThreads = 128;
 constexpr int kSplitHeads = 16;
 constexpr int kTileRows = 32;

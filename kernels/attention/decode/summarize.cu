@@ -14,6 +14,7 @@ namespace {
 
 constexpr int kRows = 8;                                // of products that a block makes at once
 constexpr int kColumns = 32, kSlices = 16, kParts = 8;  // of the depth: slices of a block, blocks
+constexpr unsigned kRowBlocks = 4;                      // at most: mostly there are no rows
 constexpr int kProductThreads = kColumns * kSlices;
 constexpr int64_t kStaticBytes = 10 << 10;  // of the products' shared memory, at most
 constexpr int kFinishThreads = 512;
@@ -70,7 +71,7 @@ __device__ int FindItems(const SummarizeParams& p, int first, int count, int* fo
 }
 
 // products[part, item, group, column] = sum over a part of the block's tokens and channels of (x + position) * weight.
-// A thread block has 8 rows (of one group for LINEAR, which has weights of its own for each) and 32 columns.
+// A thread block takes 8 rows at once (of one group for LINEAR, which has weights of its own for each) and 32 columns.
 template <typename T>
 __global__ void __launch_bounds__(kProductThreads) ProductKernel(const __grid_constant__ SummarizeParams p) {
   extern __shared__ uint4 shared[];
@@ -78,71 +79,76 @@ __global__ void __launch_bounds__(kProductThreads) ProductKernel(const __grid_co
   __shared__ float sums[kSlices / 2][kRows][kColumns];
   T* const blocks = reinterpret_cast<T*>(shared);  // [of this part's depth][kRows]
   const int of = blockIdx.z % 2, width = p.width[of], depth = p.block * width;
-  const int part = blockIdx.y % kParts, part_depth = (depth + kParts - 1) / kParts;
+  // Parts are whole vectors, as rows are.
+  const int part = blockIdx.y % kParts;
+  const int part_depth = (depth / kVector<T> + kParts - 1) / kParts * kVector<T>;
   const int depth_begin = min(part * part_depth, depth), here = min(part_depth, depth - depth_begin);
-  const int row_groups = p.linear ? 1 : p.groups, first_row = blockIdx.x * kRows;
-  const int first_item = first_row / row_groups, last_item = (first_row + kRows - 1) / row_groups;
-  const int items = FindItems(p, first_item, last_item - first_item + 1, found);
-  const int rows = min(kRows, (first_item + items) * row_groups - first_row);
-  if (rows <= 0) return;
-  const auto item_of = [&](int row) { return found[(first_row + row) / row_groups - first_item]; };
-  const auto group_of = [&](int row) {
-    return p.linear ? static_cast<int>(blockIdx.z / 2) : (first_row + row) % row_groups;
-  };
-
+  const int row_groups = p.linear ? 1 : p.groups;
   const int64_t group_weights = p.linear ? int64_t{blockIdx.z / 2} * depth : 0;
   const T* const position = static_cast<const T*>(p.position[of]) + group_weights;
-  for (int row = 0; row < kRows; ++row) {
-    if (row >= rows) {
-      for (int i = threadIdx.x; i < here; i += kProductThreads) blocks[i * kRows + row] = FromFloat<T>(0);
-      continue;
-    }
-    const int item = item_of(row), token = (p.RowOf(item) - p.lead) * p.stride;
-    const PagesView pages = p.From(item);
-    for (int i = threadIdx.x; i < here; i += kProductThreads) {
-      const int at = depth_begin + i;
-      const int64_t from = pages.RowOf(token + at / width);
-      const T x = static_cast<const T*>(p.x[of])[(from * p.groups + group_of(row)) * width + at % width];
-      blocks[i * kRows + row] = FromFloat<T>(ToFloat(x) + ToFloat(position[at]));
-    }
-  }
-  __syncthreads();
-
   const int slice = threadIdx.x / kColumns, lane = threadIdx.x % kColumns, columns = p.hidden[of];
   const int first_column = blockIdx.y / kParts * kColumns, column = first_column + lane;
   const T* const weight = static_cast<const T*>(p.weight[of]) + (group_weights + depth_begin) * columns;
   const int slice_depth = (here + kSlices - 1) / kSlices, end = min(here, (slice + 1) * slice_depth);
-  float sum[kRows] = {};
-  if (column < columns) {
-#pragma unroll 16
-    for (int i = slice * slice_depth; i < end; ++i) {
-      const float w = ToFloat(weight[static_cast<int64_t>(i) * columns + column]);
+
+  for (int first_row = blockIdx.x * kRows;; first_row += gridDim.x * kRows) {
+    const int first_item = first_row / row_groups, last_item = (first_row + kRows - 1) / row_groups;
+    const int items = FindItems(p, first_item, last_item - first_item + 1, found);
+    const int rows = min(kRows, (first_item + items) * row_groups - first_row);
+    if (rows <= 0) return;
+    const auto item_of = [&](int row) { return found[(first_row + row) / row_groups - first_item]; };
+    const auto group_of = [&](int row) {
+      return p.linear ? static_cast<int>(blockIdx.z / 2) : (first_row + row) % row_groups;
+    };
+    // All rows at once, 16 bytes of a row a thread.
+    for (int i = threadIdx.x; i < kRows * here / kVector<T>; i += kProductThreads) {
+      const int row = i % kRows, first = i / kRows * kVector<T>, at = depth_begin + first;
+      float x[kVector<T>] = {};
+      if (row < rows) {
+        const int item = item_of(row), token = (p.RowOf(item) - p.lead) * p.stride;
+        const int64_t from = p.From(item).RowOf(token + at / width);
+        LoadVector(static_cast<const T*>(p.x[of]) + (from * p.groups + group_of(row)) * width + at % width, x);
 #pragma unroll
-      for (int half = 0; half < kRows / kVector<T>; ++half) {
-        float x[kVector<T>];
-        LoadVector(blocks + i * kRows + half * kVector<T>, x);
+        for (int j = 0; j < kVector<T>; ++j) x[j] += ToFloat(position[at + j]);  // the caller's memory, anywhere
+      }
 #pragma unroll
-        for (int row = 0; row < kVector<T>; ++row) sum[half * kVector<T> + row] += w * x[row];
-      }
-    }
-  }
-  // Slice by slice, in two halves of them.
-  for (int half = 1; half >= 0; --half) {
-    if (slice / (kSlices / 2) == half) {
-      for (int row = 0; row < kRows; ++row) {
-        float& to = sums[slice % (kSlices / 2)][row][lane];
-        to = half == 1 ? sum[row] : to + sum[row];
-      }
+      for (int j = 0; j < kVector<T>; ++j) blocks[(first + j) * kRows + row] = FromFloat<T>(x[j]);
     }
     __syncthreads();
-  }
-  for (int i = threadIdx.x; i < rows * kColumns; i += kProductThreads) {
-    const int row = i / kColumns, c = first_column + i % kColumns;
-    if (c >= columns) continue;
-    float total = 0;
-    for (int s = 0; s < kSlices / 2; ++s) total += sums[s][row][i % kColumns];
-    p.products[of][((static_cast<int64_t>(part) * p.items() + item_of(row)) * p.groups + group_of(row)) * columns + c] =
-        total;
+
+    float sum[kRows] = {};
+    if (column < columns) {
+#pragma unroll 16
+      for (int i = slice * slice_depth; i < end; ++i) {
+        const float w = ToFloat(weight[static_cast<int64_t>(i) * columns + column]);
+#pragma unroll
+        for (int half = 0; half < kRows / kVector<T>; ++half) {
+          float x[kVector<T>];
+          LoadVector(blocks + i * kRows + half * kVector<T>, x);
+#pragma unroll
+          for (int row = 0; row < kVector<T>; ++row) sum[half * kVector<T> + row] += w * x[row];
+        }
+      }
+    }
+    // Slice by slice, in two halves of them.
+    for (int half = 1; half >= 0; --half) {
+      if (slice / (kSlices / 2) == half) {
+        for (int row = 0; row < kRows; ++row) {
+          float& to = sums[slice % (kSlices / 2)][row][lane];
+          to = half == 1 ? sum[row] : to + sum[row];
+        }
+      }
+      __syncthreads();
+    }
+    for (int i = threadIdx.x; i < rows * kColumns; i += kProductThreads) {
+      const int row = i / kColumns, c = first_column + i % kColumns;
+      if (c >= columns) continue;
+      float total = 0;
+      for (int s = 0; s < kSlices / 2; ++s) total += sums[s][row][i % kColumns];
+      const int64_t to = (static_cast<int64_t>(part) * p.items() + item_of(row)) * p.groups + group_of(row);
+      p.products[of][to * columns + c] = total;
+    }
+    __syncthreads();  // found and sums are the next rows'
   }
 }
 
@@ -237,9 +243,9 @@ int64_t ItemRows(const DecodeSizes& sizes, int64_t max_count) { return CeilDiv(m
 
 int64_t SummarizeBytes(const DecodeSizes& sizes) {
   if (sizes.nsa.phi == Phi::kMean) return 0;
-  return CeilDiv(sizes.nsa.block * std::max(sizes.key_width, sizes.value_width), kParts) * kRows *
-             DTypeSize(sizes.dtype) +
-         kStaticBytes;
+  const int64_t depth = sizes.nsa.block * std::max(sizes.key_width, sizes.value_width);
+  const int64_t vector = int64_t{sizeof(uint4)} / DTypeSize(sizes.dtype);
+  return CeilDiv(depth / vector, kParts) * vector * kRows * DTypeSize(sizes.dtype) + kStaticBytes;
 }
 
 int64_t GpuDecode::SummarizeScratch(const DecodeSizes& sizes, int64_t entries, int64_t max_count) const {
@@ -290,7 +296,8 @@ void GpuDecode::Summarize(Stream& stream, const DecodeSummarizeArgs& args) {
         CudaCheck(cudaFuncSetAttribute(ProductKernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                        static_cast<int>(bytes)),
                   "decode.summarize");
-        const dim3 grid(GridFor(items * (p.linear ? 1 : p.groups), kRows), kParts * GridFor(hidden, kColumns),
+        const unsigned row_blocks = GridFor(items * (p.linear ? 1 : p.groups), kRows);
+        const dim3 grid(std::min(row_blocks, kRowBlocks), kParts * GridFor(hidden, kColumns),
                         p.linear ? 2 * p.groups : 2);
         ProductKernel<T><<<grid, kProductThreads, bytes, cuda>>>(p);
       }
