@@ -6,8 +6,8 @@
 // On rank RANK, from step STEP on, the first work of STAGE in PASS (none, forward, backward) of every step takes longer
 // by SHARE of what the step before took without that, in which the thread sleeps (HOW = sleep) or computes (spin).
 // STAGE = load is the thread that reads the next step's sequences. Where HOW is hang, exit, stop (SIGSTOP) or kill
-// (SIGKILL), that befalls the thread or process before that work, on a GPU before it is enqueued, of layer SHARE; a
-// line on stderr says so.
+// (SIGKILL), that befalls the thread or process before that work, on a GPU before it is enqueued, of layer SHARE, from
+// the start on where STEP is 0; a line on stderr says so.
 #pragma once
 
 #include <atomic>

@@ -160,6 +160,8 @@ std::string DescribePhase(const RankReport& report) {
       return fmt::format("evaluating after step {}", report.step);
     case HostPhase::kSave:
       return fmt::format("saving after step {}", report.step);
+    case HostPhase::kConnect:
+      return "connecting GPUs";
   }
   return "";
 }

@@ -187,6 +187,7 @@ class Watchdog::Guard {
       case HostPhase::kSave:
         return {limits_.save_timeout, "comm.save_timeout"};
       case HostPhase::kStep:
+      case HostPhase::kConnect:
         break;
     }
     return {limits_.timeout, "comm.timeout"};

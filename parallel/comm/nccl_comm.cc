@@ -7,10 +7,12 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <exception>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -18,6 +20,8 @@
 #include "parallel/comm/nccl.h"
 #include "parallel/comm/rank_order_gpu.h"
 #include "runtime/gpu.h"
+#include "runtime/place.h"
+#include "runtime/planted_fault.h"
 #include "runtime/rounding.h"
 
 namespace longspan {
@@ -29,7 +33,7 @@ constexpr int64_t kAlign = 256;  // bytes, of each rank's part of it
 
 // Throws Error with the call and NCCL's text, and what NCCL says about `comm` (may be null).
 void CheckNccl(ncclResult_t result, const CommCall& call, ncclComm_t comm) {
-  if (result == ncclSuccess || result == ncclInProgress) return;
+  if (result == ncclSuccess) return;
   const char* const detail = ncclGetLastError(comm);
   Fail(ExitCode::kRankFailed, "{}: NCCL: {}{}{}", call.Text(), ncclGetErrorString(result),
        detail && *detail ? ": " : "", detail ? detail : "");
@@ -61,18 +65,6 @@ void CopyBytes(cudaStream_t stream, void* to, const void* from, int64_t bytes) {
   if (bytes > 0 && to != from) {
     CudaCheck(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream), "comm: copy to this rank itself");
   }
-}
-
-class NcclCommunicator;
-
-// Those of the process. One host thread makes, uses and ends them; another may poll and abort them.
-struct LivingCommunicators {
-  std::mutex mutex;
-  std::vector<NcclCommunicator*> all;
-};
-LivingCommunicators& Living() {
-  static LivingCommunicators& living = *new LivingCommunicators;
-  return living;
 }
 
 // Which recorded calls of a communicator, all of one stream, the GPU has done. Where more are under way than there are
@@ -118,29 +110,26 @@ class CallsUnderWay {
   int device_ = 0;
 };
 
-class NcclCommunicator final : public CheckedCommunicator {
+class Connection;
+
+// Those of the process. One host thread makes, uses and ends them; another may poll and abort them.
+struct LivingConnections {
+  std::mutex mutex;
+  std::vector<Connection*> all;
+};
+LivingConnections& Living() {
+  static LivingConnections& living = *new LivingConnections;
+  return living;
+}
+
+// What NCCL has for a group of ranks: a communicator, and which of its calls are under way.
+class Connection {
  public:
-  NcclCommunicator(std::unique_ptr<Communicator> host, Device& device)
-      : CheckedCommunicator(DeviceKind::kGpu, host->rank(), host->size(), host->group()),
-        host_(std::move(host)),
-        device_(device) {
-    if (size() == 1) return;
-    const CommCall call = {"comm.make_nccl", 0, rank(), size()};
-    const Transferring making(RecordMaking(call.name));
-    ncclUniqueId id{};
-    if (rank() == 0) CheckNccl(ncclGetUniqueId(&id), call, nullptr);
-    const auto host_stream = MakeCpuDevice()->MakeStream("bootstrap");
-    host_->Broadcast(*host_stream, HostView(reinterpret_cast<uint8_t*>(&id), {sizeof(id)}), 0);
-    host_stream->Synchronize();
-    host_->Barrier();
-    const auto stream = device_.MakeStream("bootstrap");
-    CudaStream(*stream);  // makes the device current
-    CheckNccl(ncclCommInitRank(&comm_, size(), id, rank()), call, nullptr);
+  Connection() {
     const std::lock_guard lock(Living().mutex);
     Living().all.push_back(this);
   }
-
-  ~NcclCommunicator() override {
+  ~Connection() {
     {
       const std::lock_guard lock(Living().mutex);
       std::erase(Living().all, this);
@@ -151,23 +140,87 @@ class NcclCommunicator final : public CheckedCommunicator {
     }
     Abort();
   }
-  NcclCommunicator(const NcclCommunicator&) = delete;
-  NcclCommunicator& operator=(const NcclCommunicator&) = delete;
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
 
-  void Abort() {
-    if (comm_) ncclCommAbort(std::exchange(comm_, nullptr));
+  // Some rank may never come: nothing here waits inside NCCL, where Abort could not end it. But a communicator whose
+  // calls do not wait takes a thread for each transfer, which puts it into its stream or graph some time after the
+  // call. So the ranks meet in one that never transfers, and split from it one whose calls wait.
+  void Make(const CommCall& call, const ncclUniqueId& id) {
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.blocking = 0;
+    Await(call, [&] { return ncclCommInitRankConfig(&meeting_, call.size, id, call.rank, &config); });
+    config.blocking = 1;
+    Await(call, [&] { return ncclCommSplit(meeting_, /*color=*/0, call.rank, &comm_, &config); });
+    const std::lock_guard lock(Living().mutex);
+    ncclCommDestroy(std::exchange(meeting_, nullptr));
   }
+  ncclComm_t comm() const { return comm_; }
+  CallsUnderWay& calls() { return calls_; }
 
-  // What went wrong since, "" for nothing. From any thread.
+  // These two from any thread, with Living locked.
+  void Abort() {
+    aborted_ = true;
+    for (ncclComm_t* const comm : {&meeting_, &comm_}) {
+      if (*comm) ncclCommAbort(std::exchange(*comm, nullptr));
+    }
+  }
+  // What went wrong since, "" for nothing.
   std::string Poll() {
     calls_.TellDone();
     ncclResult_t state = ncclSuccess;
-    if (!comm_ || ncclCommGetAsyncError(comm_, &state) != ncclSuccess || state == ncclSuccess ||
-        state == ncclInProgress) {
-      return "";
-    }
+    if (meeting_ || !comm_ || ncclCommGetAsyncError(comm_, &state) != ncclSuccess || state == ncclSuccess) return "";
     const char* const detail = ncclGetLastError(comm_);
     return fmt::format("NCCL: {}{}{}", ncclGetErrorString(state), detail && *detail ? ": " : "", detail ? detail : "");
+  }
+
+ private:
+  // Throws Error when what `begin` begins in `meeting_` fails, or is aborted.
+  template <typename Begin>
+  void Await(const CommCall& call, const Begin& begin) {
+    const auto ask = [&](const auto& question) {
+      const std::lock_guard lock(Living().mutex);
+      LS_CHECK(!aborted_, "{}: aborted", call.Text());
+      const ncclResult_t result = question();
+      if (result != ncclInProgress) CheckNccl(result, call, meeting_);
+    };
+    ask(begin);
+    ncclResult_t state = ncclInProgress;
+    while (state == ncclInProgress) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      ask([&] { return ncclCommGetAsyncError(meeting_, &state); });
+    }
+    CheckNccl(state, call, meeting_);
+  }
+
+  ncclComm_t meeting_ = nullptr;  // while it makes comm_
+  ncclComm_t comm_ = nullptr;
+  bool aborted_ = false;
+  CallsUnderWay calls_;
+  const int exceptions_ = std::uncaught_exceptions();
+};
+
+class NcclCommunicator final : public CheckedCommunicator {
+ public:
+  NcclCommunicator(std::unique_ptr<Communicator> host, Device& device)
+      : CheckedCommunicator(DeviceKind::kGpu, host->rank(), host->size(), host->group()),
+        host_(std::move(host)),
+        device_(device) {
+    if (size() == 1) return;
+    const CommCall call = {"comm.make_nccl", 0, rank(), size()};
+    ncclUniqueId id{};
+    if (rank() == 0) CheckNccl(ncclGetUniqueId(&id), call, nullptr);
+    const auto host_stream = MakeCpuDevice()->MakeStream("bootstrap");
+    host_->Broadcast(*host_stream, HostView(reinterpret_cast<uint8_t*>(&id), {sizeof(id)}), 0);
+    host_stream->Synchronize();
+    host_->Barrier();
+    const auto stream = device_.MakeStream("bootstrap");
+    CudaStream(*stream);  // makes the device current
+    const InPhase phase(HostPhase::kConnect);
+    const auto stage = InStage("connect");
+    PlantedFault::Get().Strike(CurrentPlace());
+    const Transferring making(RecordMaking(call.name));
+    connection_.Make(call, id);
   }
 
  private:
@@ -177,7 +230,7 @@ class NcclCommunicator final : public CheckedCommunicator {
       if (x.bytes() <= kSmallReduceBytes) {
         const int64_t stride = Stride(x.size(), x.dtype);
         char* const all = Scratch(stream, stride * size(), x.dtype);
-        Group group(call, comm_);
+        Group group(call, comm());
         for (int peer : Peers()) {
           Receive(cuda, call, peer, all + peer * stride * DTypeSize(x.dtype), x.bytes());
           Send(cuda, call, peer, x.data, x.bytes());
@@ -213,7 +266,7 @@ class NcclCommunicator final : public CheckedCommunicator {
       const std::vector<int64_t> from = Begins(send_counts), to = Begins(receive_counts);
       CopyBytes(cuda, Bytes(receive) + to[rank()] * width, Bytes(send) + from[rank()] * width,
                 send_counts[rank()] * width);
-      Group group(call, comm_);
+      Group group(call, comm());
       for (int peer : Peers()) {
         Receive(cuda, call, peer, Bytes(receive) + to[peer] * width, receive_counts[peer] * width);
         Send(cuda, call, peer, Bytes(send) + from[peer] * width, send_counts[peer] * width);
@@ -225,7 +278,7 @@ class NcclCommunicator final : public CheckedCommunicator {
   void DoSendReceive(Stream& stream, const Call& call, const std::vector<Transfer>& batch) override {
     Launched(stream, call, [&](cudaStream_t cuda) {
       CopyToSelf(cuda, call, batch);
-      Group group(call, comm_);
+      Group group(call, comm());
       for (const Transfer& transfer : batch) {
         if (transfer.peer == rank()) continue;
         if (transfer.kind == Transfer::Kind::kSend) {
@@ -241,7 +294,7 @@ class NcclCommunicator final : public CheckedCommunicator {
   void DoBroadcast(Stream& stream, const Call& call, const Tensor& x, int root) override {
     if (size() == 1 || x.size() == 0) return FlightRecorder::Get().Done(call.record);
     Launched(stream, call, [&](cudaStream_t cuda) {
-      CheckNccl(ncclBroadcast(x.data, x.data, x.bytes(), ncclInt8, root, comm_, cuda), call, comm_);
+      CheckNccl(ncclBroadcast(x.data, x.data, x.bytes(), ncclInt8, root, comm(), cuda), call, comm());
     });
   }
 
@@ -259,24 +312,26 @@ class NcclCommunicator final : public CheckedCommunicator {
   void Launched(Stream& stream, const Call& call, const Work& work) {
     CheckState(call);
     LaunchGpu(stream, call.name, {0, call.received}, work, call.id());
-    calls_.Add(CudaStream(stream), call, call.record);
+    connection_.calls().Add(CudaStream(stream), call, call.record);
   }
+
+  ncclComm_t comm() const { return connection_.comm(); }
 
   // Throws Error for what went wrong since the last call, here or at a peer.
   void CheckState(const CommCall& call) {
     if (size() == 1) return;
-    LS_CHECK(comm_, "{}: transfers were aborted", call.Text());
+    LS_CHECK(comm(), "{}: transfers were aborted", call.Text());
     ncclResult_t state = ncclSuccess;
-    CheckNccl(ncclCommGetAsyncError(comm_, &state), call, comm_);
-    CheckNccl(state, call, comm_);
+    CheckNccl(ncclCommGetAsyncError(comm(), &state), call, comm());
+    CheckNccl(state, call, comm());
   }
 
   // Both ends know the length: nothing is not sent.
   void Send(cudaStream_t cuda, const CommCall& call, int peer, const void* data, int64_t bytes) {
-    if (bytes > 0) CheckNccl(ncclSend(data, bytes, ncclInt8, peer, comm_, cuda), call, comm_);
+    if (bytes > 0) CheckNccl(ncclSend(data, bytes, ncclInt8, peer, comm(), cuda), call, comm());
   }
   void Receive(cudaStream_t cuda, const CommCall& call, int peer, void* data, int64_t bytes) {
-    if (bytes > 0) CheckNccl(ncclRecv(data, bytes, ncclInt8, peer, comm_, cuda), call, comm_);
+    if (bytes > 0) CheckNccl(ncclRecv(data, bytes, ncclInt8, peer, comm(), cuda), call, comm());
   }
 
   // The messages of a batch from this rank to itself, in order.
@@ -304,15 +359,15 @@ class NcclCommunicator final : public CheckedCommunicator {
       return;
     }
     if (std::all_of(parts.begin(), parts.end(), [&](int64_t part) { return part == parts[0]; })) {
-      if (parts[0] > 0) CheckNccl(ncclAllGather(send, receive, parts[0] * width, ncclInt8, comm_, cuda), call, comm_);
+      if (parts[0] > 0) CheckNccl(ncclAllGather(send, receive, parts[0] * width, ncclInt8, comm(), cuda), call, comm());
       return;
     }
-    Group group(call, comm_);
+    Group group(call, comm());
     for (int root = 0; root < size(); ++root) {
       if (parts[root] == 0) continue;
       char* const place = receive + begins[root] * width;
-      CheckNccl(ncclBroadcast(root == rank() ? send : place, place, parts[root] * width, ncclInt8, root, comm_, cuda),
-                call, comm_);
+      CheckNccl(ncclBroadcast(root == rank() ? send : place, place, parts[root] * width, ncclInt8, root, comm(), cuda),
+                call, comm());
     }
     group.End();
   }
@@ -334,7 +389,7 @@ class NcclCommunicator final : public CheckedCommunicator {
     for (int64_t begin = 0; begin < longest; begin += round) {
       const auto length = [&](int r) { return std::clamp<int64_t>(parts[r] - begin, 0, round); };
       const int64_t own = length(rank());
-      Group group(call, comm_);
+      Group group(call, comm());
       for (int peer : Peers()) {
         Receive(cuda, call, peer, scratch + peer * stride * width, own * width);
         Send(cuda, call, peer, send + (begins[peer] + begin) * width, length(peer) * width);
@@ -353,10 +408,8 @@ class NcclCommunicator final : public CheckedCommunicator {
 
   std::unique_ptr<Communicator> host_;
   Device& device_;
-  ncclComm_t comm_ = nullptr;
   GpuScratch scratch_{"transfers"};
-  CallsUnderWay calls_;
-  const int exceptions_ = std::uncaught_exceptions();
+  Connection connection_;
 };
 
 }  // namespace
@@ -371,13 +424,13 @@ std::string NcclVersion() {
 
 void AbortNccl() {
   const std::lock_guard lock(Living().mutex);
-  for (NcclCommunicator* comm : Living().all) comm->Abort();
+  for (Connection* connection : Living().all) connection->Abort();
 }
 
 std::string PollNccl() {
   const std::lock_guard lock(Living().mutex);
-  for (NcclCommunicator* comm : Living().all) {
-    if (std::string wrong = comm->Poll(); !wrong.empty()) return wrong;
+  for (Connection* connection : Living().all) {
+    if (std::string wrong = connection->Poll(); !wrong.empty()) return wrong;
   }
   return "";
 }

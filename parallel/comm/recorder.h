@@ -17,7 +17,7 @@ namespace longspan {
 
 // What the host works on: each has its own limit of how long one rank may keep others waiting. A rank enters and leaves
 // them in the order of all ranks; those but kStep begin and end with transfers of all.
-enum class HostPhase : int32_t { kLoad, kStep, kEvaluate, kSave };
+enum class HostPhase : int32_t { kLoad, kStep, kEvaluate, kSave, kConnect };
 
 // The layout of the file. A program reads only those of its own build.
 struct FlightRing {

@@ -47,6 +47,21 @@ check "out of memory" 70 \
 check "NCCL fails" 70 "error: \[rank [01]/2 .*comm\.make_nccl, call [0-9]+ of rank [01]/2 in its group: NCCL: [a-zA-Z]" \
   env NCCL_SOCKET_IFNAME=doesnotexist "${two[@]}" "${train[@]}" "${shared[@]}"
 
+# A rank does not come where NCCL connects the GPUs: the limit is a step's.
+for how in hang stop; do
+  check "rank 1 does not come to NCCL ($how)" 76 "communication stalled: make_nccl of connect, call 0 of ranks 0, 1 has" \
+    env LONGSPAN_PLANTED_FAULT=1:connect:none:$how:0:0 "${two[@]}" "${train[@]}" "${shared[@]}" comm.timeout=3
+  grep -qE "not arrived: rank 1" "$said" || wrong "rank 1 does not come to NCCL ($how): expected its name"
+done
+
+# Nor to a transfer of the backward. (Within graphs no host comes to it.) On a GPU that is shared an earlier transfer may be
+# the one that has not ended.
+for how in hang stop; do
+  check "rank 1 in the backward ($how)" 76 "^  rank 1 on .* in step 5 for .* halo, layer [01] (forward|backward)" \
+    env LONGSPAN_PLANTED_FAULT=1:halo:backward:$how:1:5 "${two[@]}" "${train[@]}" "${shared[@]}" comm.timeout=3 runtime.graphs=OFF
+  grep -q "communication stalled: .* of ranks 0, 1 has" "$said" || wrong "rank 1 in the backward ($how): expected a stall"
+done
+
 # The other rank waits inside NCCL.
 for rank in 0 1; do
   check "rank $rank throws" 65 "error: \[rank $rank/2 .*wrong on one rank" "${two[@]}" "$failing_rank" $rank gpu

@@ -1,4 +1,6 @@
 // A job of several ranks that hangs, or seems to: stalled_job CASE. Run by stalled_job_test.sh.
+#include <mpi.h>
+
 #include <array>
 #include <atomic>
 #include <chrono>
@@ -20,6 +22,7 @@ constexpr double kTimeout = 2;
 class StalledJob {
  public:
   void Run(const std::string& what) {
+    if (what == "connect") Connect();
     FlightRecorder::Get().SetStep(1);
     PlantedFault::Get().BeginStep(world_.rank(), 1, 0);
     Reduce(world_, 1);
@@ -57,6 +60,20 @@ class StalledJob {
   }
 
  private:
+  // As NCCL connects GPUs (parallel/comm/nccl_comm.cc): ranks poll whether all have come.
+  void Connect() {
+    const InPhase phase(HostPhase::kConnect);
+    const auto stage = InStage("connect");
+    const int rank = world_.rank(), size = world_.size();
+    if (rank == 1) fmt::print(stderr, "the fault\n");
+    PlantedFault::Get().Strike(CurrentPlace());
+    FlightRecorder& recorder = FlightRecorder::Get();
+    const int group = recorder.AddGroup(7, size, rank, /*device=*/true);
+    const Transferring making(recorder.Enqueue(group, {"comm.make_nccl", 0, 0, 0, DType::kU8}));
+    MPI_Request all = MPI_REQUEST_NULL;
+    MPI_Ibarrier(MPI_COMM_WORLD, &all);
+    for (int come = 0; come == 0; MPI_Test(&all, &come, MPI_STATUS_IGNORE)) Sleep(0.001);
+  }
   static void Sleep(double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); }
   // In code of its own, that knows no signals.
   [[gnu::noinline]] static void Spin() {
