@@ -90,7 +90,7 @@ void ModelDecoder::Extend(int64_t count, const int32_t* sequences, const int32_t
 }
 
 void ModelDecoder::Truncate(int64_t sequence, int64_t length) {
-  static_assert(NSA_MAX_TAKEN_BACK == Decoder::kStep);
+  static_assert(NSA_MAX_TAKEN_BACK == Decoder::kMostTakenBack);
   const int64_t held = decoder_.length(Checked(sequence)), least = decoder_.least(sequence);
   if (length < least || length > held) {
     Refuse(NSA_ERROR_INVALID_ARGUMENT, "length: sequence {} holds {} tokens: expected {} to so many, found {}",

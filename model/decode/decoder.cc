@@ -18,6 +18,7 @@ Tensor Flat(const Tensor& x) { return x.Reshape({x.dim(0), x.size() / x.dim(0)})
 Decoder::Decoder(Device& device, const Args& args)
     : device_(device),
       args_(args),
+      step_(device.kind() == DeviceKind::kGpu ? std::clamp(args.length, kMostTakenBack, kGpuStep) : kMostTakenBack),
       pages_(CeilDiv(args.length, args.model.nsa.select_block)),
       logit_rows_(std::max<int64_t>(args.sequences, 64)),
       ops_(MakeOps(device.kind())),
@@ -27,7 +28,7 @@ Decoder::Decoder(Device& device, const Args& args)
       kernels_(ops_.decode.get(), {.sizes = {args.dtype, args.model.heads, args.model.kv_heads, args.model.key_width,
                                              args.model.value_width, args.model.nsa},
                                    .entries = args.sequences,
-                                   .queries = kStep,
+                                   .queries = step_,
                                    .max_tokens = args.length}),
       lengths_(args.sequences, 0),
       written_(args.sequences, 0) {
@@ -51,7 +52,7 @@ Decoder::Decoder(Device& device, const Args& args)
                       .sequences = args.sequences,
                       .pages = args.sequences * pages_,
                       .sequence_pages = pages_,
-                      .step = kStep});
+                      .step = step_});
     layer.cache->Reserve(arena_, fmt::format("layers.{}", i));
   }
   ReserveStep();
@@ -63,15 +64,16 @@ void Decoder::ReserveStep() {
     arena_.Reserve(slot, MemoryUse::kWorkspace, name, dtype, shape);
   };
   const auto rows = [&](Tensor* slot, const char* name, std::initializer_list<int64_t> row) {
-    std::vector<int64_t> shape = {kStep};
+    std::vector<int64_t> shape = {step_};
     shape.insert(shape.end(), row.begin(), row.end());
     reserve(slot, name, args_.dtype, Shape(shape));
   };
   reserve(&rope_.frequency, "rope.frequency", DType::kF64, {m.key_width / 2});
   reserve(&summary_positions_, "summary_positions", DType::kI32, {pages_ * (m.nsa.select_block / m.nsa.stride)});
   reserve(&table_, "table", DType::kI32, {args_.sequences, pages_});
-  reserve(&tokens_, "tokens", DType::kI32, {kStep});
-  reserve(&positions_, "positions", DType::kI32, {kStep});
+  reserve(&whole_, "whole", DType::kI32, {args_.sequences});
+  reserve(&tokens_, "tokens", DType::kI32, {step_});
+  reserve(&positions_, "positions", DType::kI32, {step_});
   reserve(&last_, "last", DType::kI32, {logit_rows_});
   for (auto [slot, name] : {std::pair{&x_, "x"}, {&middle_, "middle"}, {&normed_, "normed"}}) {
     rows(slot, name, {m.hidden});
@@ -86,9 +88,9 @@ void Decoder::ReserveStep() {
   const DType statistics = args_.dtype == DType::kBf16 ? DType::kF32 : args_.dtype;
   for (const int branch : {kCmp, kSlc, kWin}) {
     rows(&branch_.o[branch], "branch.o", {m.heads, m.value_width});
-    reserve(&branch_.lse[branch], "branch.lse", statistics, {kStep, m.heads});
+    reserve(&branch_.lse[branch], "branch.lse", statistics, {step_, m.heads});
   }
-  reserve(&branch_.selected, "selected", DType::kI32, {kStep, m.kv_heads, m.nsa.select});
+  reserve(&branch_.selected, "selected", DType::kI32, {step_, m.kv_heads, m.nsa.select});
   for (auto [slot, name] : {std::pair{&ffn_gate_, "ffn.gate"}, {&ffn_up_, "ffn.up"}, {&ffn_act_, "ffn.act"}}) {
     rows(slot, name, {m.ffn});
   }
@@ -106,11 +108,13 @@ void Decoder::Start() {
   rope_.factor = rope.factor;
   std::vector<int32_t> table(table_.size()), positions(summary_positions_.size());
   std::iota(table.begin(), table.end(), 0);
+  const std::span whole(table.data(), whole_.size());  // a sequence is a page, too: longer ones are read faster
   for (int64_t row = model.nsa.lead(); row < std::ssize(positions); ++row) {
     positions[row] = static_cast<int32_t>((row - model.nsa.lead()) * model.nsa.stride);
   }
   HostCopy(device_, *compute_, HostView(rope.frequency.data(), rope_.frequency.shape), rope_.frequency);
   HostCopy(device_, *compute_, HostView(table.data(), table_.shape), table_);
+  HostCopy(device_, *compute_, HostView(whole.data(), whole_.shape), whole_);
   HostCopy(device_, *compute_, HostView(positions.data(), summary_positions_.shape), summary_positions_);
   for (Layer& layer : layers_) layer.cache->Start(device_, *ops_.rows, *compute_);
 }
@@ -165,12 +169,12 @@ std::vector<std::vector<float>> Decoder::Append(std::span<const Entry> entries) 
     std::vector<NewTokens> round;
     std::vector<int32_t> tokens, positions, wanted;  // rows whose logits are
     std::vector<size_t> wanted_by;                   // which entry
-    for (size_t i = first; i < entries.size() && std::ssize(tokens) < kStep; ++i) {
+    for (size_t i = first; i < entries.size() && std::ssize(tokens) < step_; ++i) {
       const auto& [sequence, all, every] = entries[i];
-      const int64_t count = std::min(kStep - std::ssize(tokens), std::ssize(all) - taken[i]);
+      const int64_t count = std::min(step_ - std::ssize(tokens), std::ssize(all) - taken[i]);
       NewTokens next{sequence, lengths_[sequence], count, std::ssize(tokens), {}};
-      const int64_t pages = CeilDiv(next.length + count, args_.model.nsa.select_block);
-      next.table = table_.Rows(sequence, 1).Reshape({pages_}).Rows(0, pages);
+      next.table = whole_.Rows(sequence, 1);
+      next.page_blocks = pages_;
       for (int64_t t = 0; t < count; ++t) {
         if (every || taken[i] + t == std::ssize(all) - 1) {
           wanted.push_back(static_cast<int32_t>(tokens.size()));

@@ -47,10 +47,11 @@ class Decoder {
   int64_t length(int64_t sequence) const { return lengths_[sequence]; }
   // The first `length` tokens are the sequence's again; least() is the fewest of them.
   void TakeBack(int64_t sequence, int64_t length);
-  int64_t least(int64_t sequence) const { return std::max<int64_t>(0, written_[sequence] - kStep); }
+  int64_t least(int64_t sequence) const { return std::max<int64_t>(0, written_[sequence] - kMostTakenBack); }
   void Clear(int64_t sequence) { lengths_[sequence] = written_[sequence] = 0; }
 
-  static constexpr int64_t kStep = 256;  // tokens, of all sequences, that go through the layers together
+  int64_t step() const { return step_; }
+  static constexpr int64_t kMostTakenBack = 256;
 
  private:
   struct Projection {
@@ -84,8 +85,10 @@ class Decoder {
 
   Device& device_;
   const Args args_;
-  const int64_t pages_;       // of a sequence
-  const int64_t logit_rows_;  // that are computed together
+  static constexpr int64_t kGpuStep = 2048;  // fills a GPU
+  const int64_t step_;                       // tokens, of all sequences, that go through the layers together
+  const int64_t pages_;                      // of a sequence
+  const int64_t logit_rows_;                 // that are computed together
   Ops ops_;
   std::unique_ptr<Stream> compute_;
   std::unique_ptr<Communicator> alone_;
@@ -104,7 +107,8 @@ class Decoder {
   Rope rope_;
   Tensor summary_positions_;  // [pages*b/d] I32 of compressed rows
   Tensor table_;              // [sequences,pages] I32: sequence i has pages i*pages ..
-  // Of a step, [kStep,..].
+  Tensor whole_;              // [sequences] I32: i, the page of all of these
+  // Of a step, [step(),..].
   Tensor tokens_, positions_;           // I32
   Tensor x_, middle_, normed_;          // [.,D]
   Tensor q_, k_, rotated_k_, v_, out_;  // [.,H,K], [.,G,K] twice, [.,G,V], [.,H,V]

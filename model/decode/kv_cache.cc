@@ -68,14 +68,14 @@ const KvCache::Ring* KvCache::RingOf(int branch) const {
 KeysValues KvCache::Raw(int branch, const NewTokens& tokens) const {
   const int64_t page = args_.nsa.select_block;
   const Ring* const ring = RingOf(branch);
-  if (!ring) return {pages_.k, pages_.v, {tokens.table, page}};
+  if (!ring) return {pages_.k, pages_.v, {tokens.table, page * tokens.page_blocks}};
   const int64_t rows = slot_rows(*ring), first = tokens.sequence * rows;
-  return {
-      ring->rows.k.Rows(first, rows), ring->rows.v.Rows(first, rows), {ring->table.Rows(0, tokens.table.size()), page}};
+  const int64_t used = CeilDiv(tokens.length + tokens.count, page);
+  return {ring->rows.k.Rows(first, rows), ring->rows.v.Rows(first, rows), {ring->table.Rows(0, used), page}};
 }
 
 KeysValues KvCache::Summaries(const NewTokens& tokens) const {
-  return {summaries_.k, summaries_.v, {tokens.table, args_.nsa.select_block / args_.nsa.stride}};
+  return {summaries_.k, summaries_.v, {tokens.table, tokens.page_blocks * (args_.nsa.select_block / args_.nsa.stride)}};
 }
 
 DecodeRows KvCache::RawRows(int branch) const {

@@ -26,7 +26,9 @@ struct NewTokens {
   int64_t length = 0;  // tokens before
   int64_t count = 0;   // new ones
   int64_t row = 0;     // the first's, of the step's keys, values, queries and outputs
-  Tensor table;        // [ceil((length+count)/b)] I32: the page of each b tokens
+  // Pages hold page_blocks*b tokens: [ceil((length+count)/(page_blocks*b))] I32.
+  Tensor table;
+  int64_t page_blocks = 1;
 
   Segment segment() const { return {length, count, row}; }
 };

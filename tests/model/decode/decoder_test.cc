@@ -95,7 +95,7 @@ TEST_F(DecoderTest, EveryKindOfAttention) {
     Start(config);
     ExpectTrainingsLogits(1);
     ExpectTrainingsLogits(config.model.nsa.window + 5);
-    ExpectTrainingsLogits(Decoder::kStep + 77);  // a prompt of two steps
+    ExpectTrainingsLogits(decoder_->step() + 77);  // a prompt of two steps
   }
 }
 
@@ -152,7 +152,7 @@ TEST_F(DecoderTest, DraftsAreCheckedAndTakenBack) {
       }
     }
     // All that can be taken back, and no more.
-    EXPECT_EQ(decoder_->least(1), std::max<int64_t>(0, longest - Decoder::kStep));
+    EXPECT_EQ(decoder_->least(1), std::max<int64_t>(0, longest - Decoder::kMostTakenBack));
     EXPECT_THROW(decoder_->TakeBack(1, decoder_->least(1) - 1), Error);
     decoder_->TakeBack(1, decoder_->least(1));
     for (int64_t t = decoder_->length(1); t < lengths[1] + 9; ++t) {
