@@ -1,15 +1,14 @@
 #!/usr/bin/env bash
 # The same bits whatever the compiler thinks of the processor: builds the program again as GCC tunes it for others (znver3
 # and skylake-avx512 unless they are given), runs there the tests of equal bits, and compares the parameters that short
-# training runs leave, in each width of vectors, with those of the program as it is. launch/, which computes nothing of
-# these and is most of the compiler's work, is taken from the folder that LONGSPAN was built in.
+# training runs leave, in each width of vectors, with those of the program as it is.
 # tests/tuned.sh BUILD_FOLDER LONGSPAN [PROCESSOR ...]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # As root and on few cores, too.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
 build=${1:?usage: tests/tuned.sh BUILD_FOLDER LONGSPAN [PROCESSOR ...]}
-longspan=$(readlink -f "${2:?usage: tests/tuned.sh BUILD_FOLDER LONGSPAN [PROCESSOR ...]}")
+longspan=${2:?usage: tests/tuned.sh BUILD_FOLDER LONGSPAN [PROCESSOR ...]}
 shift 2
 processors=("${@:-znver3}")
 [ $# -gt 0 ] || processors+=(skylake-avx512)
@@ -46,23 +45,14 @@ compare() {
   done
 }
 
-# build FOLDER PROCESSOR: the program and the tests
-build() {
-  local target link folder=$1
-  cmake --preset ci -B "$folder" -DLONGSPAN_CUDA=OFF -DCMAKE_CXX_FLAGS="-mtune=$2" || return 1
-  for target in longspan "${tests[@]}"; do
-    link=$(ninja -C "$folder" -t commands "$target" | tail -n 1)
-    # shellcheck disable=SC2046
-    ninja -C "$folder" $(grep -oE ' (runtime|kernels|parallel|model|tests)/[^ ]+\.[ao]\b' <<<"$link") || return 1
-    (cd "$folder" && eval "${link// launch\// $(dirname "$longspan")/launch/}") || return 1
-  done
-}
-
 for bits in "${widths[@]}"; do LONGSPAN_VECTOR_BITS=$bits compare "$longspan" "as it is"; done
 for processor in "${processors[@]}"; do
   folder=$build/$processor
   mkdir -p "$folder"
-  build "$folder" "$processor" >"$folder/build.log" 2>&1 || { cat "$folder/build.log" >&2; exit 1; }
+  {
+    cmake --preset ci -B "$folder" -DLONGSPAN_CUDA=OFF -DCMAKE_CXX_FLAGS="-mtune=$processor" &&
+      cmake --build "$folder" --target longspan "${tests[@]}"
+  } >"$folder/build.log" 2>&1 || { cat "$folder/build.log" >&2; exit 1; }
   for bits in "${widths[@]}"; do
     export LONGSPAN_VECTOR_BITS=$bits
     if ! ctest --test-dir "$folder" -R "$pattern" --no-tests=error --output-on-failure >"$folder/tests.log" 2>&1; then

@@ -116,8 +116,9 @@ Cost StoreCost(const StoreArgs& args) {
 Cost DecodeSummarizeCost(const DecodeSummarizeArgs& args) {
   const DecodeSizes& sizes = args.sizes;
   const NsaConfig& nsa = sizes.nsa;
+  if (args.step.segments == nullptr) return {};
   int64_t rows = 0;
-  for (const Segment& segment : args.step.segments) {
+  for (const Segment& segment : *args.step.segments) {
     const int64_t end = (segment.begin + segment.length) / nsa.stride;
     rows += std::max<int64_t>(0, end - std::max(segment.begin / nsa.stride, nsa.lead()));
   }
@@ -133,8 +134,9 @@ Cost DecodeSummarizeCost(const DecodeSummarizeArgs& args) {
 }
 
 Cost DecodeAttendCost(const DecodeAttendArgs& args) {
+  if (args.step.segments == nullptr) return {};
   const NsaConfig& nsa = args.sizes.nsa;
-  const std::vector<Segment>& segments = args.step.segments;
+  const std::vector<Segment>& segments = *args.step.segments;
   const double pairs = CompressedPairs(segments, nsa.block, nsa.stride) +
                        SelectedPairs(segments, nsa.select_block, nsa.select) + WindowPairs(segments, nsa.window);
   const auto widths = static_cast<double>(args.sizes.key_width + args.sizes.value_width);

@@ -43,8 +43,8 @@ struct DecodeStep {
   bool table_by_entry = false;  // its row is the entry's number; otherwise the sequence's
   int64_t max_count = 1;        // of an entry, at most
   int64_t max_tokens = 0;       // of a sequence with its new ones, at most
-  // What it costs is counted by: of each entry its new tokens, where the host knows its length.
-  std::vector<Segment> segments = {};
+  // Of each entry its new tokens, by which costs are counted; null where the host does not know the lengths.
+  const std::vector<Segment>* segments = nullptr;
 };
 
 // Rows of keys and values in pages: b tokens each, or of compressed tokens b/d.

@@ -35,10 +35,11 @@ void DecodeKernels::Begin(Stream& stream, std::span<const NewTokens> entries, co
   std::vector<DecodeEntry> given;
   const auto narrow = [](int64_t x) { return static_cast<int32_t>(x); };
   int64_t tokens = 0;
-  step_ = {.table = table, .table_by_entry = table_by_entry, .max_tokens = args_.max_tokens};
+  segments_.clear();
+  step_ = {.table = table, .table_by_entry = table_by_entry, .max_tokens = args_.max_tokens, .segments = &segments_};
   for (const NewTokens& entry : entries) {
     given.push_back({narrow(entry.sequence), narrow(entry.length), narrow(entry.count), narrow(entry.row)});
-    step_.segments.push_back(entry.segment());
+    segments_.push_back(entry.segment());
     tokens += entry.count;
     step_.max_count = std::max(step_.max_count, entry.count);
   }

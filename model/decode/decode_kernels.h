@@ -3,6 +3,7 @@
 #pragma once
 
 #include <span>
+#include <vector>
 
 #include "model/decode/kv_cache.h"
 
@@ -48,6 +49,7 @@ class DecodeKernels {
   const Args args_;
   const int64_t pass_queries_;
   Tensor entries_, queries_, summarize_scratch_, attend_scratch_;
+  std::vector<Segment> segments_;  // of the step, where lengths are known
   DecodeStep step_;
 };
 

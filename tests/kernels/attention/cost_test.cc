@@ -83,7 +83,8 @@ TEST(Cost, DecodingIsTheSequence) {
   Cost phis, attention;
   for (int64_t length = 0; length < 60;) {
     const int64_t count = 1 + length % 7;
-    summarize.step.segments = attend.step.segments = {{.begin = length, .length = count}};
+    const std::vector<Segment> added = {{.begin = length, .length = count}};
+    summarize.step.segments = attend.step.segments = &added;
     phis.flops += DecodeSummarizeCost(summarize).flops;
     attention.flops += DecodeAttendCost(attend).flops;
     attention.bytes += DecodeAttendCost(attend).bytes;

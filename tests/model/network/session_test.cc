@@ -1,4 +1,4 @@
-// A session reads its batches without a wait, and tells the kernels what they leave to transfers.
+// A session reads its batches without a wait.
 #include <gtest/gtest.h>
 
 #include <vector>
