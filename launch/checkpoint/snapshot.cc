@@ -4,13 +4,14 @@
 
 #include "launch/checkpoint/weights.h"
 #include "runtime/files/safetensors.h"
+#include "runtime/rounding.h"
 
 namespace longspan {
 namespace {
 
-// Elements that are copied at once: the next step's sequences wait for one piece on their way to the device, not for
-// the whole state.
-constexpr int64_t kPiece = 4 << 20;
+// A flat tensor is copied in at most so many pieces: the next step's sequences wait for one on their way to the device,
+// not for the whole state. A GPU's queue of copies holds a few hundred; the host would wait where it is full.
+constexpr int64_t kPieces = 64;
 
 }  // namespace
 
@@ -29,8 +30,9 @@ void Snapshot::Take(Device& device, Stream& stream, const Optimizer& optimizer) 
   auto* next = static_cast<char*>(memory_.Get(device, optimizer.own_state_bytes()));
   for (Tensor& part : flat) {
     const Tensor copy(next, part.dtype, DeviceKind::kCpu, part.shape);
-    for (int64_t begin = 0; begin < part.size(); begin += kPiece) {
-      const int64_t count = std::min(kPiece, part.size() - begin);
+    const int64_t piece = CeilDiv(part.size(), kPieces);
+    for (int64_t begin = 0; begin < part.size(); begin += piece) {
+      const int64_t count = std::min(piece, part.size() - begin);
       device.Copy(stream, copy.Rows(begin, count), part.Rows(begin, count));
     }
     next += part.bytes();

@@ -2,7 +2,14 @@
 
 #include <cstring>
 
+#include "runtime/rounding.h"
+
 namespace longspan {
+namespace {
+
+constexpr int64_t kAlign = 256;  // of each part of a batch, as of tensors in an arena
+
+}  // namespace
 
 Session::Session(const SessionConfig& config, Device& device, Communicator& cp, DType dtype, Ops ops)
     : device_(device),
@@ -17,40 +24,45 @@ Session::Session(const SessionConfig& config, Device& device, Communicator& cp, 
   model_->Reserve(arena_);
 
   const Shape tokens{layout_.tokens()}, summaries{layout_.tokens() / config.model.nsa.stride};
-  arena_.Reserve(&inputs_.tokens, MemoryUse::kActivations, "inputs.tokens", DType::kI32, tokens);
-  arena_.Reserve(&inputs_.targets, MemoryUse::kActivations, "inputs.targets", DType::kI32, tokens);
-  arena_.Reserve(&inputs_.positions, MemoryUse::kActivations, "inputs.positions", DType::kI32, tokens);
-  arena_.Reserve(&inputs_.summary_positions, MemoryUse::kActivations, "inputs.summary_positions", DType::kI32,
-                 summaries);
-  arena_.Reserve(&inputs_.doc_start, MemoryUse::kActivations, "inputs.doc_start", DType::kI32, {layout_.sequence()});
-  arena_.Reserve(&inputs_.loss_scale, MemoryUse::kActivations, "inputs.loss_scale", DType::kF64, {1});
+  const auto part = [&](DType type, const Shape& shape) { return Tensor(nullptr, type, device.kind(), shape); };
+  inputs_ = {.tokens = part(DType::kI32, tokens),
+             .targets = part(DType::kI32, tokens),
+             .positions = part(DType::kI32, tokens),
+             .summary_positions = part(DType::kI32, summaries),
+             .doc_start = part(DType::kI32, {layout_.sequence()}),
+             .loss_scale = part(DType::kF64, {1})};
+  int64_t bytes = 0;
+  for (const Tensor* x : Parts()) bytes += RoundUp(x->bytes(), kAlign);
+  arena_.Reserve(&batch_, MemoryUse::kActivations, "inputs", DType::kU8, {bytes});
+}
+
+std::array<Tensor*, 6> Session::Parts() {
+  return {&inputs_.tokens,    &inputs_.targets,   &inputs_.positions, &inputs_.summary_positions,
+          &inputs_.doc_start, &inputs_.loss_scale};
 }
 
 void Session::Start(uint64_t seed) {
   arena_.Commit(device_);
+  char* next = static_cast<char*>(batch_.data);
+  for (Tensor* x : Parts()) {
+    x->data = next;
+    next += RoundUp(x->bytes(), kAlign);
+  }
   model_->Start(seed);
 }
 
 void Session::Load(const Batch& batch, double loss_scale, size_t slot) {
   while (staged_.size() <= slot) staged_.emplace_back("batches on their way to the device");
-  int64_t bytes = sizeof loss_scale;
-  for (const Tensor& x :
-       {inputs_.tokens, inputs_.targets, inputs_.positions, inputs_.summary_positions, inputs_.doc_start}) {
-    bytes += x.bytes();
+  const Tensor staged(staged_[slot].Get(device_, batch_.bytes()), DType::kU8, DeviceKind::kCpu, batch_.shape);
+  const std::array<const void*, 6> from = {batch.tokens.data(),    batch.targets.data(),
+                                           batch.positions.data(), batch.summary_positions.data(),
+                                           batch.doc_start.data(), &loss_scale};
+  char* next = static_cast<char*>(staged.data);
+  for (size_t i = 0; const Tensor* x : Parts()) {
+    std::memcpy(next, from[i++], x->bytes());
+    next += RoundUp(x->bytes(), kAlign);
   }
-  auto* next = static_cast<char*>(staged_[slot].Get(device_, bytes));
-  const auto upload = [&](const Tensor& to, const void* from) {
-    const Tensor staged(next, to.dtype, DeviceKind::kCpu, to.shape);
-    std::memcpy(staged.data, from, to.bytes());
-    device_.Copy(*compute_, to, staged);
-    next += to.bytes();
-  };
-  upload(inputs_.loss_scale, &loss_scale);
-  upload(inputs_.tokens, batch.tokens.data());
-  upload(inputs_.targets, batch.targets.data());
-  upload(inputs_.positions, batch.positions.data());
-  upload(inputs_.summary_positions, batch.summary_positions.data());
-  upload(inputs_.doc_start, batch.doc_start.data());
+  device_.Copy(*compute_, batch_, staged);
 }
 
 }  // namespace longspan

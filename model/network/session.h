@@ -4,6 +4,7 @@
 // and initialises. In between others may reserve too (the optimizer).
 #pragma once
 
+#include <array>
 #include <deque>
 #include <memory>
 #include <optional>
@@ -45,6 +46,8 @@ class Session {
   const SequenceInputs& inputs() const { return inputs_; }
 
  private:
+  std::array<Tensor*, 6> Parts();  // of batch_
+
   Device& device_;
   Ops ops_;
   std::unique_ptr<Stream> compute_, comm_;
@@ -52,7 +55,8 @@ class Session {
   std::optional<Context> context_;
   Arena arena_;
   std::unique_ptr<Transformer> model_;
-  SequenceInputs inputs_;
+  Tensor batch_;                   // one copy brings it: a save's copies to the host hold up each that comes
+  SequenceInputs inputs_;          // parts of it
   std::deque<HostBuffer> staged_;  // by slot
 };
 
