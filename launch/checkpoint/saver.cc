@@ -21,14 +21,19 @@ Saver::Saver(Args args)
       world_(args_.world),
       compute_(args_.compute),
       tier_(args_.tier),
-      copies_(args_.device.MakeStream(tier_.in_memory() ? "memory_tier" : "checkpoint")),
-      stepped_(args_.device.MakeEvent()),
-      copied_(args_.device.MakeEvent()) {}
+      copies_(args_.device.MakeStream(tier_.in_memory() ? "memory_tier" : "checkpoint")) {}
 
 void Saver::Reserve() {
   while (std::ssize(snapshots_) < args_.copies) {
     snapshots_.emplace_back().Reserve(args_.device, args_.optimizer.own_state_bytes());
   }
+}
+
+void Saver::BeforeUpdate() {
+  if (pending_.empty() || !pending_.back().copied.valid()) return;
+  const double begin = WallSeconds();
+  pending_.back().copied.wait();
+  Trace::Get().AddWait("stall.checkpoint", begin);
 }
 
 void Saver::Begin(const RunState& state) {
@@ -47,11 +52,15 @@ void Saver::Begin(const RunState& state) {
   };
   auto free = std::find_if_not(snapshots_.begin(), snapshots_.end(), taken);
   Snapshot& snapshot = free != snapshots_.end() ? *free : snapshots_.emplace_back();
-  compute_.Record(*stepped_);
-  copies_->Wait(*stepped_);
-  snapshot.Take(args_.device, *copies_, args_.optimizer);
-  copies_->Record(*copied_);
-  pending_.push_back({.state = state, .snapshot = &snapshot, .begin = begin});
+  compute_.Synchronize();
+  const auto take = [this, &snapshot] { snapshot.Take(args_.device, *copies_, args_.optimizer); };
+  std::future<void> copied;
+  if (args_.device.kind() == DeviceKind::kCpu) {
+    take();  // one thread drives all of a CPU's streams
+  } else {
+    copied = std::async(std::launch::async, take);
+  }
+  pending_.push_back({.state = state, .snapshot = &snapshot, .begin = begin, .copied = std::move(copied)});
   Trace::Get().AddWait("checkpoint.begin", begin);
 }
 
@@ -95,8 +104,8 @@ bool Saver::Ready(bool wait) {
 }
 
 void Saver::Write(Pending& save) {
-  copies_->Synchronize();
   OnAllRanks(world_, [&] {
+    if (save.copied.valid()) save.copied.get();
     if (removal_.valid()) removal_.get();
     if (tier_.keeper()) tier_.folder().Begin(save.state.step);
     return std::string();

@@ -1,9 +1,9 @@
 // Saver: the saves of a run to one tier, behind training.
 //
-// A save copies the state to the host, behind the forward and backward of the next step: nothing of it changes until
-// that step's update, which waits (BeforeUpdate). A thread of each rank then writes the copy, and one of each node the
-// manifest, once all ranks have written; older saves go when all nodes have a newer one. While one is written others
-// wait for their turn, as far as there is memory for copies; more are skipped.
+// On GPUs a thread of each rank copies the state to the host, behind the forward and backward of the next step: nothing
+// of it changes until that step's update, which waits (BeforeUpdate). Another then writes the copy, and one of each
+// node the manifest, once all ranks have written; older saves go when all nodes have a newer one. While one is written
+// others wait for their turn, as far as there is memory for copies; more are skipped.
 #pragma once
 
 #include <deque>
@@ -41,9 +41,7 @@ class Saver {
 
   // Of this rank alone.
   void Reserve();  // the memory of the copies
-  void BeforeUpdate() {
-    if (!pending_.empty()) compute_.Wait(*copied_, "stall.checkpoint");
-  }
+  void BeforeUpdate();
   int64_t under_way() const { return pending_.empty() ? -1 : pending_.back().state.step; }  // the newest
   int64_t saved() const { return saved_; }                                                  // the last step; -1: none
   void SetSaved(int64_t step) { saved_ = step; }
@@ -63,6 +61,7 @@ class Saver {
     Snapshot* snapshot;
     Stage stage = Stage::kCopied;
     double begin = 0;
+    std::future<void> copied;            // on a GPU
     std::future<std::string> work = {};  // of a thread
   };
   // Takes the first save under way as far as it goes, with `wait` to its end.
@@ -77,7 +76,6 @@ class Saver {
   Stream& compute_;
   const Tier& tier_;
   const std::unique_ptr<Stream> copies_;
-  const std::unique_ptr<Event> stepped_, copied_;
 
   int64_t saved_ = -1;
   int failures_ = 0;  // in a row

@@ -4,14 +4,13 @@
 
 #include "launch/checkpoint/weights.h"
 #include "runtime/files/safetensors.h"
-#include "runtime/rounding.h"
 
 namespace longspan {
 namespace {
 
-// A flat tensor is copied in at most so many pieces: the next step's sequences wait for one on their way to the device,
-// not for the whole state. A GPU's queue of copies holds a few hundred; the host would wait where it is full.
-constexpr int64_t kPieces = 64;
+// Elements that are under way at once: a GPU brings to the host what was enqueued first, of whichever stream, so that
+// training would wait behind all of them for its own few bytes.
+constexpr int64_t kPiece = 4 << 20;
 
 }  // namespace
 
@@ -30,10 +29,10 @@ void Snapshot::Take(Device& device, Stream& stream, const Optimizer& optimizer) 
   auto* next = static_cast<char*>(memory_.Get(device, optimizer.own_state_bytes()));
   for (Tensor& part : flat) {
     const Tensor copy(next, part.dtype, DeviceKind::kCpu, part.shape);
-    const int64_t piece = CeilDiv(part.size(), kPieces);
-    for (int64_t begin = 0; begin < part.size(); begin += piece) {
-      const int64_t count = std::min(piece, part.size() - begin);
+    for (int64_t begin = 0; begin < part.size(); begin += kPiece) {
+      const int64_t count = std::min(kPiece, part.size() - begin);
       device.Copy(stream, copy.Rows(begin, count), part.Rows(begin, count));
+      stream.Synchronize();
     }
     next += part.bytes();
     part = copy;

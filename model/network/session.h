@@ -55,7 +55,7 @@ class Session {
   std::optional<Context> context_;
   Arena arena_;
   std::unique_ptr<Transformer> model_;
-  Tensor batch_;                   // one copy brings it: a save's copies to the host hold up each that comes
+  Tensor batch_;                   // one copy brings all of it
   SequenceInputs inputs_;          // parts of it
   std::deque<HostBuffer> staged_;  // by slot
 };
