@@ -137,15 +137,6 @@ __device__ __forceinline__ void WgmmaAlongAcross(float (&d)[64], uint64_t a, uin
       : LONGSPAN_32(d, 0), LONGSPAN_32(d, 32)
       : "l"(a), "l"(b), "r"(static_cast<int>(add)));
 }
-// A in registers, B AlongRows.
-__device__ __forceinline__ void WgmmaAlong(float (&d)[32], const uint32_t (&a)[4], uint64_t b, bool add) {
-  asm volatile(
-      "{ .reg .pred p; setp.ne.b32 p, %37, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" LONGSPAN_SUMS_32
-      "}, {%32, %33, %34, %35}, %36, p, 1, 1, 0; }"
-      : LONGSPAN_32(d, 0)
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)));
-}
 // A in registers, B AcrossRows.
 __device__ __forceinline__ void Wgmma(float (&d)[64], const uint32_t (&a)[4], uint64_t b, bool add) {
   asm volatile(

@@ -9,17 +9,16 @@ namespace longspan {
 
 constexpr int kStepRows = 64;
 
-// Scores to weights, which may take the scores' place; lse_log2(i): float2 of pair i.
+// Scores to weights; lse_log2(i): float2 of pair i.
 template <typename Lse>
-__device__ __forceinline__ void TakeWeights(const float (&s)[kStepRows / 2], float scale_log2, const Lse& lse_log2,
-                                            float (&p)[kStepRows / 2]) {
+__device__ __forceinline__ void TakeWeights(float (&s)[kStepRows / 2], float scale_log2, const Lse& lse_log2) {
 #pragma unroll
   for (int i = 0; i < kStepRows / 8; ++i) {
     const float2 rows = lse_log2(i);
-    p[i * 4] = Exp2(fmaf(s[i * 4], scale_log2, -rows.x));
-    p[i * 4 + 1] = Exp2(fmaf(s[i * 4 + 1], scale_log2, -rows.y));
-    p[i * 4 + 2] = Exp2(fmaf(s[i * 4 + 2], scale_log2, -rows.x));
-    p[i * 4 + 3] = Exp2(fmaf(s[i * 4 + 3], scale_log2, -rows.y));
+    s[i * 4] = Exp2(fmaf(s[i * 4], scale_log2, -rows.x));
+    s[i * 4 + 1] = Exp2(fmaf(s[i * 4 + 1], scale_log2, -rows.y));
+    s[i * 4 + 2] = Exp2(fmaf(s[i * 4 + 2], scale_log2, -rows.x));
+    s[i * 4 + 3] = Exp2(fmaf(s[i * 4 + 3], scale_log2, -rows.y));
   }
 }
 

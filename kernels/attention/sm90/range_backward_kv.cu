@@ -12,7 +12,6 @@
 // (range_backward_q): right where a query sees few keys, so that its sums would leave often for little work.
 #include "kernels/attention/sm90/kernels.cuh"
 #include "kernels/attention/sm90/key_steps.cuh"
-#include "kernels/attention/sm90/narrow_steps.cuh"
 
 namespace longspan {
 namespace {
@@ -177,8 +176,7 @@ __device__ void Differentiate(const BackwardRange& params, const KeysWork& work,
     const auto* const seen = reinterpret_cast<const int4*>(shared.seen[ring.at]) + lane % 4;
     const SpanGpu all_see = shared.all_see[ring.at];
     const int key = item.keys.begin + warp_key;
-    TakeWeights(
-        s, scale_log2, [&](int i) { return lse_log2[i * 4]; }, s);
+    TakeWeights(s, scale_log2, [&](int i) { return lse_log2[i * 4]; });
     if (key < all_see.begin || key + 16 > all_see.end) {
       MaskWeights(s, key + lane / 4, [&](int i) { return seen[i * 4]; });
     }
@@ -240,74 +238,6 @@ __device__ void Differentiate(const BackwardRange& params, const KeysWork& work,
   WriteKeys<KW, VW>(params, work, item, walk.whole, warp_key, d_k, d_v);
 }
 
-// The steps of narrow rows, as TakeNarrowSteps wants them.
-template <int W>
-struct NarrowSteps {
-  using Stages = Shared<W, W, false>;
-  using Stage = Ring<Stages::kStages>;
-  Stages& shared;
-  int key;  // the warp's first
-  float scale_log2;
-
-  __device__ Stage First() const { return {}; }
-  __device__ Stage After(Stage stage) const {
-    stage.Next();
-    return stage;
-  }
-  __device__ void AwaitQueries(Stage stage) const { WaitBarrier(&shared.q_full[stage.at], stage.parity); }
-  __device__ void AwaitGradients(Stage stage) const {
-    WaitBarrier(&shared.d_o_full[stage.at], stage.parity);
-    WaitBarrier(&shared.note_full[stage.at], stage.parity);
-  }
-  __device__ uint64_t QueriesAlong(Stage stage, int i) const {
-    return AlongRows(SharedAddress(shared.q[stage.at]) + i * 32);
-  }
-  __device__ uint64_t GradientsAlong(Stage stage, int i) const {
-    return AlongRows(SharedAddress(shared.d_o[stage.at]) + i * 32);
-  }
-  __device__ uint64_t QueriesAcross(Stage stage, int i) const {
-    return AcrossRows(SharedAddress(shared.q[stage.at]) + i * 16 * kChunkRowBytes, kWalkChunkBytes);
-  }
-  __device__ uint64_t GradientsAcross(Stage stage, int i) const {
-    return AcrossRows(SharedAddress(shared.d_o[stage.at]) + i * 16 * kChunkRowBytes, kWalkChunkBytes);
-  }
-  __device__ void Weights(Stage stage, const float (&s)[kWalkRows / 2], float (&p)[kWalkRows / 2]) const {
-    const int lane = threadIdx.x % 32;
-    const auto* const lse_log2 = reinterpret_cast<const float2*>(shared.lse_log2[stage.at]) + lane % 4;
-    TakeWeights(
-        s, scale_log2, [&](int i) { return lse_log2[i * 4]; }, p);
-    const SpanGpu all_see = shared.all_see[stage.at];
-    if (key < all_see.begin || key + 16 > all_see.end) {
-      const auto* const seen = reinterpret_cast<const int4*>(shared.seen[stage.at]) + lane % 4;
-      MaskWeights(p, key + lane / 4, [&](int i) { return seen[i * 4]; });
-    }
-  }
-  __device__ void Gradients(Stage stage, const float (&p)[kWalkRows / 2], const float (&d_p)[kWalkRows / 2],
-                            uint32_t (&d_s)[kWalkRows / 16][4]) const {
-    const auto* const delta = reinterpret_cast<const float2*>(shared.delta[stage.at]) + threadIdx.x % 4;
-    PackGradients(
-        p, d_p, [&](int i) { return delta[i * 4]; }, d_s);
-  }
-  __device__ void Release(Stage stage) const {
-    if (threadIdx.x % 32 == 0) Arrive(&shared.empty[stage.at]);
-  }
-};
-
-template <int W>
-__device__ void DifferentiateNarrow(const BackwardRange& params, const KeysWork& work, const KeysItem& item,
-                                    const Walk& walk, Shared<W, W, false>& shared, int warpgroup) {
-  const int warp_key = warpgroup * kWarpgroupRows + static_cast<int>(threadIdx.x) % kWarpgroup / 32 * 16;
-  const uint32_t keys_at = warpgroup * kWarpgroupRows * kChunkRowBytes;
-  float d_k[W / 2], d_v[W / 2];
-#pragma unroll
-  for (int i = 0; i < W / 2; ++i) d_k[i] = d_v[i] = 0;
-  WaitBarrier(&shared.k_full, 0);
-  WaitBarrier(&shared.v_full, 0);
-  const NarrowSteps<W> steps = {shared, item.keys.begin + warp_key, ScaleLog2(params.scale)};
-  TakeNarrowSteps<W>(steps, SharedAddress(shared.k) + keys_at, SharedAddress(shared.v) + keys_at, walk.count, d_k, d_v);
-  WriteKeys<W, W>(params, work, item, walk.whole, warp_key, d_k, d_v);
-}
-
 template <int KW, int VW, bool kQueries>
 __global__ void __launch_bounds__(kThreads, 1)
     RangeBackwardKeysKernel(const __grid_constant__ BackwardRange params, const __grid_constant__ KeysWork work,
@@ -342,12 +272,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
   } else {
     TakeRegisters<MultiplyingRegisters(KW)>();
-    const int warpgroup = static_cast<int>(threadIdx.x) / kWarpgroup - 1;
-    if constexpr (KW == 64) {
-      DifferentiateNarrow<KW>(params, work, item, walk, shared, warpgroup);
-    } else {
-      Differentiate<KW, VW, kQueries>(params, work, item, walk, shared, warpgroup);
-    }
+    Differentiate<KW, VW, kQueries>(params, work, item, walk, shared, static_cast<int>(threadIdx.x) / kWarpgroup - 1);
   }
 }
 

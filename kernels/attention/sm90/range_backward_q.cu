@@ -14,7 +14,6 @@ namespace {
 
 constexpr int kThreads = 3 * kWarpgroup;
 constexpr int kNotes = 2;  // of this query tile and the next
-constexpr int kHalf = 64;  // keys of a tile at once, where rows are narrow
 
 template <int KW, int VW>
 struct Shared {
@@ -82,65 +81,11 @@ __device__ void BringNotes(const BackwardRange& params, Shared<KW, VW>& shared) 
   }
 }
 
-// What a lane knows of a query tile: of two rows, eight apart, of its warpgroup's.
-struct LaneRows {
-  TileHead head;
-  int first_row;    // of the tile
-  SpanGpu seen[2];  // from the lane's first column on
-  RowStatistics statistics[2];
-  int all_begin, all_end;  // the keys that all rows of the warp see
-
-  template <int KW, int VW>
-  __device__ __forceinline__ LaneRows(const BackwardRange& params, Shared<KW, VW>& shared, Ring<kNotes>* ring,
-                                      int warpgroup)
-      : first_row(warpgroup * kWarpgroupRows + static_cast<int>(threadIdx.x) % kWarpgroup / 32 * 16 +
-                  static_cast<int>(threadIdx.x) % 32 / 4) {
-    const int lane = threadIdx.x % 32, column = lane % 4 * 2;
-    WaitBarrier(&shared.note_full[ring->at], ring->parity);
-    head = shared.head[ring->at];
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const SpanGpu span = shared.seen[ring->at][min(first_row + i * 8, head.rows - 1) / params.group_heads()];
-      seen[i] = {span.begin - column, span.end - column};
-      statistics[i] = shared.statistics[ring->at][first_row + i * 8];
-    }
-    __syncwarp();
-    if (lane == 0) Arrive(&shared.note_empty[ring->at]);
-    ring->Next();
-    // Both ends of a span never fall as rows ascend.
-    all_begin = __shfl_sync(~0u, seen[1].begin + column, 31);
-    all_end = __shfl_sync(~0u, seen[0].end + column, 0);
-  }
-
-  __device__ bool any() const { return head.first_tile < head.end_tile; }
-
-  // d_q of the rows, sum(i): element i of the warpgroup's product.
-  template <int KW, typename Sum>
-  __device__ __forceinline__ void Write(const BackwardRange& params, const Sum& sum) const {
-    const int group_heads = params.group_heads();
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int row = first_row + i * 8, query = row / group_heads;
-      if (row >= head.rows) continue;
-      float* const to = params.d_q +
-                        (head.out_row + static_cast<int64_t>(query) * params.heads + (row - query * group_heads)) * KW +
-                        threadIdx.x % 4 * 2;
-#pragma unroll
-      for (int j = 0; j < KW / 8; ++j) {
-        const float2 x = {params.scale * sum(j * 4 + i * 2), params.scale * sum(j * 4 + i * 2 + 1)};
-        if (params.overwrite_q) {
-          *reinterpret_cast<float2*>(to + j * 8) = x;
-        } else {
-          AddToMemory(to + j * 8, x.x, x.y);
-        }
-      }
-    }
-  }
-};
-
 template <int KW, int VW>
 __device__ void Differentiate(const BackwardRange& params, Shared<KW, VW>& shared, int warpgroup) {
-  const int thread = threadIdx.x % kWarpgroup;
+  const int thread = threadIdx.x % kWarpgroup, warp = thread / 32, lane = thread % 32, column = lane % 4 * 2;
+  const int first_row = warpgroup * kWarpgroupRows + warp * 16 + lane / 4;  // the lane's, of a tile; the other is 8 on
+  const int group_heads = params.group_heads();
   const float scale_log2 = ScaleLog2(params.scale);
   const uint32_t rows_at = warpgroup * kWarpgroupRows * kChunkRowBytes;
 
@@ -150,14 +95,46 @@ __device__ void Differentiate(const BackwardRange& params, Shared<KW, VW>& share
   Ring<kNotes> note_ring;
   Ring<Shared<KW, VW>::kStages> k_ring, v_ring;
   for (int index = blockIdx.x; index < ItemCount(params); index += gridDim.x) {
-    const LaneRows rows(params, shared, &note_ring, warpgroup);
-    if (!rows.any()) {
-      if (params.overwrite_q) rows.template Write<KW>(params, [](int) { return 0.0F; });
+    WaitBarrier(&shared.note_full[note_ring.at], note_ring.parity);
+    const TileHead head = shared.head[note_ring.at];
+    SpanGpu seen[2];  // from the lane's first column on
+    RowStatistics statistics[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const SpanGpu span = shared.seen[note_ring.at][min(first_row + i * 8, head.rows - 1) / group_heads];
+      seen[i] = {span.begin - column, span.end - column};
+      statistics[i] = shared.statistics[note_ring.at][first_row + i * 8];
+    }
+    __syncwarp();
+    if (lane == 0) Arrive(&shared.note_empty[note_ring.at]);
+    note_ring.Next();
+    const auto write = [&](const auto& sum) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const int row = first_row + i * 8, query = row / group_heads;
+        if (row >= head.rows) continue;
+        float* const to =
+            params.d_q +
+            (head.out_row + static_cast<int64_t>(query) * params.heads + (row - query * group_heads)) * KW + column;
+#pragma unroll
+        for (int j = 0; j < KW / 8; ++j) {
+          const float2 x = {params.scale * sum(j * 4 + i * 2), params.scale * sum(j * 4 + i * 2 + 1)};
+          if (params.overwrite_q) {
+            *reinterpret_cast<float2*>(to + j * 8) = x;
+          } else {
+            AddToMemory(to + j * 8, x.x, x.y);
+          }
+        }
+      }
+    };
+    if (head.first_tile >= head.end_tile) {
+      if (params.overwrite_q) write([](int) { return 0.0F; });
       continue;
     }
-    const TileHead& head = rows.head;
-    const auto& seen = rows.seen;
-    const auto& statistics = rows.statistics;
+    // Both ends of a span never fall as rows ascend: the keys that all rows of the warp see.
+    const int all_begin = __shfl_sync(~0u, seen[1].begin + column, 31),
+              all_end = __shfl_sync(~0u, seen[0].end + column, 0);
+
     const uint32_t q = SharedAddress(shared.q[q_ring.at]) + rows_at,
                    d_o = SharedAddress(shared.d_o[q_ring.at]) + rows_at;
     const auto multiply_keys = [&](int stage) {
@@ -185,8 +162,8 @@ __device__ void Differentiate(const BackwardRange& params, Shared<KW, VW>& share
     const auto take_scores = [&](int tile, bool last) {
       multiply_values();
       const int first = tile * kTileKeys;
-      if (first < rows.all_begin) MaskBefore(s, seen[0].begin - first, seen[1].begin - first);
-      if (first + kTileKeys > rows.all_end) MaskFrom(s, seen[0].end - first, seen[1].end - first);
+      if (first < all_begin) MaskBefore(s, seen[0].begin - first, seen[1].begin - first);
+      if (first + kTileKeys > all_end) MaskFrom(s, seen[0].end - first, seen[1].end - first);
 #pragma unroll
       for (int i = 0; i < kTileKeys / 2; ++i) {
         s[i] = Exp2(fmaf(s[i], scale_log2, -statistics[i / 2 % 2].lse_log2));
@@ -248,134 +225,7 @@ __device__ void Differentiate(const BackwardRange& params, Shared<KW, VW>& share
     WgmmaWait<0>();
     release_keys();
 
-    rows.template Write<KW>(params, [&](int i) { return d_q[i]; });
-  }
-}
-
-// Of narrow rows there are registers for a third array: weights leave the place of S, where the next S is under way.
-// Half a tile's keys at a time, and a loop of both halves: the compiler serializes what is under way at a loop's end.
-// Queries are operands out of registers, since two operands of 64 rows or columns take as long to be read from shared
-// memory as to be multiplied.
-template <int KW, int VW>
-__device__ void DifferentiateNarrow(const BackwardRange& params, Shared<KW, VW>& shared, int warpgroup) {
-  const int thread = threadIdx.x % kWarpgroup, warp = thread / 32, lane = thread % 32;
-  const float scale_log2 = ScaleLog2(params.scale);
-  const uint32_t rows_at = warpgroup * kWarpgroupRows * kChunkRowBytes;
-
-  float s[kHalf / 2], e[kHalf / 2], d_p[kHalf / 2], d_q[KW / 2];
-  uint32_t d_s[kHalf / 16][4];
-  uint32_t q_rows[KW / 16][4], d_o_rows[VW / 16][4];
-  Ring<Shared<KW, VW>::kQueryStages> q_ring;
-  Ring<kNotes> note_ring;
-  Ring<Shared<KW, VW>::kStages> k_ring, v_ring;
-  for (int index = blockIdx.x; index < ItemCount(params); index += gridDim.x) {
-    const LaneRows rows(params, shared, &note_ring, warpgroup);
-    if (!rows.any()) {
-      if (params.overwrite_q) rows.template Write<KW>(params, [](int) { return 0.0F; });
-      continue;
-    }
-    const TileHead& head = rows.head;
-    const auto& seen = rows.seen;
-    const auto& statistics = rows.statistics;
-    const uint32_t q = SharedAddress(shared.q[q_ring.at]) + rows_at,
-                   d_o = SharedAddress(shared.d_o[q_ring.at]) + rows_at;
-    const auto multiply_keys = [&](int stage, int half) {
-      const uint32_t k = SharedAddress(shared.k[stage]) + half * kHalf * kChunkRowBytes;
-      WgmmaFence();
-#pragma unroll
-      for (int i = 0; i < KW / 16; ++i) {
-        WgmmaAlong(s, q_rows[i], AlongRows(k + i * 32), i > 0);
-      }
-      WgmmaCommit();
-    };
-    const auto multiply_values = [&](int half) {
-      const uint32_t v = SharedAddress(shared.v[v_ring.at]) + half * kHalf * kChunkRowBytes;
-      WgmmaFence();
-#pragma unroll
-      for (int i = 0; i < VW / 16; ++i) {
-        WgmmaAlong(d_p, d_o_rows[i], AlongRows(v + i * 32), i > 0);
-      }
-      WgmmaCommit();
-    };
-    const auto take_weights = [&](int first) {
-#pragma unroll
-      for (int i = 0; i < kHalf / 2; ++i) e[i] = Exp2(fmaf(s[i], scale_log2, -statistics[i / 2 % 2].lse_log2));
-      if (first < rows.all_begin || first + kHalf > rows.all_end) {
-#pragma unroll
-        for (int i = 0; i < kHalf / 2; ++i) {
-          const SpanGpu span = seen[i / 2 % 2];
-          if (first + Column(i) < span.begin || first + Column(i) >= span.end) e[i] = 0;
-        }
-      }
-      Pin(e);
-    };
-    const auto add_queries = [&](int half, bool add) {
-      const uint32_t k = SharedAddress(shared.k[k_ring.at]) + half * kHalf * kChunkRowBytes;
-      const auto d_s_at = [&](int i) { return e[i] * (d_p[i] - statistics[i / 2 % 2].delta); };
-#pragma unroll
-      for (int i = 0; i < kHalf / 16; ++i) {
-#pragma unroll
-        for (int j = 0; j < 4; ++j) d_s[i][j] = PackBf16(d_s_at(i * 8 + j * 2), d_s_at(i * 8 + j * 2 + 1));
-      }
-      Pin(d_s);
-      WgmmaFence();
-#pragma unroll
-      for (int i = 0; i < kHalf / 16; ++i) {
-        Wgmma(d_q, d_s[i], AcrossRows(k + i * 16 * kChunkRowBytes, kKeyChunkBytes), add || i > 0);
-      }
-      WgmmaCommit();
-    };
-
-    WaitBarrier(&shared.q_full[q_ring.at], q_ring.parity);
-#pragma unroll
-    for (int i = 0; i < KW / 16; ++i)
-      LoadMatrices<false>(q_rows[i], q + Swizzled(warp * 16 + lane % 16, i * 2 + lane / 16));
-    Pin(q_rows);
-    WaitBarrier(&shared.d_o_full[q_ring.at], q_ring.parity);
-#pragma unroll
-    for (int i = 0; i < VW / 16; ++i) {
-      LoadMatrices<false>(d_o_rows[i], d_o + Swizzled(warp * 16 + lane % 16, i * 2 + lane / 16));
-    }
-    Pin(d_o_rows);
-    SyncNamed(1 + warpgroup, kWarpgroup);
-    if (thread == 0) {
-      Arrive(&shared.q_empty[q_ring.at]);
-      Arrive(&shared.d_o_empty[q_ring.at]);
-    }
-    WaitBarrier(&shared.k_full[k_ring.at], k_ring.parity);
-    multiply_keys(k_ring.at, 0);
-    WgmmaWait<0>();
-    Pin(s);
-    for (int tile = head.end_tile - 1; tile >= head.first_tile; --tile) {
-      WaitBarrier(&shared.v_full[v_ring.at], v_ring.parity);
-      multiply_values(0);
-      take_weights(tile * kTileKeys);
-      multiply_keys(k_ring.at, 1);
-      WgmmaWait<1>();
-      Pin(d_p);
-      add_queries(0, tile < head.end_tile - 1);
-      multiply_values(1);
-      WgmmaWait<2>();
-      Pin(s);
-      take_weights(tile * kTileKeys + kHalf);
-      auto next = k_ring;
-      next.Next();
-      if (tile > head.first_tile) WaitBarrier(&shared.k_full[next.at], next.parity);
-      multiply_keys(next.at, 0);  // after the last tile of whatever lies there: not used
-      WgmmaWait<1>();
-      Pin(d_p);
-      if (thread == 0) Arrive(&shared.v_empty[v_ring.at]);
-      v_ring.Next();
-      add_queries(1, true);
-      WgmmaWait<0>();
-      Pin(s);
-      Pin(d_q);
-      if (thread == 0) Arrive(&shared.k_empty[k_ring.at]);
-      k_ring.Next();
-    }
-    q_ring.Next();
-
-    rows.template Write<KW>(params, [&](int i) { return d_q[i]; });
+    write([&](int i) { return d_q[i]; });
   }
 }
 
@@ -422,12 +272,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
   } else {
     TakeRegisters<MultiplyingRegisters(KW)>();
-    const int warpgroup = static_cast<int>(threadIdx.x) / kWarpgroup - 1;
-    if constexpr (KW == 64) {
-      DifferentiateNarrow(params, shared, warpgroup);
-    } else {
-      Differentiate(params, shared, warpgroup);
-    }
+    Differentiate(params, shared, static_cast<int>(threadIdx.x) / kWarpgroup - 1);
   }
 }
 

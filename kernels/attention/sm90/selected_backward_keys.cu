@@ -12,7 +12,6 @@
 // workers have them: same bits on every run. A worker waits for items of lower tickets only, which others have taken
 // and will end: blocks need not all be resident.
 #include "kernels/attention/sm90/kernels.cuh"
-#include "kernels/attention/sm90/narrow_steps.cuh"
 #include "kernels/attention/sm90/selected_bring.cuh"
 
 namespace longspan {
@@ -26,92 +25,10 @@ struct Shared {
 
 // ---- The warpgroup that computes -----------------------------------------------------------------------------------
 
-// P of a step whose S is there: a lane's columns are 8i + 2 * (lane % 4) and the next, so that two rows' numbers are
-// one access.
-__device__ __forceinline__ bool SomeUnseen(const ListNotes& notes) {
-  return notes.least < static_cast<int>(threadIdx.x) % kWarpgroup / 32 * 16 + 16;
-}
-__device__ __forceinline__ void TakeListWeights(const ListNotes& notes, const float (&s)[kWorkerRows / 2],
-                                                float scale_log2, float (&p)[kWorkerRows / 2]) {
-  const int warp = threadIdx.x % kWarpgroup / 32, lane = threadIdx.x % 32;
-  const auto* const statistics = reinterpret_cast<const float4*>(notes.statistics) + lane % 4;
-  TakeWeights(
-      s, scale_log2,
-      [&](int i) {
-        return float2{statistics[i * 4].x, statistics[i * 4].z};
-      },
-      p);
-  if (SomeUnseen(notes)) {
-    const auto* const seen = reinterpret_cast<const uchar2*>(notes.seen) + lane % 4;
-    MaskWeights(p, warp * 16 + lane / 4, [&](int i) { return int4{0, seen[i * 4].x, 0, seen[i * 4].y}; });
-  }
-}
-__device__ __forceinline__ void PackListGradients(const ListNotes& notes, const float (&p)[kWorkerRows / 2],
-                                                  const float (&d_p)[kWorkerRows / 2],
-                                                  uint32_t (&d_s)[kWorkerRows / 16][4]) {
-  const auto* const statistics = reinterpret_cast<const float4*>(notes.statistics) + threadIdx.x % 4;
-  PackGradients(
-      p, d_p,
-      [&](int i) {
-        return float2{statistics[i * 4].y, statistics[i * 4].w};
-      },
-      d_s);
-  if (SomeUnseen(notes)) {  // what is unseen may be no number
-#pragma unroll
-    for (int i = 0; i < kWorkerRows / 4; ++i) {
-      if (p[i * 2] == 0) d_s[i / 4][i % 4] &= 0xFFFF0000u;
-      if (p[i * 2 + 1] == 0) d_s[i / 4][i % 4] &= 0xFFFFu;
-    }
-  }
-}
-
-// An item's sums to memory, after those of its keys' items before.
-template <int KW, int VW>
-__device__ __forceinline__ void AddItem(const BackwardSelected& params, const ListWork& work,
-                                        ListHandover<KW, VW>& handover, PowerRing<kItemStages>& items,
-                                        const float (&d_k)[KW / 2], const float (&d_v)[VW / 2]) {
-  const int warp = threadIdx.x % kWarpgroup / 32, lane = threadIdx.x % 32;
-  const ListItem item = handover.item[items.at()];
-  const int first_key_row = handover.first_key_row[items.at()];
-  __syncwarp();
-  if (lane == 0) Arrive(&handover.item_empty[items.at()]);
-  items.Next();
-  const ListKeys place(params, work.items, item.target);
-  // A warp has the same keys in every item of theirs: each waits for itself.
-  unsigned* const done = work.items.done + int64_t{item.target} * kWorkerWarps + warp;
-  if (item.before > 0) {
-    if (lane == 0) {
-      while (LoadAcquire(done) != static_cast<unsigned>(item.before)) {
-      }
-    }
-    __syncwarp();
-  }
-  const uint64_t policy = PassCachePolicy();
-  const auto add = [&]<int W>(const float(&sum)[W / 2], float* d_x, float factor) {
-#pragma unroll
-    for (int j = 0; j < 2; ++j) {
-      const int row = warp * 16 + lane / 4 + j * 8;
-      if (row >= place.keys || d_x == nullptr) continue;
-      const int64_t key_row = first_key_row >= 0 ? int64_t{first_key_row} + row
-                                                 : PageRow(params.table, params.page_rows, place.first_key + row);
-      if (key_row < 0) continue;
-      float* const to = d_x + (key_row * params.groups + place.group) * W + lane % 4 * 2;
-#pragma unroll
-      for (int i = 0; i < W / 8; ++i) {
-        AddToMemory(to + i * 8, factor * sum[i * 4 + j * 2], factor * sum[i * 4 + j * 2 + 1], policy);
-      }
-    }
-  };
-  add.template operator()<KW>(d_k, params.d_k, params.scale);
-  add.template operator()<VW>(d_v, params.d_v, 1);
-  __syncwarp();
-  if (lane == 0) StoreRelease(done, item.before + item.count);
-}
-
 template <int KW, int VW>
 __device__ void Differentiate(const BackwardSelected& params, const ListWork& work, ListWorker<KW, VW>& worker,
                               ListHandover<KW, VW>& handover) {
-  const int lane = threadIdx.x % 32;
+  const int warp = threadIdx.x % kWarpgroup / 32, lane = threadIdx.x % 32;
   const float scale_log2 = params.scale * CUDART_L2E_F;
   const uint32_t k = SharedAddress(worker.k), v = SharedAddress(worker.v);
 
@@ -148,8 +65,14 @@ __device__ void Differentiate(const BackwardSelected& params, const ListWork& wo
             AlongRows(d_o + i / 4 * kPartRows * kChunkRowBytes + in_row, kPartBytes<VW>), i > 0);
     }
     WgmmaCommit();
-    const ListNotes& notes_here = handover.notes[notes.at()];
-    TakeListWeights(notes_here, s, scale_log2, s);
+    // A lane's columns are 8i + 2 * (lane % 4) and the next: two rows' numbers are one access.
+    const auto* const statistics = reinterpret_cast<const float4*>(handover.notes[notes.at()].statistics) + lane % 4;
+    const bool edge = handover.notes[notes.at()].least < warp * 16 + 16;
+    TakeWeights(s, scale_log2, [&](int i) { return float2{statistics[i * 4].x, statistics[i * 4].z}; });
+    if (edge) {
+      const auto* const seen = reinterpret_cast<const uchar2*>(handover.notes[notes.at()].seen) + lane % 4;
+      MaskWeights(s, warp * 16 + lane / 4, [&](int i) { return int4{0, seen[i * 4].x, 0, seen[i * 4].y}; });
+    }
     PackWeights(s, p);
     Pin(p);
     WgmmaFence();
@@ -161,7 +84,19 @@ __device__ void Differentiate(const BackwardSelected& params, const ListWork& wo
     WgmmaWait<1>();
     Pin(d_p);
     if (last) arrive(&handover.keys_empty);
-    PackListGradients(notes_here, s, d_p, d_s);
+    PackGradients(
+        s, d_p,
+        [&](int i) {
+          return float2{statistics[i * 4].y, statistics[i * 4].w};
+        },
+        d_s);
+    if (edge) {  // what is unseen may be no number
+#pragma unroll
+      for (int i = 0; i < kWorkerRows / 4; ++i) {
+        if (s[i * 2] == 0) d_s[i / 4][i % 4] &= 0xFFFF0000u;
+        if (s[i * 2 + 1] == 0) d_s[i / 4][i % 4] &= 0xFFFFu;
+      }
+    }
     Pin(d_s);
     WgmmaFence();
 #pragma unroll
@@ -212,75 +147,41 @@ __device__ void Differentiate(const BackwardSelected& params, const ListWork& wo
     WgmmaWait<0>();
     release_queries();
 
-    AddItem<KW, VW>(params, work, handover, items, d_k, d_v);
-  }
-}
-
-// The steps of an item of narrow rows, as TakeNarrowSteps wants them.
-template <int W>
-struct NarrowSteps {
-  static constexpr int kStages = ListWorker<W, W>::kQueryStages;
-  static_assert(kStages == ListWorker<W, W>::kGradientStages);
-  using Stage = PowerRing<kStages>;
-  ListWorker<W, W>& worker;
-  ListHandover<W, W>& handover;
-  Stage first;
-  float scale_log2;
-
-  __device__ Stage First() const { return first; }
-  __device__ Stage After(Stage stage) const {
-    stage.Next();
-    return stage;
-  }
-  __device__ void AwaitQueries(Stage stage) const { WaitBarrier(&handover.q_full[stage.at()], stage.parity()); }
-  __device__ void AwaitGradients(Stage stage) const { WaitBarrier(&handover.d_o_full[stage.at()], stage.parity()); }
-  __device__ uint64_t QueriesAlong(Stage stage, int i) const {
-    return AlongRows(SharedAddress(worker.q[stage.at()]) + i * 32, kPartBytes<W>);
-  }
-  __device__ uint64_t GradientsAlong(Stage stage, int i) const {
-    return AlongRows(SharedAddress(worker.d_o[stage.at()]) + i * 32, kPartBytes<W>);
-  }
-  __device__ uint64_t QueriesAcross(Stage stage, int i) const {
-    return AcrossRows(SharedAddress(worker.q[stage.at()]) + i * 2 * kPartBytes<W>, kPartRows * kChunkRowBytes,
-                      kPartBytes<W>);
-  }
-  __device__ uint64_t GradientsAcross(Stage stage, int i) const {
-    return AcrossRows(SharedAddress(worker.d_o[stage.at()]) + i * 2 * kPartBytes<W>, kPartRows * kChunkRowBytes,
-                      kPartBytes<W>);
-  }
-  __device__ void Weights(Stage stage, const float (&s)[kWorkerRows / 2], float (&p)[kWorkerRows / 2]) const {
-    const ListNotes& notes = handover.notes[stage.at()];
-    TakeListWeights(notes, s, scale_log2, p);
-  }
-  __device__ void Gradients(Stage stage, const float (&p)[kWorkerRows / 2], const float (&d_p)[kWorkerRows / 2],
-                            uint32_t (&d_s)[kWorkerRows / 16][4]) const {
-    PackListGradients(handover.notes[stage.at()], p, d_p, d_s);
-  }
-  __device__ void Release(Stage stage) const {
-    if (threadIdx.x % 32 != 0) return;
-    Arrive(&handover.gradient_empty[stage.at()]);
-    Arrive(&handover.q_empty[stage.at()]);
-  }
-};
-
-template <int W>
-__device__ void DifferentiateNarrow(const BackwardSelected& params, const ListWork& work, ListWorker<W, W>& worker,
-                                    ListHandover<W, W>& handover) {
-  float d_k[W / 2], d_v[W / 2];
-  PowerRing<kItemStages> items;
-  NarrowSteps<W> steps = {worker, handover, {}, params.scale * CUDART_L2E_F};
-  while (true) {
-    WaitBarrier(&handover.item_full[items.at()], items.parity());
-    const int count = handover.item[items.at()].count;
-    if (count == 0) return;
+    const ListItem item = handover.item[items.at()];
+    const int first_key_row = handover.first_key_row[items.at()];
+    __syncwarp();
+    arrive(&handover.item_empty[items.at()]);
+    items.Next();
+    const ListKeys place(params, work.items, item.target);
+    // A warp has the same keys in every item of theirs: each waits for itself.
+    unsigned* const done = work.items.done + int64_t{item.target} * kWorkerWarps + warp;
+    if (item.before > 0) {
+      if (lane == 0) {
+        while (LoadAcquire(done) != static_cast<unsigned>(item.before)) {
+        }
+      }
+      __syncwarp();
+    }
+    const uint64_t policy = PassCachePolicy();
+    const auto add = [&]<int W>(const float(&sum)[W / 2], float* d_x, float factor) {
 #pragma unroll
-    for (int i = 0; i < W / 2; ++i) d_k[i] = d_v[i] = 0;
-    WaitBarrier(&handover.keys_full, items.turn % 2);
-    const int queries = work.cut.queries, taken = (count + queries - 1) / queries;
-    TakeNarrowSteps<W>(steps, SharedAddress(worker.k), SharedAddress(worker.v), taken, d_k, d_v);
-    steps.first.turn += taken;
-    if (threadIdx.x % 32 == 0) Arrive(&handover.keys_empty);
-    AddItem<W, W>(params, work, handover, items, d_k, d_v);
+      for (int j = 0; j < 2; ++j) {
+        const int row = warp * 16 + lane / 4 + j * 8;
+        if (row >= place.keys || d_x == nullptr) continue;
+        const int64_t key_row = first_key_row >= 0 ? int64_t{first_key_row} + row
+                                                   : PageRow(params.table, params.page_rows, place.first_key + row);
+        if (key_row < 0) continue;
+        float* const to = d_x + (key_row * params.groups + place.group) * W + lane % 4 * 2;
+#pragma unroll
+        for (int i = 0; i < W / 8; ++i) {
+          AddToMemory(to + i * 8, factor * sum[i * 4 + j * 2], factor * sum[i * 4 + j * 2 + 1], policy);
+        }
+      }
+    };
+    add.template operator()<KW>(d_k, params.d_k, params.scale);
+    add.template operator()<VW>(d_v, params.d_v, 1);
+    __syncwarp();
+    if (lane == 0) StoreRelease(done, item.before + item.count);
   }
 }
 
@@ -326,11 +227,7 @@ __global__ void __launch_bounds__(kListThreads, 1)
   } else {
     TakeRegisters<MultiplyingRegisters(KW)>();
     const int worker = static_cast<int>(threadIdx.x) / kWarpgroup - 1;
-    if constexpr (KW == 64) {
-      DifferentiateNarrow<KW>(params, work, shared.worker[worker], shared.handover[worker]);
-    } else {
-      Differentiate(params, work, shared.worker[worker], shared.handover[worker]);
-    }
+    Differentiate(params, work, shared.worker[worker], shared.handover[worker]);
   }
 }
 
