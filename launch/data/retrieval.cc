@@ -1,6 +1,7 @@
 #include "launch/data/retrieval.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <numeric>
 #include <random>
@@ -18,7 +19,7 @@ constexpr int64_t kShortest = 256;  // tokens of a document
 // Of a training document.
 RetrievalDocuments::Plan PlanOf(int64_t length) {
   const int64_t pairs = std::max<int64_t>(16, length / 512);
-  return {.pairs = pairs, .queries = pairs};
+  return {.pairs = pairs, .queries = pairs, .near = true};
 }
 
 class RetrievalSource : public SequenceSource {
@@ -101,7 +102,7 @@ RetrievalDocuments::RetrievalDocuments(const SequenceSource& text) : text_(&text
 }
 
 void RetrievalDocuments::Fill(const Plan& plan, uint64_t seed, std::span<int32_t> tokens) const {
-  const auto [pairs, queries, depth] = plan;
+  const auto [pairs, queries, depth, near] = plan;
   const auto length = static_cast<int64_t>(tokens.size()), asked_at = length - queries * kPairTokens;
   const int64_t slots = asked_at / kPairTokens;  // where pairs may lie
   if (slots < pairs) {
@@ -148,6 +149,10 @@ void RetrievalDocuments::Fill(const Plan& plan, uint64_t seed, std::span<int32_t
   for (int64_t i = 0; i < pairs; ++i) {
     if (depth >= 0 && i == queries - 1) continue;
     int64_t slot = static_cast<int64_t>(below(slots));
+    if (near && i % 2 == 1) {
+      const size_t reach = size_t{1} << below(std::bit_width(static_cast<uint64_t>(slots)));
+      slot = slots - 1 - static_cast<int64_t>(below(reach));
+    }
     while (places.contains(slot)) slot = (slot + 1) % slots;
     put(i, slot);
   }
