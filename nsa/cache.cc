@@ -168,7 +168,7 @@ Cache::DeviceStep Cache::Check(const NSADeviceStep* given) const {
     Refuse(
         NSA_ERROR_UNSUPPORTED,
         "lengths in device memory take a GPU and sizes that decoding's kernels serve: head_dim and value_dim multiples "
-        "of 8 up to 192 and 128, selection_block_size up to 256, found {}, {} and {}",
+        "of 8 up to 192 and 128, selection_block_size up to 512, found {}, {} and {}",
         context_.key_width, context_.value_width, context_.nsa.select_block);
   }
   const NSAConfig& config = context_.config;

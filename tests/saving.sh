@@ -30,7 +30,8 @@ if [[ -n $shard ]]; then
 fi
 
 # A step belongs to a save when it came after the step that was saved, and began before the save had ended. The first five
-# do not count. Of steps without a save the median; what others took beyond it is the delay.
+# do not count. What they took beyond the median of the five steps without a save before and the five after it is the delay:
+# clocks drift as a GPU grows warm.
 {
   sed -nE 's/^saved step ([0-9]+) after ([0-9.]+) s.*/saved \1 \2/p' "$log"
   sed -nE 's/.*"elapsed":([0-9.e+-]+).*"kind":"step".*"step":([0-9]+).*/step \2 \1/p' "$metrics"
@@ -50,7 +51,14 @@ fi
       if (k in owner) with[++m] = ms; else without[++n] = ms
     }
     base = median(without, n)
-    for (k = 6; k <= last; ++k) if (k in owner) delay += 1000 * (at[k] - at[k - 1]) - base
+    for (i = 1; i <= saves; ++i) {
+      near = 0
+      for (k = save[i]; k > 5 && near < 5; --k) if (!(k in owner)) beside[++near] = 1000 * (at[k] - at[k - 1])
+      most = near + 5
+      for (k = save[i] + 1; k <= last && near < most; ++k) if (!(k in owner)) beside[++near] = 1000 * (at[k] - at[k - 1])
+      usual = median(beside, near)
+      for (k = save[i] + 1; k in owner && owner[k] == i; ++k) delay += 1000 * (at[k] - at[k - 1]) - usual
+    }
     printf "\n%-34s %8s %10s\n", "steps", "number", "median ms"
     printf "%-34s %8d %10.1f\n", "no save under way", n, base
     printf "%-34s %8d %10.1f\n", "behind a save", m, median(with, m)

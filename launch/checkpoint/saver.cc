@@ -30,9 +30,12 @@ void Saver::Reserve() {
 }
 
 void Saver::BeforeUpdate() {
-  if (pending_.empty() || !pending_.back().copied.valid()) return;
+  if (pending_.empty()) return;
+  const std::future<void>& copied = pending_.back().copied;
+  if (!copied.valid() || copied.wait_for(std::chrono::seconds(0)) == std::future_status::ready) return;
+  compute_.Synchronize();  // beside forward and backward the copy costs nothing
   const double begin = WallSeconds();
-  pending_.back().copied.wait();
+  copied.wait();
   Trace::Get().AddWait("stall.checkpoint", begin);
 }
 

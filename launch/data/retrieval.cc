@@ -19,7 +19,7 @@ constexpr int64_t kShortest = 256;  // tokens of a document
 // Of a training document.
 RetrievalDocuments::Plan PlanOf(int64_t length) {
   const int64_t pairs = std::max<int64_t>(16, length / 512);
-  return {.pairs = pairs, .queries = pairs, .near = true};
+  return {.pairs = pairs, .queries = pairs, .near = length > 4 * kShortest};
 }
 
 class RetrievalSource : public SequenceSource {
@@ -148,12 +148,10 @@ void RetrievalDocuments::Fill(const Plan& plan, uint64_t seed, std::span<int32_t
   if (depth >= 0) put(queries - 1, std::llround(depth * static_cast<double>(slots - 1)));
   for (int64_t i = 0; i < pairs; ++i) {
     if (depth >= 0 && i == queries - 1) continue;
-    int64_t slot = static_cast<int64_t>(below(slots));
-    if (near && i % 2 == 1) {
-      const size_t reach = size_t{1} << below(std::bit_width(static_cast<uint64_t>(slots)));
-      slot = slots - 1 - static_cast<int64_t>(below(reach));
-    }
-    while (places.contains(slot)) slot = (slot + 1) % slots;
+    const bool close = near && below(2) == 0;
+    const size_t reach = close ? size_t{1} << below(std::bit_width(static_cast<uint64_t>(slots))) : slots;
+    int64_t slot = slots - 1 - static_cast<int64_t>(below(reach));
+    while (places.contains(slot)) slot = (slot + slots - 1) % slots;
     put(i, slot);
   }
   for (int64_t i = 0; i < pairs; ++i) {

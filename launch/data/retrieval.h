@@ -28,7 +28,7 @@ class RetrievalDocuments {
     int64_t pairs = 1;    // at least one
     int64_t queries = 1;  // keys that stand at the end, each followed by its value; at most `pairs`
     double depth = -1;    // from 0, the beginning, to 1: where the pair of the last query lies; below 0 anywhere
-    bool near = false;    // every second of the others before the questions at distances of all magnitudes alike
+    bool near = false;    // half of the pairs: at distances from the questions of all magnitudes alike
   };
   // Fills a document of tokens.size() tokens by `seed` alone. Throws Error (usage) when the pairs do not fit.
   void Fill(const Plan& plan, uint64_t seed, std::span<int32_t> tokens) const;
@@ -41,7 +41,8 @@ class RetrievalDocuments {
 // Sequences for training. Each holds documents of one length: every second one of 256 tokens, all of them pairs and
 // questions, from which most is learned; between them by turns 256, 512, .. tokens and the whole sequence, so that it
 // is done in long ones, too. Of a document all pairs, at least 16, are asked for at the end, in any order; they lie
-// anywhere, half of them near the questions (Plan::near). Labels are on the values alone. Documents start at multiples
+// anywhere, in documents of 2,048 tokens and more half of them near the questions (Plan::near). Labels are on the
+// values alone. Documents start at multiples
 // of `alignment`; 0: a sequence is one document. `length` is at least 256.
 std::unique_ptr<SequenceSource> MakeRetrievalSource(int64_t vocab, int64_t length, int64_t alignment, bool held_out);
 

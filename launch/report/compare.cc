@@ -127,7 +127,9 @@ std::string ComparisonText(const ReportedRun& a, const ReportedRun& b, const std
   }
   text += fmt::format("a step takes {:.2f} ms in A and {:.2f} in B: B takes {:.3f} times as long\n", Ms(a.summary.step),
                       Ms(b.summary.step), b.summary.step / a.summary.step);
-  text += "\nwhat differs most, ms of a step, mean of ranks; the changes add up to that of the step\n";
+  const auto partly = [](const ReportedRun& run) { return run.summary.seen < run.summary.steps; };
+  text += fmt::format("\nwhat differs most, ms of a step{}, mean of ranks; the changes add up to that of the step\n",
+                      partly(a) || partly(b) ? " whose kernels are seen" : "");
   text += fmt::format("  {:<28} {:>10} {:>10} {:>10} {:>12}\n", "", "A", "B", "B - A", "of A's step");
   const auto line = [&](const std::string& what, double before, double after) {
     text += fmt::format("  {:<28} {:>10.2f} {:>10.2f} {:>+10.2f} {:>+11.1f}%\n", what, Ms(before), Ms(after),

@@ -3,7 +3,7 @@
 // JSON, in SI units:
 //   {"version":1, "runs":[A,B], "step":[..,..],
 //    "differences":[{"what","seconds":[..,..],"change"},..],  own work by stage, waiting, moving, outside of stages:
-//    means of ranks, of a step; the changes add up to that of the step; largest first
+//    means of ranks, of a step whose kernels are seen; the changes add up to that of such a step; largest first
 //    "figures":[{"what","values":[..,..]},..], "keys":[{"key","values":[TEXT,TEXT]},..]}  of the configuration
 #pragma once
 

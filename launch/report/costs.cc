@@ -104,7 +104,7 @@ std::vector<Finding> LargestCosts(const Summary& summary) {
         AdviceOnTransfer(most->stage));
   }
   for (const StageRow& row : summary.stages) {
-    if (row.stage == "data") continue;
+    if (row.stage == "data" || row.stage == "graph") continue;
     add(row.seconds.mean,
         row.flops > 0 ? fmt::format("{} computes at {:.3g} GFLOP/s a rank", StageName(row.stage, row.pass),
                                     row.flops / std::max(1e-12, row.seconds.mean) * 1e-9)

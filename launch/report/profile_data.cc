@@ -315,7 +315,7 @@ void RankProfile::Add(ProfilePeriod period) {
     for (const ProfileCell& cell : period.cells) totals.data += cell.kind == proto::WAIT ? cell.seconds : 0;
   }
   // Number 0 stays, whatever the rest is thinned to.
-  const bool timeline = !period.spans.empty() && timelines_ < kMostTimelines;
+  const bool timeline = step && !period.spans.empty() && timelines_ < kMostTimelines;
   timelines_ += timeline ? 1 : 0;
   period.number = timeline ? 0 : numbers_[{period.what, seen}]++;
   if (period.number % each_ != 0) return;

@@ -50,7 +50,8 @@ struct ProfilePeriod {
   std::vector<ProfileTransfer> transfers;
   std::vector<ProfileSpan> spans;  // of steps in full detail
   double memory = 0;               // bytes
-  int64_t number = 0;              // from 0, among those that are as much seen; the same on all ranks
+  // From 0, among those of its kind that ran alike, as graphs or not; 0 for the first steps in full detail, too.
+  int64_t number = 0;
 };
 
 // What all periods of a session add up to: seconds, and the most bytes in use after one.

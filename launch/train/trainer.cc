@@ -68,13 +68,13 @@ class Trainer {
         sources_(OpenData(
             config, mesh_.host_world(), [this] { return stopping_.wish() != 0; }, program.first)),
         session_(job.Make<Session>(config.session(), device_, mesh_.cp(), dtype)),
-        optimizer_({.device = session_.device(),
-                    .ops = session_.ops(),
-                    .compute = session_.compute(),
-                    .comm = session_.comm(),
-                    .world = mesh_.world(),
-                    .params = session_.model().params(),
-                    .config = config.optimizer}),
+        optimizer_(job.Make<Optimizer>(Optimizer::Args{.device = session_.device(),
+                                                       .ops = session_.ops(),
+                                                       .compute = session_.compute(),
+                                                       .comm = session_.comm(),
+                                                       .world = mesh_.world(),
+                                                       .params = session_.model().params(),
+                                                       .config = config.optimizer})),
         anomalies_(config.train),
         record_step_(RecordStep(config.train, job.root())),
         log_(config, folder_.path(), job.root()),
@@ -339,7 +339,7 @@ class Trainer {
   Stopping stopping_;
   const Sources sources_;
   Session& session_;
-  Optimizer optimizer_;
+  Optimizer& optimizer_;
   double step_flops_ = 0, peak_flops_ = 0;  // of all ranks; peak: a second
   Anomalies anomalies_;
   const int64_t record_step_;  // 0: none

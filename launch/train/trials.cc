@@ -141,7 +141,8 @@ std::string Trials::TryGraphs(const StepGradients::Loaded& loaded) {
   if (given == false) return "  graphs     as the checkpoint says: not used";
 
   const bool long_anyway = job_.Reduce(least_seconds_, ReduceOp::kMax) > kLongPassSeconds;
-  const double first = long_anyway ? INFINITY : Seconds(loaded);
+  const bool measures = !given || config_.profile.level == ProfileDetail::kSteps;
+  const double first = long_anyway || !measures ? INFINITY : Seconds(loaded);
   const bool is_long = first > kLongPassSeconds;
   if (is_long && !given) return "  graphs     not used: forward and backward of a step take over half a second";
   const double enqueued = is_long ? first : std::min(first, Seconds(loaded));

@@ -35,7 +35,7 @@ class Trials {
   Trials(Job& job, const RunConfig& config, Session& session, StepGradients& gradients, Stopping& stopping,
          RunLog& log);
 
-  // Before the first pass: what the state of a run on as many ranks says is not tried.
+  // Before the first pass: what the state of a run on as many ranks says is not decided again.
   void GoOnAs(const RunState& state);
   void SaveTo(RunState* state) const;
   // Collective, once the pass of what is `loaded`, of that step, has run; it must take `least_seconds` on this rank.

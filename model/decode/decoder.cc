@@ -18,7 +18,8 @@ Tensor Flat(const Tensor& x) { return x.Reshape({x.dim(0), x.size() / x.dim(0)})
 Decoder::Decoder(Device& device, const Args& args)
     : device_(device),
       args_(args),
-      step_(device.kind() == DeviceKind::kGpu ? std::clamp(args.length, kMostTakenBack, kGpuStep) : kMostTakenBack),
+      step_(device.kind() == DeviceKind::kGpu ? std::clamp(args.length / 16, kMostTakenBack, kGpuStep)
+                                              : kMostTakenBack),
       pages_(CeilDiv(args.length, args.model.nsa.select_block)),
       logit_rows_(std::max<int64_t>(args.sequences, 64)),
       ops_(MakeOps(device.kind())),

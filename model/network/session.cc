@@ -54,6 +54,12 @@ void Session::Start(uint64_t seed) {
 void Session::Load(const Batch& batch, double loss_scale, size_t slot) {
   while (staged_.size() <= slot) staged_.emplace_back("batches on their way to the device");
   const Tensor staged(staged_[slot].Get(device_, batch_.bytes()), DType::kU8, DeviceKind::kCpu, batch_.shape);
+  LS_CHECK(std::ssize(batch.tokens) == layout_.tokens() && batch.targets.size() == batch.tokens.size() &&
+               batch.positions.size() == batch.tokens.size() &&
+               std::ssize(batch.summary_positions) == inputs_.summary_positions.size() &&
+               std::ssize(batch.doc_start) == layout_.sequence(),
+           "a batch of {} tokens of {} for {} of {}", batch.tokens.size(), batch.doc_start.size(), layout_.tokens(),
+           layout_.sequence());
   const std::array<const void*, 6> from = {batch.tokens.data(),    batch.targets.data(),
                                            batch.positions.data(), batch.summary_positions.data(),
                                            batch.doc_start.data(), &loss_scale};

@@ -152,8 +152,12 @@ class Connection {
     Await(call, [&] { return ncclCommInitRankConfig(&meeting_, call.size, id, call.rank, &config); });
     config.blocking = 1;
     Await(call, [&] { return ncclCommSplit(meeting_, /*color=*/0, call.rank, &comm_, &config); });
-    const std::lock_guard lock(Living().mutex);
-    ncclCommDestroy(std::exchange(meeting_, nullptr));
+    ncclComm_t met = nullptr;
+    {
+      const std::lock_guard lock(Living().mutex);
+      met = std::exchange(meeting_, nullptr);
+    }
+    ncclCommDestroy(met);
   }
   ncclComm_t comm() const { return comm_; }
   CallsUnderWay& calls() { return calls_; }

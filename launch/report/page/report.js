@@ -8,7 +8,8 @@ function header() {
   $('run').textContent = report.run;
   $('about').textContent = `${report.ranks} ranks = dp ${report.dp} x cp ${report.cp}, ${report.device}, ` +
     `${report.steps.count} steps from ${report.steps.first} to ${report.steps.last}${report.running ? ', so far' : ''}; ` +
-    (report.steps.seen < report.steps.count ? `CUDA graphs but for ${report.steps.seen} of them, whose kernels are seen; ` : '') +
+    (!report.steps.seen ? 'CUDA graphs, whose kernels are not seen; ' :
+     report.steps.seen < report.steps.count ? `CUDA graphs but for ${report.steps.seen} of them, whose kernels are seen; ` : '') +
     `${report.program}, ${report.time}`;
   for (const problem of report.problems) $('problems').append(element('li', problem));
   const step = report.breakdown.step, throughput = data.metrics.tokens_per_second;

@@ -50,7 +50,7 @@ TEST(Retrieval, TheLastKeyHasItsValueAtItsDepth) {
 // Anywhere, 1 of 100 pairs would lie there.
 TEST(Retrieval, HalfOfThePairsOfTrainingLieNearTheQuestions) {
   constexpr int64_t kLength = 16384, kPairs = 32, kSeeds = 20, kNear = 160;
-  int64_t close = 0;
+  int64_t close = 0, far = 0;
   for (uint64_t seed = 0; seed < kSeeds; ++seed) {
     std::vector<int32_t> tokens(kLength);
     RetrievalDocuments(64).Fill({.pairs = kPairs, .queries = kPairs, .near = true}, seed, tokens);
@@ -58,10 +58,12 @@ TEST(Retrieval, HalfOfThePairsOfTrainingLieNearTheQuestions) {
     for (int64_t at = asked; at < kLength; at += kPairTokens) {
       const auto places = PlacesOf(tokens, std::span(tokens).subspan(at, kKeyTokens));
       close += places[0] >= asked - kNear ? 1 : 0;
+      far += places[0] < kNear ? 1 : 0;
     }
   }
   EXPECT_GT(close, kSeeds * kPairs / 8);
   EXPECT_LT(close, kSeeds * kPairs / 2);
+  EXPECT_LT(far, kSeeds * kPairs / 50);
 }
 
 TEST(Retrieval, APairTooManyIsRefused) {

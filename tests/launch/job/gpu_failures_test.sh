@@ -16,7 +16,7 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 said=$scratch/said
 export CUDA_VISIBLE_DEVICES=0
-train=("$longspan" train --config "$source/configs/fibonacci.textproto" output="$scratch" runtime.device=GPU)
+train=("$longspan" train --overwrite --config "$source/configs/fibonacci.textproto" output="$scratch" runtime.device=GPU)
 two=("$mpiexec" -n 2)
 shared=(parallel.cp=2 parallel.share_gpu=true)
 

@@ -208,6 +208,27 @@ TEST(Summary, StepsOfALongRunAreASample) {
   EXPECT_NEAR(static_cast<double>(summary.stragglers[0].first_step), kSince, 64);
 }
 
+// In full detail; a save that one rank alone recorded moves none of its steps.
+TEST(Summary, RanksKeepTheSameSteps) {
+  const auto kept = [](bool saves) {
+    RankProfile rank;
+    ProfilePeriod period;
+    period.spans.resize(1);
+    for (period.step = 1; period.step <= 5000; ++period.step) {
+      period.what = proto::Period::STEP;
+      rank.Add(period);
+      period.what = proto::Period::CHECKPOINT;
+      if (saves && period.step == 1) rank.Add(period);
+    }
+    std::vector<int64_t> steps;
+    for (const ProfilePeriod& one : rank.periods) {
+      if (one.what == proto::Period::STEP) steps.push_back(one.step);
+    }
+    return steps;
+  };
+  EXPECT_EQ(kept(true), kept(false));
+}
+
 TEST(Summary, SinceAStepInTheBackward) {
   for (const int since : {10, 30, 50}) {
     const Summary summary = Summarize(Made([=](int rank, int step) {
