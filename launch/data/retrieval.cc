@@ -34,7 +34,7 @@ class RetrievalSource : public SequenceSource {
   int64_t length() const override { return length_; }
   int64_t labels() const override {
     int64_t labels = 0;
-    const int64_t turn = 3 * std::ssize(lengths_);
+    const int64_t turn = 2 * std::ssize(lengths_);
     for (int64_t first = 0; first < turn; ++first) {
       int64_t one = 0;
       for (const auto& [begin, end] : PiecesOf(first)) one += PlanOf(end - begin).queries * kValueTokens;
@@ -63,8 +63,7 @@ class RetrievalSource : public SequenceSource {
  private:
   // [begin,end) of the documents of a sequence: all of one length, but for the last, which takes what is left.
   std::vector<std::pair<int64_t, int64_t>> PiecesOf(int64_t index) const {
-    const int64_t turns[] = {0, index / 3 % std::ssize(lengths_), std::ssize(lengths_) - 1};
-    const int64_t length = lengths_[turns[index % 3]], count = length_ / length;
+    const int64_t length = lengths_[index % 2 == 0 ? 0 : index / 2 % std::ssize(lengths_)], count = length_ / length;
     std::vector<std::pair<int64_t, int64_t>> pieces;
     for (int64_t i = 0; i < count; ++i) pieces.emplace_back(i * length, i + 1 == count ? length_ : (i + 1) * length);
     return pieces;

@@ -38,9 +38,9 @@ class RetrievalDocuments {
   std::vector<int32_t> noise_, keys_, values_;  // ids to draw from
 };
 
-// Sequences for training. Each holds documents of one length: every third one of 256 tokens, all of them pairs and
-// questions, from which the task is learned; every third one of the whole sequence, since choosing among so many blocks
-// takes longest; between them by turns 256, 512, .. tokens and the whole sequence. Of a document all pairs, at least 16, are asked for at the end, in any order; they lie
+// Sequences for training. Each holds documents of one length: every second one of 256 tokens, all of them pairs and
+// questions, from which most is learned; between them by turns 256, 512, .. tokens and the whole sequence, so that it
+// is done in long ones, too. Of a document all pairs, at least 16, are asked for at the end, in any order; they lie
 // anywhere, in documents of 2,048 tokens and more half of them near the questions (Plan::near). Labels are on the
 // values alone. Documents start at multiples
 // of `alignment`; 0: a sequence is one document. `length` is at least 256.
