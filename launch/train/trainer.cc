@@ -339,7 +339,7 @@ class Trainer {
   Stopping stopping_;
   const Sources sources_;
   Session& session_;
-  Optimizer& optimizer_;
+  Optimizer& optimizer_;                    // of the job, too: while this unwinds a save may still read it
   double step_flops_ = 0, peak_flops_ = 0;  // of all ranks; peak: a second
   Anomalies anomalies_;
   const int64_t record_step_;  // 0: none
