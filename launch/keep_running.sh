@@ -11,7 +11,8 @@
 # (75), and one whose losses are not finite (79). Signals that it gets it hands on to the launcher. Exits as the last run did.
 set -u
 
-failures=100 stalls=3 wait=5 patience=10
+failures=100 stalls=3 wait=5
+patience=4  # a little more than the seconds in which ranks end by themselves after a verdict
 while [ $# -gt 0 ]; do
   case $1 in
     --failures) failures=${2:?}; shift 2 ;;
@@ -48,7 +49,7 @@ costs() {
 verdicts() { compgen -G "$folder/stall-*/verdict.txt" | wc -l; }
 end_launcher() {
   while kill -0 "$1" 2>/dev/null; do
-    sleep 1
+    sleep 0.5
     [ "$(verdicts)" -gt "$2" ] || continue
     sleep "$patience"
     kill -0 "$1" 2>/dev/null || return

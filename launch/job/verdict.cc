@@ -200,8 +200,11 @@ std::string Signature(const Transfer& call) {
 }
 
 // "rank 1 on node7, pid 123: in step 5 for 3.2 s; .."
-std::string Whereabouts(int rank, const std::optional<RankReport>& known) {
-  if (!known) return fmt::format("\n  rank {}: no word of it; its node may be lost or out of reach", rank);
+std::string Whereabouts(int rank, const std::optional<RankReport>& known, const std::vector<std::string>& nodes) {
+  if (!known) {
+    return fmt::format("\n  rank {}{}: no word of it; its node may be lost or out of reach", rank,
+                       nodes.empty() ? "" : " on " + nodes[rank]);
+  }
   const RankReport& report = *known;
   std::string text =
       fmt::format("\n  rank {} on {}, pid {}: {}{} for {:.1f} s", rank, report.node, report.pid,
@@ -242,7 +245,8 @@ std::string RanksText(const std::vector<int>& ranks) {
   return text;
 }
 
-std::string StallVerdict(const std::vector<std::optional<RankReport>>& ranks, const std::string& limit, bool all_told) {
+std::string StallVerdict(const std::vector<std::optional<RankReport>>& ranks, const std::string& limit, bool all_told,
+                         const std::vector<std::string>& nodes) {
   using Guilt = Case::Guilt;
   const Case job(ranks, all_told);
   Guilt guilt = Guilt::kNone;
@@ -251,7 +255,7 @@ std::string StallVerdict(const std::vector<std::optional<RankReport>>& ranks, co
   if (witness < 0) {
     std::string text =
         fmt::format("communication stalled: hosts wait for their GPUs, in nothing that is recorded ({})", limit);
-    for (int rank = 0; rank < std::min<int>(job.size(), kMost); ++rank) text += Whereabouts(rank, ranks[rank]);
+    for (int rank = 0; rank < std::min<int>(job.size(), kMost); ++rank) text += Whereabouts(rank, ranks[rank], nodes);
     return text;
   }
   const Meeting& meeting = job.meetings().at(witness);
@@ -273,7 +277,7 @@ std::string StallVerdict(const std::vector<std::optional<RankReport>>& ranks, co
   }
   size_t named = 0;
   for (const int rank : told) {
-    if (++named <= kMost) text += Whereabouts(rank, ranks[rank]);
+    if (++named <= kMost) text += Whereabouts(rank, ranks[rank], nodes);
   }
   if (named > kMost) text += fmt::format("\n  and {} more like these", named - kMost);
   size_t others = 0;
@@ -296,7 +300,7 @@ std::string Disagreement(const std::vector<std::optional<RankReport>>& ranks) {
 }
 
 std::string LossVerdict(const RankReport& lost) {
-  return fmt::format("rank {} ended while others need it{}", lost.rank, Whereabouts(lost.rank, lost));
+  return fmt::format("rank {} ended while others need it{}", lost.rank, Whereabouts(lost.rank, lost, {}));
 }
 
 }  // namespace longspan

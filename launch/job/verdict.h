@@ -13,9 +13,10 @@ namespace longspan {
 // line. Who is to blame, in this order: ranks that are stopped or gone or silent; ranks that called another operation
 // than the others under the same number, or with another size or type; ranks that others wait for and that wait for
 // none; ranks that wait for each other; nobody, where all have arrived and nothing moves. Unless `all_told`, ranks of
-// other nodes had no place to leave word, and are not to blame for that.
+// other nodes had no place to leave word, and are not to blame for that. `nodes`: of each rank, where known; a silent
+// one cannot tell its own.
 std::string StallVerdict(const std::vector<std::optional<RankReport>>& ranks, const std::string& limit,
-                         bool all_told = true);
+                         bool all_told = true, const std::vector<std::string>& nodes = {});
 
 // Which ranks called another operation than the others, or with another size or type, under the number of a call that
 // has not ended: lines, each after an end of line; "" where none did.

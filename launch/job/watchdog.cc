@@ -126,7 +126,7 @@ class Watchdog::Guard {
     } catch (const Error& failure) {
       fmt::print(stderr, "warning: no watchdog on this rank: {}\n", failure.what());
     }
-    GatherTexts(*world, "");  // all rings are there
+    nodes_ = GatherTexts(*world, NodeName());  // and all rings are there
     for (int rank = 0; rank < size_; ++rank) {
       const FlightRing* const ring = rank == rank_ ? nullptr : MapRing(RingPath(rank));
       if (ring && ring->pid_space == PidSpace())
@@ -345,7 +345,7 @@ class Watchdog::Guard {
     }
     std::vector<std::optional<RankReport>> ranks;
     for (auto& each : known) ranks.push_back(each ? std::optional(std::move(each->report)) : std::nullopt);
-    const std::string verdict = StallVerdict(ranks, reason, meeting != shared_ || !across_nodes());
+    const std::string verdict = StallVerdict(ranks, reason, meeting != shared_ || !across_nodes(), nodes_);
     Say(verdict);
     WriteText(meeting + kVerdict, verdict + "\n");
     if (const std::string archive = Archive(); !archive.empty()) {
@@ -426,6 +426,7 @@ class Watchdog::Guard {
   const int exceptions_ = std::uncaught_exceptions();
   int rank_ = 0, size_ = 1;
   std::string id_, shared_;
+  std::vector<std::string> nodes_;  // of each rank
   std::vector<Peer> peers_;
   const int end_ = eventfd(0, EFD_CLOEXEC);
   std::mutex mutex_;

@@ -94,6 +94,8 @@ TEST_F(VerdictTest, OneOfWhichThereIsNoWord) {
   for (const int rank : {0, 1, 3}) Enter(rank, 2, "comm.all_reduce");
   ranks_[2].reset();
   Expect({"not arrived: rank 2", "rank 2: no word of it"});
+  const std::string text = StallVerdict(ranks_, "comm.timeout = 3", /*all_told=*/true, {"n1", "n2", "n3", "n4"});
+  EXPECT_NE(text.find("rank 2 on n3: no word of it"), std::string::npos) << text;
 }
 
 // Without a folder that all nodes see, the ranks of other nodes are not to blame for their silence.
