@@ -105,8 +105,8 @@ cut() {
   wait "$job"
   code=$?
   echo "$name: verdict ${verdict:-never} s after the cut, all processes of all nodes gone after $gone s, code $code"
-  awk -v verdict="${verdict:-99}" -v gone="$gone" 'BEGIN { exit !(verdict <= 8 && gone <= 13) }' ||
-    { echo "$name: expected a verdict within 8 s, and no process after 13"; failures=$((failures + 1)); }
+  awk -v verdict="${verdict:-99}" -v gone="$gone" 'BEGIN { exit !(verdict <= 10 && gone <= 15) }' ||
+    { echo "$name: expected a verdict within 10 s, and no process after 15"; failures=$((failures + 1)); }
   ip -n n3 link set eth0 up
   node n3 "umount $folder/runs"
 }
