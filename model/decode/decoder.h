@@ -85,7 +85,7 @@ class Decoder {
 
   Device& device_;
   const Args args_;
-  static constexpr int64_t kGpuStep = 2048;  // fills a GPU; rings hold a step more, so it is 1/16 of a sequence at most
+  static constexpr int64_t kGpuStep = 2048;  // fills a GPU; rings hold a step more: no more than 1/16 of a sequence
   const int64_t step_;                       // tokens, of all sequences, that go through the layers together
   const int64_t pages_;                      // of a sequence
   const int64_t logit_rows_;                 // that are computed together
