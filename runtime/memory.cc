@@ -13,7 +13,6 @@
 namespace longspan {
 namespace {
 
-constexpr int64_t kAlign = 256;  // of every tensor in an arena
 constexpr MemoryUse kUses[] = {MemoryUse::kWeights,     MemoryUse::kGradients, MemoryUse::kOptimizer, MemoryUse::kKept,
                                MemoryUse::kActivations, MemoryUse::kExchange,  MemoryUse::kWorkspace};
 
@@ -112,7 +111,7 @@ const char* MemoryUseName(MemoryUse use) {
   return "?";
 }
 
-int64_t Arena::Item::bytes() const { return RoundUp(shape.count() * DTypeSize(dtype), kAlign); }
+int64_t Arena::Item::bytes() const { return RoundUp(shape.count() * DTypeSize(dtype), kTensorAlign); }
 
 void Arena::Reserve(Tensor* slot, MemoryUse use, const std::string& name, DType dtype, const Shape& shape) {
   LS_CHECK(buffers_.empty(), "tensor {} reserved after the arena was committed", name);

@@ -59,6 +59,8 @@ struct MemoryRow {
   int64_t largest_bytes;
 };
 
+constexpr int64_t kTensorAlign = 256;  // bytes, of every tensor in an arena
+
 class Arena {
  public:
   // Plans a tensor; `*slot` becomes its view at Commit() and must stay where it is until then.

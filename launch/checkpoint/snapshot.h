@@ -17,7 +17,7 @@ std::vector<std::pair<std::string, Tensor>> NamedTensors(const std::vector<Optim
 class Snapshot {
  public:
   void Reserve(Device& device, int64_t bytes) { memory_.Get(device, bytes); }
-  // Copies it on `stream`, and returns when that is done. From any thread, as long as nothing of it changes.
+  // Copies the state on `stream`, and returns when that is done. From any thread; the state must not change meanwhile.
   void Take(Device& device, Stream& stream, const Optimizer& optimizer);
   // Writes FOLDER/NAME, from any thread, and returns what a manifest says of it; nothing where this rank owns nothing.
   // Throws Error (io).

@@ -86,7 +86,7 @@ World::World() : exceptions_(std::uncaught_exceptions()) {
   MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
   MPI_Comm_size(MPI_COMM_WORLD, &size_);
   SetProcessIdentity(rank_, size_, NodeName());
-  PlantedFault::Get().BeginStep(rank_, 0, 0);
+  PlantedFault::Get().BeginStep(rank_, 0, 0);  // one that is to strike before the first step
   // Started by another MPI's mpirun, each process believes to be the only one.
   const Launched launched = AskLauncher();
   if (size_ == 1 && launched.ranks > 1) {

@@ -5,11 +5,6 @@
 #include "runtime/rounding.h"
 
 namespace longspan {
-namespace {
-
-constexpr int64_t kAlign = 256;  // of each part of a batch, as of tensors in an arena
-
-}  // namespace
 
 Session::Session(const SessionConfig& config, Device& device, Communicator& cp, DType dtype, Ops ops)
     : device_(device),
@@ -32,7 +27,7 @@ Session::Session(const SessionConfig& config, Device& device, Communicator& cp, 
              .doc_start = part(DType::kI32, {layout_.sequence()}),
              .loss_scale = part(DType::kF64, {1})};
   int64_t bytes = 0;
-  for (const Tensor* x : Parts()) bytes += RoundUp(x->bytes(), kAlign);
+  for (const Tensor* x : Parts()) bytes += RoundUp(x->bytes(), kTensorAlign);
   arena_.Reserve(&batch_, MemoryUse::kActivations, "inputs", DType::kU8, {bytes});
 }
 
@@ -46,7 +41,7 @@ void Session::Start(uint64_t seed) {
   char* next = static_cast<char*>(batch_.data);
   for (Tensor* x : Parts()) {
     x->data = next;
-    next += RoundUp(x->bytes(), kAlign);
+    next += RoundUp(x->bytes(), kTensorAlign);
   }
   model_->Start(seed);
 }
@@ -66,7 +61,7 @@ void Session::Load(const Batch& batch, double loss_scale, size_t slot) {
   char* next = static_cast<char*>(staged.data);
   for (size_t i = 0; const Tensor* x : Parts()) {
     std::memcpy(next, from[i++], x->bytes());
-    next += RoundUp(x->bytes(), kAlign);
+    next += RoundUp(x->bytes(), kTensorAlign);
   }
   device_.Copy(*compute_, batch_, staged);
 }

@@ -1,4 +1,4 @@
-// A session reads its batches without a wait.
+// A session reads its batches without a wait, and only what are batches of its size.
 #include <gtest/gtest.h>
 
 #include <vector>
@@ -32,6 +32,20 @@ TEST(Session, SlotsAreApart) {
     EXPECT_EQ(session.ToHost<double>(session.inputs().loss_scale), std::vector<double>{0.25});
   }
   SetCpuStreamMode(CpuStreamMode::kImmediate);
+}
+
+// Nothing is read beyond its end.
+TEST(Session, ABatchOfAnotherLengthIsRefused) {
+  const auto self = MakeLocalCommunicator(TestCpu());
+  ModelCase model(SmallConfig(), *self, DType::kF32);
+  const auto without_its_last = [&](std::vector<int32_t> Batch::*part) {
+    Batch batch = model.batch;
+    (batch.*part).pop_back();
+    return batch;
+  };
+  for (auto part : {&Batch::tokens, &Batch::targets, &Batch::positions, &Batch::summary_positions, &Batch::doc_start}) {
+    EXPECT_THROW(model.session.Load(without_its_last(part)), Error);
+  }
 }
 
 }  // namespace
