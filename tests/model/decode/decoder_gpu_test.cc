@@ -5,6 +5,7 @@
 
 #include "kernels/host_copy.h"
 #include "model/decode/decoder.h"
+#include "tests/support/gpu_sides.h"
 
 namespace longspan {
 namespace {
@@ -24,7 +25,6 @@ ModelConfig Config(AttentionKind kind) {
 }
 
 TEST(DecoderOnGpu, LogitsAreTheCpus) {
-  if (GpuCount() == 0) GTEST_SKIP() << "no GPU";
   constexpr int64_t kLength = 700;
   const auto cpu = MakeCpuDevice(), gpu = MakeGpuDevice(0);
   for (const AttentionKind kind : {AttentionKind::kNsa, AttentionKind::kFull, AttentionKind::kWindow}) {
@@ -64,3 +64,5 @@ TEST(DecoderOnGpu, LogitsAreTheCpus) {
 
 }  // namespace
 }  // namespace longspan
+
+int main(int argc, char** argv) { return longspan::test::RunGpuTests(argc, argv); }
