@@ -4,7 +4,8 @@
 namespace longspan {
 namespace {
 
-constexpr int64_t kMinSteps = 64;  // of a part
+constexpr int64_t kMinSteps = 64;    // of a part
+constexpr int64_t kManyTiles = 128;  // about as many as the GPU has multiprocessors
 
 // Unless one part had all of a tile's steps.
 template <int KW, int VW>
@@ -71,14 +72,16 @@ int PartsAfter(const BackwardRange& cut, const KeysWork& work, int tile) {
   return work.parts - static_cast<int>(first / work.steps);
 }
 
-// Few tiles of keys that many queries see are cut in parts.
+// Few tiles of keys that many queries see are cut in parts. Where few queries see a tile most parts would be empty, and
+// asking is not free: then only tiles that do not fill the GPU are.
 KeysWork PlanKeys(const BackwardRange& cut) {
   KeysWork work;
   work.tiles = static_cast<int>(CeilDiv(cut.key_rows, kTileKeys));
   const int64_t steps = cut.queries.tiles(), most = kMaxParts / (int64_t{work.tiles} * cut.groups);
   const int64_t of_tile =
       std::min(steps, CeilDiv(int64_t{cut.sight.window} + int64_t{kTileKeys} * cut.sight.stride - 1, cut.queries.tile));
-  const bool cuts = std::min(of_tile / kMinSteps, most) > 1;
+  const bool fills = int64_t{work.tiles} * cut.groups >= kManyTiles;
+  const bool cuts = std::min(of_tile / kMinSteps, most) > 1 && !(fills && cut.sight.window < kShortWindow);
   work.steps = static_cast<int>(CeilDiv(steps, cuts ? std::min(steps / kMinSteps, most) : 1));
   work.parts = static_cast<int>(CeilDiv(steps, work.steps));
   work.period = static_cast<int>(cut.sight.window < kShortWindow ? of_tile : steps);

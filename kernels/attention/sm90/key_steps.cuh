@@ -124,6 +124,19 @@ struct KeysItem {
         partial(work.Partial(params.groups, tile, group, part)) {}
 };
 
+// Whether some step of the item's part may see its keys. Without the searches of StepsOf: many items have nothing to
+// do.
+__device__ inline bool MaySee(const BackwardRange& params, const KeysItem& item) {
+  for (int i = 0; i < params.queries.count; ++i) {
+    const SpanGpu steps = Common(item.part, {params.queries.first_tile[i], params.queries.first_tile[i + 1]});
+    if (steps.begin < steps.end && KeyTilesOf(params, i, steps.begin).begin <= item.tile &&
+        item.tile < KeyTilesOf(params, i, steps.end - 1).end) {
+      return true;
+    }
+  }
+  return false;
+}
+
 // The steps of an item, one segment after another, from those of its tile in each segment.
 struct Walk {
   const SpanGpu* of_segments;

@@ -259,6 +259,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     index = shared.ticket;
   }
   const KeysItem item(params, work, index);
+  if (!MaySee(params, item)) return;
   StartKeys(params, item, shared);
   __syncthreads();
   const Walk walk(shared.steps, params.queries.count, item.part, work.period);

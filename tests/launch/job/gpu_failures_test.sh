@@ -1,6 +1,7 @@
 #!/bin/bash
 # gpu_failures_test.sh LONGSPAN FAILING_RANK SOURCE_FOLDER MPIEXEC: how a job on GPUs ends when memory is out, a rank dies or
 # throws, NCCL fails, or there are too few GPUs: soon, on every rank, with the documented code and a message that helps.
+# Two ranks have two GPUs where there are as many.
 set -u
 longspan=$1
 failing_rank=$2
@@ -16,9 +17,14 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 said=$scratch/said
 export CUDA_VISIBLE_DEVICES=0
+share=(parallel.share_gpu=true)
+if [[ $(nvidia-smi -L | grep -c '^GPU') -ge 2 ]]; then
+  export CUDA_VISIBLE_DEVICES=0,1
+  share=()
+fi
 train=("$longspan" train --overwrite --config "$source/configs/fibonacci.textproto" output="$scratch" runtime.device=GPU)
 two=("$mpiexec" -n 2)
-shared=(parallel.cp=2 parallel.share_gpu=true)
+cp=(parallel.cp=2 "${share[@]}")
 
 wrong() {
   echo "WRONG $1, and it said:"
@@ -45,12 +51,12 @@ check "out of memory" 70 \
   "${train[@]}" data.sequence_length=4194304 model.hidden=1024 model.ffn=4096 model.layers=24
 
 check "NCCL fails" 70 "error: \[rank [01]/2 .*comm\.make_nccl, call [0-9]+ of rank [01]/2 in its group: NCCL: [a-zA-Z]" \
-  env NCCL_SOCKET_IFNAME=doesnotexist "${two[@]}" "${train[@]}" "${shared[@]}"
+  env NCCL_SOCKET_IFNAME=doesnotexist "${two[@]}" "${train[@]}" "${cp[@]}"
 
 # A rank does not come where NCCL connects the GPUs: the limit is a step's.
 for how in hang stop; do
   check "rank 1 does not come to NCCL ($how)" 76 "communication stalled: make_nccl of connect, call 0 of ranks 0, 1 has" \
-    env LONGSPAN_PLANTED_FAULT=1:connect:none:$how:0:0 "${two[@]}" "${train[@]}" "${shared[@]}" comm.timeout=3
+    env LONGSPAN_PLANTED_FAULT=1:connect:none:$how:0:0 "${two[@]}" "${train[@]}" "${cp[@]}" comm.timeout=3
   grep -qE "not arrived: rank 1" "$said" || wrong "rank 1 does not come to NCCL ($how): expected its name"
 done
 
@@ -58,7 +64,7 @@ done
 # the one that has not ended.
 for how in hang stop; do
   check "rank 1 in the backward ($how)" 76 "^  rank 1 on .* in step 5 for .* halo, layer [01] (forward|backward)" \
-    env LONGSPAN_PLANTED_FAULT=1:halo:backward:$how:1:5 "${two[@]}" "${train[@]}" "${shared[@]}" comm.timeout=3 runtime.graphs=OFF
+    env LONGSPAN_PLANTED_FAULT=1:halo:backward:$how:1:5 "${two[@]}" "${train[@]}" "${cp[@]}" comm.timeout=3 runtime.graphs=OFF
   grep -q "communication stalled: .* of ranks 0, 1 has" "$said" || wrong "rank 1 in the backward ($how): expected a stall"
 done
 
@@ -78,11 +84,12 @@ head -c 8192 /dev/zero >"$scratch/tokens"
   printf '\x0f\x27' | dd of="$scratch/tokens" bs=1 seek=8100 conv=notrunc status=none
 ) &
 check "bad data on one rank" 65 "error: \[rank [01]/2 .*token id 9999 is outside the vocabulary of 10" \
-  "${two[@]}" "${train[@]}" name=bad parallel.dp=2 parallel.share_gpu=true runtime.graphs=ON data.format=NANOGPT \
+  "${two[@]}" "${train[@]}" name=bad parallel.dp=2 "${share[@]}" runtime.graphs=ON data.format=NANOGPT \
   data.train="$scratch/tokens" data.validation_fraction=0 train.eval_sequences=0 train.sequences_per_step=2 \
   train.steps=1000000 train.log_interval=1
 
-check "two ranks, one GPU" 78 "2 ranks for 1 GPU: .*parallel\.share_gpu" "${two[@]}" "${train[@]}" parallel.cp=2
+check "two ranks, one GPU" 78 "2 ranks for 1 GPU: .*parallel\.share_gpu" \
+  env CUDA_VISIBLE_DEVICES=0 "${two[@]}" "${train[@]}" parallel.cp=2
 check "no GPU" 78 "has no GPU" env CUDA_VISIBLE_DEVICES= "${train[@]}"
 
 # A rank is killed outright in the middle of training: no code of ours, but the whole job ends.
@@ -93,7 +100,7 @@ running() { # one of these processes; what is dead and not yet collected has no 
   done
   return 1
 }
-"${two[@]}" "${train[@]}" "${shared[@]}" train.steps=1000000 train.log_interval=1 >"$said" 2>&1 &
+"${two[@]}" "${train[@]}" "${cp[@]}" train.steps=1000000 train.log_interval=1 >"$said" 2>&1 &
 job=$!
 for ((i = 0; i < 1200; ++i)); do
   if grep -q "step 3/" "$said" || ! running $job; then break; fi
