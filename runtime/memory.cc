@@ -188,13 +188,18 @@ std::vector<MemoryRow> Arena::Rows() const {
   return rows;
 }
 
-std::string MemoryTable(const std::vector<MemoryRow>& rows, int64_t available, const std::vector<HostMemory>& host) {
+std::string MemoryTable(const std::vector<MemoryRow>& rows, int64_t available, const std::vector<HostMemory>& host,
+                        const std::vector<std::pair<std::string, int64_t>>& besides) {
   std::string text = fmt::format("  {:<12} {:>8} {:>12}  {}\n", "memory", "tensors", "MiB", "largest");
   int64_t total = 0;
   for (const MemoryRow& row : rows) {
     text += fmt::format("  {:<12} {:>8} {:>12.2f}  {} ({:.2f})\n", MemoryUseName(row.use), row.tensors, MiB(row.bytes),
                         row.largest, MiB(row.largest_bytes));
     total += row.bytes;
+  }
+  for (const auto& [what, bytes] : besides) {
+    if (bytes > 0) text += fmt::format("  {:<12} {:>8} {:>12.2f}\n", what, "", MiB(bytes));
+    total += bytes;
   }
   text += fmt::format("  {:<12} {:>8} {:>12.2f}", "total", "", MiB(total));
   if (available >= 0) text += fmt::format("  of {:.0f} MiB available", MiB(available));

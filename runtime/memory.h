@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "runtime/device.h"
@@ -106,10 +107,10 @@ struct HostMemory {
   int64_t bytes = 0;
 };
 
-// The table printed before step 1 and by --dry-run: one line per use, a total, `available` bytes when not negative, and
-// what is taken of the host's memory besides.
-std::string MemoryTable(const std::vector<MemoryRow>& rows, int64_t available,
-                        const std::vector<HostMemory>& host = {});
+// The table printed before step 1 and by --dry-run: one line per use and for what is taken `besides`, a total,
+// `available` bytes when not negative, and what is taken of the host's memory.
+std::string MemoryTable(const std::vector<MemoryRow>& rows, int64_t available, const std::vector<HostMemory>& host = {},
+                        const std::vector<std::pair<std::string, int64_t>>& besides = {});
 
 // Every allocation of the process on a device, in page-locked host memory or as scratch of GPU kernels. Between two
 // equal counts nothing was allocated: a training step must not. Scratch of CPU kernels may grow with what queries see.

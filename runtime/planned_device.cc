@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <utility>
 
 #include "runtime/error.h"
 #include "runtime/trace.h"
@@ -12,18 +13,22 @@
 namespace longspan {
 namespace {
 
+using ScratchTable = std::map<std::string, int64_t>;  // bytes of each family
+
 class PlannedStream : public Stream {
  public:
-  explicit PlannedStream(DeviceKind kind) : kind_(kind) {}
+  PlannedStream(DeviceKind kind, std::shared_ptr<ScratchTable> scratch) : kind_(kind), scratch_(std::move(scratch)) {}
   DeviceKind kind() const override { return kind_; }
   bool planned() const override { return true; }
   void Enqueue(std::function<void()>) override {}
   void Record(Event&) override {}
   void Wait(const Event&, const char*) override {}
   void Synchronize() override {}
+  ScratchTable& scratch() { return *scratch_; }
 
  private:
   DeviceKind kind_;
+  std::shared_ptr<ScratchTable> scratch_;
 };
 
 class PlannedTimer : public Timer {
@@ -47,7 +52,9 @@ class PlannedDevice : public Device {
   PlannedDevice(DeviceKind kind, uint8_t byte) : kind_(kind), byte_(byte) {}
   DeviceKind kind() const override { return kind_; }
   std::string name() const override { return std::string("planned ") + DeviceName(kind_); }
-  std::unique_ptr<Stream> MakeStream(const std::string&) override { return std::make_unique<PlannedStream>(kind_); }
+  std::unique_ptr<Stream> MakeStream(const std::string&) override {
+    return std::make_unique<PlannedStream>(kind_, scratch_);
+  }
   std::unique_ptr<Event> MakeEvent() override { return std::make_unique<Event>(); }
   std::unique_ptr<Timer> MakeTimer() override { return std::make_unique<PlannedTimer>(); }
   void* Allocate(int64_t bytes, const std::string& what) override {
@@ -76,10 +83,12 @@ class PlannedDevice : public Device {
   std::unique_ptr<Graph> Capture(Stream&, std::function<void()> enqueue) override {
     return std::make_unique<PlannedGraph>(std::move(enqueue));
   }
+  const ScratchTable& scratch() const { return *scratch_; }
 
  private:
   const DeviceKind kind_;
   const uint8_t byte_;
+  const std::shared_ptr<ScratchTable> scratch_ = std::make_shared<ScratchTable>();
   std::map<void*, size_t> sizes_;  // of what is allocated
 };
 
@@ -87,6 +96,18 @@ class PlannedDevice : public Device {
 
 std::unique_ptr<Device> MakePlannedDevice(DeviceKind kind, uint8_t byte) {
   return std::make_unique<PlannedDevice>(kind, byte);
+}
+
+void PlanScratch(Stream& stream, const std::string& what, int64_t bytes) {
+  if (!stream.planned() || stream.kind() != DeviceKind::kGpu) return;
+  int64_t& most = static_cast<PlannedStream&>(stream).scratch()[what];
+  most = std::max(most, bytes);
+}
+
+int64_t PlannedScratchBytes(const Device& planned) {
+  int64_t sum = 0;
+  for (const auto& [what, bytes] : dynamic_cast<const PlannedDevice&>(planned).scratch()) sum += bytes;
+  return sum;
 }
 
 }  // namespace longspan

@@ -1,6 +1,8 @@
 // The attention of a planned device: arguments are checked and the work counted, as on a device of that kind.
 #include "kernels/attention/check.h"
 #include "kernels/attention/cost.h"
+#include "kernels/matmul/workspace.h"
+#include "runtime/planned_device.h"
 
 namespace longspan {
 namespace {
@@ -11,6 +13,7 @@ class PlannedAttention final : public AttentionOps {
 
   void Compress(Stream& stream, const CompressArgs& args) override {
     CheckCompress(On("attention.compress"), args);
+    if (args.phi != Phi::kMean) PlanScratch(stream, "the products of compression", kMatMulWorkspaceBytes);
     Launch(stream, "attention.compress", CompressCost(args), nullptr);
   }
   void CompressBackward(Stream& stream, const CompressArgs& args, const CompressGradient& gradient) override {
@@ -70,6 +73,9 @@ class PlannedAttention final : public AttentionOps {
   void Backward(Stream& stream, const char* name, const BranchArgs& args, const BranchGradient& gradient,
                 double pairs) const {
     CheckBranchGradient(On(name), args, gradient);
+    // Of each row delta and, with a gate, its lse. What kernels sum in parts depends on them and is left out.
+    const int64_t of_row = (gradient.gate.gates ? 2 : 1) * DTypeSize(DType::kF32);
+    PlanScratch(stream, "the attention branches", args.q.dim(0) * args.q.dim(1) * of_row);
     Launch(stream, name, BranchBackwardCost(args, gradient, pairs), nullptr);
   }
 

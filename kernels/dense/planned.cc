@@ -1,5 +1,7 @@
 // The dense operations of a planned device: arguments are checked and the work counted, as on a device of that kind.
 #include "kernels/dense/check.h"
+#include "kernels/matmul/workspace.h"
+#include "runtime/planned_device.h"
 
 namespace longspan {
 namespace {
@@ -10,6 +12,7 @@ class PlannedDense final : public DenseOps {
 
   void MatMul(Stream& stream, const MatMulArgs& args) override {
     CheckMatMul(On("dense.matmul"), args);
+    PlanScratch(stream, "matrix products", kMatMulWorkspaceBytes);
     Launch(stream, "dense.matmul", MatMulCost(args), nullptr);
   }
   void RmsNorm(Stream& stream, const RmsNormArgs& args) override {

@@ -9,11 +9,12 @@
 
 #include <algorithm>
 
+#include "kernels/matmul/workspace.h"
+
 namespace longspan {
 namespace {
 
 constexpr int64_t kPanelRows = 8192;
-constexpr int64_t kWorkspaceBytes = int64_t{32} << 20;
 
 void LtCheck(cublasStatus_t status, const char* what, int line = __builtin_LINE()) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
@@ -74,7 +75,7 @@ struct MatMulGpu::Plan {
     const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, auto value) {
       LtCheck(cublasLtMatmulPreferenceSetAttribute(preference.handle, attribute, &value, sizeof value), "preference");
     };
-    prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<uint64_t>(kWorkspaceBytes));
+    prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<uint64_t>(kMatMulWorkspaceBytes));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, s.align_b);
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, s.align_a);
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, s.align_c);
@@ -95,7 +96,7 @@ struct MatMulGpu::Plan {
     cublasLtMatmulHeuristicResult_t answer;
     return cublasLtMatmulAlgoCheck(library, operation.handle, left.handle, right.handle, result.handle, result.handle,
                                    &candidate, &answer) == CUBLAS_STATUS_SUCCESS &&
-           answer.workspaceSize <= static_cast<size_t>(kWorkspaceBytes);
+           answer.workspaceSize <= static_cast<size_t>(kMatMulWorkspaceBytes);
   }
 };
 
@@ -149,7 +150,7 @@ void MatMulGpu::Run(Stream& stream, MatMulShape shape, const void* a, const void
   const float alpha = 1, beta = shape.accumulate ? 1 : 0;
   LtCheck(cublasLtMatmul(library_->handle, plan.operation.handle, &alpha, b, plan.left.handle, a, plan.right.handle,
                          &beta, add, plan.result.handle, c, plan.result.handle, &plan.algorithm,
-                         workspace_.Get(stream, kWorkspaceBytes), kWorkspaceBytes, cuda),
+                         workspace_.Get(stream, kMatMulWorkspaceBytes), kMatMulWorkspaceBytes, cuda),
           "matrix product");
 }
 

@@ -1,5 +1,7 @@
 #include "kernels/train/check.h"
 
+#include <algorithm>
+
 namespace longspan {
 
 DType CheckLinearCrossEntropy(const Operation& operation, const LinearCrossEntropyArgs& args) {
@@ -60,6 +62,17 @@ Cost LinearCrossEntropyCost(const LinearCrossEntropyArgs& args) {
   const double products = args.d_weight ? 3 : args.d_x ? 2 : 1;
   return {2.0 * products * args.x.size() * args.weight.dim(0),
           products * static_cast<double>(args.x.bytes() + args.weight.bytes())};
+}
+
+int64_t LossChunk(const LinearCrossEntropyArgs& args) {
+  constexpr int64_t kScratchBytes = int64_t{384} << 20, kUnit = 128;
+  const int64_t row = args.weight.dim(0) * (DTypeSize(DType::kF32) + DTypeSize(args.x.dtype));
+  return std::min(args.x.dim(0), std::max(args.chunk, kScratchBytes / row / kUnit * kUnit));
+}
+
+int64_t LossScratchBytes(const LinearCrossEntropyArgs& args) {
+  const int64_t of_gradient = args.d_x ? DTypeSize(args.x.dtype) : 0;
+  return LossChunk(args) * args.weight.dim(0) * (DTypeSize(DType::kF32) + of_gradient);
 }
 
 // Gradient, m, v and the weights are read, all but the gradient written. A weight beside its master is written only.

@@ -16,6 +16,10 @@ void CheckClipScale(const Operation& operation, const ClipScaleArgs& args);
 void CheckHash(const Operation& operation, const Tensor& x, const Tensor& hash);
 
 Cost LinearCrossEntropyCost(const LinearCrossEntropyArgs& args);
+// On a GPU: tokens whose logits and gradients are there at a time, args.chunk or as many as 384 MiB hold; and the bytes
+// these take.
+int64_t LossChunk(const LinearCrossEntropyArgs& args);
+int64_t LossScratchBytes(const LinearCrossEntropyArgs& args);
 Cost AdamWCost(const AdamWArgs& args);
 Cost SumCost(const Tensor& x);
 

@@ -1,6 +1,6 @@
 // Linear cross entropy over chunks of tokens: per chunk the logits in F32, their gradient (softmax - one-hot) * scale
-// in the activations' type, then two products. A chunk is args.chunk tokens or as many as kScratchBytes of logits and
-// gradient hold, whichever is more: small chunks would read and write d_weight too often.
+// in the activations' type, then two products. Large chunks (LossChunk): small ones would read and write
+// d_weight too often.
 #include "kernels/base/gpu_common.cuh"
 #include "kernels/train/check.h"
 #include "kernels/train/gpu.h"
@@ -10,8 +10,6 @@ namespace {
 
 constexpr int kThreads = 1024;  // so that the rows at work are read again from the cache
 constexpr int kAhead = 8;       // logits that a thread reads at once
-constexpr int64_t kScratchBytes = int64_t{384} << 20;
-constexpr int64_t kChunkUnit = 128;
 
 // f(x, value) for kAhead logits of a row that a thread reads at once, every kThreads-th from its own on, again and
 // again; -INFINITY after the row's end.
@@ -82,14 +80,12 @@ void GpuTrain::LinearCrossEntropy(Stream& stream, const LinearCrossEntropyArgs& 
   const Operation operation = OnGpu("train.loss");
   const DType dtype = CheckLinearCrossEntropy(operation, args);
   const int64_t tokens = args.x.dim(0), width = args.x.dim(1), vocabulary = args.weight.dim(0);
-  const int64_t element = DTypeSize(dtype);
-  const int64_t fitting = kScratchBytes / (vocabulary * (4 + element)) / kChunkUnit * kChunkUnit;
-  const int64_t chunk = std::min(tokens, std::max(args.chunk, fitting));
+  const int64_t chunk = LossChunk(args);
   LaunchGpu(stream, operation.name, LinearCrossEntropyCost(args), [&](cudaStream_t cuda) {
     if (tokens == 0) return;
     ScratchCut cut;
     const int64_t logits_at = cut.Add(chunk * vocabulary * 4);
-    const int64_t slopes_at = cut.Add(args.d_x ? chunk * vocabulary * element : 0);
+    const int64_t slopes_at = cut.Add(args.d_x ? chunk * vocabulary * DTypeSize(dtype) : 0);
     char* const base = static_cast<char*>(loss_scratch_.Get(stream, cut.bytes));
     auto* const logits = reinterpret_cast<float*>(base + logits_at);
     char* const slopes = args.d_x ? base + slopes_at : nullptr;

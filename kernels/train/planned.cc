@@ -1,6 +1,8 @@
 // The operations of the training step of a planned device: arguments are checked and the work counted, as on a device
 // of that kind.
+#include "kernels/matmul/workspace.h"
 #include "kernels/train/check.h"
+#include "runtime/planned_device.h"
 
 namespace longspan {
 namespace {
@@ -11,6 +13,8 @@ class PlannedTrain final : public TrainOps {
 
   void LinearCrossEntropy(Stream& stream, const LinearCrossEntropyArgs& args) override {
     CheckLinearCrossEntropy(On("train.loss"), args);
+    PlanScratch(stream, "the loss", LossScratchBytes(args));
+    PlanScratch(stream, "the loss's matrix products", kMatMulWorkspaceBytes);
     Launch(stream, "train.loss", LinearCrossEntropyCost(args), nullptr);
   }
   void AdamW(Stream& stream, const AdamWArgs& args) override {

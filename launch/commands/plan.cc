@@ -66,7 +66,7 @@ int Plan(const RunConfig& config, const Given& given) {
   fmt::print("{}\n{} parameters\n\nMemory of rank {} on {}, {}:\n{}", RanksText(config, rank.dp), step.parameters,
              rank.rank, DeviceName(rank.device), DTypeName(rank.dtype),
              MemoryTable(step.memory, given.device_memory > 0 ? static_cast<int64_t>(given.device_memory) : -1,
-                         step.host_memory));
+                         step.host_memory, {{"scratch", step.scratch_bytes}, {"NCCL", step.nccl_bytes}}));
   std::optional<PlannedTimes> times;
   if (rates) times = TimesOf(step, *rates, given.rates);
   if (parallel.selected_exchange == SelectedExchange::kAuto && parallel.cp > 1) {

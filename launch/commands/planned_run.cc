@@ -28,6 +28,8 @@ PlannedRun PlanOf(const ReportedRun& run, const RunConfig& config, const PlanRat
   PlannedRun plan;
   plan.rank = static_cast<int>(rank.rank);
   for (const MemoryRow& row : step.memory) plan.memory.emplace_back(MemoryUseName(row.use), row.bytes);
+  plan.scratch = static_cast<double>(step.scratch_bytes);
+  plan.nccl = static_cast<double>(step.nccl_bytes);
   for (const auto& [name, span] : step.spans) {
     if (IsTransfer(name)) {
       if (span.bytes > 0) plan.transfers.emplace_back(name, span.bytes);

@@ -7,6 +7,7 @@
 #include "model/training/micro_step.h"
 #include "model/training/optimizer.h"
 #include "parallel/comm/local_comm.h"
+#include "parallel/comm/nccl_memory.h"
 #include "runtime/planned_device.h"
 
 namespace longspan {
@@ -82,6 +83,12 @@ PlannedStep PlanFetching(const RunConfig& config, const PlannedRank& rank, bool 
   AddSpans(run(true), 1, &step.spans);
   optimizer.Step(1, config.optimizer.learning_rate, loss_sum);
   AddSpans(TakeSpans(), 1, &step.spans);
+  step.scratch_bytes = PlannedScratchBytes(*device);
+  if (rank.device == DeviceKind::kGpu) {
+    std::vector<int64_t> groups = {rank.dp * cp};
+    if (cp != groups[0]) groups.push_back(cp);
+    step.nccl_bytes = NcclBytes(groups);
+  }
   return step;
 }
 

@@ -28,6 +28,9 @@ struct PlannedStep {
   std::vector<MemoryRow> memory;
   std::vector<HostMemory> host_memory;
   int64_t device_bytes = 0;
+  // Of a GPU besides: scratch of kernels and transfers, but for what kernels of the backward sum in parts; what NCCL
+  // takes where all ranks are of one machine.
+  int64_t scratch_bytes = 0, nccl_bytes = 0;
   // By name: how often, FLOPs, and bytes (of a transfer those received) of one step, no seconds. One document a
   // sequence.
   std::map<std::string, SpanTotal> spans;

@@ -41,8 +41,13 @@ std::vector<PlanRow> BesidePlan(const ProfileData& data, const PlannedRun& plan)
     planned_memory += bytes;
   }
   rows.push_back({"memory: all but scratch", "bytes", planned_memory, memory[""] - memory["scratch"]});
-  // With what libraries take. Of a CPU it is all that the process ever did.
-  if (rank->header.gpu()) rows.push_back({"memory: in use", "bytes", planned_memory, rank->totals.memory});
+  // Of a CPU what is in use is all that the process ever took.
+  if (rank->header.gpu()) {
+    rows.push_back({"memory: scratch", "bytes", plan.scratch, memory["scratch"]});
+    if (plan.nccl > 0) rows.push_back({"memory: NCCL", "bytes", plan.nccl, rank->totals.memory - memory[""]});
+    const double planned = planned_memory + plan.scratch + plan.nccl;
+    rows.push_back({"memory: in use", "bytes", planned, rank->totals.memory});
+  }
   if (seen > 0) {
     for (const auto& [name, bytes] : plan.transfers) {
       const std::string operation = name.starts_with("comm.") ? name.substr(5) : name;

@@ -1,9 +1,12 @@
 #include "parallel/comm/local_comm.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "parallel/comm/checked_comm.h"
+#include "parallel/comm/nccl_memory.h"
 #include "runtime/error.h"
+#include "runtime/planned_device.h"
 #include "runtime/trace.h"
 
 namespace longspan {
@@ -28,13 +31,24 @@ class LocalCommunicator final : public CheckedCommunicator {
       device_.Copy(stream, to.Reshape({to.size()}), from.Reshape({from.size()}));
   }
 
-  void DoAllReduce(Stream& stream, const Call& call, const Tensor&, ReduceOp) override { Alone(stream, call); }
+  // As over NCCL, where groups of all ranks share a communicator.
+  void PlanRounds(Stream& stream, DType dtype, const std::vector<int64_t>& parts) const {
+    const int64_t longest = *std::max_element(parts.begin(), parts.end());
+    if (size() == 1 || longest == 0) return;
+    PlanScratch(stream, fmt::format("transfers of {} ranks", size()), ReduceRounds(longest, dtype, size()).bytes);
+  }
+
+  void DoAllReduce(Stream& stream, const Call& call, const Tensor& x, ReduceOp) override {
+    PlanRounds(stream, x.dtype, EvenParts(x.size(), size()));
+    Alone(stream, call);
+  }
   void DoAllGather(Stream& stream, const Call& call, const Tensor& send, const Tensor& receive,
                    const std::vector<int64_t>&) override {
     if (Alone(stream, call)) Copy(stream, send, receive);
   }
   void DoReduceScatter(Stream& stream, const Call& call, const Tensor& send, const Tensor& receive,
-                       const std::vector<int64_t>&) override {
+                       const std::vector<int64_t>& parts) override {
+    PlanRounds(stream, send.dtype, parts);
     if (Alone(stream, call)) Copy(stream, send, receive);
   }
   void DoAllToAll(Stream& stream, const Call& call, const Tensor& send, const std::vector<int64_t>&,

@@ -6,13 +6,12 @@
 
 namespace longspan {
 
-Mesh::Groups Mesh::Cut(std::shared_ptr<Communicator> world, int64_t cp) {
-  const int rank = world->rank();
-  Groups groups;
-  groups.cp = world->Split(static_cast<int>(rank / cp), rank);
-  groups.dp = world->Split(static_cast<int>(rank % cp), rank);
-  groups.world = std::move(world);
-  return groups;
+Mesh::Groups Mesh::Cut(std::shared_ptr<Communicator> world, int64_t cp, bool share) {
+  const int rank = world->rank(), size = world->size();
+  const auto group = [&](int64_t ranks, int64_t color) {
+    return share && ranks == size ? world : std::shared_ptr(world->Split(static_cast<int>(color), rank));
+  };
+  return {.world = world, .cp = group(cp, rank / cp), .dp = group(size / cp, rank % cp)};
 }
 
 Mesh::Mesh(std::unique_ptr<Communicator> host_world, int64_t dp, int64_t cp) {
@@ -22,7 +21,7 @@ Mesh::Mesh(std::unique_ptr<Communicator> host_world, int64_t dp, int64_t cp) {
     Fail(ExitCode::kConfig, "parallel.cp = {}, parallel.dp = {}: their product must be the number of ranks, found {}{}",
          cp, dp, size, dp == 0 ? " (dp = 0 takes ranks / cp)" : "");
   }
-  host_ = Cut(std::move(host_world), cp);
+  host_ = Cut(std::move(host_world), cp, /*share=*/false);
   tensors_ = host_;
 }
 
@@ -30,7 +29,8 @@ Mesh::Mesh(std::unique_ptr<Communicator> host_world, int64_t dp, int64_t cp, Dev
     : Mesh(std::move(host_world), dp, cp) {
   if (device.kind() == DeviceKind::kCpu) return;
   Communicator& world = *host_.world;
-  tensors_ = Cut(MakeDeviceCommunicator(world.Split(0, world.rank()), device, transport), cp);
+  // NCCL takes memory for each communicator, and one stream serves all transfers of a rank.
+  tensors_ = Cut(MakeDeviceCommunicator(world.Split(0, world.rank()), device, transport), cp, /*share=*/true);
 }
 
 }  // namespace longspan

@@ -1,7 +1,7 @@
 // Mesh: the ranks as dp x cp. World rank = dp_index * cp + cp_index, so that the ranks of one cp group are neighbours.
 //
 // Each group has a communicator for tensors of the device and one for host values (losses, counts). On a CPU they are
-// the same.
+// the same. On a GPU a group of all ranks has the world's.
 #pragma once
 
 #include <memory>
@@ -31,7 +31,7 @@ class Mesh {
   struct Groups {
     std::shared_ptr<Communicator> world, cp, dp;
   };
-  static Groups Cut(std::shared_ptr<Communicator> world, int64_t cp);
+  static Groups Cut(std::shared_ptr<Communicator> world, int64_t cp, bool share);
 
   Groups host_, tensors_;
 };

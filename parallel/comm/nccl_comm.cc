@@ -18,18 +18,14 @@
 
 #include "parallel/comm/checked_comm.h"
 #include "parallel/comm/nccl.h"
+#include "parallel/comm/nccl_memory.h"
 #include "parallel/comm/rank_order_gpu.h"
 #include "runtime/gpu.h"
 #include "runtime/place.h"
 #include "runtime/planted_fault.h"
-#include "runtime/rounding.h"
 
 namespace longspan {
 namespace {
-
-// Memory that a reduce-scatter receives into; a longer one goes in rounds.
-constexpr int64_t kRoundBytes = 128 << 20;
-constexpr int64_t kAlign = 256;  // bytes, of each rank's part of it
 
 // Throws Error with the call and NCCL's text, and what NCCL says about `comm` (may be null).
 void CheckNccl(ncclResult_t result, const CommCall& call, ncclComm_t comm) {
@@ -68,7 +64,7 @@ void CopyBytes(cudaStream_t stream, void* to, const void* from, int64_t bytes) {
 }
 
 // Which recorded calls of a communicator, all of one stream, the GPU has done. Where more are under way than there are
-// events, one event stands for several calls.
+// events, one event stands for several calls. (A host that runs ahead of its GPU is held by the driver sooner.)
 class CallsUnderWay {
  public:
   ~CallsUnderWay() {
@@ -102,7 +98,7 @@ class CallsUnderWay {
   }
 
  private:
-  static constexpr size_t kEvents = 64;
+  static constexpr size_t kEvents = 1024;
   std::mutex mutex_;
   std::array<cudaEvent_t, kEvents> events_{};
   std::array<int64_t, kEvents> records_{};
@@ -232,15 +228,15 @@ class NcclCommunicator final : public CheckedCommunicator {
     if (size() == 1 || x.size() == 0) return FlightRecorder::Get().Done(call.record);
     Launched(stream, call, [&](cudaStream_t cuda) {
       if (x.bytes() <= kSmallReduceBytes) {
-        const int64_t stride = Stride(x.size(), x.dtype);
-        char* const all = Scratch(stream, stride * size(), x.dtype);
+        const ReduceRounds rounds(x.size(), x.dtype, size());
+        char* const all = Scratch(stream, rounds);
         Group group(call, comm());
         for (int peer : Peers()) {
-          Receive(cuda, call, peer, all + peer * stride * DTypeSize(x.dtype), x.bytes());
+          Receive(cuda, call, peer, all + peer * rounds.stride * DTypeSize(x.dtype), x.bytes());
           Send(cuda, call, peer, x.data, x.bytes());
         }
         group.End();
-        ReduceInOrderGpu(cuda, x.dtype, op, {all, stride, x.data, rank(), size()}, x.data, x.size());
+        ReduceInOrderGpu(cuda, x.dtype, op, {all, rounds.stride, x.data, rank(), size()}, x.data, x.size());
         return;
       }
       const std::vector<int64_t> parts = EvenParts(x.size(), size());
@@ -387,27 +383,24 @@ class NcclCommunicator final : public CheckedCommunicator {
     const std::vector<int64_t> begins = Begins(parts);
     const int64_t longest = *std::max_element(parts.begin(), parts.end());
     if (longest == 0) return;
-    const int64_t round = std::clamp<int64_t>(kRoundBytes / (width * size()), 1, longest);
-    const int64_t stride = Stride(round, dtype);
-    char* const scratch = Scratch(stream, stride * size(), dtype);
-    for (int64_t begin = 0; begin < longest; begin += round) {
-      const auto length = [&](int r) { return std::clamp<int64_t>(parts[r] - begin, 0, round); };
+    const ReduceRounds rounds(longest, dtype, size());
+    char* const scratch = Scratch(stream, rounds);
+    for (int64_t begin = 0; begin < longest; begin += rounds.length) {
+      const auto length = [&](int r) { return std::clamp<int64_t>(parts[r] - begin, 0, rounds.length); };
       const int64_t own = length(rank());
       Group group(call, comm());
       for (int peer : Peers()) {
-        Receive(cuda, call, peer, scratch + peer * stride * width, own * width);
+        Receive(cuda, call, peer, scratch + peer * rounds.stride * width, own * width);
         Send(cuda, call, peer, send + (begins[peer] + begin) * width, length(peer) * width);
       }
       group.End();
       const char* const own_part = send + (begins[rank()] + begin) * width;
-      ReduceInOrderGpu(cuda, dtype, op, {scratch, stride, own_part, rank(), size()}, receive + begin * width, own);
+      ReduceInOrderGpu(cuda, dtype, op, {scratch, rounds.stride, own_part, rank(), size()}, receive + begin * width, own);
     }
   }
 
-  // Elements between the parts of two ranks in scratch.
-  static int64_t Stride(int64_t count, DType dtype) { return RoundUp(count, kAlign / DTypeSize(dtype)); }
-  char* Scratch(Stream& stream, int64_t elements, DType dtype) {
-    return static_cast<char*>(scratch_.Get(stream, elements * DTypeSize(dtype)));
+  char* Scratch(Stream& stream, const ReduceRounds& rounds) {
+    return static_cast<char*>(scratch_.Get(stream, rounds.bytes));
   }
 
   std::unique_ptr<Communicator> host_;

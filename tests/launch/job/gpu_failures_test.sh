@@ -64,7 +64,7 @@ done
 # the one that has not ended.
 for how in hang stop; do
   check "rank 1 in the backward ($how)" 76 "^  rank 1 on .* in step 5 for .* halo, layer [01] (forward|backward)" \
-    env LONGSPAN_PLANTED_FAULT=1:halo:backward:$how:1:5 "${two[@]}" "${train[@]}" "${cp[@]}" comm.timeout=3 runtime.graphs=OFF
+    env LONGSPAN_PLANTED_FAULT=1:halo:backward:$how:1:5 "${two[@]}" "${train[@]}" "${cp[@]}" comm.timeout=5 runtime.graphs=OFF
   grep -q "communication stalled: .* of ranks 0, 1 has" "$said" || wrong "rank 1 in the backward ($how): expected a stall"
 done
 

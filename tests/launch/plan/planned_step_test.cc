@@ -5,9 +5,11 @@
 
 #include <array>
 
+#include "kernels/matmul/workspace.h"
 #include "model/training/micro_step.h"
 #include "model/training/optimizer.h"
 #include "parallel/comm/mesh.h"
+#include "parallel/comm/nccl_memory.h"
 #include "tests/support/model_case.h"
 
 namespace longspan {
@@ -134,6 +136,36 @@ TEST_F(PlannedStepTest, KnowsRecomputationInEveryLayoutAndExchange) {
       }
     }
   }
+}
+
+// Of a GPU what comes on top, too; a planned CPU has nothing of it.
+TEST(PlannedGpu, ScratchAndNccl) {
+  const auto plan = [](int64_t cp, int64_t dp, DeviceKind device, Phi phi) {
+    RunConfig config = SmallRun(cp);
+    config.model.nsa.phi = phi;
+    config.train.sequences_per_step = dp;
+    const DType dtype = device == DeviceKind::kGpu ? DType::kBf16 : DType::kF32;
+    return PlanStep(config, {.device = device, .dtype = dtype, .dp = dp});
+  };
+  const PlannedStep one = plan(1, 1, DeviceKind::kGpu, Phi::kMean);
+  const ModelConfig model = SmallRun(1).model;
+  const int64_t tokens = SmallRun(1).data.sequence_length;
+  // The products' and the loss's workspace; logits in F32 and their gradient in BF16, all at once; delta and lse of each
+  // query and head.
+  EXPECT_EQ(one.scratch_bytes, 2 * kMatMulWorkspaceBytes + tokens * model.vocab * (4 + 2) + tokens * model.heads * 8);
+  EXPECT_EQ(one.nccl_bytes, 0);
+  EXPECT_EQ(plan(1, 1, DeviceKind::kGpu, Phi::kMlp).scratch_bytes - one.scratch_bytes, kMatMulWorkspaceBytes);
+
+  // A gradient's part of each of two ranks.
+  const PlannedStep two = plan(2, 1, DeviceKind::kGpu, Phi::kMean);
+  EXPECT_GT(two.scratch_bytes, one.scratch_bytes / 2 + kMatMulWorkspaceBytes);
+  EXPECT_EQ(two.nccl_bytes, NcclBytes({2}));
+  EXPECT_EQ(plan(1, 2, DeviceKind::kGpu, Phi::kMean).nccl_bytes, NcclBytes({2, 1}));
+  EXPECT_EQ(plan(2, 2, DeviceKind::kGpu, Phi::kMean).nccl_bytes, NcclBytes({4, 2}));
+
+  const PlannedStep cpu = plan(2, 1, DeviceKind::kCpu, Phi::kMean);
+  EXPECT_EQ(cpu.scratch_bytes, 0);
+  EXPECT_EQ(cpu.nccl_bytes, 0);
 }
 
 TEST_F(PlannedStepTest, FetchesWhatIsCovered) {

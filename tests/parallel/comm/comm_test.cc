@@ -10,6 +10,7 @@
 #include <random>
 #include <vector>
 
+#include "parallel/comm/mesh.h"
 #include "tests/parallel/places.h"
 
 namespace longspan {
@@ -283,6 +284,19 @@ TEST_P(CommTest, SplitGroupsByColorAndOrdersByKey) {
   group->Barrier();
   EXPECT_TRUE(std::is_sorted(all.rbegin(), all.rend()));
   for (int32_t member : all) EXPECT_EQ(member % 2, rank_ % 2);
+}
+
+// Memory for one communicator of NCCL's, not for two.
+TEST_P(CommTest, OnGpusAGroupOfAllRanksIsTheWorlds) {
+  const bool gpu = device_->kind() == DeviceKind::kGpu;
+  for (const int64_t cp : {1, size_}) {
+    const Mesh mesh(MakeMpiWorld(), 0, cp, *device_, Transport::kAuto);
+    const auto sum = Put<int32_t>({rank_ + 1});
+    (cp == size_ ? mesh.cp() : mesh.dp()).AllReduce(*stream_, sum.view(), ReduceOp::kSum);
+    EXPECT_EQ(sum.Values(), std::vector<int32_t>{size_ * (size_ + 1) / 2});
+    EXPECT_EQ(&mesh.cp() == &mesh.world(), gpu && cp == size_);
+    EXPECT_EQ(&mesh.dp() == &mesh.world(), gpu && cp == 1);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Places, CommTest, testing::ValuesIn(test::Places()), test::PlaceName);

@@ -1,0 +1,10 @@
+// What cuBLASLt may use besides, of each MatMulGpu.
+#pragma once
+
+#include <cstdint>
+
+namespace longspan {
+
+inline constexpr int64_t kMatMulWorkspaceBytes = int64_t{32} << 20;
+
+}  // namespace longspan

@@ -1,0 +1,30 @@
+// What transfers over NCCL take of a GPU's memory besides the tensors.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "runtime/rounding.h"
+#include "runtime/tensor.h"
+
+namespace longspan {
+
+// A reduce-scatter receives from each rank in rounds, into scratch.
+struct ReduceRounds {
+  ReduceRounds(int64_t longest, DType dtype, int ranks)
+      : length(std::clamp<int64_t>(kBytes / (DTypeSize(dtype) * ranks), 1, longest)),
+        stride(RoundUp(length, kAlign / DTypeSize(dtype))),
+        bytes(stride * ranks * DTypeSize(dtype)) {}
+  static constexpr int64_t kBytes = 128 << 20, kAlign = 256;
+
+  int64_t length;  // elements of a rank's part in one round
+  int64_t stride;  // between the parts of two ranks in scratch
+  int64_t bytes;   // of scratch
+};
+
+// NCCL itself, once communicators of so many ranks each have transferred; one rank needs none. As measured for two and
+// four GPUs of one machine (NCCL 2.28, H100 over NVLink, as many channels as it chooses).
+int64_t NcclBytes(const std::vector<int64_t>& groups);
+
+}  // namespace longspan
