@@ -14,8 +14,8 @@ namespace longspan {
 // reads what the host has not written. Bytes (U8) that are copied from it to other memory arrive as `byte`.
 std::unique_ptr<Device> MakePlannedDevice(DeviceKind kind, uint8_t byte = 0);
 
-// Scratch that a family of GPU kernels takes, as its GpuScratch would: the most of what is asked for. Nothing on streams
-// of other devices than a planned GPU.
+// Scratch that a family of GPU kernels takes, as its GpuScratch would: the most of what is asked for. Nothing on
+// streams of other devices than a planned GPU.
 void PlanScratch(Stream& stream, const std::string& what, int64_t bytes);
 int64_t PlannedScratchBytes(const Device& planned);  // of all families
 

@@ -395,7 +395,8 @@ class NcclCommunicator final : public CheckedCommunicator {
       }
       group.End();
       const char* const own_part = send + (begins[rank()] + begin) * width;
-      ReduceInOrderGpu(cuda, dtype, op, {scratch, rounds.stride, own_part, rank(), size()}, receive + begin * width, own);
+      ReduceInOrderGpu(cuda, dtype, op, {scratch, rounds.stride, own_part, rank(), size()}, receive + begin * width,
+                       own);
     }
   }
 

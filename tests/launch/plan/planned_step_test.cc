@@ -150,8 +150,8 @@ TEST(PlannedGpu, ScratchAndNccl) {
   const PlannedStep one = plan(1, 1, DeviceKind::kGpu, Phi::kMean);
   const ModelConfig model = SmallRun(1).model;
   const int64_t tokens = SmallRun(1).data.sequence_length;
-  // The products' and the loss's workspace; logits in F32 and their gradient in BF16, all at once; delta and lse of each
-  // query and head.
+  // The products' and the loss's workspace; logits in F32 and their gradient in BF16, all at once; delta and lse of
+  // each query and head.
   EXPECT_EQ(one.scratch_bytes, 2 * kMatMulWorkspaceBytes + tokens * model.vocab * (4 + 2) + tokens * model.heads * 8);
   EXPECT_EQ(one.nccl_bytes, 0);
   EXPECT_EQ(plan(1, 1, DeviceKind::kGpu, Phi::kMlp).scratch_bytes - one.scratch_bytes, kMatMulWorkspaceBytes);

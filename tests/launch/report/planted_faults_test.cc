@@ -28,10 +28,19 @@ class PlantedFaults : public ProfiledRun {
     return stragglers.empty() ? json() : stragglers[0];
   }
 
-  // A run with this fault, until its report blames what is `expected` most; since a step: within a few of it.
+  // A run with this fault, until its report blames what is `expected` most; since a step: within a few of it. Another
+  // where it does not: other programs may slow the same rank down before.
   void ExpectBlamed(const std::string& fault, const json& expected, int since = -1) {
+    for (int run = 0; run < 3 && !HasFailure(); ++run) {
+      if (IsBlamed(fault, expected, since)) return;
+    }
+    ADD_FAILURE() << text_;
+  }
+
+ private:
+  bool IsBlamed(const std::string& fault, const json& expected, int since) {
     setenv("LONGSPAN_PLANTED_FAULT", fault.c_str(), 1);
-    BackgroundRun run(4, Arguments("train.steps=100000"), folder_ / "said");
+    BackgroundRun run(4, Arguments("--overwrite train.steps=100000"), folder_ / "said");
     unsetenv("LONGSPAN_PLANTED_FAULT");
     const auto taken = [&](int step) {
       return ReadFile(folder_ / "runs/run/metrics.jsonl").find(fmt::format("\"step\":{},", step)) != std::string::npos;
@@ -39,7 +48,7 @@ class PlantedFaults : public ProfiledRun {
     run.Await([&] { return taken(std::max(1, since)); });
     const auto begin = std::chrono::steady_clock::now();
     int step = since + 10;
-    run.Await([&] {
+    const auto named = [&] {
       if (!taken(step)) return false;
       step += 10;  // each report takes a processor from the run
       const json blamed = MostBlamed();
@@ -49,14 +58,17 @@ class PlantedFaults : public ProfiledRun {
       if (starved_) as_expected["class"] = blamed["class"];  // who computes does not run either
       return blamed == as_expected && blamed["saving_share"] > 0.05 &&
              (since < 0 || std::abs(blamed["first_step"].get<int>() - since) <= 8);
-    });
-    EXPECT_FALSE(HasFailure()) << text_;
+    };
+    const bool is_named = BackgroundRun::ComesTrue(named, std::chrono::minutes(1));
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-    fmt::print("named after {:.1f} s and {} steps\n", seconds.count(), last_step_ - std::max(1, since) + 1);
+    fmt::print("{} after {:.1f} s and {} steps\n", is_named ? "named" : "not named", seconds.count(),
+               last_step_ - std::max(1, since) + 1);
     run.Signal(SIGTERM);
     run.Wait();
+    return is_named;
   }
 
+ protected:
   std::string text_;  // of the report, for failures
   int last_step_ = 0;
   bool starved_ = false;  // of processors, by other programs

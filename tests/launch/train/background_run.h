@@ -39,12 +39,15 @@ class BackgroundRun {
   BackgroundRun& operator=(const BackgroundRun&) = delete;
 
   // Waits until `there`: for some minutes on a busy machine.
-  void Await(const std::function<bool()>& there) {
-    bool is_there = there();
-    for (int i = 0; i < 20000 && !is_there; ++i, is_there = there()) {
+  void Await(const std::function<bool()>& there) { EXPECT_TRUE(ComesTrue(there, std::chrono::minutes(4))) << said(); }
+  // Whether it does within that time.
+  static bool ComesTrue(const std::function<bool()>& there, std::chrono::seconds limit) {
+    const auto end = std::chrono::steady_clock::now() + limit;
+    while (!there()) {
+      if (std::chrono::steady_clock::now() > end) return false;
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
-    EXPECT_TRUE(is_there) << said();
+    return true;
   }
   void AwaitText(const std::string& text) {
     Await([&] { return said().find(text) != std::string::npos; });
