@@ -84,7 +84,7 @@ PlannedStep PlanFetching(const RunConfig& config, const PlannedRank& rank, bool 
   optimizer.Step(1, config.optimizer.learning_rate, loss_sum);
   AddSpans(TakeSpans(), 1, &step.spans);
   step.scratch_bytes = PlannedScratchBytes(*device);
-  if (rank.device == DeviceKind::kGpu) {
+  if (rank.device == DeviceKind::kGpu && config.parallel.transport != Transport::kStaged) {
     std::vector<int64_t> groups = {rank.dp * cp};
     if (cp != groups[0]) groups.push_back(cp);
     step.nccl_bytes = NcclBytes(groups);

@@ -229,6 +229,8 @@ class NcclCommunicator final : public CheckedCommunicator {
     Launched(stream, call, [&](cudaStream_t cuda) {
       if (x.bytes() <= kSmallReduceBytes) {
         const ReduceRounds rounds(x.size(), x.dtype, size());
+        LS_CHECK(rounds.length == x.size(), "{}: {} bytes of {} ranks are too many at once", call.Text(), x.bytes(),
+                 size());
         char* const all = Scratch(stream, rounds);
         Group group(call, comm());
         for (int peer : Peers()) {

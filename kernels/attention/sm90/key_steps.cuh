@@ -124,8 +124,7 @@ struct KeysItem {
         partial(work.Partial(params.groups, tile, group, part)) {}
 };
 
-// Whether some step of the item's part may see its keys. Without the searches of StepsOf: many items have nothing to
-// do.
+// Whether some step of the item's part may see its keys: many items have nothing to do and need no search of StepsOf.
 __device__ inline bool MaySee(const BackwardRange& params, const KeysItem& item) {
   for (int i = 0; i < params.queries.count; ++i) {
     const SpanGpu steps = Common(item.part, {params.queries.first_tile[i], params.queries.first_tile[i + 1]});

@@ -163,6 +163,10 @@ TEST(PlannedGpu, ScratchAndNccl) {
   EXPECT_EQ(plan(1, 2, DeviceKind::kGpu, Phi::kMean).nccl_bytes, NcclBytes({2, 1}));
   EXPECT_EQ(plan(2, 2, DeviceKind::kGpu, Phi::kMean).nccl_bytes, NcclBytes({4, 2}));
 
+  RunConfig staged = SmallRun(2);
+  staged.parallel.transport = Transport::kStaged;
+  EXPECT_EQ(PlanStep(staged, {.device = DeviceKind::kGpu, .dtype = DType::kBf16}).nccl_bytes, 0);
+
   const PlannedStep cpu = plan(2, 1, DeviceKind::kCpu, Phi::kMean);
   EXPECT_EQ(cpu.scratch_bytes, 0);
   EXPECT_EQ(cpu.nccl_bytes, 0);

@@ -6,9 +6,11 @@
 #include <algorithm>
 #include <array>
 #include <functional>
+#include <map>
 #include <random>
 #include <utility>
 
+#include "launch/report/planned.h"
 #include "launch/report/report.h"
 
 namespace longspan {
@@ -425,6 +427,31 @@ TEST(Summary, ColumnsFitATerminal) {
     EXPECT_LE(end - begin, 120U) << text.substr(begin, end - begin);
     begin = end + 1;
   }
+}
+
+// Of a GPU all that is in use, and what of it is neither tensors nor scratch.
+TEST(BesidePlan, MemoryOfAGpu) {
+  ProfileData data = Made([](int, int) { return Extra{}; }, /*gpu=*/true, /*steps=*/1);
+  RankProfile& rank = data.ranks[1];
+  rank.totals.memory = 2000;
+  for (const auto& [use, bytes] : {std::pair("weights", 900), std::pair("scratch", 200), std::pair("", 1100)}) {
+    proto::Memory& peak = rank.peaks.emplace_back();
+    peak.set_use(use);
+    peak.set_bytes(bytes);
+  }
+  PlannedRun plan;
+  plan.rank = 1;
+  plan.memory = {{"weights", 900}};
+  plan.scratch = 190;
+  plan.nccl = 850;
+  std::map<std::string, std::pair<double, double>> rows;
+  for (const PlanRow& row : BesidePlan(data, plan)) rows[row.what] = {row.planned, row.measured};
+  EXPECT_EQ(rows["memory: all but scratch"], std::pair(900.0, 900.0));
+  EXPECT_EQ(rows["memory: scratch"], std::pair(190.0, 200.0));
+  EXPECT_EQ(rows["memory: NCCL"], std::pair(850.0, 900.0));
+  EXPECT_EQ(rows["memory: in use"], std::pair(1940.0, 2000.0));
+  plan.nccl = 0;  // one rank
+  for (const PlanRow& row : BesidePlan(data, plan)) EXPECT_NE(row.what, "memory: NCCL");
 }
 
 }  // namespace
