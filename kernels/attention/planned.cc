@@ -73,7 +73,7 @@ class PlannedAttention final : public AttentionOps {
   void Backward(Stream& stream, const char* name, const BranchArgs& args, const BranchGradient& gradient,
                 double pairs) const {
     CheckBranchGradient(On(name), args, gradient);
-    // Of each row delta and, with a gate, its lse. What kernels sum in parts depends on them and is left out.
+    // Of each row delta and, with a gate, its lse. What else they need depends on the kernels and is left out.
     const int64_t of_row = (gradient.gate.gates ? 2 : 1) * DTypeSize(DType::kF32);
     PlanScratch(stream, "the attention branches", args.q.dim(0) * args.q.dim(1) * of_row);
     Launch(stream, name, BranchBackwardCost(args, gradient, pairs), nullptr);

@@ -1,4 +1,4 @@
-// What cuBLASLt may use besides, of each MatMulGpu.
+// Scratch that each MatMulGpu lends cuBLASLt.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,6 @@
 // Linear cross entropy over chunks of tokens: per chunk the logits in F32, their gradient (softmax - one-hot) * scale
-// in the activations' type, then two products. Chunks are large (LossChunk): small ones would read and
-// write d_weight too often.
+// in the activations' type, then two products. Chunks are large (LossChunk): small ones would read and write d_weight
+// too often.
 #include "kernels/base/gpu_common.cuh"
 #include "kernels/train/check.h"
 #include "kernels/train/gpu.h"

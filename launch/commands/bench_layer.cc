@@ -81,8 +81,9 @@ class LayerBench {
     found.forward = Time(job, [&] { Forward(); });
     found.backward = Time(job, [&] { Backward(); });
     ops_.attention->HashSelection(*compute_, {context_.segments(), core_.selected(), hash_});
-    context_.cp.AllReduce(*compute_, hash_, ReduceOp::kSum);
     compute_->Synchronize();
+    context_.cp.AllReduce(*comm_, hash_, ReduceOp::kSum);
+    comm_->Synchronize();
     found.selection = static_cast<uint64_t>(HostValues<int64_t>(device_, *compute_, hash_)[0]);
     const std::vector<double> most = job.Reduce({{core_.coverage(), ReduceOp::kMax},
                                                  {static_cast<double>(core_.borrowed_bytes()), ReduceOp::kMax},

@@ -9,6 +9,7 @@
 #include "launch/commands/configured.h"
 #include "launch/data/sequence_source.h"
 #include "launch/job/machine.h"
+#include "launch/plan/planned_step.h"
 #include "launch/plan/ranks_text.h"
 #include "launch/train/about.h"
 #include "launch/train/memory_fit.h"
@@ -92,10 +93,14 @@ void PrintPlan(const RunConfig& config, int64_t world, const PlanOptions& option
   const std::vector<HostMemory> host_memory = PlannedHostMemory(session, optimizer, config);
   std::optional<FrozenSelection> frozen;
   if (!config.train.frozen_selection.empty()) frozen.emplace(session, config.model);
-  fmt::print("{}\n{} parameters\n\nMemory of rank 0 on {}, {}:\n{}", RanksText(config, dp),
-             session.model().params().parameters(), DeviceName(machine.device), DTypeName(machine.dtype),
-             MemoryTable(session.arena().Rows(),
-                         options.device_memory > 0 ? options.device_memory : Available(machine.device), host_memory));
+  const bool cpu = machine.device == DeviceKind::kCpu;
+  const PlannedStep step =
+      cpu ? PlannedStep() : PlanStep(config, {.device = machine.device, .dtype = machine.dtype, .dp = dp});
+  fmt::print(
+      "{}\n{} parameters\n\nMemory of rank 0 on {}, {}:\n{}", RanksText(config, dp),
+      session.model().params().parameters(), DeviceName(machine.device), DTypeName(machine.dtype),
+      MemoryTable(session.arena().Rows(), options.device_memory > 0 ? options.device_memory : Available(machine.device),
+                  host_memory, Besides(step)));
   std::fflush(stdout);
 
   const Sources sources = OpenSources(config.data, config.model.vocab, config.model.nsa.select_block);
@@ -105,9 +110,9 @@ void PrintPlan(const RunConfig& config, int64_t world, const PlanOptions& option
   if (sources.validation) fmt::print("Held out: {}\n", sources.validation->Summary());
   std::fflush(stdout);
   if (options.older == OlderRun::kResume) CheckResumption(Settle(config, static_cast<int>(dp * cp)), sources);
-  const bool cpu = machine.device == DeviceKind::kCpu;
-  RequirePlanFits(config, machine.device, dp * cp, session.arena().bytes() + (cpu ? SumOf(host_memory) : 0),
-                  options.device_memory);
+  int64_t taken = session.arena().bytes() + (cpu ? SumOf(host_memory) : 0);
+  for (const auto& [what, bytes] : Besides(step)) taken += bytes;
+  RequirePlanFits(config, machine.device, dp * cp, taken, options.device_memory);
   if (const std::string problem = RunFolder::Problem(config, options.older); !problem.empty()) {
     Fail(ExitCode::kConfig, "{}", problem);
   }

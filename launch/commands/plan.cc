@@ -63,10 +63,12 @@ int Plan(const RunConfig& config, const Given& given) {
   if (!given.rates.path.empty()) rates.emplace(given.rates.path, config);
 
   const PlannedStep step = PlanStep(config, rank);
-  fmt::print("{}\n{} parameters\n\nMemory of rank {} on {}, {}:\n{}", RanksText(config, rank.dp), step.parameters,
+  const char* const unknown = step.nccl_bytes < 0 ? "  without what NCCL takes, known for up to eight ranks\n" : "";
+  fmt::print("{}\n{} parameters\n\nMemory of rank {} on {}, {}:\n{}{}", RanksText(config, rank.dp), step.parameters,
              rank.rank, DeviceName(rank.device), DTypeName(rank.dtype),
              MemoryTable(step.memory, given.device_memory > 0 ? static_cast<int64_t>(given.device_memory) : -1,
-                         step.host_memory, {{"scratch", step.scratch_bytes}, {"NCCL", step.nccl_bytes}}));
+                         step.host_memory, Besides(step)),
+             unknown);
   std::optional<PlannedTimes> times;
   if (rates) times = TimesOf(step, *rates, given.rates);
   if (parallel.selected_exchange == SelectedExchange::kAuto && parallel.cp > 1) {

@@ -173,7 +173,11 @@ std::string VerifyLinks(Job& job, Stream& stream, const ParallelConfig& parallel
   const bool nccl = job.device().kind() == DeviceKind::kGpu && parallel.transport != Transport::kStaged && HasNccl();
   found.transport = nccl ? NcclVersion() : MpiVersion();
   std::string wrong;
-  for (Communicator* group : {&mesh.world(), &mesh.cp(), &mesh.dp()}) {
+  std::vector<Communicator*> groups = {&mesh.world()};
+  for (Communicator* const group : {&mesh.cp(), &mesh.dp()}) {
+    if (group != groups[0]) groups.push_back(group);
+  }
+  for (Communicator* const group : groups) {
     const CollectiveCheck check = CheckCollectives(*group, job.device(), stream);
     found.collective_calls += check.calls;
     if (wrong.empty() && !check.wrong.empty())

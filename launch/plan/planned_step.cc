@@ -1,5 +1,6 @@
 #include "launch/plan/planned_step.h"
 
+#include <algorithm>
 #include <optional>
 
 #include "launch/train/selections.h"
@@ -46,8 +47,9 @@ Batch EmptyBatch(const Layout& layout, int64_t stride) {
 PlannedStep PlanFetching(const RunConfig& config, const PlannedRank& rank, bool all) {
   const auto device = MakePlannedDevice(rank.device, all ? 1 : 0);
   const int64_t cp = config.parallel.cp;
-  const auto cp_group = MakeLocalCommunicator(*device, cp, rank.rank % cp);
-  const auto world = MakeLocalCommunicator(*device, rank.dp * cp, rank.rank);
+  const Transport transport = config.parallel.transport;
+  const auto cp_group = MakeLocalCommunicator(*device, cp, rank.rank % cp, transport);
+  const auto world = MakeLocalCommunicator(*device, rank.dp * cp, rank.rank, transport);
   Session session(config.session(), *device, *cp_group, rank.dtype, MakePlannedOps(rank.device));
   Optimizer optimizer({.device = *device,
                        .ops = session.ops(),
@@ -84,7 +86,7 @@ PlannedStep PlanFetching(const RunConfig& config, const PlannedRank& rank, bool 
   optimizer.Step(1, config.optimizer.learning_rate, loss_sum);
   AddSpans(TakeSpans(), 1, &step.spans);
   step.scratch_bytes = PlannedScratchBytes(*device);
-  if (rank.device == DeviceKind::kGpu && config.parallel.transport != Transport::kStaged) {
+  if (rank.device == DeviceKind::kGpu && transport != Transport::kStaged) {
     std::vector<int64_t> groups = {rank.dp * cp};
     if (cp != groups[0]) groups.push_back(cp);
     step.nccl_bytes = NcclBytes(groups);
@@ -93,6 +95,10 @@ PlannedStep PlanFetching(const RunConfig& config, const PlannedRank& rank, bool 
 }
 
 }  // namespace
+
+std::vector<std::pair<std::string, int64_t>> Besides(const PlannedStep& step) {
+  return {{"scratch", step.scratch_bytes}, {"NCCL", std::max<int64_t>(0, step.nccl_bytes)}};
+}
 
 int64_t BusiestRank(const RunConfig& config, int64_t dp) {
   const int64_t cp = config.parallel.cp;

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "launch/config/run_config.h"
@@ -28,13 +29,16 @@ struct PlannedStep {
   std::vector<MemoryRow> memory;
   std::vector<HostMemory> host_memory;
   int64_t device_bytes = 0;
-  // Of a GPU besides: scratch of kernels and transfers, but for what kernels of the backward sum in parts; what NCCL
-  // takes where all ranks are of one machine.
+  // Of a GPU besides. Scratch of products, loss and reductions, without that of compression, of the selected branch's
+  // lists and of sums in parts, up to some 200 MiB. NCCL's where all ranks are of one machine; -1: unknown (NcclBytes).
   int64_t scratch_bytes = 0, nccl_bytes = 0;
   // By name: how often, FLOPs, and bytes (of a transfer those received) of one step, no seconds. One document a
   // sequence.
   std::map<std::string, SpanTotal> spans;
 };
+
+// For MemoryTable.
+std::vector<std::pair<std::string, int64_t>> Besides(const PlannedStep& step);
 
 // Of dp * cp ranks the one that a step asks most of: with contiguous parts one whose queries see most; of those the one
 // whose share of the optimizer's state is largest.

@@ -14,7 +14,7 @@ namespace longspan {
 struct PlannedRun {
   int rank = 0;
   std::vector<std::pair<std::string, double>> memory;     // bytes by use, as the run's own table has them
-  double scratch = 0, nccl = 0;                           // bytes besides, of a GPU
+  double scratch = 0, nccl = 0;                           // bytes besides, of a GPU; NCCL's -1: unknown
   std::vector<std::pair<std::string, double>> transfers;  // bytes received in a step by operation: "comm.all_gather"
   double flops = 0;                                       // of a step
   double dense_flops = 0;                                 // of all ranks: as if every query attended to all before it

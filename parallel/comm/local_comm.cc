@@ -14,8 +14,8 @@ namespace {
 
 class LocalCommunicator final : public CheckedCommunicator {
  public:
-  LocalCommunicator(Device& device, int size, int rank)
-      : CheckedCommunicator(device.kind(), rank, size), device_(device) {}
+  LocalCommunicator(Device& device, int size, int rank, Transport transport)
+      : CheckedCommunicator(device.kind(), rank, size), device_(device), staged_(transport == Transport::kStaged) {}
 
  private:
   bool recorded() const override { return false; }
@@ -31,15 +31,14 @@ class LocalCommunicator final : public CheckedCommunicator {
       device_.Copy(stream, to.Reshape({to.size()}), from.Reshape({from.size()}));
   }
 
-  // As over NCCL, where groups of all ranks share a communicator.
-  void PlanRounds(Stream& stream, DType dtype, const std::vector<int64_t>& parts) const {
-    const int64_t longest = *std::max_element(parts.begin(), parts.end());
-    if (size() == 1 || longest == 0) return;
+  // Over NCCL, where groups of all ranks share a communicator.
+  void PlanRounds(Stream& stream, DType dtype, int64_t longest) const {
+    if (size() == 1 || longest == 0 || staged_) return;
     PlanScratch(stream, fmt::format("transfers of {} ranks", size()), ReduceRounds(longest, dtype, size()).bytes);
   }
 
   void DoAllReduce(Stream& stream, const Call& call, const Tensor& x, ReduceOp) override {
-    PlanRounds(stream, x.dtype, EvenParts(x.size(), size()));
+    PlanRounds(stream, x.dtype, x.bytes() <= kSmallReduceBytes ? x.size() : CeilDiv(x.size(), size()));
     Alone(stream, call);
   }
   void DoAllGather(Stream& stream, const Call& call, const Tensor& send, const Tensor& receive,
@@ -48,7 +47,7 @@ class LocalCommunicator final : public CheckedCommunicator {
   }
   void DoReduceScatter(Stream& stream, const Call& call, const Tensor& send, const Tensor& receive,
                        const std::vector<int64_t>& parts) override {
-    PlanRounds(stream, send.dtype, parts);
+    PlanRounds(stream, send.dtype, *std::max_element(parts.begin(), parts.end()));
     if (Alone(stream, call)) Copy(stream, send, receive);
   }
   void DoAllToAll(Stream& stream, const Call& call, const Tensor& send, const std::vector<int64_t>&,
@@ -70,7 +69,7 @@ class LocalCommunicator final : public CheckedCommunicator {
   void DoBarrier(const Call& call) override { RequireNoneBesides(call); }
   std::unique_ptr<CheckedCommunicator> DoSplit(const Call& call, int, int) override {
     RequireNoneBesides(call);
-    return std::make_unique<LocalCommunicator>(device_, 1, 0);
+    return std::make_unique<LocalCommunicator>(device_, 1, 0, Transport::kAuto);
   }
 
   void RequireNoneBesides(const Call& call) const {
@@ -78,12 +77,13 @@ class LocalCommunicator final : public CheckedCommunicator {
   }
 
   Device& device_;
+  const bool staged_;
 };
 
 }  // namespace
 
-std::unique_ptr<Communicator> MakeLocalCommunicator(Device& device, int64_t size, int64_t rank) {
-  return std::make_unique<LocalCommunicator>(device, static_cast<int>(size), static_cast<int>(rank));
+std::unique_ptr<Communicator> MakeLocalCommunicator(Device& device, int64_t size, int64_t rank, Transport transport) {
+  return std::make_unique<LocalCommunicator>(device, static_cast<int>(size), static_cast<int>(rank), transport);
 }
 
 }  // namespace longspan

@@ -64,7 +64,7 @@ void CopyBytes(cudaStream_t stream, void* to, const void* from, int64_t bytes) {
 }
 
 // Which recorded calls of a communicator, all of one stream, the GPU has done. Where more are under way than there are
-// events, one event stands for several calls. (A host that runs ahead of its GPU is held by the driver sooner.)
+// events, one event stands for several calls.
 class CallsUnderWay {
  public:
   ~CallsUnderWay() {

@@ -10,7 +10,8 @@
 
 namespace longspan {
 
-// A reduce-scatter receives from each rank in rounds, into scratch.
+// A reduce-scatter receives from each rank in rounds, into scratch. `longest`: elements of the longest part, at
+// least 1.
 struct ReduceRounds {
   ReduceRounds(int64_t longest, DType dtype, int ranks)
       : length(std::clamp<int64_t>(kBytes / (DTypeSize(dtype) * ranks), 1, longest)),
@@ -24,7 +25,8 @@ struct ReduceRounds {
 };
 
 // NCCL itself, once communicators of so many ranks each have transferred; one rank needs none. As measured for two and
-// four GPUs of one machine (NCCL 2.28, H100 over NVLink, as many channels as it chooses).
+// four GPUs of one machine (NCCL 2.28, H100 over NVLink, as many channels as it chooses): what the GPU has in use after
+// training steps, less the program's own tensors and scratch. -1, unknown, for more than eight ranks.
 int64_t NcclBytes(const std::vector<int64_t>& groups);
 
 }  // namespace longspan

@@ -73,7 +73,7 @@ int PartsAfter(const BackwardRange& cut, const KeysWork& work, int tile) {
 }
 
 // Few tiles of keys that many queries see are cut in parts. Where few queries see a tile most parts would be empty, and
-// asking is not free: then only tiles that do not fill the GPU are.
+// asking is not free: then they are cut only where they do not fill the GPU.
 KeysWork PlanKeys(const BackwardRange& cut) {
   KeysWork work;
   work.tiles = static_cast<int>(CeilDiv(cut.key_rows, kTileKeys));

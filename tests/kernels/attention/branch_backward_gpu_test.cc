@@ -406,6 +406,13 @@ TEST(BranchBackwardGpu, Windows) {
   }
 }
 
+// Key tiles enough for a GPU, each with steps enough for parts: they are not cut.
+TEST(BranchBackwardGpu, AWindowOfManyTiles) {
+  BranchCase c{.tokens = 2081, .heads = 128, .groups = 8, .key_width = 64, .value_width = 64};
+  c.nsa.window = 400;
+  ExpectSame(c, {kWin});
+}
+
 TEST(BranchBackwardGpu, UnwantedGradientsAreLeftOut) {
   for (const DType dtype : {DType::kBf16, DType::kF32}) {
     const BranchCase c{.dtype = dtype, .tokens = 2100, .heads = 4, .groups = 2};

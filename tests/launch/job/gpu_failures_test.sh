@@ -16,10 +16,11 @@ fi
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 said=$scratch/said
-export CUDA_VISIBLE_DEVICES=0
+IFS=, read -ra gpus <<<"${CUDA_VISIBLE_DEVICES:-$(seq -s , 0 $(($(nvidia-smi -L | grep -c '^GPU') - 1)))}"
+export CUDA_VISIBLE_DEVICES=${gpus[0]}
 share=(parallel.share_gpu=true)
-if [[ $(nvidia-smi -L | grep -c '^GPU') -ge 2 ]]; then
-  export CUDA_VISIBLE_DEVICES=0,1
+if [[ ${#gpus[@]} -ge 2 ]]; then
+  export CUDA_VISIBLE_DEVICES=${gpus[0]},${gpus[1]}
   share=()
 fi
 train=("$longspan" train --overwrite --config "$source/configs/fibonacci.textproto" output="$scratch" runtime.device=GPU)
@@ -60,7 +61,7 @@ for how in hang stop; do
   grep -qE "not arrived: rank 1" "$said" || wrong "rank 1 does not come to NCCL ($how): expected its name"
 done
 
-# Nor to a transfer of the backward. (Within graphs no host comes to it.) On a GPU that is shared an earlier transfer may be
+# Nor to a transfer of the backward, with time enough to connect beside other programs. (Within graphs no host comes to it.) On a GPU that is shared an earlier transfer may be
 # the one that has not ended.
 for how in hang stop; do
   check "rank 1 in the backward ($how)" 76 "^  rank 1 on .* in step 5 for .* halo, layer [01] (forward|backward)" \
@@ -89,7 +90,7 @@ check "bad data on one rank" 65 "error: \[rank [01]/2 .*token id 9999 is outside
   train.steps=1000000 train.log_interval=1
 
 check "two ranks, one GPU" 78 "2 ranks for 1 GPU: .*parallel\.share_gpu" \
-  env CUDA_VISIBLE_DEVICES=0 "${two[@]}" "${train[@]}" parallel.cp=2
+  env CUDA_VISIBLE_DEVICES="${gpus[0]}" "${two[@]}" "${train[@]}" parallel.cp=2
 check "no GPU" 78 "has no GPU" env CUDA_VISIBLE_DEVICES= "${train[@]}"
 
 # A rank is killed outright in the middle of training: no code of ours, but the whole job ends.

@@ -21,7 +21,8 @@ class PlanCommand : public testing::Test {
 TEST_F(PlanCommand, OfManyRanksNeedsNone) {
   Expect("parallel.cp=16 --world 1024 train.sequences_per_step=128", ExitCode::kOk,
          {"Ranks: 1024 = dp 64 x cp 16", "on gpu, BF16", "attention.selected_backward", "comm.reduce_scatter",
-          "over 1024 ranks", "dense-equivalent"});
+          "over 1024 ranks", "dense-equivalent", "  without what NCCL takes, known for up to eight ranks"});
+  Expect("parallel.cp=2", ExitCode::kOk, {"\n  scratch  ", "\n  NCCL  "});
 }
 
 TEST_F(PlanCommand, SaysWhatItAssumesWhereTheRunChooses) {

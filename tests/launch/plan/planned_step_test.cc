@@ -164,8 +164,11 @@ TEST(PlannedGpu, ScratchAndNccl) {
   EXPECT_EQ(plan(2, 2, DeviceKind::kGpu, Phi::kMean).nccl_bytes, NcclBytes({4, 2}));
 
   RunConfig staged = SmallRun(2);
+  staged.model.nsa.phi = Phi::kMean;
   staged.parallel.transport = Transport::kStaged;
-  EXPECT_EQ(PlanStep(staged, {.device = DeviceKind::kGpu, .dtype = DType::kBf16}).nccl_bytes, 0);
+  const PlannedStep over_host = PlanStep(staged, {.device = DeviceKind::kGpu, .dtype = DType::kBf16});
+  EXPECT_EQ(over_host.nccl_bytes, 0);
+  EXPECT_LT(over_host.scratch_bytes, two.scratch_bytes);
 
   const PlannedStep cpu = plan(2, 1, DeviceKind::kCpu, Phi::kMean);
   EXPECT_EQ(cpu.scratch_bytes, 0);

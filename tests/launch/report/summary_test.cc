@@ -448,10 +448,10 @@ TEST(BesidePlan, MemoryOfAGpu) {
   for (const PlanRow& row : BesidePlan(data, plan)) rows[row.what] = {row.planned, row.measured};
   EXPECT_EQ(rows["memory: all but scratch"], std::pair(900.0, 900.0));
   EXPECT_EQ(rows["memory: scratch"], std::pair(190.0, 200.0));
-  EXPECT_EQ(rows["memory: NCCL"], std::pair(850.0, 900.0));
+  EXPECT_EQ(rows["memory: NCCL and the rest"], std::pair(850.0, 900.0));
   EXPECT_EQ(rows["memory: in use"], std::pair(1940.0, 2000.0));
-  plan.nccl = 0;  // one rank
-  for (const PlanRow& row : BesidePlan(data, plan)) EXPECT_NE(row.what, "memory: NCCL");
+  plan.nccl = -1;  // unknown
+  for (const PlanRow& row : BesidePlan(data, plan)) EXPECT_NE(row.what, "memory: NCCL and the rest");
 }
 
 }  // namespace

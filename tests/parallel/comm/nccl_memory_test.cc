@@ -25,6 +25,8 @@ TEST(ReduceRounds, LongPartsTakeBoundedScratch) {
 // MiB in use on an H100 beyond tensors and scratch, without the 22 of a process alone.
 TEST(NcclBytes, AsMeasured) {
   EXPECT_EQ(NcclBytes({1, 1}), 0);
+  EXPECT_GT(NcclBytes({8}), NcclBytes({4}));
+  EXPECT_EQ(NcclBytes({16, 2}), -1);
   EXPECT_NEAR(static_cast<double>(NcclBytes({2})) / (1 << 20), 1324, 13);
   EXPECT_NEAR(static_cast<double>(NcclBytes({2, 2})) / (1 << 20), 2192, 22);
   EXPECT_NEAR(static_cast<double>(NcclBytes({4, 4})) / (1 << 20), 3731, 37);
