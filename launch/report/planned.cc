@@ -46,8 +46,8 @@ std::vector<PlanRow> BesidePlan(const ProfileData& data, const PlannedRun& plan)
     rows.push_back({"memory: scratch", "bytes", plan.scratch, memory["scratch"]});
     if (plan.nccl > 0)
       rows.push_back({"memory: NCCL and the rest", "bytes", plan.nccl, rank->totals.memory - memory[""]});
-    const double planned = planned_memory + plan.scratch + std::max(0.0, plan.nccl);
-    rows.push_back({"memory: in use", "bytes", planned, rank->totals.memory});
+    const double planned = planned_memory + plan.scratch + plan.nccl;
+    if (plan.nccl >= 0) rows.push_back({"memory: in use", "bytes", planned, rank->totals.memory});
   }
   if (seen > 0) {
     for (const auto& [name, bytes] : plan.transfers) {
