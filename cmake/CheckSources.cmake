@@ -70,7 +70,7 @@ room(launch                 runtime launch/commands)
 # ---- Libraries: what their headers are called, and the beginnings of the paths that may include them ---------------------
 
 library(MPI           "^mpi\\.h$"                          parallel/comm/mpi_ launch/job/)
-library(NCCL          "^nccl\\.h$"                         parallel/comm/nccl_comm.cc)
+library(NCCL          "^nccl\\.h$"                         parallel/comm/nccl_links.cc)
 library(protobuf      "^google/protobuf/|\\.pb\\.h$"       launch/config/ launch/report/)
 library(NVML          "^nvml\\.h$"                         runtime/)
 library(NVTX          "nvToolsExt|^nvtx"                   runtime/)

@@ -7,7 +7,7 @@ namespace longspan {
 
 enum class LayoutKind { kContiguous, kHeadTail };
 enum class SelectedExchange { kGather, kFetch, kAuto };
-enum class Transport { kAuto, kNccl, kStaged };  // of tensors in GPU memory
+enum class Transport { kAuto, kNccl, kStaged, kPeer };  // of tensors in GPU memory
 
 struct ParallelConfig {
   int64_t cp = 1;  // ranks a sequence is cut over

@@ -22,7 +22,6 @@
 #include "launch/version.h"
 #include "model/network/session.h"
 #include "parallel/comm/local_comm.h"
-#include "parallel/comm/nccl.h"
 #include "parallel/comm/texts.h"
 #include "parallel/exchange/sequence_rows.h"
 #include "runtime/count.h"
@@ -166,12 +165,11 @@ struct LinkOptions {
 
 // Measures the links and checks the collectives over all ranks and each of their groups, prints both, and returns what
 // is wrong. Collective.
-std::string VerifyLinks(Job& job, Stream& stream, const ParallelConfig& parallel, const std::string& json) {
+std::string VerifyLinks(Job& job, Stream& stream, const std::string& json) {
   const Mesh& mesh = job.mesh();
   LinkReport found = MeasureLinks(job, stream);
   found.version = Version();
-  const bool nccl = job.device().kind() == DeviceKind::kGpu && parallel.transport != Transport::kStaged && HasNccl();
-  found.transport = nccl ? NcclVersion() : MpiVersion();
+  found.transport = job.device().kind() == DeviceKind::kCpu ? MpiVersion() : mesh.world().transport();
   std::string wrong;
   std::vector<Communicator*> groups = {&mesh.world()};
   for (Communicator* const group : {&mesh.cp(), &mesh.dp()}) {
@@ -214,7 +212,7 @@ int RunLinks(const RunConfig& config, const LinkOptions& options) {
     explicit Made(Device& device) : stream(device.MakeStream("comm")) {}
     std::unique_ptr<Stream> stream;
   };
-  return Judge(job, VerifyLinks(job, *job.Make<Made>(job.device()).stream, config.parallel, options.json));
+  return Judge(job, VerifyLinks(job, *job.Make<Made>(job.device()).stream, options.json));
 }
 
 // Runs one random sequence with uneven documents (with train.frozen_selection the first that it is of, with its blocks)
@@ -251,7 +249,7 @@ int RunVerify(const RunConfig& config, const LinkOptions& options) {
     alone.Step();
     wrong = Compare(run.params(), OutcomeOf(alone, *self), parts, gpu ? GpuAllowed(machine.dtype) : kCpuAllowed);
   }
-  const std::string links = VerifyLinks(job, run.session.comm(), config.parallel, options.json);
+  const std::string links = VerifyLinks(job, run.session.comm(), options.json);
   return Judge(job, wrong.empty() ? links : wrong);
 }
 

@@ -13,7 +13,7 @@ namespace longspan {
 
 class DevicePoll {
  public:
-  // `ask` returns what went wrong, "" for nothing (PollNccl).
+  // `ask` returns what went wrong, "" for nothing (PollTransfers).
   explicit DevicePoll(std::function<std::string()> ask);
   ~DevicePoll() { End(); }
   DevicePoll(const DevicePoll&) = delete;

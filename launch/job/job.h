@@ -14,8 +14,8 @@
 #include "launch/job/binding.h"
 #include "launch/job/environment.h"
 #include "launch/job/watchdog.h"
+#include "parallel/comm/gpu_comm.h"
 #include "parallel/comm/mesh.h"
-#include "parallel/comm/nccl.h"
 #include "parallel/config.h"
 
 namespace longspan {
@@ -38,8 +38,8 @@ class Job {
   const std::string& placement() const { return placement_; }
 
   // Makes what owns memory or streams of the device, or is about to transfer. The job owns it and ends NCCL's transfers
-  // before it goes (NcclGuard), the last made first. Graphs with transfers in them live elsewhere, and go before the
-  // job.
+  // before it goes (TransferGuard), the last made first. Graphs with transfers in them live elsewhere, and go before
+  // the job.
   template <typename T, typename... Arguments>
   T& Make(Arguments&&... arguments) {
     auto made = std::make_shared<T>(std::forward<Arguments>(arguments)...);
@@ -68,7 +68,7 @@ class Job {
   const Environment environment_ = ReadEnvironment();
   const std::string placement_;
   std::forward_list<std::shared_ptr<void>> owned_;
-  const NcclGuard guard_;  // goes first
+  const TransferGuard guard_;  // goes first
 };
 
 }  // namespace longspan

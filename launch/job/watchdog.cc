@@ -32,6 +32,7 @@
 #include "launch/job/verdict.h"
 #include "launch/job/world.h"
 #include "parallel/comm/comm.h"
+#include "parallel/comm/gpu_comm.h"
 #include "parallel/comm/nccl.h"
 #include "parallel/comm/recorder.h"
 #include "parallel/comm/texts.h"
@@ -134,7 +135,7 @@ class Watchdog::Guard {
     }
     if (!FlightRecorder::Get().ring()) return;
     PrepareStacks();
-    device_ = std::make_unique<DevicePoll>(PollNccl);
+    device_ = std::make_unique<DevicePoll>(PollTransfers);
     thread_ = std::thread([this] { Watch(); });
   }
 
@@ -410,7 +411,7 @@ class Watchdog::Guard {
     // None of this may keep the end waiting.
     std::thread([] { std::fflush(stdout); }).detach();
     if (first) {
-      std::thread([] { AbortNccl(); }).detach();
+      std::thread([] { AbortTransfers(); }).detach();
       Sleep(HasNccl() ? 0.3 : 0.02);
       std::thread([code] { MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code)); }).detach();
     }

@@ -89,7 +89,13 @@ PlannedStep PlanFetching(const RunConfig& config, const PlannedRank& rank, bool 
   if (rank.device == DeviceKind::kGpu && transport != Transport::kStaged) {
     std::vector<int64_t> groups = {rank.dp * cp};
     if (cp != groups[0]) groups.push_back(cp);
-    step.nccl_bytes = NcclBytes(groups);
+    if (transport != Transport::kPeer) {
+      step.nccl_bytes = NcclBytes(groups);
+    } else {
+      for (const int64_t ranks : groups) {
+        if (ranks > 1) step.scratch_bytes += PeerStage(static_cast<int>(ranks)).bytes;
+      }
+    }
   }
   return step;
 }

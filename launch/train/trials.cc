@@ -133,7 +133,8 @@ std::string Trials::TryGraphs(const StepGradients::Loaded& loaded) {
   const bool possible = job_.device().kind() == DeviceKind::kGpu && !host_waits;
   if (graphs == Graphs::kOn && !possible) {
     Fail(ExitCode::kConfig,
-         "runtime.graphs = ON: needs GPUs, and transfers that do not wait on the host (NCCL, no FETCH); set it to "
+         "runtime.graphs = ON: needs GPUs, and transfers that do not wait on the host (NCCL or PEER, no FETCH); set it "
+         "to "
          "AUTO");
   }
   if (graphs == Graphs::kOff || !possible) return "";

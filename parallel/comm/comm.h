@@ -34,6 +34,7 @@ class Communicator {
   virtual int rank() const = 0;
   virtual int size() const = 0;
   virtual uint32_t group() const = 0;  // a number that its ranks have alike, and (but for a hash's accidents) no other
+  virtual std::string transport() const = 0;         // what carries its bytes: "NCCL 2.28.3"
   virtual bool host_waits() const { return false; }  // in the verbs, for the stream: they cannot be part of a graph
 
   // Of a group whose gathers go by nodes, so that exchanges may, too; null where all ranks share a node, or none do,

@@ -16,6 +16,7 @@ class LocalCommunicator final : public CheckedCommunicator {
  public:
   LocalCommunicator(Device& device, int size, int rank, Transport transport)
       : CheckedCommunicator(device.kind(), rank, size), device_(device), staged_(transport == Transport::kStaged) {}
+  std::string transport() const override { return "none"; }
 
  private:
   bool recorded() const override { return false; }

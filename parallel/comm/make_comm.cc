@@ -1,6 +1,8 @@
 // Which communicator serves a device.
+#include <exception>
 #include <utility>
 
+#include "parallel/comm/gpu_comm.h"
 #include "parallel/comm/nccl.h"
 
 namespace longspan {
@@ -11,7 +13,13 @@ std::unique_ptr<Communicator> MakeDeviceCommunicator(std::unique_ptr<Communicato
   if (transport == Transport::kStaged || (gpu && transport == Transport::kAuto && !HasNccl())) {
     return MakeStagedCommunicator(std::move(host), device);
   }
-  return gpu ? MakeNcclCommunicator(std::move(host), device) : std::move(host);
+  return gpu ? MakeGpuCommunicator(std::move(host), device, transport) : std::move(host);
+}
+
+TransferGuard::TransferGuard() : exceptions_(std::uncaught_exceptions()) {}
+
+TransferGuard::~TransferGuard() {
+  if (std::uncaught_exceptions() > exceptions_) AbortTransfers();
 }
 
 }  // namespace longspan

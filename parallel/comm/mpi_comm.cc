@@ -59,6 +59,7 @@ class MpiCommunicator final : public CheckedCommunicator {
         nodes_(Gathered(comm, node, call)) {
     MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN);
   }
+  std::string transport() const override { return "MPI"; }
   ~MpiCommunicator() override {
     int finalized = 0;
     MPI_Finalized(&finalized);

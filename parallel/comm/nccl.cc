@@ -1,17 +1,12 @@
 #include "parallel/comm/nccl.h"
 
 #include <cstdlib>
-#include <exception>
 #include <string>
 #include <string_view>
 
+#include "runtime/error.h"
+
 namespace longspan {
-
-NcclGuard::NcclGuard() : exceptions_(std::uncaught_exceptions()) {}
-
-NcclGuard::~NcclGuard() {
-  if (std::uncaught_exceptions() > exceptions_) AbortNccl();
-}
 
 void PrepareNccl(int world_rank, bool shared_gpus) {
   // A transfer is in its stream when NCCL's call returns.

@@ -1,4 +1,4 @@
-// What transfers over NCCL take of a GPU's memory besides the tensors.
+// What transfers between GPUs take of a GPU's memory besides the tensors.
 #pragma once
 
 #include <algorithm>
@@ -22,6 +22,17 @@ struct ReduceRounds {
   int64_t length;  // elements of a rank's part in one round
   int64_t stride;  // between the parts of two ranks in scratch
   int64_t bytes;   // of scratch
+};
+
+// What a rank opens to the other ranks of its group, more than one, with Transport::kPeer: a slot for each, for what is
+// large (`kLarge` for all) and for small messages.
+struct PeerStage {
+  explicit PeerStage(int ranks)
+      : slot(kLarge / (ranks - 1) / kAlign * kAlign), bytes(kFlags + (slot + kSmall) * (ranks - 1)) {}
+  static constexpr int64_t kLarge = 64 << 20, kSmall = 1 << 20, kFlags = 4096, kAlign = 256;
+
+  int64_t slot;   // bytes for one other rank
+  int64_t bytes;  // of the stage
 };
 
 // NCCL itself, once communicators of so many ranks each have transferred; one rank needs none. As measured for two and

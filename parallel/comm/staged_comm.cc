@@ -19,7 +19,8 @@ class StagedCommunicator final : public CheckedCommunicator {
       : CheckedCommunicator(device.kind(), host->rank(), host->size(), host->group()),
         host_(std::move(host)),
         device_(device) {}
-  bool host_waits() const override { return size() > 1; }
+  std::string transport() const override { return "copies to the host and " + host_->transport(); }
+  bool host_waits() const override { return true; }  // even alone
   const NodeMap* nodes() const override { return host_->nodes(); }
 
  private:

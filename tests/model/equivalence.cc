@@ -23,9 +23,9 @@
 #include "launch/job/binding.h"
 #include "launch/job/world.h"
 #include "model/network/session.h"
+#include "parallel/comm/gpu_comm.h"
 #include "parallel/comm/local_comm.h"
 #include "parallel/comm/mesh.h"
-#include "parallel/comm/nccl.h"
 #include "parallel/exchange/sequence_rows.h"
 #include "runtime/trace.h"
 #include "tests/support/rounding_ops.h"
@@ -62,7 +62,10 @@ Options Parse(int argc, char** argv) {
       std::stoll(argv[3]),
       std::stoll(argv[4]),
       Named<SelectedExchange>({{"GATHER", SelectedExchange::kGather}, {"FETCH", SelectedExchange::kFetch}}, argv[5]),
-      Named<Transport>({{"AUTO", Transport::kAuto}, {"NCCL", Transport::kNccl}, {"STAGED", Transport::kStaged}},
+      Named<Transport>({{"AUTO", Transport::kAuto},
+                        {"NCCL", Transport::kNccl},
+                        {"STAGED", Transport::kStaged},
+                        {"PEER", Transport::kPeer}},
                        argv[6])};
 }
 
@@ -274,12 +277,11 @@ class Ranks {
     }
     const GradientRow& worst = WorstGradient(rows);
     const bool good = worst.ratio <= allowed_gradient_ && loss_error <= allowed_ && repeated;
-    const char* transport = "MPI";
-    if (gpu()) transport = options_.transport == Transport::kStaged || !HasNccl() ? "STAGED" : "NCCL";
     fmt::print("{}\t{}\t{} x {}\t{}\t{}\t{}\t{:.1e}\t{:.1e}\t{:.1e}\t{}\t{}\t{:.1f}\n", gpu() ? "GPU" : "CPU",
                DTypeName(options_.dtype), options_.dp, options_.cp,
-               options_.exchange == SelectedExchange::kFetch ? "FETCH" : "GATHER", transport, worst.name, worst.ratio,
-               loss_error, allowed_gradient_, repeated ? "same bits" : "OTHER BITS", good ? "PASS" : "FAIL", seconds);
+               options_.exchange == SelectedExchange::kFetch ? "FETCH" : "GATHER", mesh_.world().transport(),
+               worst.name, worst.ratio, loss_error, allowed_gradient_, repeated ? "same bits" : "OTHER BITS",
+               good ? "PASS" : "FAIL", seconds);
     return good;
   }
 
@@ -291,8 +293,8 @@ class Ranks {
   Part part_;
   const double allowed_ = narrow() ? 0.01 : 1e-5;  // largest ratio of RMS error to RMS
   double allowed_gradient_ = allowed_;
-  Outcome reference_;      // whole, on every rank
-  const NcclGuard guard_;  // last: goes first
+  Outcome reference_;          // whole, on every rank
+  const TransferGuard guard_;  // last: goes first
 };
 
 int Run(const Options& options) {

@@ -51,6 +51,8 @@ for dtype in F32 BF16; do
     row GPU $dtype 1 1 GATHER AUTO
     row GPU $dtype 2 1 GATHER AUTO
     row GPU $dtype 1 2 GATHER AUTO
+    row GPU $dtype 1 2 GATHER PEER
+    row GPU $dtype 1 2 GATHER NCCL
     row GPU $dtype 1 2 FETCH STAGED
     row GPU $dtype 2 2 FETCH AUTO
     row GPU $dtype 1 4 FETCH AUTO

@@ -1,4 +1,4 @@
-// The GPUs of one node, by NCCL and staged. Ranks share them where they are fewer.
+// The GPUs of one node, by NCCL, by their copy engines and staged. Ranks share them where they are fewer.
 #include <map>
 
 #include "parallel/comm/nccl.h"
@@ -17,7 +17,9 @@ class Cleanup : public testing::Environment {
 
 }  // namespace
 
-std::vector<Place> Places() { return {{"nccl", Transport::kNccl, 0}, {"staged", Transport::kStaged, 0}}; }
+std::vector<Place> Places() {
+  return {{"nccl", Transport::kNccl, 0}, {"peer", Transport::kPeer, 0}, {"staged", Transport::kStaged, 0}};
+}
 
 std::vector<Place> NodePlaces() { return {}; }
 

@@ -82,6 +82,7 @@ class Slicing : public Communicator {
  public:
   explicit Slicing(std::unique_ptr<Communicator> right) : right_(std::move(right)) {}
   int rank() const override { return right_->rank(); }
+  std::string transport() const override { return right_->transport(); }
   int size() const override { return right_->size(); }
   uint32_t group() const override { return right_->group(); }
   void AllReduce(Stream& stream, const Tensor& x, ReduceOp op) override { right_->AllReduce(stream, x, op); }

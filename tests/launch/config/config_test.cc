@@ -71,6 +71,7 @@ TEST(Config, EnumNamesMeanTheSameInBothWorlds) {
       {"parallel.transport=AUTO", [](auto& c) { return c.parallel.transport == Transport::kAuto; }},
       {"parallel.transport=NCCL", [](auto& c) { return c.parallel.transport == Transport::kNccl; }},
       {"parallel.transport=STAGED", [](auto& c) { return c.parallel.transport == Transport::kStaged; }},
+      {"parallel.transport=PEER", [](auto& c) { return c.parallel.transport == Transport::kPeer; }},
       {"runtime.device=AUTO", [](auto& c) { return c.runtime.device == RuntimeDevice::kAuto; }},
       {"runtime.device=CPU", [](auto& c) { return c.runtime.device == RuntimeDevice::kCpu; }},
       {"runtime.device=GPU", [](auto& c) { return c.runtime.device == RuntimeDevice::kGpu; }},

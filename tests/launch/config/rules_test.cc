@@ -269,6 +269,11 @@ TEST(ConfigRules, Transport) {
          c.parallel.transport = Transport::kStaged;
        },
        {"parallel.transport = STAGED and runtime.device = CPU disagree", "to AUTO"}},
+      {[](auto& c) {
+         c.runtime.device = RuntimeDevice::kCpu;
+         c.parallel.transport = Transport::kPeer;
+       },
+       {"parallel.transport = PEER and runtime.device = CPU disagree", "to AUTO"}},
   });
 }
 

@@ -1,5 +1,5 @@
-// A job in which one rank fails while the others wait for it: failing_rank RANK [gpu]. Run by failing_rank_test.sh and
-// gpu_failures_test.sh.
+// A job in which one rank fails while the others wait for it: failing_rank RANK [NCCL|PEER]. Run by
+// failing_rank_test.sh and gpu_failures_test.sh.
 #include <mpi.h>
 
 #include <cstdlib>
@@ -24,9 +24,9 @@ struct Meeting {
   std::unique_ptr<Stream> stream;
 };
 
-// The others wait inside NCCL, in a transfer after one that all took part in.
-void MeetOnGpus(int ranks, bool failing) {
-  Job job(DeviceKind::kGpu, {.cp = ranks, .transport = Transport::kNccl, .share_gpu = true});
+// The others wait for a transfer after one that all took part in.
+void MeetOnGpus(int ranks, Transport transport, bool failing) {
+  Job job(DeviceKind::kGpu, {.cp = ranks, .transport = transport, .share_gpu = true});
   Communicator& world = job.mesh().world();
   const Meeting& meeting = job.Make<Meeting>(job.device());
   const Tensor number(meeting.memory.data(), DType::kF32, DeviceKind::kGpu, {1});
@@ -46,7 +46,11 @@ int main(int argc, char** argv) {
     const longspan::World world;
     const int failing = argc > 1 ? std::atoi(argv[1]) : -1;
     if (failing == world.size()) longspan::Fail(longspan::ExitCode::kConfig, "wrong on every rank");
-    if (argc > 2 && std::string_view(argv[2]) == "gpu") longspan::MeetOnGpus(world.size(), failing == world.rank());
+    if (argc > 2) {
+      const bool peer = std::string_view(argv[2]) == "PEER";
+      longspan::MeetOnGpus(world.size(), peer ? longspan::Transport::kPeer : longspan::Transport::kNccl,
+                           failing == world.rank());
+    }
     longspan::FailIf(failing == world.rank());
     MPI_Barrier(MPI_COMM_WORLD);
     return 0;

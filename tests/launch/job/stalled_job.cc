@@ -69,7 +69,7 @@ class StalledJob {
     PlantedFault::Get().Strike(CurrentPlace());
     FlightRecorder& recorder = FlightRecorder::Get();
     const int group = recorder.AddGroup(7, size, rank, /*device=*/true);
-    const Transferring making(recorder.Enqueue(group, {"comm.make_nccl", 0, 0, 0, DType::kU8}));
+    const Transferring making(recorder.Enqueue(group, {"comm.connect_gpus", 0, 0, 0, DType::kU8}));
     MPI_Request all = MPI_REQUEST_NULL;
     MPI_Ibarrier(MPI_COMM_WORLD, &all);
     for (int come = 0; come == 0; MPI_Test(&all, &come, MPI_STATUS_IGNORE)) Sleep(0.001);

@@ -41,7 +41,7 @@ check spin 76 "not arrived: rank 2" "main thread at test" "StalledJob::Spin"
 # A rank does not come where GPUs are connected. The limit is a step's, and not that of loading.
 check connect 0
 export LONGSPAN_PLANTED_FAULT=2:connect:none:hang:0:0
-check connect 76 "make_nccl of connect, call 0 of ranks 0 to 3 has not ended" "(comm.timeout = 2)" "not arrived: rank 2" \
+check connect 76 "connect_gpus of connect, call 0 of ranks 0 to 3 has not ended" "(comm.timeout = 2)" "not arrived: rank 2" \
   "connecting GPUs for" "main thread at connect" "PlantedFault::Befall"
 # The driver of rank 0's GPU does not answer, which says the verdict: on another rank, and on itself.
 export LONGSPAN_PLANTED_FAULT=0:poll:none:hang:0:1

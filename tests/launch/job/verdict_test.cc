@@ -185,9 +185,9 @@ TEST_F(VerdictTest, ARankThatNeverJoinedTheGroup) {
   Begin(4);
   for (const int rank : {0, 1, 3}) {
     ranks_[rank]->groups.push_back({kPair, 0, 4, rank, true, 0});
-    Enter(rank, 0, "comm.make_nccl", 1);
+    Enter(rank, 0, "comm.connect_gpus", 1);
   }
-  Expect({"make_nccl of halo", "of ranks 0 to 3", "not arrived: rank 2"});
+  Expect({"connect_gpus of halo", "of ranks 0 to 3", "not arrived: rank 2"});
 }
 
 // GPU work is entered when it is enqueued; within graphs nothing is recorded.

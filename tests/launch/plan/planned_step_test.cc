@@ -163,12 +163,17 @@ TEST(PlannedGpu, ScratchAndNccl) {
   EXPECT_EQ(plan(1, 2, DeviceKind::kGpu, Phi::kMean).nccl_bytes, NcclBytes({2, 1}));
   EXPECT_EQ(plan(2, 2, DeviceKind::kGpu, Phi::kMean).nccl_bytes, NcclBytes({4, 2}));
 
-  RunConfig staged = SmallRun(2);
-  staged.model.nsa.phi = Phi::kMean;
-  staged.parallel.transport = Transport::kStaged;
-  const PlannedStep over_host = PlanStep(staged, {.device = DeviceKind::kGpu, .dtype = DType::kBf16});
+  RunConfig other = SmallRun(2);
+  other.model.nsa.phi = Phi::kMean;
+  other.parallel.transport = Transport::kStaged;
+  const PlannedStep over_host = PlanStep(other, {.device = DeviceKind::kGpu, .dtype = DType::kBf16});
   EXPECT_EQ(over_host.nccl_bytes, 0);
   EXPECT_LT(over_host.scratch_bytes, two.scratch_bytes);
+
+  other.parallel.transport = Transport::kPeer;
+  const PlannedStep peer = PlanStep(other, {.device = DeviceKind::kGpu, .dtype = DType::kBf16});
+  EXPECT_EQ(peer.nccl_bytes, 0);
+  EXPECT_EQ(peer.scratch_bytes, two.scratch_bytes + PeerStage(2).bytes);
 
   const PlannedStep cpu = plan(2, 1, DeviceKind::kCpu, Phi::kMean);
   EXPECT_EQ(cpu.scratch_bytes, 0);

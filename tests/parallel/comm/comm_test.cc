@@ -263,6 +263,49 @@ TEST_P(CommTest, MessagesOfPairs) {
   EXPECT_EQ(std::count(groups.begin(), groups.end(), groups[0]), size_);
 }
 
+// One behind another without a wait of the host, at once and as a graph by turns: none may meet what another left, nor
+// overtake it. Some are larger than what a rank stages at a time.
+TEST_P(CommTest, ManyInARowAndInGraphs) {
+  const int64_t large = (size_ > 1 && device_->kind() == DeviceKind::kGpu ? int64_t{80} << 20 : 40000) / 4;
+  const int next = (rank_ + 1) % size_, previous = (rank_ + size_ - 1) % size_;
+  const auto gathered = Put(std::vector<int32_t>(size_ * 5)), parts = Put(std::vector<int32_t>(size_, rank_ + 1));
+  const auto part = Put<int32_t>({0}), most = Put<int32_t>({rank_}), token = Put<int32_t>({rank_ * 1000, 0});
+  const auto sent = Put(std::vector<int32_t>(large, rank_)), received = Put(std::vector<int32_t>(large, -1));
+  const auto round = [&] {
+    // Each takes what the one before it made.
+    comm_->AllGather(*stream_, sent.view().Rows(0, 5), gathered.view());
+    comm_->ReduceScatter(*stream_, parts.view(), part.view());
+    comm_->AllReduce(*stream_, most.view(), ReduceOp::kMax);
+    comm_->SendReceive(*stream_, {{Transfer::Kind::kSend, next, token.view().Rows(0, 1)},
+                                  {Transfer::Kind::kReceive, previous, token.view().Rows(1, 1)},
+                                  {Transfer::Kind::kSend, next, sent.view()},
+                                  {Transfer::Kind::kReceive, previous, received.view()}});
+    comm_->SendReceive(*stream_, {{Transfer::Kind::kSend, next, token.view().Rows(1, 1)},
+                                  {Transfer::Kind::kReceive, previous, token.view().Rows(0, 1)}});
+  };
+  round();
+  stream_->Synchronize();
+  int rounds = 1;
+  if (!comm_->host_waits()) {
+    const auto graph = device_->Capture(*stream_, round);
+    for (int i = 0; i < 6; ++i) {
+      graph->Launch();
+      graph->Launch();
+      round();
+      rounds += 3;
+    }
+  }
+  // A token goes two ranks on in a round.
+  const int from = ((rank_ - 2 * rounds) % size_ + size_) % size_;
+  EXPECT_EQ(token.Values()[0], from * 1000);
+  EXPECT_EQ(part.Values()[0], size_ * (size_ + 1) / 2);
+  EXPECT_EQ(most.Values()[0], size_ - 1);
+  const std::vector<int32_t> all = gathered.Values();
+  for (int i = 0; i < size_ * 5; ++i) EXPECT_EQ(all[i], i / 5);
+  const std::vector<int32_t> from_previous = received.Values();
+  EXPECT_EQ(std::count(from_previous.begin(), from_previous.end(), previous), large);
+}
+
 TEST_P(CommTest, BroadcastFromEveryRoot) {
   for (int root = 0; root < size_; ++root) {
     for (int64_t count : {0, 1, 300001}) {

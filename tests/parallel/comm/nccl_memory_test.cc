@@ -22,6 +22,16 @@ TEST(ReduceRounds, LongPartsTakeBoundedScratch) {
   }
 }
 
+TEST(PeerStage, HoldsASlotForEachOther) {
+  EXPECT_EQ(PeerStage(2).bytes, (65 << 20) + 4096);
+  for (const int ranks : {2, 4, 7, 16}) {
+    const PeerStage stage(ranks);
+    EXPECT_EQ(stage.slot % PeerStage::kAlign, 0);
+    EXPECT_LE(stage.slot * (ranks - 1), PeerStage::kLarge);
+    EXPECT_EQ(stage.bytes, PeerStage::kFlags + (ranks - 1) * (PeerStage::kSmall + stage.slot));
+  }
+}
+
 // MiB in use on an H100 beyond tensors and scratch, without the 22 of a process alone.
 TEST(NcclBytes, AsMeasured) {
   EXPECT_EQ(NcclBytes({1, 1}), 0);
