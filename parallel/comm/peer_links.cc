@@ -13,6 +13,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstddef>
+#include <cstring>
 #include <exception>
 #include <fstream>
 #include <thread>
@@ -124,7 +125,7 @@ class PeerLinks final : public GpuLinks {
       [[maybe_unused]] const auto* const kept = new Buffer(std::move(stage_));
       return;
     }
-    cudaDeviceSynchronize();
+    AwaitReaders();
     host_.Barrier();
     for (int rank = 0; rank < std::ssize(stages_); ++rank) {
       if (rank != host_.rank() && stages_[rank]) cudaIpcCloseMemHandle(stages_[rank]);
@@ -271,6 +272,20 @@ class PeerLinks final : public GpuLinks {
   }
 
   using Filling = std::vector<Piece>;  // of a slot, one piece behind another
+
+  // Until the others have read all that this rank sent.
+  void AwaitReaders() const {
+    cudaStream_t stream = nullptr;
+    if (cudaSetDevice(gpu_) != cudaSuccess) return;
+    if (cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) != cudaSuccess) return;
+    const Flags first = AtFirst();
+    Flags flags;
+    while (cudaMemcpyAsync(&flags, stage_.data(), sizeof(flags), cudaMemcpyDeviceToHost, stream) == cudaSuccess &&
+           cudaStreamSynchronize(stream) == cudaSuccess && std::memcmp(&flags, &first, sizeof(flags)) != 0) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    cudaStreamDestroy(stream);
+  }
 
   // Both ends of a message come to the same.
   std::vector<Filling> Fillings(const std::vector<Piece>& pieces) const {
