@@ -8,6 +8,10 @@ namespace longspan {
 enum class LayoutKind { kContiguous, kHeadTail };
 enum class SelectedExchange { kGather, kFetch, kAuto };
 enum class Transport { kAuto, kNccl, kStaged, kPeer };  // of tensors in GPU memory
+inline const char* TransportName(Transport transport) {
+  constexpr const char* kNames[] = {"AUTO", "NCCL", "STAGED", "PEER"};
+  return kNames[static_cast<int>(transport)];
+}
 
 struct ParallelConfig {
   int64_t cp = 1;  // ranks a sequence is cut over

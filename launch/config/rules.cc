@@ -2,7 +2,6 @@
 #include "launch/config/rules.h"
 
 #include <algorithm>
-#include <array>
 #include <utility>
 
 #include "kernels/attention/nsa_config.h"
@@ -310,11 +309,10 @@ std::vector<std::string> Problems(const RunConfig& config, int64_t world, bool r
   const bool nsa_good = Problems(config.model.nsa, "").empty();
   CheckRanks(config, world, &problems);
   if (config.runtime.device == RuntimeDevice::kCpu && config.parallel.transport != Transport::kAuto) {
-    constexpr std::array kNames = {"AUTO", "NCCL", "STAGED", "PEER"};
     problems.Add(
         "parallel.transport = {} and runtime.device = CPU disagree: on the CPU all transfers are MPI's; set "
         "parallel.transport to AUTO",
-        kNames[static_cast<size_t>(config.parallel.transport)]);
+        TransportName(config.parallel.transport));
   }
   const int64_t left = config.parallel.transfer_processors;
   if (problems.Size("parallel.transfer_processors", left, 0) && config.runtime.device == RuntimeDevice::kCpu &&

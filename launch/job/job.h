@@ -37,9 +37,9 @@ class Job {
   // it. The same on all ranks.
   const std::string& placement() const { return placement_; }
 
-  // Makes what owns memory or streams of the device, or is about to transfer. The job owns it and ends NCCL's transfers
-  // before it goes (TransferGuard), the last made first. Graphs with transfers in them live elsewhere, and go before
-  // the job.
+  // Makes what owns memory or streams of the device, or is about to transfer. The job owns it and ends transfers
+  // between GPUs before it goes (TransferGuard), the last made first. Graphs with transfers in them live elsewhere, and
+  // go before the job.
   template <typename T, typename... Arguments>
   T& Make(Arguments&&... arguments) {
     auto made = std::make_shared<T>(std::forward<Arguments>(arguments)...);

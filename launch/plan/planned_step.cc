@@ -8,7 +8,7 @@
 #include "model/training/micro_step.h"
 #include "model/training/optimizer.h"
 #include "parallel/comm/local_comm.h"
-#include "parallel/comm/nccl_memory.h"
+#include "parallel/comm/transfer_memory.h"
 #include "runtime/planned_device.h"
 
 namespace longspan {

@@ -134,8 +134,7 @@ std::string Trials::TryGraphs(const StepGradients::Loaded& loaded) {
   if (graphs == Graphs::kOn && !possible) {
     Fail(ExitCode::kConfig,
          "runtime.graphs = ON: needs GPUs, and transfers that do not wait on the host (NCCL or PEER, no FETCH); set it "
-         "to "
-         "AUTO");
+         "to AUTO");
   }
   if (graphs == Graphs::kOff || !possible) return "";
   const std::optional<bool> given = graphs == Graphs::kOn ? true : graphs_;

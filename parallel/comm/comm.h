@@ -1,4 +1,5 @@
-// Communicator: the collective verbs, over MPI on host memory, or NCCL or staged copies on device memory.
+// Communicator: the collective verbs, over MPI on host memory; NCCL, peers' memory or staged copies on device
+// memory.
 //
 // Every call but Message is collective over the group, made by all its ranks in the same order, and runs in the order
 // of the given stream. One stream serves all transfers of a rank, so that the ranks never meet two transfers in
@@ -68,7 +69,7 @@ std::unique_ptr<Communicator> MakeMpiWorld(int ranks_of_node = 0);
 
 // For tensors in the memory of `device`, over the ranks of `host` (MPI), which it takes for its own use. Collective.
 // `device` outlives it. kAuto: NCCL on a GPU of a build with it, else staged; a CPU needs neither and gets `host`.
-// Throws Error (configuration) where there is no NCCL and kNccl asks for it.
+// Throws Error (configuration) where kNccl or kPeer asks for what is not there.
 std::unique_ptr<Communicator> MakeDeviceCommunicator(std::unique_ptr<Communicator> host, Device& device,
                                                      Transport transport);
 

@@ -13,8 +13,8 @@
 
 #include "parallel/comm/checked_comm.h"
 #include "parallel/comm/gpu_links.h"
-#include "parallel/comm/nccl_memory.h"
 #include "parallel/comm/rank_order_gpu.h"
+#include "parallel/comm/transfer_memory.h"
 #include "runtime/gpu.h"
 #include "runtime/place.h"
 #include "runtime/planted_fault.h"

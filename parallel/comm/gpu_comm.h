@@ -1,6 +1,7 @@
 // The communicator on GPUs, and its end when something fails.
 #pragma once
 
+#include <exception>
 #include <memory>
 #include <string>
 
@@ -14,20 +15,23 @@ namespace longspan {
 std::unique_ptr<Communicator> MakeGpuCommunicator(std::unique_ptr<Communicator> host, Device& device,
                                                   Transport transport);
 
+void AbortTransfers();  // all of this process, at once
+
 // When it goes while an exception passes, every transfer of this process between GPUs ends at once. Declared after all
 // that owns GPU memory or streams, it goes first: freeing those waits for work under way, and that for peers that may
 // never come. Only graphs with transfers in them go before the guard: NCCL does not end while they hold it.
 class TransferGuard {
  public:
-  TransferGuard();
-  ~TransferGuard();
+  TransferGuard() = default;
+  ~TransferGuard() {
+    if (std::uncaught_exceptions() > exceptions_) AbortTransfers();
+  }
   TransferGuard(const TransferGuard&) = delete;
   TransferGuard& operator=(const TransferGuard&) = delete;
 
  private:
-  int exceptions_;  // in flight at construction
+  const int exceptions_ = std::uncaught_exceptions();
 };
-void AbortTransfers();
 
 // Tells the flight recorder which transfers are done. Returns what is known to have gone wrong, "" for nothing. Any
 // thread.

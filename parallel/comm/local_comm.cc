@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "parallel/comm/checked_comm.h"
-#include "parallel/comm/nccl_memory.h"
+#include "parallel/comm/transfer_memory.h"
 #include "runtime/error.h"
 #include "runtime/planned_device.h"
 #include "runtime/trace.h"

@@ -1,5 +1,4 @@
 // Which communicator serves a device.
-#include <exception>
 #include <utility>
 
 #include "parallel/comm/gpu_comm.h"
@@ -14,12 +13,6 @@ std::unique_ptr<Communicator> MakeDeviceCommunicator(std::unique_ptr<Communicato
     return MakeStagedCommunicator(std::move(host), device);
   }
   return gpu ? MakeGpuCommunicator(std::move(host), device, transport) : std::move(host);
-}
-
-TransferGuard::TransferGuard() : exceptions_(std::uncaught_exceptions()) {}
-
-TransferGuard::~TransferGuard() {
-  if (std::uncaught_exceptions() > exceptions_) AbortTransfers();
 }
 
 }  // namespace longspan

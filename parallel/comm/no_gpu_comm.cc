@@ -12,7 +12,7 @@ std::string PollTransfers() { return ""; }
 std::unique_ptr<Communicator> MakeGpuCommunicator(std::unique_ptr<Communicator>, Device&, Transport transport) {
   Fail(ExitCode::kConfig,
        "parallel.transport = {}: this program was built without CUDA and NCCL; set it to AUTO or STAGED",
-       transport == Transport::kPeer ? "PEER" : "NCCL");
+       TransportName(transport));
 }
 
 }  // namespace longspan

@@ -1,9 +1,10 @@
 // Between GPUs of one machine that reach one another's memory (CUDA IPC), for which every rank opens a stage to the
 // others. What is small goes by one kernel (peer_message.h), in some microseconds.
 //
-// What is large goes by the copy engines, and kernels keep the multiprocessors: to send, a rank waits until its slot
+// What is large goes over NVLink by the copy engines (the copies within a GPU, to and from the stage, take its
+// multiprocessors, as all such copies do): to send, a rank waits until its slot
 // for the other was read, copies what that shall have there and raises the other's flag `filled`; to receive, it waits
-// for that flag, copies from the slot, over NVLink, and raises the sender's flag `read`. Whoever waits for a flag takes
+// for that flag, copies from the slot and raises the sender's flag `read`. Whoever waits for a flag takes
 // it down, all in the order of the stream. Nothing depends on how often this was done, so that a graph may repeat it
 // and other calls may come between.
 #include <cudaTypedefs.h>
@@ -19,9 +20,9 @@
 #include <thread>
 
 #include "parallel/comm/gpu_links.h"
-#include "parallel/comm/nccl_memory.h"
 #include "parallel/comm/peer_message.h"
 #include "parallel/comm/texts.h"
+#include "parallel/comm/transfer_memory.h"
 #include "runtime/error.h"
 #include "runtime/gpu.h"
 #include "runtime/memory.h"
@@ -265,15 +266,15 @@ class PeerLinks final : public GpuLinks {
   std::string Wrong() override { return ""; }
 
  private:
+  using Filling = std::vector<Piece>;  // of a slot, one piece behind another
+
   void Address(int from, int to, PeerMessage* message) const {
     message->slot = SmallSlot(to, from);
     message->arrived = FlagsOf(to)->arrived[from];
     message->taken = FlagsOf(from)->taken[to];
   }
 
-  using Filling = std::vector<Piece>;  // of a slot, one piece behind another
-
-  // Until the others have read all that this rank sent.
+  // Until the others have read all that this rank sent, and it all that they sent: then the flags are as at first.
   void AwaitReaders() const {
     cudaStream_t stream = nullptr;
     if (cudaSetDevice(gpu_) != cudaSuccess) return;
@@ -281,7 +282,8 @@ class PeerLinks final : public GpuLinks {
     const Flags first = AtFirst();
     Flags flags;
     while (cudaMemcpyAsync(&flags, stage_.data(), sizeof(flags), cudaMemcpyDeviceToHost, stream) == cudaSuccess &&
-           cudaStreamSynchronize(stream) == cudaSuccess && std::memcmp(&flags, &first, sizeof(flags)) != 0) {
+           cudaStreamSynchronize(stream) == cudaSuccess && std::memcmp(&flags, &first, sizeof(flags)) != 0 &&
+           !aborted_) {
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
     cudaStreamDestroy(stream);

@@ -21,7 +21,7 @@ struct PeerMessage {
     char* data;
     int64_t bytes;
   };
-  // What both ends make of pieces of the same sizes. False when there is more than a slot holds.
+  // Of a message without pieces; both ends come to the same chunks. False, and no message, when a slot cannot hold it.
   bool Fill(std::span<const Piece> from);
 
   Piece pieces[kPieces];  // at the sender, or at the receiver; of 0 bytes behind the last

@@ -17,7 +17,7 @@ rows=()
 failed=0
 no_gpu=0
 
-format='%-6s %-5s %7s  %-8s %-9s  %-38s %9s %9s %8s  %-10s  %-6s %7s\n'
+format='%-6s %-5s %7s  %-8s %-11s  %-38s %9s %9s %8s  %-10s  %-6s %7s\n'
 
 # row DEVICE DTYPE DP CP EXCHANGE TRANSPORT
 row() {

@@ -9,7 +9,7 @@
 #include "model/training/micro_step.h"
 #include "model/training/optimizer.h"
 #include "parallel/comm/mesh.h"
-#include "parallel/comm/nccl_memory.h"
+#include "parallel/comm/transfer_memory.h"
 #include "tests/support/model_case.h"
 
 namespace longspan {

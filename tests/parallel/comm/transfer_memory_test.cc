@@ -1,5 +1,5 @@
 // What NCCL's transfers take besides tensors: bounds of scratch, and what was measured of NCCL itself.
-#include "parallel/comm/nccl_memory.h"
+#include "parallel/comm/transfer_memory.h"
 
 #include <gtest/gtest.h>
 

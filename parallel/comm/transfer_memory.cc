@@ -1,4 +1,4 @@
-#include "parallel/comm/nccl_memory.h"
+#include "parallel/comm/transfer_memory.h"
 
 namespace longspan {
 
