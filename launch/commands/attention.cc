@@ -80,12 +80,15 @@ class AttentionRun {
   bool root() const { return context_.cp.rank() == 0; }
 
   void Compute() {
+    core_.LendRows();
     core_.Forward(sequence_);
     if (!d_out_) {
       compute_->Synchronize();
       return;
     }
     core_.Backward(sequence_, d_out_, gradients_);
+    core_.ReturnRows(sequence_, gradients_);
+    core_.AwaitRows();
     for (size_t i = 0; i < core_.rows().size(); ++i) {
       const KeyRows own = OwnGradients(i);
       if (own.k && own.rotated_k) ops_.dense->Add(*compute_, own.rotated_k, own.k);

@@ -168,10 +168,15 @@ class LayerBench {
     compute_->Synchronize();
   }
 
-  void Forward() { core_.Forward(inputs_); }
+  void Forward() {
+    core_.LendRows();
+    core_.Forward(inputs_);
+  }
   void Backward() {
-    if (options_.recompute) core_.Forward(inputs_);
+    if (options_.recompute) Forward();
     core_.Backward(inputs_, d_out_, gradients_);
+    core_.ReturnRows(inputs_, gradients_);
+    core_.AwaitRows();
   }
 
   template <typename Work>

@@ -1,9 +1,13 @@
 // AttentionCore: an attention operator of one layer under context parallelism, without its projections.
 //
-// The caller writes this rank's q, gates and own key/value rows into the tensors given here, then calls Forward, which
-// borrows what other ranks hold, and reads `out`. NSA is one kind (model/attention/nsa.h); FULL and WINDOW another
-// (model/attention/single_branch.h). The `attention` command drives a core directly, the transformer through
-// model/attention/layer.h.
+// The caller writes this rank's own key/value rows, q and gates into the tensors given here, in turn with the calls:
+//
+//   forward: own rows, LendRows, q and gates, Forward, read `out`
+//   backward: Backward, read d_q and d_gates, ReturnRows, AwaitRows, read the own rows' gradients
+//
+// What it does between two calls hides the transfers that the first of them begins. NSA is one kind
+// (model/attention/nsa.h); FULL and WINDOW another (model/attention/single_branch.h). The `attention` command drives a
+// core directly, the transformer through model/attention/layer.h.
 //
 // A core keeps what its backward needs, or, when tensors of several cores take turns in the same memory, only the
 // outputs of its attention (`kept`): Restore then makes the rest again. Gradients go to an AttentionGradients, which
@@ -31,7 +35,7 @@ struct KeyRows {
 };
 
 // Gradients of a core's inputs, and workspace of its backward. Those of rows have the geometry of the exchanges'
-// buffers; after Backward a core's OwnRows of them are complete.
+// buffers; after AwaitRows a core's OwnRows of them are complete.
 struct AttentionGradients {
   Tensor d_q;                       // [T,H,K]
   std::array<KeyRows, 3> rows;      // as many as the core's rows(), [R,G,.]
@@ -58,6 +62,8 @@ class AttentionCore {
   virtual const Tensor& q() const = 0;      // [T,H,K], to be written rotated
   virtual const Tensor& gates() const = 0;  // [T,H,3] after the sigmoid; null when the kind has none
   virtual const Tensor& out() const = 0;    // [T,H,V]
+  // The own rows are written: other ranks begin to borrow them. Before every Forward and Restore.
+  virtual void LendRows() = 0;
   virtual void Forward(const SequenceInputs& inputs) = 0;
   // After a Forward of the same inputs of which only kept() is left, and with q, gates and own rows written again:
   // makes everything else that Backward needs, and `out`.
@@ -65,8 +71,12 @@ class AttentionCore {
   // Outputs, statistics and choice of the attention: what costs most to make again.
   virtual std::vector<Tensor> kept() const = 0;
   virtual int64_t borrowed_bytes() const = 0;  // that the last Forward brought from other ranks
-  // d_out [T,H,V]. Overwrites `gradients`; accumulates into the core's own parameters' gradients.
+  // d_out [T,H,V]. Overwrites `gradients`, of which d_q and d_gates are complete then.
   virtual void Backward(const SequenceInputs& inputs, const Tensor& d_out, const AttentionGradients& gradients) = 0;
+  // The gradients of borrowed rows begin to go back to their owners. Accumulates into the core's own parameters'
+  // gradients.
+  virtual void ReturnRows(const SequenceInputs& inputs, const AttentionGradients& gradients) = 0;
+  virtual void AwaitRows() = 0;  // until the own rows' gradients are complete
 };
 
 }  // namespace longspan

@@ -171,15 +171,15 @@ Tensor AttentionLayer::Unrotate(const SequenceInputs& inputs, const AttentionWor
 void AttentionLayer::Forward(const SequenceInputs& inputs, const AttentionWorkspace& workspace, const Tensor& x,
                              const Tensor& residual, const Tensor& y, bool restore) {
   const auto projections = InStage("projections");
-  Project(q_, x, core_->q());
-  Rotate(inputs, core_->q(), core_->q(), false);
-
   for (size_t i = 0; i < core_->rows().size(); ++i) {
     const KeyRows& rows = core_->rows()[i];
     Project(k_[i], x, rows.projected_k());
     if (rows.rotated_k) Rotate(inputs, rows.projected_k(), rows.rotated_k, false);
     Project(v_[i], x, rows.v);
   }
+  core_->LendRows();
+  Project(q_, x, core_->q());
+  Rotate(inputs, core_->q(), core_->q(), false);
   if (gate_) {
     MatMul({.a = x, .b = gate_->weight, .c = workspace.gate_logits});
     context_.ops.dense->Gate(context_.compute, {workspace.gate_logits, gate_bias_->weight, Flat(core_->gates())});
@@ -198,13 +198,17 @@ void AttentionLayer::Backward(const SequenceInputs& inputs, const AttentionWorks
   const AttentionGradients& gradients = workspace.gradients.at(kind_);
   {
     const auto output = InStage("output");
-    MatMul({.a = core_->out(), .b = d_y, .c = o_->gradient, .transpose_a = true, .accumulate = true});
     MatMul({.a = d_y, .b = o_->weight, .c = workspace.d_out, .transpose_b = true});
   }
   const auto projections = InStage("projections");
   core_->Backward(inputs, workspace.d_out, gradients);
-
   ProjectBackward(q_, x, Unrotate(inputs, workspace, gradients.d_q), d_x, false);
+  core_->ReturnRows(inputs, gradients);
+  {
+    const auto output = InStage("output");  // here it hides a transfer
+    MatMul({.a = core_->out(), .b = d_y, .c = o_->gradient, .transpose_a = true, .accumulate = true});
+  }
+  core_->AwaitRows();
   for (size_t i = 0; i < core_->rows().size(); ++i) {
     const auto [d_k, d_rotated_k, d_v] = core_->OwnRows(static_cast<int>(i), gradients.rows[i]);
     if (d_k && d_rotated_k) {

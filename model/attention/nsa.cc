@@ -242,11 +242,13 @@ void NsaCore::Await(const Event& done, const char* stage, const char* stall) {
   context_.compute.Wait(done, stall);
 }
 
-// Own summaries, and the exchanges that need nothing else to begin.
-void NsaCore::Summarize(const SequenceInputs& inputs) {
-  AttentionOps& attention = *context_.ops.attention;
+void NsaCore::LendRows() {
   BeginRows(Direction::kForward, kCmp, buffers_.data());
   BeginRows(Direction::kForward, kWin, buffers_.data());
+}
+
+void NsaCore::Summarize(const SequenceInputs& inputs) {
+  AttentionOps& attention = *context_.ops.attention;
   Await(*done_[shared_ ? kWin : kCmp], "halo", "stall.compression_halo");  // the last that began of the two
   {
     const auto stage = InStage("compress");
@@ -365,17 +367,25 @@ void NsaCore::Backward(const SequenceInputs& inputs, const Tensor& d_out, const 
     window();
     BeginRows(Direction::kBackward, kWin, rows.data());
   }
+}
 
+void NsaCore::ReturnRows(const SequenceInputs& inputs, const AttentionGradients& gradients) {
+  AttentionOps& attention = *context_.ops.attention;
+  const auto& rows = gradients.rows;
   // SHARED: and so for those of selected rows, begun before.
   Await(*summaries_done_, "summaries", "stall.summary_gradients");
   {
     const auto stage = InStage("compress");
-    RotateSummaries(inputs, OwnSummaries(d_summary_k), true);
-    attention.CompressBackward(compute, CompressionOfK(), {OwnSummaries(d_summary_k), rows[0].projected_k(), phi_.d_k});
-    attention.CompressBackward(compute, CompressionOfV(), {OwnSummaries(d_summary_v), rows[0].v, phi_.d_v});
+    const Tensor d_k = OwnSummaries(gradients.d_summary_k), d_v = OwnSummaries(gradients.d_summary_v);
+    RotateSummaries(inputs, d_k, true);
+    attention.CompressBackward(context_.compute, CompressionOfK(), {d_k, rows[0].projected_k(), phi_.d_k});
+    attention.CompressBackward(context_.compute, CompressionOfV(), {d_v, rows[0].v, phi_.d_v});
   }
   BeginRows(Direction::kBackward, kCmp, rows.data());
   if (shared_) BeginRows(Direction::kBackward, kWin, rows.data());
+}
+
+void NsaCore::AwaitRows() {
   for (const int branch : {kCmp, kSlc, kWin}) {
     Await(*done_[branch], branch == kSlc ? "selected_transfer" : "halo", "stall.row_gradients");
   }

@@ -2,14 +2,15 @@
 //
 //   compute stream                          communication stream
 //   -------------------------------------   ------------------------------------------
-//                                           halo of the compression inputs, of the window
+//   (the caller's: q and gates)             halo of the compression inputs, of the window
 //   compress own rows -> summaries
 //   window branch                           all-gather of summaries; of selected rows (GATHER)
 //   compressed branch, selection
 //   (FETCH: the window branch here)         what was chosen, agreement on who sends what, the chosen blocks (FETCH)
 //   selected branch, combination
 //
-// Backward walks the other way and gives every borrowed row's gradient back to its owner.
+// Backward walks the other way and gives every borrowed row's gradient back to its owner: those of summaries while the
+// caller uses d_q, then those of the halos.
 //
 // Branches that SHARE keys and values read the same rows: one buffer, in which the window's halo lies behind what the
 // selected branch borrows, and one transfer of each kind. Only keys that are compressed before their rotation
@@ -66,10 +67,13 @@ class NsaCore : public AttentionCore {
   const Tensor& branch_out(int branch) const { return o_[branch]; }    // [T,H,V]
   const Tensor& branch_lse(int branch) const { return lse_[branch]; }  // [T,H]
 
+  void LendRows() override;
   void Forward(const SequenceInputs& inputs) override;
   void Restore(const SequenceInputs& inputs) override;
   std::vector<Tensor> kept() const override;
   void Backward(const SequenceInputs& inputs, const Tensor& d_out, const AttentionGradients& gradients) override;
+  void ReturnRows(const SequenceInputs& inputs, const AttentionGradients& gradients) override;
+  void AwaitRows() override;
 
   int64_t borrowed_bytes() const override;
   // Of the last Forward. FETCH: fetched / remote blocks; GATHER: 1.

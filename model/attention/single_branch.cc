@@ -60,7 +60,7 @@ WindowArgs SingleBranchCore::Branch(const SequenceInputs& inputs) const {
   return args;
 }
 
-void SingleBranchCore::BorrowRows() {
+void SingleBranchCore::LendRows() {
   const auto stage = InStage("attention_transfer");
   context_.compute.Record(*ready_);
   context_.comm.Wait(*ready_);
@@ -70,18 +70,12 @@ void SingleBranchCore::BorrowRows() {
 
 void SingleBranchCore::Forward(const SequenceInputs& inputs) {
   restored_ = false;
-  BorrowRows();
   {
     const auto stage = InStage("attention_transfer");
     context_.compute.Wait(*done_, "stall.rows");
   }
   const auto stage = InStage("attention");
   context_.ops.attention->Window(context_.compute, Branch(inputs));
-}
-
-void SingleBranchCore::Restore(const SequenceInputs&) {
-  restored_ = true;
-  BorrowRows();
 }
 
 void SingleBranchCore::Backward(const SequenceInputs& inputs, const Tensor& d_out,
@@ -99,7 +93,11 @@ void SingleBranchCore::Backward(const SequenceInputs& inputs, const Tensor& d_ou
   context_.comm.Wait(*ready_);
   exchange_->Backward(context_.comm, {d_k, d_v});
   context_.comm.Record(*done_);
-  compute.Wait(*done_, "stall.row_gradients");
+}
+
+void SingleBranchCore::AwaitRows() {
+  const auto stage = InStage("attention_transfer");
+  context_.compute.Wait(*done_, "stall.row_gradients");
 }
 
 }  // namespace longspan

@@ -24,15 +24,17 @@ class SingleBranchCore : public AttentionCore {
   const Tensor& q() const override { return q_; }
   const Tensor& gates() const override { return no_gates_; }
   const Tensor& out() const override { return out_; }
+  void LendRows() override;
   void Forward(const SequenceInputs& inputs) override;
-  void Restore(const SequenceInputs& inputs) override;
+  void Restore(const SequenceInputs&) override { restored_ = true; }
   std::vector<Tensor> kept() const override { return {out_, lse_}; }
   int64_t borrowed_bytes() const override { return exchange_->borrowed_bytes(); }
   void Backward(const SequenceInputs& inputs, const Tensor& d_out, const AttentionGradients& gradients) override;
+  void ReturnRows(const SequenceInputs&, const AttentionGradients&) override {}  // Backward began to
+  void AwaitRows() override;
 
  private:
   WindowArgs Branch(const SequenceInputs& inputs) const;
-  void BorrowRows();  // until done_
 
   const Context& context_;
   Sizes sizes_;

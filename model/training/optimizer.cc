@@ -126,14 +126,19 @@ void Optimizer::Step(int64_t update, double learning_rate, const Tensor& loss_su
                            .weight_decay = param.decay ? config_.weight_decay : 0,
                            .step = update});
   }
-  GatherWeights();
+  BeginGather();
   ops_.rows->Zero(compute_, params_.gradients());
+  FinishGather();
 }
 
-void Optimizer::GatherWeights() {
+void Optimizer::BeginGather() {
   const auto weights = InStage("weights");
   Order(compute_, comm_);
   world_.AllGather(comm_, OwnPart(params_.weights()), params_.weights(), counts_);
+}
+
+void Optimizer::FinishGather() {
+  const auto weights = InStage("weights");
   Order(comm_, compute_, "stall.weights");
 }
 
@@ -153,7 +158,8 @@ std::vector<Optimizer::State> Optimizer::Cut(const FlatState& flat) const {
 
 void Optimizer::SpreadWeights() {
   if (master_ && own().end > own().begin) ops_.rows->Copy(compute_, master_, OwnPart(params_.weights()));
-  GatherWeights();
+  BeginGather();
+  FinishGather();
 }
 
 }  // namespace longspan

@@ -80,7 +80,8 @@ class Optimizer {
 
  private:
   const Shard& own() const { return shards_[world_.rank()]; }
-  void GatherWeights();
+  void BeginGather();   // of all ranks' weights, on the communication stream
+  void FinishGather();  // the compute stream waits for it
   Tensor OwnPart(const Tensor& flat) const { return flat.Rows(own().begin, own().end - own().begin); }
   // Later work of `second` starts after all work of `first` so far.
   void Order(Stream& first, Stream& second, const char* stall = nullptr);
