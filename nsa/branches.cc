@@ -2,7 +2,7 @@
 
 namespace longspan {
 
-BranchOutputs CutOutputs(const Context& context, int64_t tokens, Cutter& cutter) {
+BranchOutputs CutOutputs(const AttentionContext& context, int64_t tokens, Cutter& cutter) {
   BranchOutputs out;
   for (int branch : {kCmp, kSlc, kWin}) {
     out.o[branch] = cutter.Cut(context.dtype, {tokens, context.heads, context.value_width});

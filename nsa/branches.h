@@ -2,11 +2,11 @@
 #pragma once
 
 #include "model/attention/branches.h"
-#include "nsa/context.h"
+#include "nsa/attention_context.h"
 
 namespace longspan {
 
 // Of `tokens` queries of the context's heads.
-BranchOutputs CutOutputs(const Context& context, int64_t tokens, Cutter& cutter);
+BranchOutputs CutOutputs(const AttentionContext& context, int64_t tokens, Cutter& cutter);
 
 }  // namespace longspan

@@ -8,7 +8,7 @@
 
 namespace longspan {
 
-Cache::Cache(Context& context, int64_t num_pages)
+Cache::Cache(AttentionContext& context, int64_t num_pages)
     : context_(context),
       num_pages_(num_pages),
       kv_({.nsa = context.nsa,
@@ -56,7 +56,7 @@ void Cache::Start() {
   kv_.Start(context_.device(), *context_.ops().rows, context_.stream());
 }
 
-Cache& Cache::Of(const NSACache* cache, const Context& context) {
+Cache& Cache::Of(const NSACache* cache, const AttentionContext& context) {
   Required(cache, "cache", "an NSACache");
   if (cache->impl == nullptr) Refuse(NSA_ERROR_NOT_INITIALIZED, "cache: expected a cache that nsa_cache_init made");
   Cache& found = *static_cast<Cache*>(cache->impl);

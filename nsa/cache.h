@@ -11,10 +11,11 @@ namespace longspan {
 
 class Cache {
  public:
-  Cache(Context& context, int64_t num_pages);
+  Cache(AttentionContext& context, int64_t num_pages);
   void Start();  // allocates; all rows are 0
 
-  static Cache& Of(const NSACache* cache, const Context& context);  // refuses null, and what is not of this context
+  static Cache& Of(const NSACache* cache,
+                   const AttentionContext& context);  // refuses null, and what is not of this context
 
   // What `call` has and its forward has made becomes sequence number `sequence`.
   void Prefill(SequenceCall& call, int64_t sequence, const int32_t* page_table, const Tensor& out,
@@ -50,7 +51,7 @@ class Cache {
   void DecodeTogether(const Step& step);
   Tensor Gates(const Step& step);
 
-  Context& context_;
+  AttentionContext& context_;
   int64_t num_pages_;
   Arena arena_;
   KvCache kv_;

@@ -3,9 +3,9 @@
 
 #include <cmath>
 
+#include "nsa/attention_context.h"
 #include "nsa/cache.h"
 #include "nsa/configuration.h"
-#include "nsa/context.h"
 #include "nsa/sequence.h"
 #include "nsa/single_query.h"
 #include "nsa/status.h"
@@ -16,7 +16,7 @@ using namespace longspan;
 
 void CheckOutputs(const NSAOutputs* outputs) { Required(outputs, "outputs", "an NSAOutputs"); }
 
-Tensor SelectedView(const Context& context, const SequenceCall& call, const NSAOutputs& outputs) {
+Tensor SelectedView(const AttentionContext& context, const SequenceCall& call, const NSAOutputs& outputs) {
   if (outputs.selected == nullptr) return {};
   return context.View(outputs.selected, "selected", DType::kI32, {call.tokens(), context.groups, context.nsa.select});
 }
@@ -85,7 +85,7 @@ int nsa_init(NSAContext* ctx, const NSAConfig* config) {
   return Guard("nsa_init", [&] {
     Required(ctx, "ctx", "an NSAContext")->impl = nullptr;
     const std::lock_guard lock(SetupMutex());
-    auto context = std::make_unique<Context>(*Required(config, "config", "an NSAConfig"), false);
+    auto context = std::make_unique<AttentionContext>(*Required(config, "config", "an NSAConfig"), false);
     context->Start();
     ctx->impl = context.release();
   });
@@ -94,19 +94,19 @@ int nsa_init(NSAContext* ctx, const NSAConfig* config) {
 void nsa_free(NSAContext* ctx) {
   if (ctx == nullptr || ctx->impl == nullptr) return;
   const std::lock_guard lock(SetupMutex());
-  delete static_cast<Context*>(ctx->impl);
+  delete static_cast<AttentionContext*>(ctx->impl);
   ctx->impl = nullptr;
 }
 
 size_t nsa_get_workspace_size(const NSAConfig* config) {
   return Bytes("nsa_get_workspace_size",
-               [&] { return Context(*Required(config, "config", "an NSAConfig"), true).bytes(); });
+               [&] { return AttentionContext(*Required(config, "config", "an NSAConfig"), true).bytes(); });
 }
 
 int nsa_set_weight(NSAContext* ctx, const char* name, const void* data, int32_t dtype, const int64_t* shape,
                    int32_t rank) {
   return Guard("nsa_set_weight", [&] {
-    Context& context = Context::Of(ctx);
+    AttentionContext& context = AttentionContext::Of(ctx);
     Required(name, "name", "a weight's");
     Required(data, name, "host memory");
     if (rank < 1 || rank > Shape::kMaxRank) {
@@ -122,24 +122,26 @@ int nsa_set_weight(NSAContext* ctx, const char* name, const void* data, int32_t 
 }
 
 int nsa_load_weights(NSAContext* ctx, const char* path, const char* prefix) {
-  return Guard("nsa_load_weights",
-               [&] { Context::Of(ctx).LoadWeights(Required(path, "path", "a file's"), prefix ? prefix : ""); });
+  return Guard("nsa_load_weights", [&] {
+    AttentionContext::Of(ctx).LoadWeights(Required(path, "path", "a file's"), prefix ? prefix : "");
+  });
 }
 
 int nsa_bind_weight(NSAContext* ctx, const char* name, const void* data) {
-  return Guard("nsa_bind_weight",
-               [&] { Context::Of(ctx).weights().Bind(Required(name, "name", "a weight's"), const_cast<void*>(data)); });
+  return Guard("nsa_bind_weight", [&] {
+    AttentionContext::Of(ctx).weights().Bind(Required(name, "name", "a weight's"), const_cast<void*>(data));
+  });
 }
 
 int nsa_bind_gradient(NSAContext* ctx, const char* name, void* data) {
   return Guard("nsa_bind_gradient",
-               [&] { Context::Of(ctx).weights().BindGradient(Required(name, "name", "a weight's"), data); });
+               [&] { AttentionContext::Of(ctx).weights().BindGradient(Required(name, "name", "a weight's"), data); });
 }
 
 int nsa_compute_attention(NSAContext* ctx, const float* query, const float* keys, const float* values, int32_t seq_len,
                           float* output, CUstream_st* stream) {
   return Guard("nsa_compute_attention", [&] {
-    Context& context = Context::Of(ctx);
+    AttentionContext& context = AttentionContext::Of(ctx);
     if (seq_len < 1) Refuse(NSA_ERROR_INVALID_ARGUMENT, "seq_len: expected 1 or more, found {}", seq_len);
     if (seq_len > context.config.max_length) {
       Refuse(NSA_ERROR_LENGTH, "seq_len: expected at most max_length = {}, found {}", context.config.max_length,
@@ -153,7 +155,7 @@ int nsa_compute_attention(NSAContext* ctx, const float* query, const float* keys
 int nsa_update_window(NSAContext* ctx, const float* new_keys, const float* new_values, int32_t num_new,
                       CUstream_st* stream) {
   return Guard("nsa_update_window", [&] {
-    Context& context = Context::Of(ctx);
+    AttentionContext& context = AttentionContext::Of(ctx);
     if (num_new < 0) Refuse(NSA_ERROR_INVALID_ARGUMENT, "num_new: expected 0 or more, found {}", num_new);
     SingleQuery& single = context.single();
     if (num_new > 0) context.Run(stream, [&] { single.Append(new_keys, new_values, num_new); });
@@ -162,21 +164,22 @@ int nsa_update_window(NSAContext* ctx, const float* new_keys, const float* new_v
 
 void nsa_reset(NSAContext* ctx) {
   Guard("nsa_reset", [&] {
-    if (ctx != nullptr) Context::Of(ctx).single().Reset();
+    if (ctx != nullptr) AttentionContext::Of(ctx).single().Reset();
   });
 }
 
 size_t nsa_saved_size(const NSAContext* ctx, int64_t tokens) {
-  return Bytes("nsa_saved_size", [&] { return SequenceCall::SavedBytes(Context::Of(ctx), tokens); });
+  return Bytes("nsa_saved_size", [&] { return SequenceCall::SavedBytes(AttentionContext::Of(ctx), tokens); });
 }
 
 size_t nsa_backward_workspace_size(const NSAContext* ctx, int64_t tokens) {
-  return Bytes("nsa_backward_workspace_size", [&] { return SequenceCall::WorkspaceBytes(Context::Of(ctx), tokens); });
+  return Bytes("nsa_backward_workspace_size",
+               [&] { return SequenceCall::WorkspaceBytes(AttentionContext::Of(ctx), tokens); });
 }
 
 int nsa_forward(NSAContext* ctx, const NSAInputs* inputs, const NSAOutputs* outputs, CUstream_st* stream) {
   return Guard("nsa_forward", [&] {
-    Context& context = Context::Of(ctx);
+    AttentionContext& context = AttentionContext::Of(ctx);
     CheckOutputs(outputs);
     SequenceCall call(context, inputs, outputs->saved);
     const Tensor out = call.OutView(outputs->out, "out"), selected = SelectedView(context, call, *outputs);
@@ -187,7 +190,7 @@ int nsa_forward(NSAContext* ctx, const NSAInputs* inputs, const NSAOutputs* outp
 int nsa_backward(NSAContext* ctx, const NSAInputs* inputs, const void* saved, const void* d_out,
                  const NSAGradients* gradients, void* workspace, CUstream_st* stream) {
   return Guard("nsa_backward", [&] {
-    Context& context = Context::Of(ctx);
+    AttentionContext& context = AttentionContext::Of(ctx);
     SequenceCall call(context, inputs, saved);
     const Tensor d_out_view = call.OutView(d_out, "d_out");
     Required(gradients, "gradients", "an NSAGradients");
@@ -202,7 +205,7 @@ int nsa_backward(NSAContext* ctx, const NSAInputs* inputs, const void* saved, co
 int nsa_cache_init(NSAContext* ctx, NSACache* cache, int32_t num_pages) {
   return Guard("nsa_cache_init", [&] {
     Required(cache, "cache", "an NSACache")->impl = nullptr;
-    Context& context = Context::Of(ctx);
+    AttentionContext& context = AttentionContext::Of(ctx);
     auto made = std::make_unique<Cache>(context, num_pages);
     made->Start();
     context.stream().Synchronize();
@@ -219,7 +222,7 @@ void nsa_cache_free(NSACache* cache) {
 int nsa_prefill(NSAContext* ctx, NSACache* cache, int32_t sequence, const NSAInputs* inputs, const int32_t* page_table,
                 const NSAOutputs* outputs, CUstream_st* stream) {
   return Guard("nsa_prefill", [&] {
-    Context& context = Context::Of(ctx);
+    AttentionContext& context = AttentionContext::Of(ctx);
     Cache& found = Cache::Of(cache, context);
     CheckOutputs(outputs);
     SequenceCall call(context, inputs, outputs->saved);
@@ -234,7 +237,7 @@ int nsa_prefill(NSAContext* ctx, NSACache* cache, int32_t sequence, const NSAInp
 
 int nsa_decode(NSAContext* ctx, NSACache* cache, const NSADecodeStep* step, CUstream_st* stream) {
   return Guard("nsa_decode", [&] {
-    Context& context = Context::Of(ctx);
+    AttentionContext& context = AttentionContext::Of(ctx);
     Cache& found = Cache::Of(cache, context);
     const Cache::Step checked = found.Check(step);
     context.Run(stream, [&] { found.Decode(checked); });
@@ -243,7 +246,7 @@ int nsa_decode(NSAContext* ctx, NSACache* cache, const NSADecodeStep* step, CUst
 
 int nsa_decode_device(NSAContext* ctx, NSACache* cache, const NSADeviceStep* step, CUstream_st* stream) {
   return Guard("nsa_decode_device", [&] {
-    Context& context = Context::Of(ctx);
+    AttentionContext& context = AttentionContext::Of(ctx);
     Cache& found = Cache::Of(cache, context);
     const Cache::DeviceStep checked = found.Check(step);
     context.Run(stream, [&] { found.Decode(checked); });

@@ -10,14 +10,14 @@
 namespace longspan {
 namespace {
 
-void CheckTokens(const Context& context, int64_t tokens) {
+void CheckTokens(const AttentionContext& context, int64_t tokens) {
   if (tokens < 1) Refuse(NSA_ERROR_INVALID_ARGUMENT, "tokens: expected 1 or more, found {}", tokens);
   if (tokens > context.config.max_length) {
     Refuse(NSA_ERROR_LENGTH, "tokens: expected at most max_length = {}, found {}", context.config.max_length, tokens);
   }
 }
 
-SavedSequence CutSaved(const Context& c, int64_t tokens, Cutter& cutter) {
+SavedSequence CutSaved(const AttentionContext& c, int64_t tokens, Cutter& cutter) {
   const int64_t rows = tokens / c.nsa.stride;
   SavedSequence saved;
   saved.out = CutOutputs(c, tokens, cutter);
@@ -36,7 +36,7 @@ struct Workspace {
   Tensor d_gates, d_logits;  // [S,H,3], [S*H,3]
 };
 
-Workspace CutWorkspace(const Context& c, int64_t tokens, Cutter& cutter) {
+Workspace CutWorkspace(const AttentionContext& c, int64_t tokens, Cutter& cutter) {
   Workspace work;
   const int64_t rows = tokens / c.nsa.stride;
   work.d_k_cmp = cutter.Cut(c.gradient_dtype, {rows, c.groups, c.key_width});
@@ -48,7 +48,7 @@ Workspace CutWorkspace(const Context& c, int64_t tokens, Cutter& cutter) {
 
 }  // namespace
 
-SequenceCall::SequenceCall(Context& context, const NSAInputs* inputs, const void* saved)
+SequenceCall::SequenceCall(AttentionContext& context, const NSAInputs* inputs, const void* saved)
     : context_(context), tokens_(Required(inputs, "inputs", "an NSAInputs")->tokens) {
   CheckTokens(context, tokens_);
   const int64_t heads = context.heads, groups = context.groups;
@@ -87,14 +87,14 @@ SequenceCall::SequenceCall(Context& context, const NSAInputs* inputs, const void
                     {k_[kWin], v_[kWin], in_order}};
 }
 
-int64_t SequenceCall::SavedBytes(const Context& context, int64_t tokens) {
+int64_t SequenceCall::SavedBytes(const AttentionContext& context, int64_t tokens) {
   CheckTokens(context, tokens);
   Cutter cutter(nullptr, DeviceKind::kCpu);
   CutSaved(context, tokens, cutter);
   return cutter.bytes();
 }
 
-int64_t SequenceCall::WorkspaceBytes(const Context& context, int64_t tokens) {
+int64_t SequenceCall::WorkspaceBytes(const AttentionContext& context, int64_t tokens) {
   CheckTokens(context, tokens);
   Cutter cutter(nullptr, DeviceKind::kCpu);
   CutWorkspace(context, tokens, cutter);

@@ -18,10 +18,10 @@ struct SavedSequence {
 class SequenceCall {
  public:
   // Refuses inputs against the rules. `saved` is of SavedBytes(tokens).
-  SequenceCall(Context& context, const NSAInputs* inputs, const void* saved);
+  SequenceCall(AttentionContext& context, const NSAInputs* inputs, const void* saved);
 
-  static int64_t SavedBytes(const Context& context, int64_t tokens);
-  static int64_t WorkspaceBytes(const Context& context, int64_t tokens);
+  static int64_t SavedBytes(const AttentionContext& context, int64_t tokens);
+  static int64_t WorkspaceBytes(const AttentionContext& context, int64_t tokens);
 
   void Forward(const Tensor& out, const Tensor& selected);  // `selected` [S,G,N] or null
   // d_out as out.
@@ -45,7 +45,7 @@ class SequenceCall {
   CombineArgs Combination(const Tensor& out) const;
   void GatesBackward(const Tensor& d_gates, const Tensor& d_logits, const Tensor& d_q);
 
-  Context& context_;
+  AttentionContext& context_;
   int64_t tokens_;
   const int32_t* host_doc_start_ = nullptr;
   bool given_gates_ = false;

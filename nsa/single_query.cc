@@ -6,7 +6,7 @@
 
 namespace longspan {
 
-SingleQuery::SingleQuery(Context& context, Arena& arena) : context_(context), nsa_(context.nsa) {
+SingleQuery::SingleQuery(AttentionContext& context, Arena& arena) : context_(context), nsa_(context.nsa) {
   const int64_t width = context.key_width;
   const auto reserve = [&](Tensor* slot, const char* name, DType dtype, const Shape& shape) {
     arena.Reserve(slot, MemoryUse::kWorkspace, std::string("query.") + name, dtype, shape);

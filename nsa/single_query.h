@@ -8,7 +8,7 @@ namespace longspan {
 
 class SingleQuery {
  public:
-  SingleQuery(Context& context, Arena& arena);  // reserves for max_length tokens
+  SingleQuery(AttentionContext& context, Arena& arena);  // reserves for max_length tokens
 
   void Compute(const float* query, const float* keys, const float* values, int64_t length, float* output);
   void Append(const float* keys, const float* values, int64_t count);
@@ -17,7 +17,7 @@ class SingleQuery {
  private:
   CompressArgs Compression(const Tensor& x, const Tensor& y, bool keys) const;
 
-  Context& context_;
+  AttentionContext& context_;
   NsaConfig nsa_;
   Tensor k_cmp_, v_cmp_;        // [max_length/d,1,K]
   Tensor window_k_, window_v_;  // [w,1,K], token i in row i % w

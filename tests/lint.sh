@@ -10,18 +10,22 @@ skip=^tests/
 mapfile -t files < <(git ls-files '*.h' '*.cc' '*.cu' '*.cuh')
 clang-format --dry-run -Werror "${files[@]}"
 
-# Which backend is compiled differs from build to build; clang-tidy takes any other source for an error.
-mapfile -t sources < <(comm -12 \
-  <(sed -nE "s|^ *\"file\": \"$PWD/(.*\.cc)\",?$|\1|p" "$build/compile_commands.json" | sort -u) \
-  <(git ls-files '*.cc' | sort) | grep -vE "$skip")
-if [ ${#sources[@]} -eq 0 ]; then
-  echo "error: $build/compile_commands.json names no source of $PWD" >&2
-  exit 1
-fi
-# Options of GCC's that clang-tidy does not know.
+# How each source is compiled, alone: rooms are built as one (LONGSPAN_UNITY). What is generated lies in the build.
 database=$(mktemp -d)
 trap 'rm -rf "$database"' EXIT
-sed 's/ -fno-gnu-unique//g' "$build/compile_commands.json" >"$database/compile_commands.json"
+cuda=$(sed -n 's/^LONGSPAN_CUDA:STRING=//p' "$build/CMakeCache.txt")
+cmake --preset ci -B "$database" -DLONGSPAN_UNITY=OFF -DLONGSPAN_CUDA="$cuda" >/dev/null
+# Options of GCC's that clang-tidy does not know.
+sed -i "s| -fno-gnu-unique||g; s|$database|$(realpath "$build")|g" "$database/compile_commands.json"
+
+# Which backend is compiled differs from build to build; clang-tidy takes any other source for an error.
+mapfile -t sources < <(comm -12 \
+  <(sed -nE "s|^ *\"file\": \"$PWD/(.*\.cc)\",?$|\1|p" "$database/compile_commands.json" | sort -u) \
+  <(git ls-files '*.cc' | sort) | grep -vE "$skip")
+if [ ${#sources[@]} -eq 0 ]; then
+  echo "error: $build is no build of $PWD" >&2
+  exit 1
+fi
 # Warnings are for GCC to give.
 if ! findings=$(printf '%s\n' "${sources[@]}" |
   xargs -P "$(nproc)" -n 4 clang-tidy-19 --quiet --extra-arg=-w -p "$database" 2>&1); then

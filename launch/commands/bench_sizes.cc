@@ -13,7 +13,7 @@
 namespace longspan {
 namespace {
 
-constexpr int64_t kMost = int64_t{1} << 30;  // of any size
+constexpr int64_t kLargestSize = int64_t{1} << 30;  // of any size
 
 // Of "H,G,K,V"; false: it is none.
 bool ReadShape(const std::string& text, AttentionCore::Sizes* sizes) {
@@ -76,7 +76,7 @@ std::vector<std::pair<std::string, int64_t>> NamedSizes(int64_t tokens, const At
 void AddBenchSizes(CLI::App& app, BenchSizes* sizes) {
   const auto size = [&](const std::string& name, int64_t* value, int64_t least, const char* what) {
     app.add_option(name, *value, what)
-        ->transform(WholeNumber(least, kMost))
+        ->transform(WholeNumber(least, kLargestSize))
         ->type_name("N")
         ->group("Sizes")
         ->capture_default_str();
@@ -85,7 +85,7 @@ void AddBenchSizes(CLI::App& app, BenchSizes* sizes) {
          "--tokens", sizes->tokens,
          fmt::format("Lengths of the sequence ({} on a GPU, {} on a CPU)", sizes->gpu_tokens, sizes->cpu_tokens))
       ->delimiter(',')
-      ->transform(WholeNumber(1, kMost))
+      ->transform(WholeNumber(1, kLargestSize))
       ->type_name("S,...")
       ->group("Sizes");
   app.add_option("--shape", sizes->shapes, "Heads, groups and widths; may be repeated")

@@ -17,7 +17,7 @@
 namespace longspan {
 namespace {
 
-struct Given {
+struct GivenFlags {
   bool print_config = false;
   bool dry_run = false;
   int64_t world = 0;
@@ -76,7 +76,7 @@ std::function<int()> AddConfigured(CLI::App& app, std::function<int(const RunCon
                                    std::function<void(const RunConfig&, int64_t)> plan,
                                    std::function<bool()> only_ranks) {
   const auto config = AddConfig(app);
-  const auto given = std::make_shared<Given>();
+  const auto given = std::make_shared<GivenFlags>();
   app.add_flag("--print-config", given->print_config, "Print every value with its source, and end")
       ->group("Without running");
   if (plan) {

@@ -29,7 +29,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t kMost = int64_t{1} << 40;
+constexpr int64_t kLongestDocument = int64_t{1} << 40;
 
 struct EvalOptions {
   std::string json;
@@ -183,7 +183,7 @@ std::function<int()> AddEval(CLI::App& app) {
   app.add_option("--lengths", options->retrieval.lengths,
                  "Their tokens (default: a sequence, a half and a quarter of it)")
       ->delimiter(',')
-      ->transform(WholeNumber(1, kMost))
+      ->transform(WholeNumber(1, kLongestDocument))
       ->type_name("L,...")
       ->needs("--retrieval");
   app.add_option("--pairs", options->retrieval.pairs, "Pairs of a key and a value in a document (default: 1,8)")

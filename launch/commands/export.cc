@@ -16,14 +16,14 @@
 namespace longspan {
 namespace {
 
-struct Given {
+struct GivenExport {
   std::string checkpoint, folder, tokenizer;
   bool dense = false;
   DType dtype = DType::kF32;
   uint64_t shard_bytes = 5'000'000'000;
 };
 
-int Export(const Given& given) {
+int Export(const GivenExport& given) {
   CheckpointReader checkpoint(NewestCheckpoint(given.checkpoint));
   const RunConfig config = ParseConfig(checkpoint.manifest().config, checkpoint.path() + ": config", {}, 0).config;
   const std::string trained = TrainedTokenizer(checkpoint);
@@ -47,7 +47,7 @@ int Export(const Given& given) {
 }
 
 std::function<int()> AddExport(CLI::App& app) {
-  const auto given = std::make_shared<Given>();
+  const auto given = std::make_shared<GivenExport>();
   app.add_option("checkpoint", given->checkpoint, "A checkpoint, or a run's folder: its newest")
       ->required()
       ->type_name("RUN_OR_CHECKPOINT");

@@ -24,14 +24,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Given {
+struct GivenImport {
   std::string from, to;
   std::vector<std::string> overrides;
   std::optional<AttentionKind> attention;
 };
 
 // The configuration of a run that goes on with the model.
-RunConfig ConfigOf(const HuggingFaceModel& from, const Given& given) {
+RunConfig ConfigOf(const HuggingFaceModel& from, const GivenImport& given) {
   const bool dense = from.type != "longspan";
   if (!dense && given.attention) {
     Fail(ExitCode::kUsage, "--attention: {} is of Longspan's own form and keeps its attention", given.from);
@@ -60,7 +60,7 @@ RunConfig ConfigOf(const HuggingFaceModel& from, const Given& given) {
   return loaded.config;
 }
 
-int Import(const Given& given) {
+int Import(const GivenImport& given) {
   const HuggingFaceModel from = ReadHuggingFaceConfig(given.from);
   const HuggingFaceTensors tensors(given.from);
   tensors.RequireSizes(from.model);
@@ -96,7 +96,7 @@ int Import(const Given& given) {
 }
 
 std::function<int()> AddImport(CLI::App& app) {
-  const auto given = std::make_shared<Given>();
+  const auto given = std::make_shared<GivenImport>();
   app.add_option("from", given->from, "A folder in Hugging Face's layout")->required()->type_name("FOLDER");
   app.add_option("to", given->to, "Where the checkpoint goes: a new or empty folder")->required()->type_name("RUN");
   app.add_option("--attention", given->attention, "NSA (default), or FULL: as it is; of a dense model")

@@ -20,7 +20,7 @@
 namespace longspan {
 namespace {
 
-struct Given {
+struct GivenPlan {
   int64_t world = 0;
   PlanRates rates;
   double coverage = 1;
@@ -52,7 +52,7 @@ PlannedRank DeviceOf(const RuntimeConfig& config) {
   return rank;
 }
 
-int Plan(const RunConfig& config, const Given& given) {
+int Plan(const RunConfig& config, const GivenPlan& given) {
   const ParallelConfig& parallel = config.parallel;
   PlannedRank rank = DeviceOf(config.runtime);
   rank.dp = parallel.dp > 0 ? parallel.dp : given.world > 0 ? given.world / parallel.cp : 1;
@@ -116,7 +116,7 @@ int Plan(const RunConfig& config, const Given& given) {
 
 std::function<int()> AddPlan(CLI::App& app) {
   const auto config = AddConfig(app);
-  const auto given = std::make_shared<Given>();
+  const auto given = std::make_shared<GivenPlan>();
   app.add_option("--world", given->world, "Ranks (default: what parallel.cp and .dp say)")
       ->type_name("N")
       ->transform(WholeNumber(1, 1 << 20));

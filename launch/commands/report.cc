@@ -21,7 +21,7 @@
 namespace longspan {
 namespace {
 
-struct Given {
+struct GivenReport {
   std::string run, compare, trace, tensorboard, output;
   std::vector<std::string> scaling;
   PlanRates rates;
@@ -51,14 +51,14 @@ std::vector<KeyDifference> KeyDifferences(const std::string& a, const std::strin
   return differences;
 }
 
-int Compare(const Given& given) {
+int Compare(const GivenReport& given) {
   const ReportedRun a = ReadMeasured(given.run), b = ReadMeasured(given.compare);
   const std::vector<KeyDifference> keys = KeyDifferences(given.run, given.compare);
   fmt::print("{}", given.json ? ComparisonJson(a, b, keys) : ComparisonText(a, b, keys));
   return 0;
 }
 
-int Scaling(const Given& given) {
+int Scaling(const GivenReport& given) {
   std::vector<ReportedRun> runs;
   for (const std::string& folder : given.scaling) {
     runs.push_back(ReadMeasured(folder));
@@ -77,7 +77,7 @@ int Scaling(const Given& given) {
   return 0;
 }
 
-int Report(const Given& given) {
+int Report(const GivenReport& given) {
   if (given.run.empty() == given.scaling.empty()) {
     Fail(ExitCode::kUsage, "expected one run's folder, or --scaling and several");
   }
@@ -101,7 +101,7 @@ int Report(const Given& given) {
 }
 
 std::function<int()> AddReport(CLI::App& app) {
-  const auto given = std::make_shared<Given>();
+  const auto given = std::make_shared<GivenReport>();
   app.add_option("run", given->run, "A run's folder")->type_name("RUN");
   CLI::Option* const json = app.add_flag("--json", given->json, "Print the numbers as JSON");
   CLI::Option* const html =

@@ -13,14 +13,14 @@
 namespace longspan {
 namespace {
 
-struct Given {
+struct GivenTrain {
   bool overwrite = false, resume = false;
   uint64_t device_memory = 0;
   OlderRun older() const { return overwrite ? OlderRun::kReplace : resume ? OlderRun::kResume : OlderRun::kKeep; }
 };
 
 std::function<int()> AddTrain(CLI::App& app) {
-  const auto given = std::make_shared<Given>();
+  const auto given = std::make_shared<GivenTrain>();
   const auto run = AddConfigured(
       app,
       [given](const RunConfig& config) {

@@ -12,7 +12,7 @@
 namespace longspan {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
 constexpr int64_t kLargestBytes = 4096;  // nothing longer is a record
 
@@ -24,7 +24,7 @@ std::optional<DatasetRecord> ReadDatasetRecord(const std::string& path) {
   const MappedFile file(name);
   if (file.size() == 0 || file.size() > kLargestBytes) return std::nullopt;
   const char* const text = reinterpret_cast<const char*>(file.data());
-  const Json json = Json::parse(text, text + file.size(), nullptr, /*allow_exceptions=*/false);
+  const OrderedJson json = OrderedJson::parse(text, text + file.size(), nullptr, /*allow_exceptions=*/false);
   if (!json.is_object() || !json.contains("tokenizer_hash")) return std::nullopt;
 
   DatasetRecord record;
@@ -34,13 +34,13 @@ std::optional<DatasetRecord> ReadDatasetRecord(const std::string& path) {
   };
   for (const auto& [key, to] :
        {std::pair{"tokenizer", &record.tokenizer}, {"tokenizer_hash", &record.tokenizer_hash}}) {
-    const Json found = value(key);
+    const OrderedJson found = value(key);
     if (!found.is_string()) Fail(ExitCode::kData, "{}: {}: expected a string, found {}", name, key, found.dump());
     *to = found;
   }
   for (const auto& [key, to] :
        {std::pair{"tokens", &record.tokens}, {"documents", &record.documents}, {"largest_id", &record.largest_id}}) {
-    const Json found = value(key);
+    const OrderedJson found = value(key);
     if (!found.is_number_unsigned() || found.get<uint64_t>() > INT64_MAX) {
       Fail(ExitCode::kData, "{}: {}: expected a whole number, found {}", name, key, found.dump());
     }
@@ -95,11 +95,11 @@ std::string DatasetRecord::Tokenizer() const {
 }
 
 void WriteDatasetRecord(const DatasetRecord& record, OutputFile* file) {
-  const Json json = {{"tokenizer", record.tokenizer},
-                     {"tokenizer_hash", record.tokenizer_hash},
-                     {"tokens", record.tokens},
-                     {"documents", record.documents},
-                     {"largest_id", record.largest_id}};
+  const OrderedJson json = {{"tokenizer", record.tokenizer},
+                            {"tokenizer_hash", record.tokenizer_hash},
+                            {"tokens", record.tokens},
+                            {"documents", record.documents},
+                            {"largest_id", record.largest_id}};
   const std::string text = json.dump(2) + "\n";
   file->Write(text.data(), static_cast<int64_t>(text.size()));
 }

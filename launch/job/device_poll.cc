@@ -10,7 +10,7 @@
 namespace longspan {
 namespace {
 
-constexpr auto kTick = std::chrono::milliseconds(100);  // between questions
+constexpr auto kPause = std::chrono::milliseconds(100);  // between questions
 
 }  // namespace
 
@@ -38,7 +38,7 @@ double DevicePoll::silent_seconds() const {
 
 void DevicePoll::Run() {
   std::unique_lock lock(mutex_);
-  while (!changed_.wait_for(lock, kTick, [this] { return ending_; })) {
+  while (!changed_.wait_for(lock, kPause, [this] { return ending_; })) {
     lock.unlock();
     asked_ = WallSeconds();
     std::string failure;

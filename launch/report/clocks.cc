@@ -7,8 +7,8 @@
 namespace longspan {
 namespace {
 
-constexpr int kTries = 8, kMostTries = 64;  // as long as the best is not good
-constexpr double kGood = 50e-6;             // seconds
+constexpr int kClockTries = 8, kMostClockTries = 64;  // as long as the best is not good
+constexpr double kGood = 50e-6;                       // seconds
 
 using Values = std::array<double, 2>;
 
@@ -36,7 +36,7 @@ class Peer {
 // Both ends of a pair: `own` is what the asking one knows of itself.
 void Ask(Peer peer, const ClockDifference& own) {
   ClockDifference other{0, 1e300};
-  for (int i = 0; i < kTries || (i < kMostTries && other.error > kGood); ++i) {
+  for (int i = 0; i < kClockTries || (i < kMostClockTries && other.error > kGood); ++i) {
     const double begin = WallSeconds();
     peer.Send({1, 0});
     const double answer = peer.Receive()[0], half = (WallSeconds() - begin) / 2;

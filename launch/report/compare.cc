@@ -16,9 +16,7 @@ namespace {
 using nlohmann::json;
 
 constexpr size_t kMostShown = 16;
-constexpr double kLeastShown = 0.005;  // of a step
-
-double Ms(double seconds) { return 1e3 * seconds; }
+constexpr double kLeastChange = 0.005;  // of a step
 
 struct Difference {
   std::string what;
@@ -138,7 +136,7 @@ std::string ComparisonText(const ReportedRun& a, const ReportedRun& b, const std
   Difference rest;
   size_t shown = 0;
   for (const Difference& difference : DifferencesOf(a.summary, b.summary)) {
-    if (shown < kMostShown && std::abs(difference.change()) >= kLeastShown * step) {
+    if (shown < kMostShown && std::abs(difference.change()) >= kLeastChange * step) {
       ++shown;
       line(difference.what, difference.a, difference.b);
     } else {

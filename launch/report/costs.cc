@@ -12,8 +12,6 @@ namespace {
 constexpr size_t kMostCosts = 3;
 constexpr double kLeastShare = 0.01;  // of a step
 
-double Ms(double seconds) { return 1e3 * seconds; }
-
 std::string AdviceOn(const Straggler& straggler) {
   switch (straggler.what) {
     case SlowClass::kCompute:

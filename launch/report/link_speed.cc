@@ -9,12 +9,12 @@ namespace longspan {
 namespace {
 
 constexpr int64_t kBytes = 256 << 10;
-constexpr int kTries = 32;
+constexpr int kMessageTries = 32;
 constexpr double kLongest = 0.02;  // seconds, after which no other try begins
 
-class Link {
+class MeasuredLink {
  public:
-  Link(Communicator& group, int peer) : group_(group), peer_(peer), message_(kBytes) {}
+  MeasuredLink(Communicator& group, int peer) : group_(group), peer_(peer), message_(kBytes) {}
 
   // One end asks, the other answers.
   double Ask() {
@@ -22,7 +22,7 @@ class Link {
     Move(Transfer::Kind::kSend, 1);
     Move(Transfer::Kind::kReceive, 1);  // the other end has no other link to measure now
     const double begin = WallSeconds();
-    for (int i = 0; i < kTries && (i == 0 || WallSeconds() - begin < kLongest); ++i) {
+    for (int i = 0; i < kMessageTries && (i == 0 || WallSeconds() - begin < kLongest); ++i) {
       message_[0] = 1;
       const double sent = WallSeconds();
       Move(Transfer::Kind::kSend);
@@ -61,8 +61,8 @@ LinkSpeed MeasureNextLink(Communicator& group) {
   // Links from even ranks, from odd ones, and from the last rank, whose next may be even as itself.
   const auto round = [&](int from) { return from == ranks - 1 ? 2 : from % 2; };
   for (int i = 0; i < 3; ++i) {
-    if (round(rank) == i) found.seconds = Link(group, next).Ask();
-    if (round(before) == i) Link(group, before).Answer();
+    if (round(rank) == i) found.seconds = MeasuredLink(group, next).Ask();
+    if (round(before) == i) MeasuredLink(group, before).Answer();
   }
   return found;
 }

@@ -20,11 +20,11 @@ constexpr size_t kMatrixRanks = 16;
 
 bool BetweenNodes(const LinkReport& found, const Link& link) { return found.nodes[link.from] != found.nodes[link.to]; }
 
-struct Spread {
+struct LinkSpread {
   double least = 0, median = 0, most = 0;
 };
 
-Spread SpreadOf(const std::vector<const Link*>& links, double Link::*member) {
+LinkSpread SpreadOf(const std::vector<const Link*>& links, double Link::*member) {
   std::vector<double> values;
   for (const Link* link : links) values.push_back(link->*member);
   std::sort(values.begin(), values.end());
@@ -124,7 +124,7 @@ std::string LinkTable(const LinkReport& found) {
   for (const bool between : {false, true}) {
     const std::vector<const Link*> links = OfKind(found, between);
     if (links.empty()) continue;
-    const Spread us = SpreadOf(links, &Link::us), gbps = SpreadOf(links, &Link::gbps);
+    const LinkSpread us = SpreadOf(links, &Link::us), gbps = SpreadOf(links, &Link::gbps);
     text += fmt::format("  {:<30} {:>6} {:>12.1f} {:>12.4g} {:>12.4g} {:>12.4g}\n",
                         between ? "between nodes" : "within a node", links.size(), us.median, gbps.median, gbps.least,
                         gbps.most);

@@ -17,7 +17,7 @@ namespace {
 using nlohmann::json;
 
 constexpr size_t kMostPoints = 400;       // of a curve
-constexpr size_t kMostRanks = 8;          // of a chart that has each rank's steps
+constexpr size_t kMostCharted = 8;        // of a chart that has each rank's steps
 constexpr double kLeastGap = 1.0 / 4000;  // of a step, between spans that are shown apart
 
 // Means of stretches; null where all of one is NaN.
@@ -69,7 +69,7 @@ std::vector<size_t> OutstandingRanks(const Summary& summary) {
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
     return std::pair(named(a), summary.ranks[a].own()) > std::pair(named(b), summary.ranks[b].own());
   });
-  order.resize(std::min(order.size(), kMostRanks));
+  order.resize(std::min(order.size(), kMostCharted));
   std::sort(order.begin(), order.end());
   return order;
 }

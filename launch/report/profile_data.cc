@@ -14,7 +14,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uint32_t kMostRanks = 1 << 20;  // more is no profile
+constexpr uint32_t kMostRanksOfARun = 1 << 20;  // more is no profile
 
 // Reads the entries of one rank's file, one after another.
 class Reader {
@@ -358,7 +358,7 @@ ProfileData ReadProfiles(const std::string& run_folder) {
       const ProfileExtent file = ReadProfileFile(path.string(), [&](const proto::Entry& entry) { reader.Read(entry); });
       RankProfile rank = reader.Take();
       const uint32_t ranks = rank.header.ranks();
-      if (rank.sessions.empty() || rank.header.rank() >= ranks || ranks > kMostRanks) {
+      if (rank.sessions.empty() || rank.header.rank() >= ranks || ranks > kMostRanksOfARun) {
         data.problems.push_back(fmt::format("{} holds no profile", path.string()));
         continue;
       }

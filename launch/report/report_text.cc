@@ -12,10 +12,8 @@
 namespace longspan {
 namespace {
 
-constexpr size_t kMostRanks = 16, kMostStages = 24, kMostTransfers = 12;  // that are shown; report.json has all
-constexpr double kLeastShown = 0.002;                                     // of a step, of a stage
-
-double Ms(double seconds) { return 1e3 * seconds; }
+constexpr size_t kMostRankRows = 16, kMostStages = 24, kMostTransfers = 12;  // that are shown; report.json has all
+constexpr double kLeastShown = 0.002;                                        // of a step, of a stage
 
 std::string Head(const Summary& summary) {
   const proto::Header& header = summary.header;
@@ -116,9 +114,9 @@ std::string Ranks(const Summary& summary) {
   text += fmt::format("  {:>5} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}\n", "rank", "step", "work", "data",
                       "other", "waiting", "moving", "hidden", "own", "awaited");
   std::vector<RankRow> rows = summary.ranks;
-  if (rows.size() > kMostRanks) {
+  if (rows.size() > kMostRankRows) {
     std::stable_sort(rows.begin(), rows.end(), [](const RankRow& a, const RankRow& b) { return a.own() > b.own(); });
-    rows.resize(kMostRanks);
+    rows.resize(kMostRankRows);
     std::sort(rows.begin(), rows.end(), [](const RankRow& a, const RankRow& b) { return a.rank < b.rank; });
   }
   for (const RankRow& row : rows) text += RankLine(fmt::format("{}", row.rank), row);

@@ -10,7 +10,6 @@
 namespace longspan {
 namespace {
 
-constexpr double kLeastExcess = 0.15, kLeastSaving = 0.03;  // of a step
 constexpr double kSlowMessage =
     3.0;  // times as long as a message usually takes: the median where one node, so two links, are slow
 constexpr double kVerySlow = 10;  // times: once is enough

@@ -10,8 +10,6 @@
 namespace longspan {
 namespace {
 
-// A rank whose own time exceeds the median rank's by less, or whose steps would save less without it, is not named.
-constexpr double kLeastExcess = 0.15, kLeastSaving = 0.03;
 constexpr int64_t kLeastSteps = 6;  // that a slow-down lasts, else it is one-off
 constexpr double kOneOff = 1.0;     // excess of a single slow step
 constexpr size_t kMostSingle = 5;   // that are named

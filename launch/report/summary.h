@@ -17,6 +17,11 @@
 
 namespace longspan {
 
+// What exceeds the median rank's own time by less, in parts of it, or costs a step less, is not named as slow.
+inline constexpr double kLeastExcess = 0.15, kLeastSaving = 0.03;
+
+inline double Ms(double seconds) { return 1e3 * seconds; }
+
 // Over ranks.
 struct Spread {
   double min = 0, median = 0, max = 0, mean = 0;  // of an even number the lower median

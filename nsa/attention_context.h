@@ -1,5 +1,5 @@
-// Context: what nsa_init makes. The configuration, checked; the device, its stream and kernels; weights; constants; and
-// what all calls share: turning pointers into tensors, joining the caller's stream.
+// AttentionContext: what nsa_init makes. The configuration, checked; the device, its stream and kernels; weights;
+// constants; and what all calls share: turning pointers into tensors, joining the caller's stream.
 #pragma once
 
 #include <memory>
@@ -14,15 +14,15 @@ namespace longspan {
 
 class SingleQuery;
 
-class Context {
+class AttentionContext {
  public:
   // Checks the configuration and finds the device. `plan_only`: only to say what a context would take.
-  Context(const NSAConfig& config, bool plan_only);
-  ~Context();
-  Context(const Context&) = delete;
-  Context& operator=(const Context&) = delete;
+  AttentionContext(const NSAConfig& config, bool plan_only);
+  ~AttentionContext();
+  AttentionContext(const AttentionContext&) = delete;
+  AttentionContext& operator=(const AttentionContext&) = delete;
 
-  static Context& Of(const NSAContext* ctx);  // refuses null and what is not initialised
+  static AttentionContext& Of(const NSAContext* ctx);  // refuses null and what is not initialised
 
   int64_t bytes() const { return arena_.bytes(); }
   void Start();  // allocates, fills constants

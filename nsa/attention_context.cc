@@ -1,4 +1,4 @@
-#include "nsa/context.h"
+#include "nsa/attention_context.h"
 
 #include <numeric>
 
@@ -12,7 +12,7 @@
 
 namespace longspan {
 
-Context::Context(const NSAConfig& given, bool plan_only)
+AttentionContext::AttentionContext(const NSAConfig& given, bool plan_only)
     : config(Checked(given)),
       nsa(NsaOf(config)),
       shared(config.shared_kv == 1),
@@ -33,15 +33,15 @@ Context::Context(const NSAConfig& given, bool plan_only)
   if (dtype == DType::kF32 && value_width == key_width) single_ = std::make_unique<SingleQuery>(*this, arena_);
 }
 
-Context::~Context() = default;
+AttentionContext::~AttentionContext() = default;
 
-Context& Context::Of(const NSAContext* ctx) {
+AttentionContext& AttentionContext::Of(const NSAContext* ctx) {
   Required(ctx, "ctx", "an NSAContext");
   if (ctx->impl == nullptr) Refuse(NSA_ERROR_NOT_INITIALIZED, "ctx: expected a context that nsa_init made");
-  return *static_cast<Context*>(ctx->impl);
+  return *static_cast<AttentionContext*>(ctx->impl);
 }
 
-void Context::Start() {
+void AttentionContext::Start() {
   ops_ = MakeOps(device_->kind());
   stream_ = device_->MakeStream("nsa");
   joined_ = device_->MakeEvent();
@@ -62,9 +62,9 @@ void Context::Start() {
   }
 }
 
-void Context::Upload(const Tensor& host, const Tensor& to) { HostCopy(*device_, *stream_, host, to); }
+void AttentionContext::Upload(const Tensor& host, const Tensor& to) { HostCopy(*device_, *stream_, host, to); }
 
-void Context::SetWeight(const std::string& name, const Tensor& value) {
+void AttentionContext::SetWeight(const std::string& name, const Tensor& value) {
   Weights::Weight& weight = weights_.Find(name);
   if (value.shape != weight.shape) {
     Refuse(NSA_ERROR_INVALID_ARGUMENT, "{}: expected the shape {}, found {}", name, weight.shape.ToString(),
@@ -74,7 +74,7 @@ void Context::SetWeight(const std::string& name, const Tensor& value) {
   weight.value = weight.memory;
 }
 
-void Context::LoadWeights(const std::string& path, const std::string& prefix) {
+void AttentionContext::LoadWeights(const std::string& path, const std::string& prefix) {
   const SafetensorsFile file = SafetensorsFile::Open(path);
   std::vector<std::pair<std::string, Tensor>> found;
   std::string missing;
@@ -90,7 +90,7 @@ void Context::LoadWeights(const std::string& path, const std::string& prefix) {
   for (const auto& [name, value] : found) SetWeight(name, value);
 }
 
-Tensor Context::View(const void* data, const char* name, DType type, const Shape& shape) const {
+Tensor AttentionContext::View(const void* data, const char* name, DType type, const Shape& shape) const {
   constexpr const char* kWhat = "device memory";
   if (device_->kind() == DeviceKind::kGpu) {
     AlignedMemory(data, name, kWhat);
@@ -100,18 +100,18 @@ Tensor Context::View(const void* data, const char* name, DType type, const Shape
   return Tensor(const_cast<void*>(data), type, device_->kind(), shape);
 }
 
-int64_t Context::max_pages() const { return CeilDiv(config.max_length, nsa.select_block); }
+int64_t AttentionContext::max_pages() const { return CeilDiv(config.max_length, nsa.select_block); }
 
-Pages Context::InOrder(int64_t rows) const {
+Pages AttentionContext::InOrder(int64_t rows) const {
   return {in_order_.Rows(0, CeilDiv(rows, nsa.select_block)), nsa.select_block};
 }
 
-void Context::RotateSummaries(const Tensor& k, const Tensor& positions, bool inverse) {
+void AttentionContext::RotateSummaries(const Tensor& k, const Tensor& positions, bool inverse) {
   if (!rotates() || k.size() == 0) return;
   ops_.dense->Rope(*stream_, {k, k, positions, frequency_, 1, inverse});
 }
 
-void Context::MakeGates(const Tensor& q, const Tensor& logits, const Tensor& gates) {
+void AttentionContext::MakeGates(const Tensor& q, const Tensor& logits, const Tensor& gates) {
   const bool learned = weights_.has_gates();
   const Tensor y = gates.Reshape({q.dim(0) * q.dim(1), 3});
   if (learned) {
@@ -123,7 +123,7 @@ void Context::MakeGates(const Tensor& q, const Tensor& logits, const Tensor& gat
   ops_.dense->Gate(*stream_, {logits, learned ? weights_.gate_bias().value : open_, y});
 }
 
-SingleQuery& Context::single() {
+SingleQuery& AttentionContext::single() {
   if (!single_) {
     Refuse(
         NSA_ERROR_UNSUPPORTED,
@@ -134,13 +134,13 @@ SingleQuery& Context::single() {
   return *single_;
 }
 
-void Context::Join(CUstream_st* theirs) {
+void AttentionContext::Join(CUstream_st* theirs) {
   if (device_->kind() == DeviceKind::kCpu) return;
   RecordForeign(theirs, *joined_);
   stream_->Wait(*joined_);
 }
 
-void Context::Release(CUstream_st* theirs) {
+void AttentionContext::Release(CUstream_st* theirs) {
   if (device_->kind() == DeviceKind::kCpu) {
     stream_->Synchronize();
     return;
