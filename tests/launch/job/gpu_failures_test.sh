@@ -101,6 +101,8 @@ done
 check "two ranks, one GPU" 78 "2 ranks for 1 GPU: .*parallel\.share_gpu" \
   env CUDA_VISIBLE_DEVICES="${gpus[0]}" "${two[@]}" "${train[@]}" parallel.cp=2
 check "no GPU" 78 "has no GPU" env CUDA_VISIBLE_DEVICES= "${train[@]}"
+check "17 ranks (PEER)" 78 "parallel\.transport = PEER: 17 ranks, expected at most 16" \
+  "$mpiexec" -n 17 "${train[@]}" parallel.dp=17 train.sequences_per_step=17 parallel.share_gpu=true parallel.transport=PEER
 
 # A rank is killed outright in the middle of training: no code of ours, but the whole job ends.
 running() { # one of these processes; what is dead and not yet collected has no command line
