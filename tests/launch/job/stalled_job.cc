@@ -60,7 +60,7 @@ class StalledJob {
   }
 
  private:
-  // As NCCL connects GPUs (parallel/comm/nccl_comm.cc): ranks poll whether all have come.
+  // As NCCL connects GPUs (parallel/comm/nccl_links.cc): ranks poll whether all have come.
   void Connect() {
     const InPhase phase(HostPhase::kConnect);
     const auto stage = InStage("connect");
