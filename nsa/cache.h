@@ -14,8 +14,8 @@ class Cache {
   Cache(AttentionContext& context, int64_t num_pages);
   void Start();  // allocates; all rows are 0
 
-  static Cache& Of(const NSACache* cache,
-                   const AttentionContext& context);  // refuses null, and what is not of this context
+  // Refuses null, and what is not of this context.
+  static Cache& Of(const NSACache* cache, const AttentionContext& context);
 
   // What `call` has and its forward has made becomes sequence number `sequence`.
   void Prefill(SequenceCall& call, int64_t sequence, const int32_t* page_table, const Tensor& out,

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# clang-format on every file, clang-tidy (names) on the sources that BUILD_FOLDER compiles: the program's, with --all the
-# tests' too. An error of a tool is a failure. tests/lint.sh BUILD_FOLDER [--all]
+# clang-format on every file, clang-tidy (names) on the sources of the backends that BUILD_FOLDER, of preset ci, compiles: the
+# program's, with --all the tests' too. An error of a tool is a failure. tests/lint.sh BUILD_FOLDER [--all]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 build=${1:?usage: tests/lint.sh BUILD_FOLDER [--all]}
@@ -11,6 +11,10 @@ mapfile -t files < <(git ls-files '*.h' '*.cc' '*.cu' '*.cuh')
 clang-format --dry-run -Werror "${files[@]}"
 
 # How each source is compiled, alone: rooms are built as one (LONGSPAN_UNITY). What is generated lies in the build.
+if ! grep -qx "CMAKE_HOME_DIRECTORY:INTERNAL=$PWD" "$build/CMakeCache.txt"; then
+  echo "error: $build is no build of $PWD" >&2
+  exit 1
+fi
 database=$(mktemp -d)
 trap 'rm -rf "$database"' EXIT
 cuda=$(sed -n 's/^LONGSPAN_CUDA:STRING=//p' "$build/CMakeCache.txt")
@@ -22,10 +26,6 @@ sed -i "s| -fno-gnu-unique||g; s|$database|$(realpath "$build")|g" "$database/co
 mapfile -t sources < <(comm -12 \
   <(sed -nE "s|^ *\"file\": \"$PWD/(.*\.cc)\",?$|\1|p" "$database/compile_commands.json" | sort -u) \
   <(git ls-files '*.cc' | sort) | grep -vE "$skip")
-if [ ${#sources[@]} -eq 0 ]; then
-  echo "error: $build is no build of $PWD" >&2
-  exit 1
-fi
 # Warnings are for GCC to give.
 if ! findings=$(printf '%s\n' "${sources[@]}" |
   xargs -P "$(nproc)" -n 4 clang-tidy-19 --quiet --extra-arg=-w -p "$database" 2>&1); then

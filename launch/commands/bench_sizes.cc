@@ -13,7 +13,7 @@
 namespace longspan {
 namespace {
 
-constexpr int64_t kLargestSize = int64_t{1} << 30;  // of any size
+constexpr int64_t kLargestSize = int64_t{1} << 30;
 
 // Of "H,G,K,V"; false: it is none.
 bool ReadShape(const std::string& text, AttentionCore::Sizes* sizes) {

@@ -62,10 +62,10 @@ struct Input {
 };
 
 // A session that runs one sequence forward and backward.
-struct VerifiedRun {
+struct SequencePass {
   // `given`: what to choose instead of the own choice; empty is free. All outlive the run.
-  VerifiedRun(const RunConfig& config, const Input& input, const Selections& given, Device& device, Communicator& cp,
-              DType dtype)
+  SequencePass(const RunConfig& config, const Input& input, const Selections& given, Device& device, Communicator& cp,
+               DType dtype)
       : config(config), input(input), given(given), session(config.session(), device, cp, dtype) {
     if (!given.empty()) frozen.emplace(session, config.model);
   }
@@ -101,7 +101,7 @@ struct Outcome {
 };
 
 // Collective; complete on the first rank.
-Outcome OutcomeOf(VerifiedRun& run, Communicator& cp) {
+Outcome OutcomeOf(SequencePass& run, Communicator& cp) {
   Session& session = run.session;
   for (const Tensor& sum : {run.params().gradients(), session.model().selection_hashes()}) {
     cp.AllReduce(session.comm(), sum, ReduceOp::kSum);
@@ -231,7 +231,7 @@ int RunVerify(const RunConfig& config, const LinkOptions& options) {
   RequireAgreement(job.mesh().host_world(), ExitCode::kData, "the data", input.claims);
   Device& device = job.device();
   const bool gpu = machine.device == DeviceKind::kGpu;
-  VerifiedRun& run = job.Make<VerifiedRun>(config, input, input.selections, device, job.mesh().cp(), machine.dtype);
+  SequencePass& run = job.Make<SequencePass>(config, input, input.selections, device, job.mesh().cp(), machine.dtype);
   run.Step();
   const Outcome parts = OutcomeOf(run, job.mesh().cp());
 
@@ -245,7 +245,7 @@ int RunVerify(const RunConfig& config, const LinkOptions& options) {
     }
     const auto self = MakeLocalCommunicator(device);
     // A CPU's losses and choices have the same bits; on a GPU a near tie may turn over, so the choice is given there.
-    VerifiedRun alone(config, input, gpu ? run.chosen : input.selections, device, *self, machine.dtype);
+    SequencePass alone(config, input, gpu ? run.chosen : input.selections, device, *self, machine.dtype);
     alone.Step();
     wrong = Compare(run.params(), OutcomeOf(alone, *self), parts, gpu ? GpuAllowed(machine.dtype) : kCpuAllowed);
   }

@@ -29,29 +29,29 @@ std::unique_ptr<Communicator> NodeOf(Communicator& world) {
   return world.Split(first, world.rank());
 }
 
-// Of this rank among those of its node that say the same.
-struct Turn {
+// This rank's number among the ranks of its node that say the same.
+struct Seat {
   int index = 0;
   int ranks = 0;
 };
 
-Turn FindTurn(const std::string& said, Communicator& node) {
+Seat FindSeat(const std::string& said, Communicator& node) {
   const std::vector<std::string> all = GatherTexts(node, said);
-  Turn turn;
+  Seat seat;
   for (int other = 0; other < node.size(); ++other) {
     if (all[other] != said) continue;
-    if (other < node.rank()) ++turn.index;
-    ++turn.ranks;
+    if (other < node.rank()) ++seat.index;
+    ++seat.ranks;
   }
-  return turn;
+  return seat;
 }
 
 int TakeGpu(int rank, bool share_gpu, Communicator& node) {
   const char* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
-  const Turn turn = FindTurn(visible ? visible : "all", node);
+  const Seat seat = FindSeat(visible ? visible : "all", node);
   const int gpus = GpuCount();
-  const int gpu = ChooseGpu(NodeName(), turn.index, turn.ranks, gpus, share_gpu);
-  const int shared = turn.ranks > gpus ? 1 : 0;
+  const int gpu = ChooseGpu(NodeName(), seat.index, seat.ranks, gpus, share_gpu);
+  const int shared = seat.ranks > gpus ? 1 : 0;
   int any_shared = 0;
   MPI_Allreduce(&shared, &any_shared, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD);
   PrepareNccl(rank, any_shared != 0);
@@ -60,19 +60,19 @@ int TakeGpu(int rank, bool share_gpu, Communicator& node) {
 
 // Binds this rank to its share of `cpus`, unless someone did so before or does not want it. Returns who bound it.
 const char* BindCores(const CoreMap& map, const std::string& cpus, Communicator& node) {
-  const Turn turn = FindTurn(cpus, node);
+  const Seat seat = FindSeat(cpus, node);
   if (map.Bound()) return "by launcher";
   const char* const wanted = std::getenv("LONGSPAN_BIND");
   if (wanted && std::string_view(wanted) == "0") return "unbound";
-  const std::string share = map.Share(cpus, turn.index, turn.ranks);
+  const std::string share = map.Share(cpus, seat.index, seat.ranks);
   if (share.empty() || share == map.Own()) return "unbound";
   return map.Bind(share) ? "by longspan" : "unbound";
 }
 
 void ShareThreads(const std::string& cpus, Communicator& node) {
-  const Turn turn = FindTurn(cpus, node);
+  const Seat seat = FindSeat(cpus, node);
   if (std::getenv("OMP_NUM_THREADS")) return;
-  omp_set_num_threads(std::max(1, omp_get_num_procs() / turn.ranks));
+  omp_set_num_threads(std::max(1, omp_get_num_procs() / seat.ranks));
 }
 
 std::string Versions(bool on_gpu) {

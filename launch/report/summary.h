@@ -17,7 +17,8 @@
 
 namespace longspan {
 
-// What exceeds the median rank's own time by less, in parts of it, or costs a step less, is not named as slow.
+// What exceeds the median rank's time by less (work: of that time; transfers: of a step), or whose end would save less
+// of a step, is not named as slow.
 inline constexpr double kLeastExcess = 0.15, kLeastSaving = 0.03;
 
 inline double Ms(double seconds) { return 1e3 * seconds; }

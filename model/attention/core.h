@@ -5,9 +5,11 @@
 //   forward: own rows, LendRows, q and gates, Forward, read `out`
 //   backward: Backward, read d_q and d_gates, ReturnRows, AwaitRows, read the own rows' gradients
 //
-// What it does between two calls hides the transfers that the first of them begins. NSA is one kind
-// (model/attention/nsa.h); FULL and WINDOW another (model/attention/single_branch.h). The `attention` command drives a
-// core directly, the transformer through model/attention/layer.h.
+// What it does between two calls hides the transfers that the first of them begins, and leaves their tensors alone: own
+// rows between LendRows and Forward (of a Restore: and Backward), gradients of rows between Backward and AwaitRows,
+// another layer's too where layers share them. NSA is one kind (model/attention/nsa.h); FULL and WINDOW another
+// (model/attention/single_branch.h). The `attention` command drives a core directly, the transformer through
+// model/attention/layer.h.
 //
 // A core keeps what its backward needs, or, when tensors of several cores take turns in the same memory, only the
 // outputs of its attention (`kept`): Restore then makes the rest again. Gradients go to an AttentionGradients, which
@@ -52,9 +54,9 @@ class AttentionCore {
   virtual ~AttentionCore() = default;
   // Reserves activations and exchange buffers under `name`; what kept() lists as of the use `outputs`.
   virtual void Reserve(Arena& arena, const std::string& name, MemoryUse outputs) = 0;
-  virtual void ReserveGradients(Arena& arena,
-                                AttentionGradients* gradients) = 0;  // workspace; once for all equal layers
-  virtual void Start() = 0;                                          // after Commit: uploads tables, cuts views
+  // Workspace; once for all equal layers.
+  virtual void ReserveGradients(Arena& arena, AttentionGradients* gradients) = 0;
+  virtual void Start() = 0;  // after Commit: uploads tables, cuts views
   // This rank's own rows ([T,..]) of all keys and values, for the caller to write.
   virtual const std::vector<KeyRows>& rows() const = 0;
   // The same part of buffers with the geometry of the exchanges of rows()[i].
@@ -73,8 +75,8 @@ class AttentionCore {
   virtual int64_t borrowed_bytes() const = 0;  // that the last Forward brought from other ranks
   // d_out [T,H,V]. Overwrites `gradients`, of which d_q and d_gates are complete then.
   virtual void Backward(const SequenceInputs& inputs, const Tensor& d_out, const AttentionGradients& gradients) = 0;
-  // The gradients of borrowed rows begin to go back to their owners. Accumulates into the core's own parameters'
-  // gradients.
+  // The rest of the gradients of borrowed rows begins to go back to their owners. Accumulates into the core's own
+  // parameters' gradients.
   virtual void ReturnRows(const SequenceInputs& inputs, const AttentionGradients& gradients) = 0;
   virtual void AwaitRows() = 0;  // until the own rows' gradients are complete
 };

@@ -44,7 +44,7 @@ class AttentionLayer {
   // a Forward of which only core().kept() is left.
   void Forward(const SequenceInputs& inputs, const AttentionWorkspace& workspace, const Tensor& x,
                const Tensor& residual, const Tensor& y, bool restore = false);
-  // d_x [T,D] is overwritten; d_y [T,D] is the gradient of y.
+  // d_x [T,D] is overwritten; d_y [T,D] is the gradient of y, in other memory.
   void Backward(const SequenceInputs& inputs, const AttentionWorkspace& workspace, const Tensor& x, const Tensor& d_y,
                 const Tensor& d_x);
 

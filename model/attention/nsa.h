@@ -9,8 +9,14 @@
 //   (FETCH: the window branch here)         what was chosen, agreement on who sends what, the chosen blocks (FETCH)
 //   selected branch, combination
 //
-// Backward walks the other way and gives every borrowed row's gradient back to its owner: those of summaries while the
-// caller uses d_q, then those of the halos.
+// Backward walks the other way and gives every borrowed row's gradient back to its owner:
+//
+//   selected branch (SHARED: the window branch first)
+//   compressed branch                       reduce-scatter of selected rows
+//   (SEPARATE: the window branch here)      reduce-scatter of summaries
+//   (the caller's: what needs d_q)
+//   compression of own rows                 (SEPARATE: halo of the window)
+//   (the caller's: what needs no rows)      halo of the compression inputs; SHARED: of the window
 //
 // Branches that SHARE keys and values read the same rows: one buffer, in which the window's halo lies behind what the
 // selected branch borrows, and one transfer of each kind. Only keys that are compressed before their rotation

@@ -30,7 +30,7 @@ class SingleBranchCore : public AttentionCore {
   std::vector<Tensor> kept() const override { return {out_, lse_}; }
   int64_t borrowed_bytes() const override { return exchange_->borrowed_bytes(); }
   void Backward(const SequenceInputs& inputs, const Tensor& d_out, const AttentionGradients& gradients) override;
-  void ReturnRows(const SequenceInputs&, const AttentionGradients&) override {}  // Backward began to
+  void ReturnRows(const SequenceInputs&, const AttentionGradients&) override {}  // Backward has begun it
   void AwaitRows() override;
 
  private:

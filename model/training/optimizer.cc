@@ -127,7 +127,7 @@ void Optimizer::Step(int64_t update, double learning_rate, const Tensor& loss_su
                            .step = update});
   }
   BeginGather();
-  ops_.rows->Zero(compute_, params_.gradients());
+  ops_.rows->Zero(compute_, params_.gradients());  // which nothing sends any more
   FinishGather();
 }
 

@@ -1,7 +1,7 @@
 #!/bin/bash
 # gpu_failures_test.sh LONGSPAN FAILING_RANK SOURCE_FOLDER MPIEXEC: how a job on GPUs ends when memory is out, a rank dies or
-# throws, NCCL fails, or there are too few GPUs: soon, on every rank, with the documented code and a message that helps.
-# Two ranks have two GPUs where there are as many.
+# throws, NCCL fails, or there are too few GPUs or too many ranks: soon, on every rank, with the documented code and a
+# message that helps. Two ranks have two GPUs where there are as many.
 set -u
 longspan=$1
 failing_rank=$2
